@@ -1,0 +1,46 @@
+# make demo   the whole system on built-in phantoms: makes, trains, predicts, evaluates, explains, reports
+# make test   all tests
+# Both make their own environment in .venv; nothing but git, make and Python 3.11 or newer is needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+DEMO := demo-run
+
+.PHONY: demo test lint docs clean
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mammodensity needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "making the environment in .venv"
+	@$(PYTHON) -m venv .venv
+
+# torch first and pinned: see pyproject.toml
+.venv/core: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing PyTorch 2.13.0 (CPU, about 200 MB to fetch)"
+	@$(PIP) torch==2.13.0
+	@echo "installing mammodensity"
+	@$(PIP) -e .
+	@touch $@
+
+.venv/dev: .venv/core
+	@echo "installing what the tests need"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: .venv/core
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh $(DEMO)
+
+test: .venv/dev
+	$(BIN)/pytest -n 2
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/dev
+	$(BIN)/python docs/make_commands.py
+
+clean:
+	rm -rf .venv $(DEMO) build dist src/*.egg-info

@@ -1,0 +1,13 @@
+#!/bin/sh
+# The main job on built-in data, in the commands a user would type. usage: demo.sh FOLDER
+set -eu
+run=$1
+rm -rf "$run"
+say() { printf '\n$ %s\n' "$*"; "$@"; }
+say mammodensity phantom --exams 320 --size 128 --seed 1 "$run/phantoms"
+say mammodensity check "$run/phantoms"
+say mammodensity train "$run/phantoms" --model "$run/model" --size 128 --epochs 16
+say mammodensity predict "$run/model/manifest.csv" --split test --model "$run/model" --csv "$run/predictions.csv"
+say mammodensity explain "$run/model/manifest.csv" --split test --model "$run/model" --output "$run/explanations"
+say mammodensity evaluate --csv "$run/predictions.csv" --labels "$run/phantoms/manifest.csv" --json "$run/figures.json"
+say mammodensity report "$run/model" --output "$run/report.html"

@@ -1,0 +1,36 @@
+"""Breast density from screening mammograms, with the evidence for it. Research use only, not a medical device."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mammodensity.evaluation import figures_of_merit
+    from mammodensity.explanation import grad_cam
+    from mammodensity.ingest import read_exam
+    from mammodensity.networks import load_network
+    from mammodensity.prediction import load_model
+
+__version__ = "0.1.0"
+
+__all__ = ["figures_of_merit", "grad_cam", "load_model", "load_network", "read_exam"]
+
+_HOMES = {
+    "figures_of_merit": "mammodensity.evaluation",
+    "grad_cam": "mammodensity.explanation",
+    "load_model": "mammodensity.prediction",
+    "load_network": "mammodensity.networks",
+    "read_exam": "mammodensity.ingest",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public function when it is first used, so that importing the package does not import torch."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

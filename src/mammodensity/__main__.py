@@ -1,0 +1,5 @@
+"""``python -m mammodensity`` is the command ``mammodensity``."""
+
+from mammodensity.cli import main
+
+main()

@@ -1,0 +1,381 @@
+"""The command line: one command a stage, each calling the same functions as a notebook would.
+
+Heavy libraries are imported inside the commands, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from mammodensity import __version__
+from mammodensity.errors import Interrupted, LayoutError, MammodensityError, OptionError, OutputError
+from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+
+if TYPE_CHECKING:
+    from mammodensity.ingest import DataSet
+
+app = typer.Typer(
+    name="mammodensity",
+    help=f"Breast density from screening mammograms, with the evidence for it. {RESEARCH_USE_ONLY}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_INTERRUPTED = 130  # what shells report for Ctrl-C
+
+Data = Annotated[
+    Path, typer.Argument(help="Exam folder, folder of exams, the origin's folders, or a manifest.", metavar="DATA")
+]
+Model = Annotated[Path, typer.Option("--model", help="Model folder.", metavar="DIR")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Fusion = Annotated[str, typer.Option(help="How views are fused: mean, geometric-mean or vote.")]
+Split = Annotated[str | None, typer.Option(help="Only this split: train, validation or test.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"mammodensity {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="New folder to write to.", metavar="OUT")],
+    exams: Annotated[int, typer.Option(help="Exams to make, four images each.")] = 40,
+    size: Annotated[int, typer.Option(help="Rows of each image.", metavar="ROWS")] = 256,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 1,
+    mix: Annotated[str, typer.Option(help="Categories A-D: balanced, or population (10/40/40/10 %).")] = "balanced",
+    bits: Annotated[int, typer.Option(help="Bits a pixel: 8 or 16.")] = 8,
+) -> None:
+    """Make synthetic exams with known dense tissue, in the origin's folders.
+
+    Example: mammodensity phantom --exams 40 --size 256 --seed 1 phantoms
+    """
+    from mammodensity.console import progress_bar, say
+    from mammodensity.phantom import PhantomSpec, write_phantoms
+
+    spec = PhantomSpec(rows=size, seed=seed, mix=mix, bits=bits)
+    with progress_bar("phantoms") as progress:
+        manifest = write_phantoms(spec, exams, out, progress=progress)
+    say(f"{exams} exams in {out}, listed in {manifest}")
+
+
+@app.command()
+def check(data: Data, json_file: JsonFile = None) -> None:
+    """Say what a data set holds and what is wrong with it; exit code 1 if it should not be used.
+
+    Example: mammodensity check phantoms
+    """
+    from mammodensity.check import check_data
+    from mammodensity.console import progress_bar, show_check
+    from mammodensity.ingest import find_images
+    from mammodensity.outputs import write_json
+
+    with progress_bar("check") as progress:
+        result = check_data(find_images(data), progress=progress)
+    show_check(result)
+    if json_file:
+        write_json(json_file, result.to_dict())
+    if not result.usable:
+        raise typer.Exit(1)
+
+
+@app.command()
+def recipe(name: Annotated[str, typer.Argument(help="Name of a recipe.")] = "small") -> None:
+    """Print a training recipe as JSON, to look at or to change and give to `train --recipe FILE.json`.
+
+    Example: mammodensity recipe origin
+    """
+    from mammodensity.training import find_recipe
+
+    typer.echo(json.dumps(find_recipe(name).to_dict(), indent=2))
+
+
+@app.command()
+def train(
+    data: Data,
+    model: Model,
+    projection: Annotated[
+        list[Projection] | None, typer.Option(help="Train only these, e.g. --projection CC_R MLO_R.")
+    ] = None,
+    recipe_name: Annotated[str, typer.Option("--recipe", help="small, origin, or a .json file.")] = "small",
+    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the recipe's.")] = None,
+    size: Annotated[int | None, typer.Option(help="Image rows and columns, instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of splits, weights and augmentation.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train one network for each projection, then score the test split.
+
+    Example: mammodensity train phantoms --model model --epochs 20 --size 128
+    """
+    from mammodensity.console import progress_bar, say, say_research_use_only, show_figures, training_bars
+    from mammodensity.devices import find_device
+    from mammodensity.ingest import find_images
+    from mammodensity.report import evaluate_model, write_model_card
+    from mammodensity.training import adapted, find_recipe, train_model
+
+    chosen = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
+    where = find_device(device)
+    say(f"training on {where} with recipe {chosen.name}: {chosen.epochs} epochs")
+    with training_bars() as report:
+        train_model(
+            find_images(data),
+            model,
+            chosen,
+            projections=[one for one in PROJECTIONS if not projection or one in projection],
+            device=where,
+            resume=resume,
+            report=report,
+        )
+    with progress_bar("test") as progress:
+        figures = evaluate_model(model, device=device, progress=progress)
+    card = write_model_card(model)
+    if figures:
+        show_figures(figures)
+    say(f"model in {model}, described in {card}")
+    say_research_use_only()
+
+
+@app.command()
+def predict(
+    data: Data,
+    model: Model,
+    csv: Annotated[Path, typer.Option("--csv", help="Table to write.", metavar="FILE")],
+    origin_txt: Annotated[
+        Path | None, typer.Option("--origin-txt", help="Also write the origin's four text files.", metavar="DIR")
+    ] = None,
+    split: Split = None,
+    fusion: Fusion = "mean",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Fuse the views present where views are missing, and mark it.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Score exams: a table by exam and projection, with right and left breast and subject.
+
+    Example: mammodensity predict phantoms --model model --csv predictions.csv
+    """
+    from mammodensity.console import progress_bar, say, say_research_use_only, show_exams
+    from mammodensity.evaluation import write_origin_tables, write_score_table
+    from mammodensity.ingest import reference_categories, require_complete
+    from mammodensity.prediction import load_model, stacked_projections
+    from mammodensity.prediction import predict as predict_exams
+
+    images = _images_of(data, split)
+    if origin_txt:
+        require_complete(images)  # before any image is scored
+    scorer = load_model(model, device)
+    scored: list[Any] = []
+    try:
+        with progress_bar("predict") as progress:
+            total = len({record.exam_id for record in images.records})
+            for exam in predict_exams(scorer, images, fusion=fusion, allow_missing=allow_missing):
+                scored.append(exam)
+                progress(len(scored), total)
+    except KeyboardInterrupt:
+        raise _keep_incomplete(csv, scored) from None
+    if origin_txt:
+        exam_ids = [exam.exam_id for exam in scored]
+        write_origin_tables(origin_txt, exam_ids, stacked_projections(scored), reference_categories(images))
+    write_score_table(csv, scored)
+    show_exams(scored)
+    say(f"{len(scored)} exams in {csv}")
+    say_research_use_only()
+
+
+def _keep_incomplete(csv: Path, scored: list[Any]) -> Interrupted:
+    """Write what is done beside the table that was asked for, under a name that says so."""
+    from mammodensity.evaluation import write_score_table
+
+    if not scored:
+        return Interrupted("interrupted before the first exam was scored; nothing was written")
+    incomplete = csv.with_name(f"{csv.stem}.incomplete{csv.suffix}")
+    write_score_table(incomplete, scored)
+    return Interrupted(f"interrupted; the {len(scored)} exams scored so far are in {incomplete}")
+
+
+@app.command()
+def evaluate(
+    csv: Annotated[Path | None, typer.Option("--csv", help="Table written by predict.", metavar="FILE")] = None,
+    origin: Annotated[
+        Path | None, typer.Option("--origin", help="Folder with the origin's four text files.", metavar="DIR")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Table of exam_id (or row) and density; a manifest will do.", metavar="FILE"),
+    ] = None,
+    json_file: JsonFile = None,
+    fusion: Fusion = "mean",
+    bootstrap: Annotated[int, typer.Option(help="Resamples of the exams for the intervals.")] = 2000,
+) -> None:
+    """Figures of merit for each projection, breast and subject, with 95 % bootstrap intervals over exams.
+
+    Example: mammodensity evaluate --csv predictions.csv --labels phantoms/manifest.csv --json figures.json
+    """
+    from mammodensity.console import say, say_research_use_only, show_figures
+    from mammodensity.evaluation import (
+        evaluate_table,
+        read_labels,
+        read_origin_tables,
+        read_score_table,
+        to_json,
+        unused_labels,
+    )
+    from mammodensity.outputs import write_json
+
+    if (csv is None) == (origin is None):
+        raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")
+    if labels is None:
+        raise OptionError("--labels FILE is needed: the reference density of each exam")
+    table = read_score_table(csv, fusion) if csv else read_origin_tables(origin or Path(), fusion)
+    reference = read_labels(labels)
+    figures = evaluate_table(table, reference, bootstrap=bootstrap)
+    show_figures(figures)
+    unused = unused_labels(table, reference)
+    if unused:
+        say(f"{len(unused)} exams in {labels} are not in the predictions")
+    if json_file:
+        write_json(json_file, to_json(figures))
+        say(f"all figures and intervals in {json_file}")
+    say_research_use_only()
+
+
+@app.command("import-keras")
+def import_keras(
+    file: Annotated[Path, typer.Argument(help="Whole-model HDF5 file of the origin's network.", metavar="FILE.h5")],
+    projection: Annotated[Projection, typer.Option(help="The projection it was trained on.")],
+    model: Model,
+) -> None:
+    """Turn a Keras file of the origin's network (Keras 2.2, tf.keras or Keras 3) into a network of ours.
+
+    Example: mammodensity import-keras resnet_ccr.h5 --projection CC_R --model model
+    """
+    from mammodensity.console import say
+    from mammodensity.networks import network_files, save_checkpoint
+    from mammodensity.networks.keras_weights import import_keras as read_keras
+    from mammodensity.report import write_model_card
+
+    if projection in network_files(model):
+        raise OutputError(f"{model} already holds a network for {projection}; remove it first or name another folder")
+    path = save_checkpoint(model / projection.value, read_keras(file, projection))
+    write_model_card(model)
+    say(f"{projection} network in {path}")
+
+
+@app.command()
+def explain(
+    data: Data,
+    model: Model,
+    output: Annotated[Path, typer.Option(help="Folder to write to.", metavar="DIR")],
+    category: Annotated[
+        DensityCategory | None, typer.Option(help="Category to explain, instead of each image's predicted one.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Explanation method.")] = "grad-cam",
+    layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
+    split: Split = None,
+    device: Device = "auto",
+) -> None:
+    """Draw where each network looked: map, overlay and contour of each image, and a page of each exam.
+
+    Example: mammodensity explain phantoms --model model --split test --output explanations
+    """
+    from mammodensity.console import progress_bar, say, say_research_use_only
+    from mammodensity.explanation import write_explanations
+    from mammodensity.prediction import load_model
+
+    with progress_bar("explain") as progress:
+        pages = write_explanations(
+            load_model(model, device),
+            _images_of(data, split),
+            output,
+            method=method,
+            category=category,
+            layer=layer,
+            progress=progress,
+        )
+    say(f"{len(pages)} exams in {output}; look at {pages[0]} first")
+    say_research_use_only()
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Model folder.", metavar="RUN")],
+    output: Annotated[
+        Path | None, typer.Option(help="Page to write; by default RUN/report.html.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page of a training run and its test exams.
+
+    Example: mammodensity report model
+    """
+    from mammodensity.console import progress_bar, say, say_research_use_only
+    from mammodensity.report import write_report
+
+    with progress_bar("report") as progress:
+        page = write_report(run, output or run / "report.html", progress=progress)
+    say(f"report: {page.resolve()}")
+    say_research_use_only()
+
+
+def _images_of(path: Path, split: str | None) -> DataSet:
+    """The images of a data set, or of one of its splits."""
+    from mammodensity.ingest import SPLITS, find_images
+
+    if split is not None and split not in SPLITS:
+        raise OptionError(f"--split must be one of {', '.join(SPLITS)}. Got {split!r} instead.")
+    images = find_images(path).in_split(split)
+    if not images.records:
+        raise LayoutError(
+            f"{path} has no image in the {split} split; `mammodensity check` shows which splits there are"
+        )
+    return images
+
+
+def _repeat_projection_option(arguments: list[str]) -> list[str]:
+    """``--projection CC_R MLO_R`` as ``--projection CC_R --projection MLO_R``, which the parser understands."""
+    spread: list[str] = []
+    listing = False
+    for argument in arguments:
+        if listing and argument in PROJECTIONS and spread[-1] != "--projection":
+            spread.append("--projection")
+        elif argument not in PROJECTIONS:
+            listing = argument == "--projection"
+        spread.append(argument)
+    return spread
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; every mistake of the user's ends in one line on standard error and a non-zero exit code."""
+    given = _repeat_projection_option(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given, standalone_mode=False)
+    except MammodensityError as error:
+        _fail(str(error), error.exit_code)
+    except TyperException as error:
+        _fail(f"{error.format_message()} (see mammodensity --help)", OptionError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; nothing was written", _INTERRUPTED)
+    except BrokenPipeError:
+        with suppress(OSError):
+            sys.stderr.close()
+        sys.exit(1)
+    except PermissionError as error:
+        _fail(f"no permission for {error.filename}; check who may read and write it", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"mammodensity: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

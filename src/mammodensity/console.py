@@ -1,0 +1,156 @@
+"""What the command line shows: progress bars and tables. Tables go to standard output, progress to standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
+
+if TYPE_CHECKING:
+    from mammodensity.check import CheckResult
+    from mammodensity.evaluation import FiguresOfMerit
+    from mammodensity.fusion import ExamScores
+    from mammodensity.training import Step
+
+_OUT = Console()
+_PROGRESS = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """One plain line on standard output."""
+    _OUT.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_research_use_only() -> None:
+    """The line that goes with every result."""
+    _OUT.print(RESEARCH_USE_ONLY, style="yellow", highlight=False)
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is moved by calling the yielded function with how many are done and how many there are."""
+    with _bars() as bars:
+        task = bars.add_task(description, total=None, note="")
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def training_bars() -> Iterator[Callable[[Projection, Step], None]]:
+    """One bar for each projection in training, with the figures of its last epoch."""
+    with _bars() as bars:
+        tasks = {}
+
+        def show(projection: Projection, step: Step) -> None:
+            if projection not in tasks:
+                tasks[projection] = bars.add_task(f"train {projection}", note="")
+            done = step.epoch * step.steps + step.step
+            note = f"epoch {step.epoch + 1}/{step.epochs}"
+            if step.history:
+                last = step.history[-1]
+                note += f", validation loss {last.validation_loss:.3f}, accuracy {last.validation_accuracy:.2f}"
+            bars.update(tasks[projection], completed=done, total=step.epochs * step.steps, note=note)
+
+        yield show
+
+
+def _bars() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    return Progress(*columns, console=_PROGRESS)
+
+
+def show_check(result: CheckResult) -> None:
+    """What a data set holds, and each problem."""
+    say(f"{result.root}: {result.images} images of {result.exams} exams of {result.patients} patients, {result.layout}")
+    columns = [category.value for category in CATEGORIES]
+    categories = {name for splits in result.counts.values() for found in splits.values() for name in found}
+    columns += sorted(categories - set(columns))
+    table = Table("projection", "split", *columns)
+    for projection, splits in result.counts.items():
+        for split, found in splits.items():
+            table.add_row(projection, split, *(str(found.get(name, 0)) for name in columns))
+    _OUT.print(table)
+    if result.ignored:
+        say(f"{result.ignored} files that are no images were left alone")
+    for problem in result.problems:
+        say(f"{'ERROR' if problem.severe else 'note'} [{problem.code}] {problem.text}")
+    severe = sum(problem.severe for problem in result.problems)
+    say(f"{severe} errors, {len(result.problems) - severe} notes: {'usable' if result.usable else 'not usable yet'}")
+
+
+def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
+    """Figures of merit by level, with the interval of the accuracy, and the subject's confusion matrix."""
+    names = {
+        "accuracy": "accuracy",
+        "macro_recall": "recall",
+        "macro_precision": "precision",
+        "linear_kappa": "linear kappa",
+        "quadratic_kappa": "quadratic kappa",
+        "dense_accuracy": "dense accuracy",
+        "auc": "AUC",
+    }
+    table = Table("", "exams", *names.values(), "95 % of accuracy")
+    for level in LEVELS:
+        if level not in figures:
+            continue
+        one = figures[level]
+        interval = one.intervals.get("accuracy")
+        shown = [_number(getattr(one, name)) for name in names]
+        style = "bold" if level == "subject" else None
+        table.add_row(
+            level, str(one.n), *shown, f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else "-", style=style
+        )
+    _OUT.print(table)
+    subject = figures.get("subject")
+    if subject is not None and subject.n:
+        matrix = Table("reference", *(f"said {category}" for category in CATEGORIES), title="subject")
+        for category, row in zip(CATEGORIES, subject.confusion, strict=True):
+            matrix.add_row(category.value, *map(str, row))
+        _OUT.print(matrix)
+    for level, one in figures.items():
+        for name, reason in one.undefined.items():
+            if name in names:
+                say(f"{level}: {names[name]} is undefined, {reason}")
+        if one.n_not_given:
+            say(f"{level}: {one.n_not_given} exams have no scores (missing views) and are not counted")
+        if one.n_partial:
+            say(f"{level}: {one.n_partial} exams were scored without all of their views")
+
+
+def show_exams(exams: list[ExamScores], most: int = 12) -> None:
+    """The categories of the first exams, and what is missing."""
+    table = Table("exam", *(projection.value for projection in PROJECTIONS), "subject", "scores A B C D", "missing")
+    for exam in exams[:most]:
+        views = [
+            CATEGORIES[int(exam.projections[projection].argmax())].value if projection in exam.projections else "-"
+            for projection in PROJECTIONS
+        ]
+        subject = exam.fused["subject"]
+        scores = "-" if subject.scores is None else " ".join(f"{score:.2f}" for score in subject.scores)
+        missing = " ".join(projection.value for projection in subject.missing)
+        table.add_row(exam.exam_id, *views, exam.category or "-", scores, missing)
+    _OUT.print(table)
+    if len(exams) > most:
+        say(f"... and {len(exams) - most} more exams in the table")
+    unscored = sum(exam.category is None for exam in exams)
+    if unscored:
+        say(
+            f"{unscored} of {len(exams)} exams get no subject score, as views are missing; "
+            "--allow-missing fuses those present"
+        )
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"  # noqa: PLR0124  (NaN is not equal to itself)

@@ -1,0 +1,109 @@
+"""Images as tensors: the training set in memory, its random changes, and the shape networks take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mammodensity.check import Progress
+from mammodensity.errors import OptionError
+from mammodensity.exam import Mammogram
+from mammodensity.ingest import ImageRecord, read_picture
+from mammodensity.preprocess import PreprocessSpec, preprocess
+
+
+@dataclass(frozen=True)
+class AugmentSpec:
+    """Random changes of a training image. No flip: it would turn one projection into another."""
+
+    zoom: float = 0.2
+    """Height and width are scaled, each by its own factor, by up to this share."""
+    shift: float = 0.2
+    """Shift by up to this share of height and width."""
+    rotation_degrees: float = 10.0
+    """Rotation by up to this angle, either way."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.zoom < 1 and 0 <= self.shift < 1 and 0 <= self.rotation_degrees <= 180):
+            raise OptionError(f"zoom and shift must be in [0, 1), rotation_degrees in [0, 180]. Got {self} instead.")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Preprocessed images of one projection and split, all in memory (1.7 MB each at 650 x 650)."""
+
+    images: Tensor
+    """(B, 1, H, W) float32."""
+    categories: Tensor
+    """(B,) int64, A is 0."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_images(
+    records: Sequence[ImageRecord], spec: PreprocessSpec, progress: Progress | None = None
+) -> LabelledImages:
+    """Read and preprocess labelled records.
+
+    Raises
+    ------
+    ImageError
+        An image cannot be read.
+    """
+    images = torch.empty(len(records), 1, spec.rows, spec.columns)
+
+    def load(index: int) -> None:
+        record = records[index]
+        images[index, 0] = torch.from_numpy(preprocess(read_picture(record.path, record.projection), spec))
+
+    with ThreadPoolExecutor() as pool:
+        for done, _ in enumerate(pool.map(load, range(len(records))), start=1):
+            if progress:
+                progress(done, len(records))
+    categories = [record.category.index for record in records if record.category is not None]
+    assert len(categories) == len(records)
+    return LabelledImages(images, torch.tensor(categories))
+
+
+def input_batch(mammograms: Sequence[Mammogram], spec: PreprocessSpec, channels: int) -> Tensor:
+    """Preprocess mammograms into one batch (B, channels, H, W) float32."""
+    images = np.stack([preprocess(mammogram, spec) for mammogram in mammograms])[:, np.newaxis]
+    return with_channels(torch.from_numpy(images), channels)
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Repeat grey images (B, 1, H, W) in as many channels as the network takes."""
+    return images.expand(-1, channels, -1, -1)
+
+
+def augment(images: Tensor, spec: AugmentSpec, rngs: Sequence[np.random.Generator]) -> Tensor:
+    """Change each image (B, 1, H, W) at random with its own generator, so that batches do not matter.
+
+    Zoom, rotation and shift about the image centre, bilinear; what comes in from outside repeats the nearest edge.
+    """
+    if spec.zoom == spec.shift == spec.rotation_degrees == 0:
+        return images
+    rows, columns = images.shape[-2:]
+    grids = torch.from_numpy(np.stack([_sampling_matrix(spec, rng, rows / columns) for rng in rngs]))
+    grid = torch.nn.functional.affine_grid(grids.float(), list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _sampling_matrix(spec: AugmentSpec, rng: np.random.Generator, aspect: float) -> np.ndarray[tuple[int, int]]:
+    """The 2 x 3 matrix from output to input coordinates, both -1..1, for one random change."""
+    angle = np.deg2rad(rng.uniform(-spec.rotation_degrees, spec.rotation_degrees))
+    zoom_x, zoom_y = rng.uniform(1 - spec.zoom, 1 + spec.zoom, 2)
+    shift_x, shift_y = rng.uniform(-2 * spec.shift, 2 * spec.shift, 2)  # -1..1 spans two
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array(
+        [
+            [cos * zoom_x, -sin * zoom_y * aspect, shift_x],
+            [sin * zoom_x / aspect, cos * zoom_y, shift_y],
+        ]
+    )

@@ -1,0 +1,97 @@
+"""The exception tree.
+
+Every mistake a user can make is raised as one of these, with one line that says what was being done, what was found,
+what was expected and what to do. Messages name files and exams, never patient data. The command line prints the line
+and exits with the class's ``exit_code``::
+
+    MammodensityError
+    ├── InputError            what was given cannot be used
+    │   ├── ImageError        one image file
+    │   ├── LayoutError       a folder or manifest of images
+    │   ├── TableError        a table of scores or labels
+    │   ├── CheckpointError   a network or model on disk
+    │   └── KerasFileError    an HDF5 file written by Keras
+    ├── TrainingError         a training run that cannot go on
+    ├── OptionError           an option or argument that makes no sense (exit code 2)
+    ├── DeviceError           a device that was asked for by name and is absent
+    ├── OutputError           a result that cannot be written
+    └── Interrupted           Ctrl-C; says what was kept (exit code 130)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "DeviceError",
+    "ImageError",
+    "InputError",
+    "Interrupted",
+    "KerasFileError",
+    "LayoutError",
+    "MammodensityError",
+    "OptionError",
+    "OutputError",
+    "TableError",
+    "TrainingError",
+]
+
+
+class MammodensityError(Exception):
+    """Root of the tree; the message is one line meant for the user."""
+
+    exit_code = 1
+
+
+class InputError(MammodensityError):
+    """What was given cannot be used."""
+
+
+class ImageError(InputError):
+    """An image file that cannot be read, or whose content is not a usable grey-scale image.
+
+    ``code`` names the kind of fault for ``mammodensity check``: unreadable, colour, size, several, depth, constant.
+    """
+
+    def __init__(self, message: str, code: str = "unreadable") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LayoutError(InputError):
+    """A folder or manifest that does not hold exams in a known arrangement."""
+
+
+class TableError(InputError):
+    """A table of scores or labels with wrong columns, values or rows."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that is absent, damaged, or not for what it is asked to do."""
+
+
+class KerasFileError(InputError):
+    """An HDF5 file that is not a whole Keras model of the origin's network."""
+
+
+class TrainingError(MammodensityError):
+    """A training run that cannot go on."""
+
+
+class OptionError(MammodensityError):
+    """An option or argument that makes no sense."""
+
+    exit_code = 2
+
+
+class DeviceError(MammodensityError):
+    """A device asked for by name that this machine does not have."""
+
+
+class OutputError(MammodensityError):
+    """A result that cannot be written (no space, no permission, already there)."""
+
+
+class Interrupted(MammodensityError):  # noqa: N818  (it is no error of anybody's)
+    """The user pressed Ctrl-C; the message says what was kept and how to go on."""
+
+    exit_code = 130

@@ -1,0 +1,306 @@
+"""Figures of merit with their uncertainty: how far scores agree with the reference density."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mammodensity.errors import OptionError, TableError
+from mammodensity.evaluation.agreement import Floats, confusion_matrices, sample_figures
+from mammodensity.evaluation.labels import match
+from mammodensity.evaluation.reading import SUM_TOLERANCE, score_problem
+from mammodensity.evaluation.tables import ScoreTable
+from mammodensity.evaluation.undefined import mean_notes, undefined_reason
+from mammodensity.terms import CATEGORIES, LEVELS, DensityCategory
+
+SCALAR_FIGURES: tuple[str, ...] = (
+    "accuracy",
+    "macro_recall",
+    "macro_precision",
+    "linear_kappa",
+    "quadratic_kappa",
+    "dense_accuracy",
+    "auc",
+    "dense_auc",
+    "nll",
+)
+"""The figures that get an interval."""
+
+_CHUNK = 2**19  # numbers in one array of resamples: a few such arrays of 4 MB stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class FiguresOfMerit:
+    """Agreement of N exams with the reference. An undefined figure is NaN here and null in `to_dict`.
+
+    Attributes
+    ----------
+    n
+        Number of exams.
+    confusion
+        Exams by reference (rows, A to D) and predicted category (columns).
+    accuracy
+        Share of exams whose predicted category is the reference.
+    macro_recall
+        Mean recall of the categories present in the reference (balanced accuracy).
+    macro_precision
+        Mean precision of the categories present in reference or prediction; one never predicted counts 0.
+    linear_kappa, quadratic_kappa
+        Cohen's kappa, disagreement weighted by distance or squared distance between categories.
+    dense_accuracy
+        Share of exams put on the right side of dense (C, D) against not dense (A, B).
+    auc
+        Mean of ``auc_per_category``: area under the ROC curve of one category's score against all others.
+    dense_auc
+        Area under the ROC curve of the score C + D for a dense reference.
+    nll
+        Mean negative log likelihood (natural logarithm) of the reference category.
+    auc_per_category, recall_per_category, precision_per_category
+        By letter.
+    intervals
+        Figure to (low, high): percentile bootstrap over exams. None where the figure itself is undefined, or is so in
+        every resample; empty without a bootstrap.
+    undefined
+        Undefined figure to the reason. Figures of one category are called ``auc_A`` and so on.
+    undefined_resamples
+        Figure to the number of resamples left out of its interval because it is undefined in them, where not 0.
+    notes
+        Figure to what was left out of a mean, or counted as 0 in it.
+    bootstrap, seed, confidence
+        How the intervals were made.
+    n_not_given
+        Exams left out because this level has no scores for them.
+    n_partial
+        Exams counted although their scores were fused with a projection missing.
+    """
+
+    n: int
+    confusion: tuple[tuple[int, ...], ...]
+    accuracy: float
+    macro_recall: float
+    macro_precision: float
+    linear_kappa: float
+    quadratic_kappa: float
+    dense_accuracy: float
+    auc: float
+    dense_auc: float
+    nll: float
+    auc_per_category: dict[str, float]
+    recall_per_category: dict[str, float]
+    precision_per_category: dict[str, float]
+    intervals: dict[str, tuple[float, float] | None]
+    undefined: dict[str, str]
+    undefined_resamples: dict[str, int]
+    notes: dict[str, str]
+    bootstrap: int
+    seed: int
+    confidence: float
+    n_not_given: int = 0
+    n_partial: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values that JSON knows: lists, numbers, text, and null for NaN."""
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+
+def figures_of_merit(
+    reference: Sequence[str | int] | NDArray[Any],
+    scores: ArrayLike,
+    *,
+    bootstrap: int = 2000,
+    seed: int = 1,
+    confidence: float = 0.95,
+) -> FiguresOfMerit:
+    """Compare scores with the reference density of the same exams.
+
+    The predicted category is the one with the highest score, the lower (less dense) one on an exact tie. The order of
+    the exams has no influence, not even on the intervals.
+
+    Parameters
+    ----------
+    reference
+        N categories: `DensityCategory`, letters, or positions 0 to 3.
+    scores
+        Shape (N, 4), columns A to D; each row from 0 to 1 with sum 1.
+    bootstrap
+        Number of resamples of N exams with replacement; 0 for no intervals.
+    seed
+        Seed of the resampling.
+    confidence
+        Coverage of the percentile intervals.
+
+    Raises
+    ------
+    TableError
+        ``reference`` or ``scores`` has a wrong shape, length or value.
+    OptionError
+        ``bootstrap`` or ``confidence`` is out of range.
+
+    References
+    ----------
+    Efron, B., Tibshirani, R. (1993). An Introduction to the Bootstrap, chapter 13 (percentile intervals).
+    """
+    positions = _positions(reference)
+    values = _check_scores(scores)
+    if len(positions) != len(values):
+        raise TableError(
+            f"reference and scores must have the same length. Got {len(positions)} and {len(values)} instead."
+        )
+    if not len(positions):
+        raise TableError("reference must hold at least one exam. Got none instead.")
+    _check_options(bootstrap, confidence)
+    return _figures(positions, values, bootstrap, seed, confidence)
+
+
+def evaluate_table(
+    table: ScoreTable,
+    labels: Mapping[str, DensityCategory],
+    *,
+    bootstrap: int = 2000,
+    seed: int = 1,
+    confidence: float = 0.95,
+) -> dict[str, FiguresOfMerit]:
+    """Compute the figures of merit of every level of ``table``, in the order of `LEVELS`.
+
+    Exams without scores at a level are left out of that level and counted in ``n_not_given``; a level without any
+    exam has ``n`` 0 and every figure undefined. Parameters and errors are those of `figures_of_merit`.
+
+    Raises
+    ------
+    TableError
+        An exam has no label, or scores are wrong.
+    """
+    reference = match(table, labels)
+    _check_options(bootstrap, confidence)
+    figures = {}
+    for level in LEVELS:
+        given = ~np.isnan(table.scores[level]).all(axis=1)  # (N,)
+        scores = _check_scores(table.scores[level][given])
+        without = table.missing.get(level, ())
+        partial = sum(bool(without[exam]) for exam in np.flatnonzero(given)) if without else 0
+        figures[level] = replace(
+            _figures(reference[given], scores, bootstrap, seed, confidence),
+            n_not_given=int((~given).sum()),
+            n_partial=partial,
+        )
+    return figures
+
+
+def to_json(figures: Mapping[str, FiguresOfMerit]) -> dict[str, Any]:
+    """Turn what `evaluate_table` returns into plain values: the keys are the levels, NaN is None."""
+    return {level: values.to_dict() for level, values in figures.items()}
+
+
+def _figures(
+    reference: NDArray[np.intp], scores: Floats, bootstrap: int, seed: int, confidence: float
+) -> FiguresOfMerit:
+    order = np.lexsort((*scores.T, reference))  # so that no result depends on the order in which exams came
+    reference, scores = reference[order], scores[order]
+    everyone = np.ones((1, len(reference)))
+    confusion = confusion_matrices(reference, scores.argmax(axis=1), everyone)[0].astype(int)
+    point = {name: float(values[0]) for name, values in sample_figures(reference, scores, everyone).items()}
+    resampled = _resample(reference, scores, bootstrap, seed)
+    return FiguresOfMerit(
+        n=len(reference),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        accuracy=point["accuracy"],
+        macro_recall=point["macro_recall"],
+        macro_precision=point["macro_precision"],
+        linear_kappa=point["linear_kappa"],
+        quadratic_kappa=point["quadratic_kappa"],
+        dense_accuracy=point["dense_accuracy"],
+        auc=point["auc"],
+        dense_auc=point["dense_auc"],
+        nll=point["nll"],
+        auc_per_category=_by_letter("auc", point),
+        recall_per_category=_by_letter("recall", point),
+        precision_per_category=_by_letter("precision", point),
+        intervals={name: _interval(point[name], values, confidence) for name, values in resampled.items()},
+        undefined={name: undefined_reason(name, confusion) for name, value in point.items() if isnan(value)},
+        undefined_resamples={
+            name: int(np.isnan(values).sum()) for name, values in resampled.items() if np.isnan(values).any()
+        },
+        notes=mean_notes(confusion),
+        bootstrap=bootstrap,
+        seed=seed,
+        confidence=confidence,
+    )
+
+
+def _resample(reference: NDArray[np.intp], scores: Floats, bootstrap: int, seed: int) -> dict[str, Floats]:
+    """Scalar figures of ``bootstrap`` resamples, shape (bootstrap,) each; none where there is nothing to resample."""
+    n = len(reference)
+    if not n or not bootstrap:
+        return {}
+    generator = np.random.default_rng(seed)
+    chunks = []
+    step = max(1, _CHUNK // n)
+    for start in range(0, bootstrap, step):
+        size = min(step, bootstrap - start)
+        drawn = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, np.newaxis]
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+        chunks.append(sample_figures(reference, scores, counts))
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in SCALAR_FIGURES}
+
+
+def _interval(point: float, values: Floats, confidence: float) -> tuple[float, float] | None:
+    defined = values[~np.isnan(values)]
+    if isnan(point) or not len(defined):
+        return None
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _by_letter(figure: str, point: Mapping[str, float]) -> dict[str, float]:
+    return {category.value: point[f"{figure}_{category}"] for category in CATEGORIES}
+
+
+def _positions(reference: Sequence[str | int] | NDArray[Any]) -> NDArray[np.intp]:
+    positions = []
+    for place, value in enumerate(reference):
+        if isinstance(value, str) and value.upper() in CATEGORIES:
+            positions.append(DensityCategory(value.upper()).index)
+        elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value < len(CATEGORIES):
+            positions.append(int(value))
+        else:
+            raise TableError(f"reference must hold A to D or 0 to 3. Got {value!r} at position {place} instead.")
+    return np.array(positions, dtype=np.intp)
+
+
+def _check_scores(scores: ArrayLike) -> Floats:
+    try:
+        values = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TableError(
+            f"scores must be numbers of shape (N, 4). Got {type(scores).__name__} ({error}) instead."
+        ) from error
+    if values.ndim != 2 or values.shape[1] != len(CATEGORIES):
+        raise TableError(f"scores must have shape (N, 4). Got {values.shape} instead.")
+    good = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE)  # NaN compares False
+    if not good.all():
+        place = int(np.argmin(good))
+        problem = score_problem(values[place].tolist())
+        raise TableError(f"scores must be rows from 0 to 1 that sum to 1. Got row {place} instead: {problem}.")
+    return values
+
+
+def _check_options(bootstrap: int, confidence: float) -> None:
+    if bootstrap < 0:
+        raise OptionError(f"bootstrap must be 0 or more resamples. Got {bootstrap} instead.")
+    if not 0 < confidence < 1:
+        raise OptionError(f"confidence must be between 0 and 1. Got {confidence} instead.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and isnan(value):
+        return None
+    return value

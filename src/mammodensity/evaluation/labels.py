@@ -1,0 +1,105 @@
+"""Reference density categories, and matching them with a score table by exam."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import TableError
+from mammodensity.evaluation.reading import read_rows
+from mammodensity.evaluation.tables import ScoreTable
+from mammodensity.terms import CATEGORIES, DensityCategory
+
+_KEY_COLUMNS = ("exam_id", "exam", "row")
+_FEW = 5
+
+
+def read_labels(path: Path) -> dict[str, DensityCategory]:
+    """Read the density category of each exam.
+
+    The table has a column ``density`` (A to D, small letters too) and one of ``exam_id``, ``exam`` or ``row`` (looked
+    for in this order). A manifest with several rows per exam will do: blank densities are skipped, the others must
+    agree.
+
+    Raises
+    ------
+    TableError
+        The file cannot be read, lacks a column, holds another word for a density, contradicts itself, or holds no
+        density at all.
+    """
+    path = Path(path)
+    rows = read_rows(path, ("density",))
+    columns = rows[0][1]
+    key = next((name for name in _KEY_COLUMNS if name in columns), None)
+    if key is None:
+        raise TableError(
+            f"{path}, line 1: found the columns {', '.join(columns)}, expected one of "
+            f"{', '.join(_KEY_COLUMNS)} that names the exam of each density"
+        )
+    labels: dict[str, DensityCategory] = {}
+    for line, row in rows:
+        if not row["density"]:
+            continue
+        where = f"{path}, line {line}"
+        if not row[key]:
+            raise TableError(f"{where}: found a blank {key}, expected the exam that the density belongs to")
+        density = _parse_density(where, row["density"])
+        known = labels.setdefault(row[key], density)
+        if known != density:
+            raise TableError(
+                f"{where}: exam {row[key]} has density {density} here and {known} further up, expected one density "
+                "per exam"
+            )
+    if not labels:
+        raise TableError(f"{path}: every density is blank, expected A, B, C or D for at least one exam")
+    return labels
+
+
+def match(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> NDArray[np.intp]:
+    """Find the reference category of every exam of ``table``.
+
+    Labels of exams that the table does not hold are left aside; `unused_labels` names them.
+
+    Returns
+    -------
+    Shape (N,), position of the category (A is 0), in the table's order.
+
+    Raises
+    ------
+    TableError
+        An exam has no label, or both are numbered by row and have different lengths.
+    """
+    ids = table.exam_ids
+    if len(ids) != len(labels) and _numbered_by_row(ids) and _numbered_by_row(labels):
+        raise TableError(
+            f"the labels number {len(labels)} rows and the score table {len(ids)}; rows can only be matched by number "
+            "when both have the same length, give the labels of exactly these exams"
+        )
+    without = [exam_id for exam_id in ids if exam_id not in labels]
+    if without:
+        few = ", ".join(without[:_FEW]) + (", ..." if len(without) > _FEW else "")
+        raise TableError(
+            f"{len(without)} of {len(ids)} exams in the score table have no density label ({few}); add them to the "
+            "labels, or leave these exams out of the score table"
+        )
+    return np.array([labels[exam_id].index for exam_id in ids], dtype=np.intp)
+
+
+def unused_labels(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> tuple[str, ...]:
+    """Exams that have a label and no place in ``table``, in the order of the labels."""
+    known = set(table.exam_ids)
+    return tuple(exam_id for exam_id in labels if exam_id not in known)
+
+
+def _parse_density(where: str, text: str) -> DensityCategory:
+    if text.upper() in CATEGORIES:
+        return DensityCategory(text.upper())
+    hint = " (1 to 4 is an older notation: write A for 1, B for 2, C for 3, D for 4)" if text in set("1234") else ""
+    raise TableError(f"{where}: found density {text!r}, expected A, B, C or D{hint}")
+
+
+def _numbered_by_row(keys: Collection[str]) -> bool:
+    return set(keys) == {str(number) for number in range(len(keys))}

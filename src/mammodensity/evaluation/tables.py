@@ -1,0 +1,188 @@
+"""Score tables: one row per exam and level, keyed by exam and never by row order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import TableError
+from mammodensity.evaluation.reading import read_rows, score_problem
+from mammodensity.fusion import ExamScores, FusedScores, fuse
+from mammodensity.outputs import write_csv
+from mammodensity.terms import CATEGORIES, FUSED_LEVELS, LEVELS, PROJECTIONS, Projection
+
+_LETTERS = tuple(category.value for category in CATEGORIES)
+_KEYS = ("exam_id", "projection")
+_COLUMNS = (*_KEYS, *_LETTERS, "views", "missing")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """Scores of N exams at every level.
+
+    ``scores`` maps each of `LEVELS` to float64 of shape (N, 4), with a row of NaN where the scores are not given.
+    ``missing`` maps a fused level to the projections that each exam's scores were fused without; a level without an
+    entry was fused from all of its projections.
+
+    Raises
+    ------
+    TableError
+        Exam ids are empty or repeated, a level is absent or unknown, or an array does not have shape (N, 4).
+    """
+
+    exam_ids: tuple[str, ...]
+    scores: dict[str, NDArray[np.float64]]
+    missing: dict[str, tuple[tuple[Projection, ...], ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.exam_ids or len(set(self.exam_ids)) != len(self.exam_ids):
+            raise TableError(
+                "exam_ids must be distinct and at least one. "
+                f"Got {len(set(self.exam_ids))} names for {len(self.exam_ids)} exams instead."
+            )
+        if set(self.scores) != set(LEVELS):
+            raise TableError(f"scores must hold the levels {', '.join(LEVELS)}. Got {', '.join(self.scores)} instead.")
+        shape = (len(self.exam_ids), len(CATEGORIES))
+        for level, scores in self.scores.items():
+            if scores.shape != shape:
+                raise TableError(f"scores of {level} must have shape {shape}. Got {scores.shape} instead.")
+        for level, missing in self.missing.items():
+            if level not in FUSED_LEVELS or len(missing) != len(self.exam_ids):
+                raise TableError(
+                    f"missing must map right, left or subject to one entry per exam. Got {level} with {len(missing)} "
+                    "instead."
+                )
+
+
+def read_score_table(path: Path, method: str = "mean") -> ScoreTable:
+    """Read a score table: columns exam_id, projection, A, B, C, D and, if it has them, views and missing.
+
+    ``projection`` is one of `LEVELS`. Blank scores mean "not given". Where an exam has no row for a breast or the
+    subject, it is fused with ``method`` if all of its projections are there, and is not given otherwise.
+
+    Raises
+    ------
+    TableError
+        The file cannot be read, lacks columns or rows, or a row has an unknown projection, repeats another, or does
+        not hold four scores from 0 to 1 that sum to 1. The message names file and line.
+    """
+    path = Path(path)
+    exam_ids: dict[str, int] = {}
+    found: dict[tuple[str, str], tuple[int, list[float], tuple[Projection, ...]]] = {}
+    for line, row in read_rows(path, (*_KEYS, *_LETTERS)):
+        where = f"{path}, line {line}"
+        exam_id, level = (row[key] for key in _KEYS)
+        if not exam_id:
+            raise TableError(f"{where}: found a blank exam_id, expected the name of an exam")
+        if level not in LEVELS:
+            raise TableError(f"{where}: found projection {level!r}, expected one of {', '.join(LEVELS)}")
+        if (exam_id, level) in found:
+            first = found[exam_id, level][0]
+            raise TableError(f"{where}: exam {exam_id} has a second row for {level}, expected one (the first: {first})")
+        exam_ids.setdefault(exam_id, len(exam_ids))
+        found[exam_id, level] = (line, _parse_scores(where, row), _parse_missing(where, row.get("missing", "")))
+
+    scores = {level: np.full((len(exam_ids), len(CATEGORIES)), np.nan) for level in LEVELS}
+    missing: dict[str, list[tuple[Projection, ...]]] = {level: [()] * len(exam_ids) for level in FUSED_LEVELS}
+    for (exam_id, level), (_, values, absent) in found.items():
+        scores[level][exam_ids[exam_id]] = values
+        if level in FUSED_LEVELS:
+            missing[level][exam_ids[exam_id]] = absent
+    for level, fused in fuse_levels(scores, method).items():
+        lacking = [index for exam_id, index in exam_ids.items() if (exam_id, level) not in found]
+        scores[level][lacking] = fused[lacking]
+    if all(np.isnan(values).all() for values in scores.values()):
+        raise TableError(f"{path}: every score is blank, expected scores of at least one exam")
+    return ScoreTable(tuple(exam_ids), scores, {level: tuple(notes) for level, notes in missing.items()})
+
+
+def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
+    """Write seven rows per exam (`LEVELS`) that `read_score_table` reads back to the last bit.
+
+    Columns exam_id, projection, A, B, C, D, views, missing; the last two are projection names separated by spaces.
+    Scores not given are blank.
+
+    Raises
+    ------
+    TableError
+        An exam id is blank or repeated, or scores are not four numbers from 0 to 1 that sum to 1.
+    OutputError
+        The file cannot be written.
+    """
+    rows: list[dict[str, str]] = []
+    seen: set[str] = set()
+    for exam in exams:
+        exam_id = exam.exam_id
+        if not exam_id or exam_id != exam_id.strip() or exam_id in seen:
+            raise TableError(
+                f"cannot write {path}: exam id {exam_id!r} is blank, repeated or has spaces around it; expected "
+                "distinct names"
+            )
+        seen.add(exam_id)
+        rows.extend(_exam_rows(path, exam))
+    write_csv(Path(path), _COLUMNS, rows)
+
+
+def fuse_levels(scores: Mapping[str, NDArray[np.float64]], method: str) -> dict[str, NDArray[np.float64]]:
+    """Fuse the (N, 4) scores of the projections into right, left and subject; NaN rows where one is not given."""
+    return {
+        level: fuse(np.stack([scores[view] for view in views], axis=1), method)  # (N, V, K) -> (N, K)
+        for level, views in FUSED_LEVELS.items()
+    }
+
+
+def _parse_scores(where: str, row: Mapping[str, str]) -> list[float]:
+    texts = [row[letter] for letter in _LETTERS]
+    if not any(texts):
+        return [np.nan] * len(texts)
+    values = []
+    for letter, text in zip(_LETTERS, texts, strict=True):
+        try:
+            values.append(float(text))
+        except ValueError as error:
+            raise TableError(
+                f"{where}: found {text!r} in column {letter}, expected a number from 0 to 1 (or four blanks)"
+            ) from error
+    problem = score_problem(values)
+    if problem:
+        raise TableError(f"{where}: {problem}")
+    return values
+
+
+def _parse_missing(where: str, text: str) -> tuple[Projection, ...]:
+    names = text.split()
+    unknown = [name for name in names if name not in PROJECTIONS]
+    if unknown:
+        raise TableError(
+            f"{where}: found {unknown[0]!r} in column missing, expected names among {', '.join(PROJECTIONS)}"
+        )
+    return tuple(Projection(name) for name in names)
+
+
+def _exam_rows(path: Path, exam: ExamScores) -> Iterator[dict[str, str]]:
+    for view in PROJECTIONS:
+        present = view in exam.projections
+        alone = FusedScores(
+            scores=np.asarray(exam.projections[view], dtype=np.float64) if present else None,
+            views=(view,) if present else (),
+            missing=() if present else (view,),
+        )
+        yield _row(path, exam.exam_id, view, alone)
+    for level in FUSED_LEVELS:
+        yield _row(path, exam.exam_id, level, exam.fused[level])
+
+
+def _row(path: Path, exam_id: str, level: str, given: FusedScores) -> dict[str, str]:
+    values = None if given.scores is None else [float(score) for score in given.scores]
+    if values is not None:
+        problem = score_problem(values)
+        if problem or len(values) != len(_LETTERS):
+            problem = problem or f"found {len(values)} scores, expected {len(_LETTERS)}"
+            raise TableError(f"cannot write {path}: exam {exam_id}, {level}: {problem}")
+    texts = [""] * len(_LETTERS) if values is None else [repr(value) for value in values]
+    cells = (exam_id, str(level), *texts, " ".join(given.views), " ".join(given.missing))
+    return dict(zip(_COLUMNS, cells, strict=True))

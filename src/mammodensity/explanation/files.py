@@ -1,0 +1,96 @@
+"""The files of an explanation: for each image its map as an array, and three pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mammodensity.check import Progress
+from mammodensity.explanation.exam_maps import DEFAULT_METHOD, ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation.pictures import (
+    contour_level,
+    contour_picture,
+    exam_page,
+    heat_map,
+    iso_contours,
+    overlay,
+    png_bytes,
+)
+from mammodensity.ingest import DataSet, load_exam
+from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
+from mammodensity.prediction import DensityModel
+from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
+
+SUMMARY_FILE = "explanations.json"
+
+
+def write_explanations(
+    model: DensityModel,
+    data: DataSet,
+    folder: Path,
+    *,
+    method: str = DEFAULT_METHOD,
+    category: DensityCategory | None = None,
+    layer: str | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Explain every exam of a data set.
+
+    Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
+    ``<image>_overlay.png`` and ``<image>_contours.png``; for each exam ``<exam>_exam.png``; and ``explanations.json``
+    with scores, scale and contour lines. ``<image>`` is the file's name without ending, with the exam's name before
+    it where two files share a name. All files appear together at the end, or none.
+
+    Returns
+    -------
+    The exam pages.
+    """
+    exams = data.exams()
+    shared = Counter(record.path.stem for record in data.records)
+    summaries: list[dict[str, Any]] = []
+    pages = []
+    with staged_folder(folder) as staging:
+        for done, (exam_id, records) in enumerate(exams.items(), start=1):
+            exam = explain_exam(model, load_exam(exam_id, records), method=method, category=category, layer=layer)
+            for projection, one in exam.maps.items():
+                path = records[projection].path
+                name = path.stem if shared[path.stem] == 1 else f"{exam_id}_{path.stem}"
+                _write_image(staging, name, one, exam.scale)
+                summaries.append({"image": name, "exam_id": exam_id, **_summary(projection.value, one, exam)})
+            if exam.maps:
+                write_bytes(staging / f"{exam_id}_exam.png", exam_page(exam, f"Exam {exam_id}"))
+                pages.append(folder / f"{exam_id}_exam.png")
+            if progress:
+                progress(done, len(exams))
+        facts: Mapping[str, Any] = {"method": method, "layer": layer or "last residual block"}
+        summary = {"note": RESEARCH_USE_ONLY, "images": summaries, "receipt": receipt("explain", **facts)}
+        write_json(staging / SUMMARY_FILE, summary)
+    return pages
+
+
+def _write_image(folder: Path, name: str, one: ActivationMap, scale: float) -> None:
+    array = BytesIO()
+    np.save(array, one.values, allow_pickle=False)
+    write_bytes(folder / f"{name}_map.npy", array.getvalue())
+    write_bytes(folder / f"{name}_map.png", png_bytes(heat_map(one.values, scale)))
+    write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay(one.mammogram, one.values, scale)))
+    write_bytes(folder / f"{name}_contours.png", png_bytes(contour_picture(one, scale)))
+
+
+def _summary(projection: str, one: ActivationMap, exam: ExamMaps) -> dict[str, Any]:
+    level = contour_level(exam.scale)
+    lines = [np.round(line, 1).tolist() for line in iso_contours(one.values, level)]
+    return {
+        "projection": projection,
+        "category": one.category.value,
+        "scores": {category.value: float(one.scores[category.index]) for category in CATEGORIES},
+        "map_maximum": float(one.values.max()),
+        "exam_scale": exam.scale,
+        "contour_level": level,
+        "contours": lines,
+    }

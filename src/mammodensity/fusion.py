@@ -1,0 +1,155 @@
+"""Fusion: the one place where scores of several projections become one set of scores.
+
+The mean is the origin's method. The geometric mean (the mean of log scores) and the vote are other methods with other
+answers, not other names for the same. Standard library and numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mammodensity.errors import OptionError, TableError
+from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, DensityCategory, Projection
+
+__all__ = ["FUSION_METHODS", "ExamScores", "FusedScores", "fuse", "fuse_exam"]
+
+FUSION_METHODS: tuple[str, ...] = ("mean", "geometric-mean", "vote")
+"""``mean`` is the default and the origin's; see `fuse` for each."""
+
+_TIE_WEIGHT = 1e-6  # of the mean within a vote: far below one vote, far above the spacing of float64 near 1
+_SMALLEST_SCORE = float(np.finfo(np.float64).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class FusedScores:
+    """What a breast or the subject got, from which projections.
+
+    ``scores`` has shape (4,), or is None where it is not given; ``views`` are the projections present and ``missing``
+    those that were wanted and absent, both in the order of `PROJECTIONS`.
+    """
+
+    scores: NDArray[np.float64] | None
+    views: tuple[Projection, ...]
+    missing: tuple[Projection, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ExamScores:
+    """What a model made of one exam: scores (4,) of each projection present, and what `fuse_exam` made of them."""
+
+    exam_id: str
+    projections: Mapping[Projection, NDArray[np.floating]]
+    fused: Mapping[str, FusedScores]
+
+    @property
+    def category(self) -> DensityCategory | None:
+        """The subject's category with the highest score (the lower one on a tie); None where no scores are given."""
+        scores = self.fused["subject"].scores
+        return None if scores is None else CATEGORIES[int(np.argmax(scores))]
+
+
+def fuse(view_scores: ArrayLike, method: str = "mean") -> NDArray[np.float64]:
+    """Fuse the scores of V projections into one set of scores.
+
+    Parameters
+    ----------
+    view_scores
+        Shape (V, K) for one exam or (N, V, K) for several; each row sums to 1. An exam with a NaN among its scores
+        gets NaN.
+    method
+        ``mean``: the mean of the scores. ``geometric-mean``: the geometric mean, divided by its sum. ``vote``: the
+        share of projections whose highest score is that category; a tie goes to the tied category with the higher
+        mean score. To that end the mean enters with a weight of one millionth, so that the highest of the returned
+        scores is the winner and they still sum to 1.
+
+    Returns
+    -------
+    Shape (K,) or (N, K).
+
+    Raises
+    ------
+    OptionError
+        ``method`` is not one of `FUSION_METHODS`.
+    TableError
+        ``view_scores`` has another shape, holds no projection, or holds a negative number (logits, not scores).
+    """
+    _require_method(method)
+    scores = np.asarray(view_scores, dtype=np.float64)
+    if scores.ndim not in (2, 3) or 0 in scores.shape[-2:]:
+        raise TableError(
+            f"view_scores must have shape (V, K) or (N, V, K) with at least one projection. Got {scores.shape} instead."
+        )
+    if (scores < 0).any():
+        raise TableError(f"view_scores must be scores after softmax, from 0 to 1. Got {np.nanmin(scores):.6g} instead.")
+    if method == "geometric-mean":
+        return _geometric_mean(scores)
+    mean: NDArray[np.float64] = scores.mean(axis=-2)
+    if method == "mean":
+        return mean
+    return (1 - _TIE_WEIGHT) * _vote_shares(scores) + _TIE_WEIGHT * mean
+
+
+def fuse_exam(
+    projection_scores: Mapping[Projection, NDArray[np.floating]], method: str = "mean", allow_missing: bool = False
+) -> dict[str, FusedScores]:
+    """Fuse one exam's projections into right breast, left breast and subject.
+
+    Parameters
+    ----------
+    projection_scores
+        Scores of shape (4,) per projection; an absent projection is an absent key.
+    method
+        One of `FUSION_METHODS`.
+    allow_missing
+        What to do where a projection is missing: False gives no scores, True fuses those present. A level with no
+        projection at all never gets scores. ``missing`` names the absent ones either way.
+
+    Raises
+    ------
+    OptionError
+        ``method`` is not one of `FUSION_METHODS`.
+    TableError
+        A key is not a projection, or its scores do not have shape (4,).
+    """
+    _require_method(method)
+    for name, scores in projection_scores.items():
+        if name not in PROJECTIONS:
+            raise TableError(f"projections must be among {', '.join(PROJECTIONS)}. Got {name!r} instead.")
+        if np.shape(scores) != (len(CATEGORIES),):
+            raise TableError(f"scores of {name} must have shape (4,). Got {np.shape(scores)} instead.")
+    fused = {}
+    for level, wanted in FUSED_LEVELS.items():
+        views = tuple(view for view in wanted if view in projection_scores)
+        missing = tuple(view for view in wanted if view not in projection_scores)
+        given = bool(views) and (allow_missing or not missing)
+        fused[level] = FusedScores(
+            scores=fuse([projection_scores[view] for view in views], method) if given else None,
+            views=views,
+            missing=missing,
+        )
+    return fused
+
+
+def _require_method(method: str) -> None:
+    if method not in FUSION_METHODS:
+        raise OptionError(f"fusion method must be one of {', '.join(FUSION_METHODS)}. Got {method!r} instead.")
+
+
+def _geometric_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    # A score of 0 counts as the smallest float: two views sure of different categories then share the result evenly
+    # instead of giving 0/0.
+    logs = np.log(np.maximum(scores, _SMALLEST_SCORE)).mean(axis=-2)  # (..., K)
+    product = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    result: NDArray[np.float64] = product / product.sum(axis=-1, keepdims=True)
+    return result
+
+
+def _vote_shares(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    winners = scores.argmax(axis=-1)  # (..., V)
+    votes = winners[..., np.newaxis] == np.arange(scores.shape[-1])  # (..., V, K)
+    shares: NDArray[np.float64] = votes.mean(axis=-2)
+    return shares

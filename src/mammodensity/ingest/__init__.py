@@ -1,0 +1,58 @@
+"""From files to exams: pictures, the origin's folders, exam folders and manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mammodensity.errors import LayoutError
+from mammodensity.exam import Exam
+from mammodensity.ingest.layouts import find_images
+from mammodensity.ingest.manifest import MANIFEST_COLUMNS, MANIFEST_NAME, read_manifest, write_manifest
+from mammodensity.ingest.pictures import read_picture
+from mammodensity.ingest.records import SPLITS, DataSet, ImageRecord, reference_categories, require_complete
+from mammodensity.terms import Projection
+
+__all__ = [
+    "MANIFEST_COLUMNS",
+    "MANIFEST_NAME",
+    "SPLITS",
+    "DataSet",
+    "ImageRecord",
+    "find_images",
+    "load_exam",
+    "read_exam",
+    "read_manifest",
+    "read_picture",
+    "reference_categories",
+    "require_complete",
+    "write_manifest",
+]
+
+
+def load_exam(exam_id: str, records: Mapping[Projection, ImageRecord]) -> Exam:
+    """Read the images of one exam.
+
+    Raises
+    ------
+    ImageError
+        An image cannot be read.
+    """
+    return Exam(exam_id, {projection: read_picture(record.path, projection) for projection, record in records.items()})
+
+
+def read_exam(path: Path | str) -> Exam:
+    """Read one exam from its folder, or from a single image whose name tells the projection.
+
+    Raises
+    ------
+    LayoutError
+        There is no exam, or more than one.
+    ImageError
+        An image cannot be read.
+    """
+    exams = find_images(path).exams()
+    if len(exams) != 1:
+        raise LayoutError(f"{path} holds {len(exams)} exams; expected the folder of one, use find_images for many")
+    [(exam_id, records)] = exams.items()
+    return load_exam(exam_id, records)

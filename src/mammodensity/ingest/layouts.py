@@ -1,0 +1,131 @@
+"""Folders of images: the origin's layout, exam folders, and folders of exams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mammodensity.errors import LayoutError
+from mammodensity.ingest.manifest import MANIFEST_NAME, read_manifest, split_word
+from mammodensity.ingest.names import exam_in_name, patient_in_exam, projection_in_name
+from mammodensity.ingest.pictures import PICTURE_SUFFIXES
+from mammodensity.ingest.records import DataSet, ImageRecord
+from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
+
+_KNOWN_LAYOUTS = "a manifest.csv, folders CC_R CC_L MLO_R MLO_L, or exam folders with the projection in the file names"
+
+
+def find_images(path: Path | str) -> DataSet:
+    """Find the images of a data set, reading no pixels.
+
+    ``path`` is a manifest, a folder with a ``manifest.csv``, the origin's layout (``CC_R/A/*.png`` or
+    ``CC_R/train/A/*.png``), one exam folder, a folder of exam folders, or a single image.
+
+    Raises
+    ------
+    LayoutError
+        Nothing there, or an arrangement or folder name that is not known.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise LayoutError(f"{root} not found; expected a data set: {_KNOWN_LAYOUTS}")
+    if root.is_file():
+        return read_manifest(root) if root.suffix.lower() == ".csv" else _single_image(root)
+    if (root / MANIFEST_NAME).is_file():
+        return read_manifest(root / MANIFEST_NAME)
+    folders = _folders(root)
+    if any(folder.name in PROJECTIONS for folder in folders):
+        data = _origin_layout(root, folders)
+    else:
+        data = _exam_folders(root, folders)
+    if not data.records:
+        raise LayoutError(f"{root} holds no PNG, PGM, TIFF or JPEG image; expected {_KNOWN_LAYOUTS}")
+    return data
+
+
+def _single_image(path: Path) -> DataSet:
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise LayoutError(f"{path} is no image or manifest; expected PNG, PGM, TIFF, JPEG or a .csv manifest")
+    return DataSet(path.parent, "single image", tuple(_exam_records(path.parent, [path], path.stem)))
+
+
+def _origin_layout(root: Path, folders: list[Path]) -> DataSet:
+    records: list[ImageRecord] = []
+    pictures, ignored = _files(root)
+    if pictures:
+        raise LayoutError(f"{pictures[0]} lies beside the projection folders; move it into CC_R/A or the like")
+    for folder in folders:
+        if folder.name not in PROJECTIONS:
+            raise LayoutError(f"{folder}: unknown projection folder; expected only {', '.join(PROJECTIONS)}")
+        projection = Projection(folder.name)
+        for place, split, category in _class_folders(folder):
+            pictures, others = _files(place)
+            ignored += others
+            records += [_origin_record(file, projection, category, split) for file in pictures]
+    return DataSet(root, "the origin's folders", tuple(records), tuple(ignored))
+
+
+def _class_folders(projection: Path) -> list[tuple[Path, str | None, DensityCategory | None]]:
+    """The places under a projection folder that hold images, with the split and category their folders name."""
+    places: list[tuple[Path, str | None, DensityCategory | None]] = [(projection, None, None)]
+    for folder in _folders(projection):
+        if folder.name in CATEGORIES:
+            places.append((folder, None, DensityCategory(folder.name)))
+        elif (split := split_word(folder.name)) is not None:
+            places.append((folder, split, None))
+            for inner in _folders(folder):
+                if inner.name not in CATEGORIES:
+                    raise LayoutError(f"{inner}: unknown class folder; expected {', '.join(CATEGORIES)}")
+                places.append((inner, split, DensityCategory(inner.name)))
+        else:
+            raise LayoutError(
+                f"{folder}: unknown class folder; expected {', '.join(CATEGORIES)}, or train, validation, test"
+            )
+    return places
+
+
+def _origin_record(
+    file: Path, projection: Projection, category: DensityCategory | None, split: str | None
+) -> ImageRecord:
+    named = projection_in_name(file.stem)
+    if named is not None and named != projection:
+        raise LayoutError(f"{file} is named {named} but lies in the folder of {projection}; move or rename it")
+    exam_id = exam_in_name(file.stem, category or "") or file.stem
+    return ImageRecord(exam_id, patient_in_exam(exam_id), projection, file, category, split)
+
+
+def _exam_folders(root: Path, folders: list[Path]) -> DataSet:
+    pictures, ignored = _files(root)
+    records = _exam_records(root, pictures, root.resolve().name)
+    for folder in folders:
+        inner, others = _files(folder)
+        ignored += others
+        records += _exam_records(folder, inner, folder.name)
+        deeper = [place for place in _folders(folder) if _files(place)[0]]
+        if deeper:
+            raise LayoutError(f"{deeper[0]}: images lie too deep; expected {_KNOWN_LAYOUTS}")
+    return DataSet(root, "exam folder" if pictures else "folder of exams", tuple(records), tuple(ignored))
+
+
+def _exam_records(folder: Path, pictures: list[Path], folder_exam: str) -> list[ImageRecord]:
+    """Records of the images in one folder: one exam named after the folder, or several told apart by their names."""
+    exams = {picture: exam_in_name(picture.stem) for picture in pictures}
+    several = len(set(exams.values())) > 1
+    records = []
+    for picture in pictures:
+        projection = projection_in_name(picture.stem)
+        if projection is None:
+            raise LayoutError(f"{picture}: its name does not tell the projection; put CC_R, L-MLO or the like into it")
+        exam_id = exams[picture] if several and exams[picture] else folder_exam
+        records.append(ImageRecord(exam_id, exam_id, projection, picture))
+    return records
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Images and other files directly in a folder, each sorted; hidden files are neither."""
+    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    return pictures, [file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]

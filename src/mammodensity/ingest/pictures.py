@@ -1,0 +1,78 @@
+"""Grey pictures of mammograms: PNG, PGM, TIFF and JPEG of 8 or 16 bit."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mammodensity.errors import ImageError
+from mammodensity.exam import Mammogram
+from mammodensity.terms import Projection
+
+PICTURE_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".jpg", ".jpeg")
+
+_SMALLEST_SIDE_PX = 16
+_LARGEST_PIXELS = 100_000_000  # five times the largest mammography detector; more is a mistake or an attack
+
+
+def read_picture(path: Path, projection: Projection | None = None) -> Mammogram:
+    """Read one picture.
+
+    A colour picture is accepted when its three channels are equal, as programs write that save grey as colour.
+
+    Raises
+    ------
+    ImageError
+        Not readable, truncated, in colour, of an absurd size, or all of one value.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns on sizes that are checked here, and on oddities in tags that are not used here.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                _require_sane_size(path, picture.size)
+                pixels = _grey_pixels(path, picture)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path} not found") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path} has too many pixels; no mammogram is that large", "size") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path} is not a readable PNG, PGM, TIFF or JPEG image; export it again") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
+        raise ImageError(f"{path} is damaged or truncated ({_one_line(error)}); export it again") from error
+    return Mammogram(pixels, projection, path=path)
+
+
+def _require_sane_size(path: Path, size: tuple[int, int]) -> None:
+    columns, rows = size
+    if min(size) < _SMALLEST_SIDE_PX:
+        raise ImageError(f"{path} is {rows} x {columns} pixels; expected at least {_SMALLEST_SIDE_PX} a side", "size")
+    if rows * columns > _LARGEST_PIXELS:
+        raise ImageError(f"{path} is {rows} x {columns} pixels; no mammogram is that large", "size")
+
+
+def _grey_pixels(path: Path, picture: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    if getattr(picture, "n_frames", 1) > 1:
+        raise ImageError(f"{path} holds several pictures; save each projection as its own file", "several")
+    if picture.mode in ("LA", "RGBA", "PA", "P", "CMYK", "YCbCr"):
+        picture = picture.convert("RGB")
+    pixels = np.asarray(picture)
+    if pixels.ndim == 3:
+        if not (pixels[..., 0] == pixels[..., 1]).all() or not (pixels[..., 0] == pixels[..., 2]).all():
+            raise ImageError(f"{path} is a colour picture; expected grey, export it without colours or marks", "colour")
+        pixels = pixels[..., 0]
+    if pixels.dtype == np.int32 and pixels.min() >= 0 and pixels.max() <= np.iinfo(np.uint16).max:
+        pixels = pixels.astype(np.uint16)  # Pillow reads some 16-bit files as 32-bit integers
+    if pixels.dtype == np.dtype(">u2"):
+        pixels = pixels.astype(np.uint16)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{path} has pixels of type {pixels.dtype}; expected 8- or 16-bit grey values", "depth")
+    return np.ascontiguousarray(pixels)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

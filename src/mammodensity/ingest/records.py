@@ -1,0 +1,95 @@
+"""The images of a data set, before any pixel is read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from mammodensity.errors import LayoutError
+from mammodensity.terms import PROJECTIONS, DensityCategory, Projection
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a data set."""
+
+    exam_id: str
+    patient_id: str
+    projection: Projection
+    path: Path
+    category: DensityCategory | None = None
+    """Reference density category of the exam; None where the data set gives none."""
+    split: str | None = None
+    """``train``, ``validation`` or ``test``; None before the data set is split."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The images found under one folder or manifest."""
+
+    root: Path
+    layout: str
+    """How it is arranged, in words for the user."""
+    records: tuple[ImageRecord, ...]
+    ignored: tuple[Path, ...] = ()
+    """Files seen that are no images."""
+
+    def exams(self) -> dict[str, dict[Projection, ImageRecord]]:
+        """Records by exam and projection, exams in sorted order.
+
+        Raises
+        ------
+        LayoutError
+            Two images claim the same projection of one exam.
+        """
+        exams: dict[str, dict[Projection, ImageRecord]] = defaultdict(dict)
+        for record in self.records:
+            other = exams[record.exam_id].setdefault(record.projection, record)
+            if other is not record:
+                raise LayoutError(
+                    f"exam {record.exam_id} has two {record.projection} images, "
+                    f"{other.path} and {record.path}; keep one"
+                )
+        return {exam_id: exams[exam_id] for exam_id in sorted(exams)}
+
+    def in_split(self, split: str | None) -> DataSet:
+        """The part in one split, or all of it for None."""
+        if split is None:
+            return self
+        records = tuple(record for record in self.records if record.split == split)
+        return DataSet(self.root, self.layout, records, self.ignored)
+
+
+def require_complete(data: DataSet) -> None:
+    """Raise ``LayoutError`` unless every exam has all four projections."""
+    for exam_id, records in data.exams().items():
+        missing = [projection.value for projection in PROJECTIONS if projection not in records]
+        if missing:
+            raise LayoutError(
+                f"exam {exam_id} lacks {', '.join(missing)}; the origin's text files need four views of every exam, "
+                "leave the exam out or write the CSV table alone"
+            )
+
+
+def reference_categories(data: DataSet) -> dict[str, DensityCategory]:
+    """The reference category of every exam that has one.
+
+    Raises
+    ------
+    LayoutError
+        The images of one exam disagree.
+    """
+    found: dict[str, DensityCategory] = {}
+    for record in data.records:
+        if record.category is None:
+            continue
+        other = found.setdefault(record.exam_id, record.category)
+        if other != record.category:
+            raise LayoutError(
+                f"exam {record.exam_id} is {other} in one image and {record.category} in {record.path}; "
+                "an exam has one density category, correct the data set"
+            )
+    return found

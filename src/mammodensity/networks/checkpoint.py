@@ -1,0 +1,175 @@
+"""A network on disk: one safetensors file whose header also carries the specs as JSON. Never a pickle.
+
+A model is a folder with one sub-folder a projection, each holding ``network.safetensors``. One file, because a file can
+be replaced in one step: weights and specs are never out of step, whenever the power fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.networks.origin import NetworkSpec, OriginNetwork
+from mammodensity.outputs import write_bytes
+from mammodensity.preprocess import PreprocessSpec
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+
+NETWORK_FILE = "network.safetensors"
+_FORMAT = "mammodensity network 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A network with everything needed to use it rightly."""
+
+    network: OriginNetwork
+    projection: Projection
+    preprocess: PreprocessSpec
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How it came to be: recipe, epoch, figures on the validation split, data hashes; JSON values only."""
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write ``folder/network.safetensors`` whole or not at all, and return its path."""
+    tensors = checkpoint.network.state_dict()
+    description = {
+        "format": _FORMAT,
+        "projection": checkpoint.projection.value,
+        "categories": [category.value for category in CATEGORIES],
+        "network": asdict(checkpoint.network.spec),
+        "preprocess": asdict(checkpoint.preprocess),
+        "training": dict(checkpoint.training),
+        "tensors_sha256": tensors_digest(tensors),
+    }
+    path = folder / NETWORK_FILE
+    write_tensors(path, tensors, description)
+    return path
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write a safetensors file whose header holds ``description`` as JSON, whole or not at all."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, {"mammodensity": json.dumps(description, allow_nan=False)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``write_tensors`` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        The file is absent, damaged, or not one of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} not found; expected a network written by `mammodensity train` or `import-keras`")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            header = (stream.metadata() or {}).get("mammodensity")
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file; restore it or train again") from error
+    if header is None:
+        raise CheckpointError(f"{path} was not written by mammodensity: it has no description of its network")
+    try:
+        return tensors, json.loads(header)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: its description is not JSON; restore it or train again") from error
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values, so that a single flipped bit is noticed."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_checkpoint(path: Path | str, projection: Projection | str | None = None) -> Checkpoint:
+    """Load one network, in evaluation mode.
+
+    Parameters
+    ----------
+    path
+        A ``network.safetensors`` file, the folder that holds it, or a model folder.
+    projection
+        The projection wanted; needed when a model folder holds several, and checked in every case.
+
+    Raises
+    ------
+    CheckpointError
+        Nothing there, damaged, of another format, or for another projection.
+    """
+    file = _network_file(Path(path), None if projection is None else Projection(projection))
+    tensors, description = read_tensors(file)
+    checkpoint = _build(file, tensors, description)
+    if projection is not None and checkpoint.projection != projection:
+        raise CheckpointError(
+            f"{file} is a network for {checkpoint.projection}, asked for {projection}; "
+            "projections are not interchangeable, name the right network"
+        )
+    return checkpoint
+
+
+def load_network(path: Path | str, projection: Projection | str | None = None) -> OriginNetwork:
+    """Load one network as a ``torch.nn.Module`` in evaluation mode: (B, C, H, W) float32 to logits (B, 4).
+
+    The arguments and errors are those of ``load_checkpoint``.
+    """
+    return load_checkpoint(path, projection).network
+
+
+def network_files(model: Path) -> dict[Projection, Path]:
+    """The networks a model folder holds, by projection, in the one order."""
+    files = {projection: model / projection.value / NETWORK_FILE for projection in PROJECTIONS}
+    return {projection: file for projection, file in files.items() if file.is_file()}
+
+
+def _network_file(path: Path, projection: Projection | None) -> Path:
+    if path.is_file() or (path / NETWORK_FILE).is_file():
+        return path if path.is_file() else path / NETWORK_FILE
+    if not path.exists():
+        raise CheckpointError(f"{path} not found; expected a model folder or a {NETWORK_FILE}")
+    files = network_files(path)
+    if not files:
+        raise CheckpointError(f"{path} holds no network; expected {'/'.join(PROJECTIONS)} folders with {NETWORK_FILE}")
+    if projection is None and len(files) == 1:
+        return next(iter(files.values()))
+    if projection is None:
+        raise CheckpointError(f"{path} holds networks for {', '.join(files)}; say which projection is wanted")
+    if projection not in files:
+        raise CheckpointError(f"{path} holds no network for {projection}, only for {', '.join(files)}")
+    return files[projection]
+
+
+def _build(file: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> Checkpoint:
+    found = description.get("format")
+    if found != _FORMAT:
+        raise CheckpointError(f"{file}: expected format {_FORMAT!r}, found {found!r}; use the version that wrote it")
+    if description.get("categories") != [category.value for category in CATEGORIES]:
+        raise CheckpointError(f"{file}: expected categories A B C D, found {description.get('categories')}")
+    if description.get("tensors_sha256") != tensors_digest(tensors):
+        raise CheckpointError(f"{file} is damaged: its weights differ from their checksum; restore it or train again")
+    try:
+        network = OriginNetwork(NetworkSpec(**description["network"]))
+        preprocess = PreprocessSpec(**description["preprocess"])
+        projection = Projection(description["projection"])
+        network.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError, OptionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{file}: its description does not fit this version of the program ({reason})") from error
+    network.eval()
+    return Checkpoint(network, projection, preprocess, description.get("training", {}))

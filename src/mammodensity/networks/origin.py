@@ -1,0 +1,175 @@
+"""The origin's residual network for one projection, with its shape as a spec.
+
+References
+----------
+The table of layers is in ``docs/origin.md``. Residual bottleneck blocks: He et al., CVPR 2016. Cardinality (grouped
+3x3 convolutions): Xie et al., CVPR 2017. Glorot uniform initial values: Glorot and Bengio, AISTATS 2010.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mammodensity.errors import OptionError
+from mammodensity.terms import CATEGORIES
+
+_BATCH_NORM_EPSILON = 1e-3  # Keras' default; PyTorch's is 1e-5
+_LEAK = 0.3  # Keras' default slope; PyTorch's is 0.01
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Shape of the network. The defaults are the origin's, on one grey channel instead of three identical ones.
+
+    The network itself takes any image size; the size it is trained at belongs to ``PreprocessSpec``.
+    """
+
+    channels: int = 1
+    """Input channels: 1 grey, or 3 to hold the origin's weights (the grey value repeated)."""
+    stem: int = 64
+    """Filters of the first convolution."""
+    widths: tuple[int, ...] = (64, 128, 128, 128)
+    """Inner filters of the blocks of each stage; every stage but the first halves the image."""
+    outputs: tuple[int, ...] = (128, 256, 256, 256)
+    """Output filters of the blocks of each stage."""
+    depths: tuple[int, ...] = (3, 3, 3, 3)
+    """Blocks of each stage."""
+    cardinality: int = 1
+    """Groups of the 3x3 convolutions."""
+    dropout: float = 0.2
+    """Share of the last features dropped in training."""
+    norm_momentum: float = 0.01
+    """Weight of a new batch in the running statistics of batch normalisation; Keras' 0.99 counts the old value."""
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "outputs", "depths"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
+        if self.channels not in (1, 3):
+            raise OptionError(f"channels must be 1 or 3. Got {self.channels} instead.")
+        if not len(self.widths) == len(self.outputs) == len(self.depths) > 0:
+            raise OptionError("widths, outputs and depths must have one entry a stage each, and at least one stage.")
+        if min(self.stem, self.cardinality, *self.widths, *self.outputs, *self.depths) < 1:
+            raise OptionError("stem, cardinality, widths, outputs and depths must be at least 1.")
+        if any(width % self.cardinality for width in self.widths):
+            raise OptionError(f"every width must be a multiple of cardinality {self.cardinality}. Got {self.widths}.")
+        if not 0 < self.norm_momentum <= 1:
+            raise OptionError(f"norm_momentum must be above 0 and at most 1. Got {self.norm_momentum} instead.")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout must be at least 0 and below 1. Got {self.dropout} instead.")
+
+
+def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "same" padding before and after: for stride 2 on an even size, 0 and 1 rather than 1 and 1."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _pad_same(images: Tensor, kernel: int, stride: int, value: float) -> Tensor:
+    top, bottom = _same_padding(images.shape[-2], kernel, stride)
+    left, right = _same_padding(images.shape[-1], kernel, stride)
+    return nn.functional.pad(images, (left, right, top, bottom), value=value)
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with a bias and TensorFlow's "same" padding, at any image size."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride == 1:  # both sides padded alike, which the convolution does itself
+            padding = kernel // 2
+            return nn.functional.conv2d(input, self.weight, self.bias, 1, padding, 1, self.groups)
+        return super().forward(_pad_same(input, kernel, stride, 0.0))
+
+
+class SameMaxPool2d(nn.Module):
+    """3x3 maximum at stride 2 with TensorFlow's "same" padding."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.max_pool2d(_pad_same(images, 3, 2, float("-inf")), 3, 2)
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> SameConv2d:
+    layer = SameConv2d(inputs, outputs, kernel, stride, groups=groups)
+    nn.init.xavier_uniform_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _batch_norm(filters: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(filters, eps=_BATCH_NORM_EPSILON)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 at the block's stride, 1x1, plus the shortcut; the activation comes after the sum."""
+
+    def __init__(
+        self, inputs: int, width: int, outputs: int, *, stride: int = 1, project: bool = False, cardinality: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = _convolution(inputs, width, 1), _batch_norm(width)
+        self.conv2, self.norm2 = _convolution(width, width, 3, stride, cardinality), _batch_norm(width)
+        self.conv3, self.norm3 = _convolution(width, outputs, 1), _batch_norm(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if project:
+            self.shortcut = nn.Sequential(_convolution(inputs, outputs, 1, stride), _batch_norm(outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, outputs, h / stride, w / stride)."""
+        inner = nn.functional.leaky_relu(self.norm1(self.conv1(features)), _LEAK, inplace=True)
+        inner = nn.functional.leaky_relu(self.norm2(self.conv2(inner)), _LEAK, inplace=True)
+        total = self.norm3(self.conv3(inner)) + self.shortcut(features)
+        return nn.functional.leaky_relu(total, _LEAK, inplace=True)
+
+
+class OriginNetwork(nn.Module):
+    """Residual network from one projection to four density logits.
+
+    Input (B, channels, H, W) float32, output logits (B, 4) in the order A-D; scores are their softmax. Any H
+    and W from 16 pixels.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.conv = _convolution(spec.channels, spec.stem, 3, 2)
+        self.norm = _batch_norm(spec.stem)
+        self.pool = SameMaxPool2d()
+        self.stages = nn.ModuleList()
+        inputs = spec.stem
+        for stage, (width, outputs, depth) in enumerate(zip(spec.widths, spec.outputs, spec.depths, strict=True)):
+            blocks = []
+            for block in range(depth):
+                first = block == 0
+                stride = 2 if first and stage > 0 else 1
+                blocks.append(
+                    Bottleneck(inputs, width, outputs, stride=stride, project=first, cardinality=spec.cardinality)
+                )
+                inputs = outputs
+            self.stages.append(nn.Sequential(*blocks))
+        self.dropout = nn.Dropout(spec.dropout)
+        self.head = nn.Linear(inputs, len(CATEGORIES))
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = spec.norm_momentum
+
+    @property
+    def last_block(self) -> nn.Module:
+        """The last residual block, whose output Grad-CAM weighs."""
+        stage = self.stages[-1]
+        assert isinstance(stage, nn.Sequential)
+        return stage[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, channels, H, W) float32 to logits (B, 4)."""
+        features = nn.functional.leaky_relu(self.norm(self.conv(images)), _LEAK, inplace=True)
+        features = self.pool(features)
+        for stage in self.stages:
+            features = stage(features)
+        features = self.dropout(features).mean(dim=(-2, -1))  # (B, F, h, w) to (B, F)
+        logits: Tensor = self.head(features)
+        return logits

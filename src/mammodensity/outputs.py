@@ -1,0 +1,182 @@
+"""Writing results: whole or not at all, and a receipt for every run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mammodensity.errors import OptionError, OutputError
+
+_RECEIPT_PACKAGES = ("mammodensity", "torch", "numpy", "scipy", "pillow", "safetensors")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open ``path`` for writing so that it appears complete or stays as it was.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written (no space, no permission); nothing of it is left behind.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        temporary = Path(name)
+        os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes files only the owner can read
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty working folder that becomes ``path`` when the block ends without an error.
+
+    ``path`` must not exist, or be empty.
+
+    Raises
+    ------
+    OutputError
+        ``path`` is in use, or cannot be written; nothing of it is left behind.
+    """
+    path = Path(path)
+    require_new_folder(path)
+    working: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        working.chmod(0o777 & ~_umask())
+        yield working
+        if path.exists():
+            path.rmdir()  # known to be empty
+        working.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from error
+    finally:
+        if working is not None:
+            shutil.rmtree(working, ignore_errors=True)
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty working folder whose files move into ``path`` when the block ends without an error.
+
+    ``path`` may exist; files of the same name are replaced, others stay.
+
+    Raises
+    ------
+    OutputError
+        ``path`` is a file, or cannot be written; nothing of the new files is left behind.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file, expected a folder to write to")
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=_existing_parent(path)) as name:
+        yield Path(name)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            for file in sorted(Path(name).iterdir()):
+                file.replace(path / file.name)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _existing_parent(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    return path.parent
+
+
+def require_new_folder(path: Path) -> None:
+    """Raise ``OutputError`` unless ``path`` is absent or an empty folder."""
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise OutputError(f"{path} already holds files; name a new folder, or remove it first")
+    elif path.exists():
+        raise OutputError(f"{path} is a file, expected a folder to write to")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` whole or not at all."""
+    with atomic_file(path) as stream:
+        stream.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 ``text`` whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON; NaN is not JSON and must have been turned into null before."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write ``rows`` under a header of ``columns``."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def receipt(command: str, **facts: Any) -> dict[str, Any]:
+    """What a run was made with: versions, machine, and the ``facts`` the command adds (specs, seeds, input hashes)."""
+    versions = {}
+    for name in _RECEIPT_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "command": command,
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        **facts,
+    }
+
+
+def require_distinct(**paths: Path | None) -> None:
+    """Raise ``OptionError`` when two outputs of one command are the same path."""
+    seen: dict[Path, str] = {}
+    for name, path in paths.items():
+        if path is None:
+            continue
+        other = seen.setdefault(path.resolve(), name)
+        if other != name:
+            raise OptionError(f"--{name} and --{other} name the same file {path}; give each its own")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

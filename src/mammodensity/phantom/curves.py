@@ -1,0 +1,122 @@
+"""Vessels and fibrous strands: curves in the breast, laid down in a view as projected thickness.
+
+A curve deposits its cross-section times its length on the image plane. That keeps its volume at every pixel size, and
+draws it sharply at a full detector where the sampled volume cannot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from mammodensity.phantom.anatomy import FIELD_MM, Floats, Gland, ViewShape
+from mammodensity.phantom.geometry import ball_to_disc, disc_to_image
+
+_UNIT_MM = 95.0  # about one radius of the half ball: only sets how finely curves are stepped
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves of one kind: ``points`` (3, curves, steps) in material coordinates, ``diameter_mm`` (curves, steps)."""
+
+    points: Floats
+    diameter_mm: Floats
+
+
+def draw_vessels(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> Curves:
+    """Vessels and one branch of each: they enter at the chest wall and run forward below the skin, thinning."""
+    count = gland.vessels
+    shell = np.repeat(rng.uniform(0.6, 0.9, count), 2)
+    start = np.repeat(rng.normal(0.8, 1.3, count), 2)  # mostly upper outer
+    reach = rng.uniform(0.5, 1.25, 2 * count)
+    turn = rng.normal(0, 0.35, 2 * count)
+    fork = np.repeat(rng.uniform(0.15, 0.6, count), 2)
+    apart = np.where(np.arange(2 * count) % 2 == 1, rng.choice([-1.0, 1.0], 2 * count) * 0.7, 0.0)
+    waves = rng.normal(0, 1, (3, 2, 2 * count))
+    width = np.repeat(rng.uniform(1.6, 3.2, count), 2)
+    t = np.linspace(0, 1, int(1.6 * 1.25 * _UNIT_MM / spacing_mm) + 16)[None, :]
+
+    def wave(k: int) -> Floats:
+        total: Floats = sum(
+            (
+                waves[i, k][:, None] / (i + 1.5) ** 1.6 * np.sin((i + 1) * 4.1 * t + 7 * waves[i, 1 - k][:, None])
+                for i in range(3)
+            ),
+            np.zeros_like(t),
+        )
+        return total
+
+    past = np.maximum(t - fork[:, None], 0)
+    elevation = reach[:, None] * t + 0.05 * wave(0)
+    azimuth = start[:, None] + turn[:, None] * t + 0.16 * wave(1) + apart[:, None] * past
+    points = shell[:, None] * np.stack(
+        [np.sin(elevation), np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth)]
+    )
+    diameter = width[:, None] * (1 - 0.65 * t) * np.where(past > 0, 0.75, 1.0)
+    only_past = (apart != 0)[:, None] & (past == 0)  # the branch shares the first part with its vessel
+    return Curves(points, np.where(only_past, 0.0, diameter))
+
+
+def draw_strands(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> Curves:
+    """Fibrous strands: short bent fibres, most along the ducts or from the gland to the skin."""
+    count = gland.strands
+    direction = rng.normal(0, 1, (3, count))
+    direction[0] = np.abs(direction[0])
+    direction /= np.linalg.norm(direction, axis=0)
+    middle = direction * rng.uniform(0.2, 0.93, count) ** 0.7
+    from_nipple = middle - np.array([[1.0], [0.0], [0.0]])
+    from_nipple /= np.linalg.norm(from_nipple, axis=0)
+    course = from_nipple + 0.75 * rng.normal(0, 1, (3, count)) / np.sqrt(3)
+    course /= np.linalg.norm(course, axis=0)
+    bend = rng.normal(0, 1, (2, 3, count))
+    length = np.clip(rng.lognormal(np.log(0.22), 0.5, count), 0.08, 0.6)
+    width = np.clip(rng.lognormal(np.log(0.75), 0.35, count), 0.3, 1.6)
+    t = np.linspace(-1, 1, int(1.6 * 0.6 * _UNIT_MM / spacing_mm) + 8)
+    s = t[None, None, :]
+    half = (length / 2)[None, :, None]
+    points = middle[:, :, None] + half * (
+        course[:, :, None] * s + 0.28 * bend[0][:, :, None] * (s * s - 0.4) + 0.1 * bend[1][:, :, None] * np.sin(4 * s)
+    )
+    inside = np.linalg.norm(points, axis=0) < 0.985
+    return Curves(points, np.where(inside, width[:, None] * np.sqrt(1 - 0.9 * t * t)[None, :], 0.0))
+
+
+def lay_down(curves: Curves, shape: ViewShape, rows: int, cols: int) -> Floats:
+    """Projected thickness (mm) of ``curves`` in a view of a left breast; (rows, cols), float32."""
+    spacing = FIELD_MM / rows
+    u, v, w = curves.points
+    x, y = disc_to_image(shape, u, ball_to_disc(shape, v, w))
+    step = np.hypot(np.diff(x, axis=1, append=x[:, -1:]), np.diff(y, axis=1, append=y[:, -1:]))
+    # Steps that jump are the mapping's stretched rim, where no curve belongs.
+    volume = np.where(step < 4.0, np.pi / 4 * curves.diameter_mm**2 * step, 0.0)
+    widest = curves.diameter_mm.max(axis=1)
+    total = np.zeros((rows, cols), dtype=np.float32)
+    for low, high in ((0.0, 0.45), (0.45, 0.7), (0.7, 1.1), (1.1, 1.8), (1.8, 9.0)):
+        chosen = (widest >= low) & (widest < high)
+        if chosen.any():
+            laid = _splat(x[chosen] / spacing - 0.5, y[chosen] / spacing - 0.5, volume[chosen], rows, cols)
+            sigma = float(curves.diameter_mm[chosen].max(axis=1).mean()) / 4 / spacing  # of a cylinder's chord
+            total += gaussian_filter(laid, sigma) if sigma > 0.3 else laid
+    thickness: Floats = total / np.float32(spacing**2)
+    return thickness
+
+
+def _splat(x: Floats, y: Floats, amount: Floats, rows: int, cols: int) -> Floats:
+    """Share amounts at pixel positions among their four neighbours."""
+    keep = (amount > 0) & (x > 0) & (y > 0) & (x < cols - 1) & (y < rows - 1)
+    x, y, amount = x[keep], y[keep], amount[keep]
+    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    right_share, low_share = x - left, y - top
+    base = top * cols + left
+    image = np.zeros(rows * cols)
+    for offset, share in (
+        (0, (1 - right_share) * (1 - low_share)),
+        (1, right_share * (1 - low_share)),
+        (cols, (1 - right_share) * low_share),
+        (cols + 1, right_share * low_share),
+    ):
+        image += np.bincount(base + offset, weights=amount * share, minlength=rows * cols)
+    result: Floats = image.reshape(rows, cols).astype(np.float32)
+    return result

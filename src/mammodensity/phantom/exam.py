@@ -1,0 +1,149 @@
+"""Synthetic exams: the specification, the views with their ground truth, and their making."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import OptionError
+from mammodensity.phantom.anatomy import FIELD_MM, Breast, Processing, draw_anatomy, stream
+from mammodensity.phantom.curves import draw_strands, draw_vessels
+from mammodensity.phantom.imaging import expose, present
+from mammodensity.phantom.projection import LABELS, cast_rays, project, solve_volume
+from mammodensity.phantom.tissue import Tissue
+from mammodensity.terms import PROJECTIONS, DensityCategory, Projection
+
+MIXES = ("balanced", "population")
+_ASPECT = 0.8  # columns per row of common detectors (1914 x 2294, 2560 x 3328)
+
+
+@dataclass(frozen=True)
+class PhantomSpec:
+    """What to make.
+
+    Raises
+    ------
+    OptionError
+        A value is out of range.
+    """
+
+    rows: int = 256
+    """Image rows, 32 to 4096; columns follow a detector's aspect."""
+    seed: int = 0
+    mix: str = "balanced"
+    """``"balanced"``: one of each category in every four exams; ``"population"``: 10, 40, 40, 10 per cent."""
+    bits: int = 8
+    """Grey levels of the images: 8 or 16 bit."""
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.rows <= 4096:
+            raise OptionError(f"phantom size must be 32 to 4096 image rows. Got {self.rows} instead.")
+        if self.seed < 0:
+            raise OptionError(f"phantom seed must not be negative. Got {self.seed} instead.")
+        if self.mix not in MIXES:
+            raise OptionError(f"phantom mix must be {' or '.join(MIXES)}. Got {self.mix!r} instead.")
+        if self.bits not in (8, 16):
+            raise OptionError(f"phantom bits must be 8 or 16. Got {self.bits} instead.")
+
+    @property
+    def cols(self) -> int:
+        """Image columns."""
+        return round(_ASPECT * self.rows)
+
+    @property
+    def spacing_mm(self) -> float:
+        """Pixel spacing; the field is 240 mm high."""
+        return FIELD_MM / self.rows
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomView:
+    """One projection of a synthetic breast with its ground truth."""
+
+    image: NDArray[np.unsignedinteger[Any]]
+    """(rows, cols), uint8 or uint16, processed for presentation; background 0."""
+    labels: NDArray[np.uint8]
+    """(rows, cols): 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle."""
+    percent_density: float
+    """Dense area per breast area without muscle, per cent."""
+    volumetric_density: float
+    """Glandular volume per volume without skin and muscle along this view's rays, per cent."""
+    spacing_mm: float
+
+    @property
+    def breast(self) -> NDArray[np.bool_]:
+        """Breast without muscle, (rows, cols)."""
+        return np.isin(self.labels, (LABELS["adipose"], LABELS["fibroglandular"]))
+
+    @property
+    def dense(self) -> NDArray[np.bool_]:
+        """Dense tissue, (rows, cols)."""
+        return np.equal(self.labels, LABELS["fibroglandular"])
+
+    @property
+    def pectoral(self) -> NDArray[np.bool_]:
+        """Pectoral muscle, (rows, cols)."""
+        return np.equal(self.labels, LABELS["pectoral"])
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomExam:
+    """Four projections of two synthetic breasts."""
+
+    category: DensityCategory
+    volumetric_density: dict[str, float]
+    """Per cent of each breast, by laterality: the mean over its two views."""
+    views: dict[Projection, PhantomView]
+
+
+def make_exam(spec: PhantomSpec, index: int) -> PhantomExam:
+    """Make exam ``index`` (from 0) of the series that ``spec`` names; other exams of the series have no bearing on it.
+
+    Examples
+    --------
+    >>> exam = make_exam(PhantomSpec(rows=32), 0)
+    >>> sorted(view.value for view in exam.views), exam.views[Projection.CC_R].image.shape
+    (['CC_L', 'CC_R', 'MLO_L', 'MLO_R'], (32, 26))
+    """
+    if index < 0:
+        raise OptionError(f"phantom exam index must not be negative. Got {index} instead.")
+    anatomy = draw_anatomy(spec.seed, index, spec.mix)
+    made: dict[Projection, PhantomView] = {}
+    for side, breast in anatomy.breasts.items():
+        for position, view in _image_breast(spec, index, side, breast, anatomy.processing).items():
+            made[Projection(f"{position}_{side}")] = view
+    volumetric = {
+        side: float(np.mean([v.volumetric_density for p, v in made.items() if p.laterality == side]))
+        for side in anatomy.breasts
+    }
+    return PhantomExam(anatomy.category, volumetric, {p: made[p] for p in PROJECTIONS})
+
+
+def _image_breast(
+    spec: PhantomSpec, index: int, side: str, breast: Breast, processing: Processing
+) -> dict[str, PhantomView]:
+    tissue = Tissue(breast.gland, spec.seed, index, side, spec.rows)
+    grids = {name: cast_rays(shape, spec.rows, spec.cols) for name, shape in breast.shapes.items()}
+    solve_volume(tissue, grids.values())
+    vessels = draw_vessels(stream(spec.seed, index, "vessels", side), breast.gland, spec.spacing_mm)
+    strands = draw_strands(stream(spec.seed, index, "strands", side), breast.gland, spec.spacing_mm)
+    views = {}
+    for name, rays in grids.items():
+        rng = stream(spec.seed, index, "detector", side, name)
+        detail = int(rng.integers(2**31))
+        paths = project(rays, tissue, (vessels, strands), (spec.rows, spec.cols), detail)
+        image = present(expose(paths, processing, rng), paths, processing, spec.bits)
+        dense = int(np.count_nonzero(paths.labels == LABELS["fibroglandular"]))
+        fat = int(np.count_nonzero(paths.labels == LABELS["adipose"]))
+        flip = slice(None, None, -1) if side == "R" else slice(None)
+        views[name] = PhantomView(
+            image=np.ascontiguousarray(image[:, flip]),
+            labels=np.ascontiguousarray(paths.labels[:, flip]),
+            percent_density=100.0 * dense / (dense + fat),
+            volumetric_density=100.0 * paths.volumetric_fraction,
+            spacing_mm=spec.spacing_mm,
+        )
+    return views

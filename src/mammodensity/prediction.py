@@ -1,0 +1,118 @@
+"""From exams to scores, with a model of one network a projection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mammodensity.data import input_batch
+from mammodensity.devices import find_device
+from mammodensity.errors import CheckpointError
+from mammodensity.exam import Exam, Mammogram
+from mammodensity.fusion import ExamScores, fuse_exam
+from mammodensity.ingest import DataSet, load_exam
+from mammodensity.networks import Checkpoint, load_checkpoint, network_files
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+
+
+@dataclass(frozen=True, eq=False)
+class DensityModel:
+    """Networks by projection, ready to score exams."""
+
+    checkpoints: Mapping[Projection, Checkpoint]
+    device: torch.device
+
+    def score_images(self, projection: Projection, mammograms: Sequence[Mammogram]) -> NDArray[np.float64]:
+        """Scores (B, 4) of mammograms of one projection, in the order A-D."""
+        checkpoint = self.checkpoints[projection]
+        network = checkpoint.network
+        images = input_batch(mammograms, checkpoint.preprocess, network.spec.channels).to(self.device)
+        with torch.inference_mode():
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+        scores: NDArray[np.float64] = torch.softmax(logits.double(), dim=1).cpu().numpy()
+        return scores
+
+    def score(self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False) -> ExamScores:
+        """Score one exam.
+
+        A projection without an image or without a network is missing: what is fused from it is not given, unless
+        ``allow_missing`` asks to fuse the projections present; either way the result names the missing ones.
+
+        Raises
+        ------
+        OptionError
+            Unknown fusion method.
+        """
+        scores = {
+            projection: self.score_images(projection, [exam.mammograms[projection]])[0]
+            for projection in PROJECTIONS
+            if projection in exam.mammograms and projection in self.checkpoints
+        }
+        return ExamScores(exam.exam_id, scores, fuse_exam(scores, fusion, allow_missing))
+
+
+def load_model(path: Path | str, device: str = "auto") -> DensityModel:
+    """Load a model folder as written by ``mammodensity train`` or ``import-keras``.
+
+    Parameters
+    ----------
+    path
+        A model folder, or the folder or file of a single network.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    CheckpointError
+        Nothing there, or a network is damaged or lies in the folder of another projection.
+    DeviceError
+        The device is absent.
+    """
+    where = find_device(device)
+    files = network_files(Path(path))
+    if files:
+        checkpoints = {projection: load_checkpoint(file, projection) for projection, file in files.items()}
+    else:
+        only = load_checkpoint(path)
+        checkpoints = {only.projection: only}
+    for checkpoint in checkpoints.values():
+        checkpoint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return DensityModel(checkpoints, where)
+
+
+def predict(
+    model: DensityModel, data: DataSet, *, fusion: str = "mean", allow_missing: bool = False
+) -> Iterator[ExamScores]:
+    """Score the exams of a data set one after the other, in sorted order.
+
+    Raises
+    ------
+    LayoutError, ImageError
+        The data set or an image cannot be used.
+    CheckpointError
+        The model has no network for any projection of the data set.
+    """
+    exams = data.exams()
+    present = {record.projection for record in data.records}
+    if not present & set(model.checkpoints):
+        raise CheckpointError(
+            f"the model has networks for {', '.join(model.checkpoints)}, but {data.root} only holds "
+            f"{', '.join(sorted(present))}; name another model"
+        )
+    for exam_id, records in exams.items():
+        yield model.score(load_exam(exam_id, records), fusion=fusion, allow_missing=allow_missing)
+
+
+def stacked_projections(exams: Sequence[ExamScores]) -> dict[Projection, NDArray[np.float64]]:
+    """Scores (N, 4) of each projection that any of the exams has, with a row of NaN where an exam lacks it."""
+    absent = np.full(len(CATEGORIES), np.nan)
+    return {
+        projection: np.stack([np.asarray(exam.projections.get(projection, absent)) for exam in exams])
+        for projection in PROJECTIONS
+        if any(projection in exam.projections for exam in exams)
+    }

@@ -1,0 +1,9 @@
+"""Reports of a trained model: its test figures, its model card, and one page that shows the run."""
+
+from __future__ import annotations
+
+from mammodensity.report.model_card import write_model_card
+from mammodensity.report.model_evaluation import evaluate_model
+from mammodensity.report.page import write_report
+
+__all__ = ["evaluate_model", "write_model_card", "write_report"]

@@ -1,0 +1,124 @@
+"""What a model folder tells about itself: networks, data, recipe, receipt, histories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mammodensity.errors import CheckpointError
+from mammodensity.ingest import MANIFEST_NAME, DataSet, read_manifest
+from mammodensity.networks import network_files
+from mammodensity.outputs import file_sha256
+from mammodensity.prediction import DensityModel, load_model
+from mammodensity.terms import Projection
+from mammodensity.training import RECEIPT_FILE, RECIPE_FILE, EpochFigures, read_history
+
+_LEVELS_UP = 4  # root/CC_R/train/A/image.png is the deepest arrangement there is
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A model and the record of how it came to be; parts that a folder lacks are None or empty."""
+
+    folder: Path
+    model: DensityModel
+    data: DataSet | None
+    """The images it was trained and tested on, with their splits; None for imported networks."""
+    recipe: Mapping[str, Any] | None
+    receipt: Mapping[str, Any] | None
+    histories: Mapping[Projection, list[EpochFigures]]
+    """Empty lists for networks that were not trained here."""
+    network_hashes: Mapping[Projection, str]
+    """SHA-256 of the network files."""
+
+    def training(self, projection: Projection) -> Mapping[str, Any]:
+        """What the checkpoint says of its training; empty where it says nothing."""
+        noted = self.model.checkpoints[projection].training
+        return noted if isinstance(noted, Mapping) else {}
+
+    def kept_epoch(self, projection: Projection) -> EpochFigures | None:
+        """The epoch whose weights were kept; None for an imported network."""
+        try:
+            return EpochFigures(**self.training(projection)["epoch"])
+        except (KeyError, TypeError):
+            return None
+
+    @property
+    def imported(self) -> tuple[Projection, ...]:
+        """Projections whose network was imported from Keras."""
+        return tuple(p for p in self.model.checkpoints if self.training(p).get("source") == "keras")
+
+    @property
+    def data_facts(self) -> Mapping[str, Any]:
+        """Layout and hash of the data set, as the training run noted them."""
+        notes = [self.receipt or {}, *(self.training(projection) for projection in self.model.checkpoints)]
+        found = [note["data"] for note in notes if isinstance(note.get("data"), Mapping)]
+        return found[0] if found else {}
+
+    @cached_property
+    def phantoms(self) -> bool:
+        """True when the images are synthetic: the receipt that ``write_phantoms`` left lies above them."""
+        if "phantom" in str(self.data_facts.get("layout", "")):
+            return True
+        folders = {record.path.parent for record in self.data.records} if self.data else set()
+        roots = {above for folder in folders for above in [folder, *folder.parents][:_LEVELS_UP]}
+        return any(_is_phantom_receipt(root / RECEIPT_FILE) for root in roots)
+
+
+def read_run(folder: Path, device: str = "cpu") -> RunRecord:
+    """Read a model folder, or the folder of a single network.
+
+    Raises
+    ------
+    CheckpointError
+        No model there; or a network, recipe or receipt is damaged.
+    LayoutError
+        The manifest is damaged, or an image it names is gone.
+    TableError
+        A history is damaged.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; expected a model folder")
+    model = load_model(folder, device)
+    places = {projection: file.parent for projection, file in network_files(folder).items()}
+    places = places or dict.fromkeys(model.checkpoints, folder)
+    manifest = folder / MANIFEST_NAME
+    return RunRecord(
+        folder=folder,
+        model=model,
+        data=read_manifest(manifest) if manifest.is_file() else None,
+        recipe=_read_facts(folder / RECIPE_FILE),
+        receipt=_read_facts(folder / RECEIPT_FILE),
+        histories={projection: read_history(place) for projection, place in places.items()},
+        network_hashes=network_hashes(folder),
+    )
+
+
+def network_hashes(folder: Path) -> dict[Projection, str]:
+    """SHA-256 of each network file of a model folder."""
+    return {projection: file_sha256(file) for projection, file in network_files(folder).items()}
+
+
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: it is no readable JSON; restore it or train again") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} is damaged: expected named entries; restore it or train again")
+    return facts
+
+
+def _is_phantom_receipt(path: Path) -> bool:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # a stranger's file of that name says nothing about phantoms
+    return isinstance(facts, dict) and facts.get("command") == "phantom"

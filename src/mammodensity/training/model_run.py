@@ -1,0 +1,141 @@
+"""Training a model: one network for each projection, from one data set, into one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mammodensity.check import Progress, check_data
+from mammodensity.data import load_images
+from mammodensity.errors import CheckpointError, LayoutError
+from mammodensity.ingest import MANIFEST_NAME, SPLITS, DataSet, read_manifest, write_manifest
+from mammodensity.networks import network_files
+from mammodensity.outputs import receipt, require_new_folder, write_json
+from mammodensity.splits import with_splits
+from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.training.network_run import RESUME_FILE, Step, first_difference, train_network
+from mammodensity.training.recipes import Recipe
+
+RECIPE_FILE = "recipe.json"
+RECEIPT_FILE = "receipt.json"
+
+
+def train_model(
+    data: DataSet,
+    model: Path,
+    recipe: Recipe,
+    *,
+    projections: Sequence[Projection] = PROJECTIONS,
+    device: torch.device | None = None,
+    resume: bool = False,
+    loading: Progress | None = None,
+    report: Callable[[Projection, Step], None] | None = None,
+) -> None:
+    """Train a network for each of ``projections`` and write the model folder.
+
+    The folder gets the manifest with the splits, the recipe, a receipt, and for each projection its best network,
+    history and TensorBoard log.
+
+    Raises
+    ------
+    LayoutError, ImageError
+        The data set cannot be used; nothing is written.
+    OutputError
+        The folder holds files and ``resume`` is False, or cannot be written.
+    CheckpointError
+        ``resume`` is True and the folder's run had other data or another recipe.
+    Interrupted
+        Ctrl-C; the same call with ``resume`` goes on.
+    """
+    device = device or torch.device("cpu")
+    data = with_splits(_labelled(data), seed=recipe.seed)
+    if not resume:
+        require_new_folder(model)
+    _require_usable(data, projections, loading)
+    if resume and (model / RECIPE_FILE).exists():
+        _require_same_run(data, model, recipe)
+    else:
+        write_manifest(model / MANIFEST_NAME, data.records)
+        write_json(model / RECIPE_FILE, recipe.to_dict())
+    facts = {"data": {"layout": data.layout, "sha256": _digest(data)}, "device": str(device)}
+    write_json(model / RECEIPT_FILE, receipt("train", recipe=recipe.to_dict(), **facts))
+    finished = network_files(model)
+    for projection in projections:
+        folder = model / projection.value
+        if projection in finished and not (folder / RESUME_FILE).exists():
+            continue
+        parts = [load_images(_records(data, projection, split), recipe.preprocess, loading) for split in SPLITS[:2]]
+        train_network(
+            projection,
+            *parts,
+            recipe=recipe,
+            folder=folder,
+            device=device,
+            facts=facts,
+            report=_for_projection(report, projection),
+        )
+
+
+def _for_projection(
+    report: Callable[[Projection, Step], None] | None, projection: Projection
+) -> Callable[[Step], None] | None:
+    return None if report is None else lambda step: report(projection, step)
+
+
+def _labelled(data: DataSet) -> DataSet:
+    unlabelled = [record for record in data.records if record.category is None]
+    if unlabelled:
+        raise LayoutError(
+            f"{data.root}: {len(unlabelled)} of {len(data.records)} images have no density category, "
+            f"the first is {unlabelled[0].path}; training needs one for each"
+        )
+    return data
+
+
+def _require_usable(data: DataSet, projections: Iterable[Projection], progress: Progress | None) -> None:
+    """Refuse before an hour is spent: severe problems, and splits that cannot train or validate."""
+    for projection in projections:
+        for split in SPLITS[:2]:
+            if not _records(data, projection, split):
+                raise LayoutError(
+                    f"{data.root} has no {projection} image in the {split} split; "
+                    "training needs both train and validation images of every projection it is asked for"
+                )
+    severe = [problem for problem in check_data(data, progress=progress).problems if problem.severe]
+    if severe:
+        more = f" (and {len(severe) - 1} more: run `mammodensity check`)" if len(severe) > 1 else ""
+        raise LayoutError(f"{severe[0].text}{more}")
+
+
+def _require_same_run(data: DataSet, model: Path, recipe: Recipe) -> None:
+    try:
+        stored = json.loads((model / RECIPE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{model / RECIPE_FILE} is damaged; train into a new folder") from error
+    difference = first_difference(recipe.to_dict(), stored)
+    if difference:
+        raise CheckpointError(f"{model} was begun with another recipe: {difference}; use the same options to resume")
+    if _digest(read_manifest(model / MANIFEST_NAME)) != _digest(data):
+        raise CheckpointError(f"{model} was begun with other images or splits; resume with the same data set")
+
+
+def _records(data: DataSet, projection: Projection, split: str) -> list[Any]:
+    """Sorted, so that the order in which files were found changes nothing."""
+    chosen = [record for record in data.records if record.projection == projection and record.split == split]
+    return sorted(chosen, key=lambda record: record.exam_id)
+
+
+def _digest(data: DataSet) -> str:
+    """SHA-256 over exams, projections, categories, splits and file contents, in sorted order."""
+    digest = hashlib.sha256()
+    for record in sorted(data.records, key=lambda record: (record.exam_id, record.projection)):
+        digest.update(f"{record.exam_id} {record.patient_id} {record.projection} ".encode())
+        digest.update(f"{record.category} {record.split}\n".encode())
+        with record.path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,336 @@
+"""Training one network a projection: bit-reproducible on the CPU, resumable at any step.
+
+A plain loop rather than a framework's: an interrupted run must go on in the middle of an epoch and end with the very
+same bits. For that, every random draw depends only on the seed, the epoch and the image or step, never on what was
+drawn before; the state to keep is then the tensors of network and optimiser and a few numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mammodensity.data import LabelledImages, augment, with_channels
+from mammodensity.errors import CheckpointError, Interrupted, OutputError, TrainingError
+from mammodensity.networks import Checkpoint, OriginNetwork, load_checkpoint, save_checkpoint
+from mammodensity.networks.checkpoint import read_tensors, write_tensors
+from mammodensity.terms import Projection
+from mammodensity.training.history import EpochFigures, write_history
+from mammodensity.training.recipes import Recipe
+
+RESUME_FILE = "resume.safetensors"
+_PLATEAU_PATIENCE, _PLATEAU_FACTOR, _PLATEAU_FLOOR = 15, 0.1, 1e-3  # the origin's
+_ONE_CYCLE_RISE = 0.2
+_EVALUATION_BATCH = 16
+
+
+@dataclass
+class TrainingState:
+    """Where a run is; everything besides the tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    rate: float = 0.0
+    """Learning rate of the plateau schedule."""
+    stalled: int = 0
+    """Epochs without a better validation loss, for the plateau schedule."""
+    lowest_loss: float = math.inf
+    best_epoch: int = -1
+    history: list[EpochFigures] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Reported after every step."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    history: Sequence[EpochFigures]
+
+
+def train_network(
+    projection: Projection,
+    training: LabelledImages,
+    validation: LabelledImages,
+    *,
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+    facts: dict[str, Any] | None = None,
+    report: Callable[[Step], None] | None = None,
+) -> Checkpoint:
+    """Train the network of one projection and keep the best epoch in ``folder``.
+
+    If ``folder`` holds an interrupted run of the same recipe, it goes on where that run was.
+
+    Raises
+    ------
+    Interrupted
+        Ctrl-C or SIGTERM; the state is in ``folder`` and the same call goes on from there.
+    CheckpointError
+        The interrupted run in ``folder`` had another recipe, or is damaged.
+    TrainingError
+        The loss is no longer finite.
+    """
+    run = _Run(projection, training, validation, recipe=recipe, folder=folder, device=device, facts=facts or {})
+    run.restore()
+    with _stop_requests() as stop, _tensorboard(folder, run.state.epoch) as board:
+        while run.state.epoch < recipe.epochs:
+            for step, steps in run.remaining_steps():
+                run.take_step(step)
+                if report:
+                    report(Step(run.state.epoch, recipe.epochs, step + 1, steps, run.state.history))
+                if stop.is_set():
+                    run.save_state()
+                    raise Interrupted(
+                        f"{projection} was interrupted in epoch {run.state.epoch + 1} of {recipe.epochs}; "
+                        f"its state is kept in {folder}, run the same command with --resume to go on"
+                    )
+            run.finish_epoch(board)
+    return run.finish()
+
+
+class _Run:
+    """A network in training: the tensors, the state, and the folder they are kept in."""
+
+    def __init__(
+        self,
+        projection: Projection,
+        training: LabelledImages,
+        validation: LabelledImages,
+        *,
+        recipe: Recipe,
+        folder: Path,
+        device: torch.device,
+        facts: dict[str, Any],
+    ) -> None:
+        self.projection, self.recipe, self.folder, self.device, self.facts = projection, recipe, folder, device, facts
+        self.training, self.validation = training, validation
+        torch.manual_seed(_seed(recipe.seed, "initial", projection))
+        # channels_last: the layout oneDNN and cuDNN convolve fastest
+        self.network = OriginNetwork(recipe.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = _optimiser(self.network, recipe)
+        self.state = TrainingState(rate=recipe.learning_rate)
+        self.steps = -(-len(training) // recipe.batch)
+
+    def remaining_steps(self) -> Iterator[tuple[int, int]]:
+        """The steps of this epoch that are not done, each with the number of all."""
+        self.network.train()
+        for step in range(self.state.step, self.steps):
+            yield step, self.steps
+
+    def take_step(self, step: int) -> None:
+        state, recipe = self.state, self.recipe
+        order = _rng(recipe.seed, "order", state.epoch).permutation(len(self.training))
+        chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
+        rngs = [_rng(recipe.seed, "augment", state.epoch, int(index)) for index in chosen]
+        images = augment(self.training.images[chosen], recipe.augment, rngs)
+        targets = self.training.categories[chosen].to(self.device)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate(step)
+        torch.manual_seed(_seed(recipe.seed, "dropout", state.epoch, step))
+        self.optimiser.zero_grad(set_to_none=True)
+        logits = self.network(self._to_device(images))
+        loss = nn.functional.cross_entropy(logits, targets)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"{self.projection}: the loss is {loss.item()} in epoch {state.epoch + 1}, so training has diverged; "
+                "use a lower learning_rate"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        state.loss_sum += loss.item() * len(chosen)
+        state.correct += int((logits.argmax(1) == targets).sum())
+        state.step = step + 1
+
+    def finish_epoch(self, board: Callable[[EpochFigures], None]) -> None:
+        state = self.state
+        loss, accuracy = self._validate()
+        figures = EpochFigures(
+            epoch=state.epoch + 1,
+            learning_rate=self._learning_rate(self.steps - 1),
+            train_loss=state.loss_sum / len(self.training),
+            train_accuracy=state.correct / len(self.training),
+            validation_loss=loss,
+            validation_accuracy=accuracy,
+        )
+        if self._is_best(figures):
+            state.best_epoch = figures.epoch
+            save_checkpoint(self.folder, self._checkpoint(figures))
+        if loss < state.lowest_loss:
+            state.lowest_loss, state.stalled = loss, 0
+        else:
+            state.stalled += 1
+            if state.stalled >= _PLATEAU_PATIENCE:
+                state.rate, state.stalled = max(state.rate * _PLATEAU_FACTOR, _PLATEAU_FLOOR), 0
+        state.history.append(figures)
+        state.epoch, state.step, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0
+        write_history(self.folder, state.history)
+        board(figures)
+        self.save_state()
+
+    def finish(self) -> Checkpoint:
+        """Drop what only resuming needs, and return the best epoch."""
+        best = load_checkpoint(self.folder, self.projection)
+        (self.folder / RESUME_FILE).unlink(missing_ok=True)
+        return best
+
+    def save_state(self) -> None:
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        for parameter, values in self.optimiser.state.items():
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimiser/{names[id(parameter)]}/{key}"] = value
+        state = {**asdict(self.state), "lowest_loss": min(self.state.lowest_loss, 1e300)}  # JSON has no infinity
+        write_tensors(self.folder / RESUME_FILE, tensors, {"recipe": self.recipe.to_dict(), "state": state})
+
+    def restore(self) -> None:
+        path = self.folder / RESUME_FILE
+        if not path.exists():
+            return
+        tensors, description = read_tensors(path)
+        difference = first_difference(self.recipe.to_dict(), description.get("recipe"))
+        if difference:
+            raise CheckpointError(f"{path} is of another recipe: {difference}; use the same options to go on")
+        try:
+            self.network.load_state_dict(_under(tensors, "network/"))
+            for name, parameter in self.network.named_parameters():
+                saved = _under(tensors, f"optimiser/{name}/")
+                if saved:
+                    self.optimiser.state[parameter] = {
+                        key: value if key == "step" else value.to(self.device) for key, value in saved.items()
+                    }
+            values = description["state"]
+            history = [EpochFigures(**figures) for figures in values.pop("history")]
+            self.state = TrainingState(**values, history=history)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{path} is damaged; remove it to train {self.projection} from the start") from error
+
+    def _validate(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the validation images."""
+        self.network.eval()
+        loss, correct = 0.0, 0
+        with torch.inference_mode():
+            for start in range(0, len(self.validation), _EVALUATION_BATCH):
+                images = self.validation.images[start : start + _EVALUATION_BATCH]
+                targets = self.validation.categories[start : start + _EVALUATION_BATCH].to(self.device)
+                logits = self.network(self._to_device(images))
+                loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+                correct += int((logits.argmax(1) == targets).sum())
+        return loss / len(self.validation), correct / len(self.validation)
+
+    def _to_device(self, images: Tensor) -> Tensor:
+        batch = with_channels(images, self.recipe.network.channels)
+        return batch.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def _learning_rate(self, step: int) -> float:
+        if self.recipe.schedule == "plateau":
+            return self.state.rate
+        done = (self.state.epoch * self.steps + step + 1) / (self.recipe.epochs * self.steps + 1)
+        if done < _ONE_CYCLE_RISE:
+            return self.recipe.learning_rate * done / _ONE_CYCLE_RISE
+        fall = (done - _ONE_CYCLE_RISE) / (1 - _ONE_CYCLE_RISE)
+        return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
+
+    def _is_best(self, figures: EpochFigures) -> bool:
+        if self.recipe.select == "loss":
+            return all(figures.validation_loss < other.validation_loss for other in self.state.history)
+        return all(figures.validation_accuracy > other.validation_accuracy for other in self.state.history)
+
+    def _checkpoint(self, figures: EpochFigures) -> Checkpoint:
+        training = {
+            "recipe": self.recipe.to_dict(),
+            "epoch": asdict(figures),
+            "images": {"train": len(self.training), "validation": len(self.validation)},
+            **self.facts,
+        }
+        return Checkpoint(self.network, self.projection, self.recipe.preprocess, training)
+
+
+def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
+    """The first entry in which two JSON values differ, in words; None when they are equal."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            inner = f"{name}.{key}" if name else str(key)
+            difference = first_difference(expected.get(key), found.get(key), inner)
+            if difference:
+                return difference
+        return None
+    return None if expected == found else f"{name} is {found!r} there and {expected!r} here"
+
+
+def _optimiser(network: OriginNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    # Weight decay is for kernels; on biases and batch normalisation it only fights the data.
+    kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def _rng(seed: int, *purpose: int | str) -> np.random.Generator:
+    words = [int.from_bytes(str(word).encode(), "little") if isinstance(word, str) else word for word in purpose]
+    return np.random.default_rng([seed, *words])
+
+
+def _seed(seed: int, *purpose: int | str) -> int:
+    return int(_rng(seed, *purpose).integers(2**63))
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event set by the first Ctrl-C or SIGTERM, so that a run stops between steps; a second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # signals reach only the main thread
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _tensorboard(folder: Path, first_epoch: int) -> Iterator[Callable[[EpochFigures], None]]:
+    """A function that logs an epoch; entries of a run that went further before it was killed are purged."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    def log(figures: EpochFigures) -> None:
+        for name, value in asdict(figures).items():
+            if name != "epoch":
+                writer.add_scalar(name, value, figures.epoch)
+
+    try:
+        with SummaryWriter(folder / "tensorboard", purge_step=first_epoch + 1) as writer:
+            yield log
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / 'tensorboard'}: {error.strerror or error}") from error

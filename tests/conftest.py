@@ -1,0 +1,45 @@
+"""What several test files share: real data where it is present, and a small data set and model made once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from samples import REPOSITORY, write_blobs
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real mammograms and tables; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("MAMMODENSITY_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}; set MAMMODENSITY_TEST_DATA to test with it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory) -> Path:
+    return write_blobs(tmp_path_factory.mktemp("blobs"), 24)
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    from mammodensity.training import find_recipe
+
+    recipe = find_recipe("small")
+    network = replace(recipe.network, stem=4, widths=(4, 4), outputs=(8, 8), depths=(1, 1))
+    preprocess = replace(recipe.preprocess, rows=32, columns=32)
+    return replace(recipe, name="tiny", epochs=2, network=network, preprocess=preprocess)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(blobs, tiny_recipe, tmp_path_factory) -> Path:
+    from mammodensity.ingest import find_images
+    from mammodensity.training import train_model
+
+    model = tmp_path_factory.mktemp("models") / "model"
+    train_model(find_images(blobs), model, tiny_recipe)
+    return model

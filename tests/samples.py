@@ -1,0 +1,60 @@
+"""Small files that several test files make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mammodensity.terms import CATEGORIES, PROJECTIONS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def gradient(dtype=np.uint8, top=200) -> np.ndarray:
+    return np.linspace(0, top, 24 * 20).reshape(24, 20).astype(dtype)
+
+
+def write_blobs(folder: Path, exams: int, size: int = 40, split_level: bool = False) -> Path:
+    """A data set in the origin's layout whose category is the brightness of a disc: learned in seconds."""
+    for number in range(exams):
+        category = CATEGORIES[number % 4]
+        for place, projection in enumerate(PROJECTIONS):
+            rng = np.random.default_rng([number, place])
+            rows, columns = np.mgrid[:size, :size]
+            disc = np.hypot(rows - size / 2, columns - size / 2) < size / 3
+            grey = 20 + disc * (40 + 55 * category.index) + rng.integers(0, 10, (size, size))
+            where = folder / projection / ("train" if split_level else "") / category
+            where.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(grey.astype(np.uint8))
+            picture.save(where / f"{100 + number}_1_{category}_{projection}.png")
+    return folder
+
+
+def broken_pictures(folder) -> dict[str, str]:
+    """Bad files by name, with a part of the message each must give."""
+    Image.fromarray(gradient()).save(folder / "whole.png")
+    content = (folder / "whole.png").read_bytes()
+    (folder / "truncated.png").write_bytes(content[: len(content) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("no picture")
+    Image.fromarray(np.full((30, 30), 7, np.uint8)).save(folder / "constant.png")
+    Image.fromarray(gradient()[:8, :8]).save(folder / "tiny.png")
+    colour = np.repeat(gradient()[..., None], 3, axis=2)
+    colour[..., 0] //= 2
+    Image.fromarray(colour).save(folder / "colour.png")
+    Image.fromarray(gradient().astype(np.float32)).save(folder / "float.tif")
+    frames = [Image.fromarray(gradient()), Image.fromarray(gradient()[::-1].copy())]
+    frames[0].save(folder / "two.tif", save_all=True, append_images=frames[1:])
+    return {
+        "truncated.png": "damaged or truncated",
+        "empty.png": "not a readable",
+        "text.png": "not a readable",
+        "constant.png": "all pixels have one value",
+        "tiny.png": "expected at least 16 a side",
+        "colour.png": "is a colour picture",
+        "float.tif": "pixels of type float32",
+        "two.tif": "several pictures",
+        "absent.png": "not found",
+    }

@@ -1,0 +1,281 @@
+"""The commands, as a user types them: what they write, what they say, how they fail."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mammodensity import cli
+from mammodensity.networks import NetworkSpec, OriginNetwork, load_checkpoint, save_checkpoint
+from mammodensity.networks.checkpoint import Checkpoint
+from mammodensity.preprocess import PreprocessSpec
+from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
+from samples import write_blobs
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command; returns its exit code, output and error text."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def fails(run):
+    """Run a command that must fail; returns its one line of error."""
+
+    def call(*arguments: object, code: int = 1) -> str:
+        found, _, error = run(*arguments)
+        lines = [line for line in error.splitlines() if line.startswith("mammodensity: ")]
+        assert found == code, error
+        assert len(lines) == 1, error
+        assert "Traceback" not in error
+        return lines[0]
+
+    return call
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_help_and_version(run):
+    code, output, _ = run("--version")
+    assert (code, output) == (0, "mammodensity 0.1.0\n")
+    code, output, _ = run("--help")
+    assert code == 0
+    commands = ["phantom", "check", "recipe", "train", "predict", "evaluate", "import-keras", "explain", "report"]
+    assert all(f"  {command} " in output for command in commands)
+    for command in commands:
+        code, output, _ = run(command, "--help")
+        assert code == 0
+        assert f"Example: mammodensity {command}" in output
+
+
+def test_phantom_and_check(run, fails, tmp_path):
+    code, output, _ = run("phantom", "--exams", 4, "--size", 40, "--seed", 2, tmp_path / "data")
+    assert code == 0
+    assert "4 exams" in output
+    code, output, _ = run("check", tmp_path / "data", "--json", tmp_path / "check.json")
+    assert code == 0
+    assert json.loads((tmp_path / "check.json").read_text())["usable"]
+    assert "already holds files" in fails("phantom", "--exams", 4, "--size", 40, tmp_path / "data")
+    (tmp_path / "data" / "CC_R" / "A").rename(tmp_path / "data" / "CC_R" / "X")
+    assert "not found" in fails("check", tmp_path / "data")
+    (tmp_path / "data" / "manifest.csv").unlink()
+    (tmp_path / "data" / "masks").rename(tmp_path / "masks")
+    assert "unknown class folder" in fails("check", tmp_path / "data")
+
+
+def test_check_fails_on_a_severe_problem(run, tmp_path):
+    data = write_blobs(tmp_path / "data", 4)
+    next((data / "CC_R" / "A").iterdir()).write_bytes(b"nothing")
+    code, output, _ = run("check", data)
+    assert code == 1
+    assert "ERROR [unreadable-image]" in output
+    assert "not usable yet" in output
+
+
+def test_train_predict_evaluate_explain_report(run, blobs, tiny_recipe, tmp_path):
+    (tmp_path / "recipe.json").write_text(json.dumps(tiny_recipe.to_dict()))
+    model = tmp_path / "model"
+    train = ("train", blobs, "--model", model, "--recipe", tmp_path / "recipe.json")
+    code, output, _ = run(*train, "--epochs", 1, "--size", 24)
+    assert code == 0
+    assert RESEARCH_USE_ONLY in output
+    assert load_checkpoint(model, "MLO_L").preprocess.rows == 24
+    assert (model / "README.md").exists()
+
+    table = tmp_path / "predictions.csv"
+    code, output, _ = run("predict", blobs, "--model", model, "--csv", table, "--origin-txt", tmp_path / "txt")
+    assert code == 0
+    assert RESEARCH_USE_ONLY in output
+    rows = rows_of(table)
+    assert len(rows) == 24 * len(LEVELS)
+    assert {row["projection"] for row in rows} == set(LEVELS)
+    assert len((tmp_path / "txt" / "predictions_ccr.txt").read_text().splitlines()) == 24
+
+    for source in (
+        ("--csv", table, "--labels", model / "manifest.csv"),
+        ("--origin", tmp_path / "txt", "--labels", tmp_path / "txt" / "rows.csv"),
+    ):
+        code, output, _ = run("evaluate", *source, "--json", tmp_path / "figures.json", "--bootstrap", 100)
+        assert code == 0
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert list(figures) == list(LEVELS)
+        assert figures["subject"]["n"] == 24
+        assert np.array(figures["subject"]["confusion"]).sum() == 24
+
+    code, output, _ = run("explain", blobs, "--model", model, "--output", tmp_path / "maps", "--category", "C")
+    assert code == 0
+    assert len(list((tmp_path / "maps").glob("*_map.npy"))) == 96
+    code, output, _ = run("report", model, "--output", tmp_path / "report.html")
+    assert code == 0
+    assert str(tmp_path / "report.html") in output
+    assert RESEARCH_USE_ONLY in (tmp_path / "report.html").read_text()
+
+
+def test_named_projections_only(run, blobs, tiny_recipe, tmp_path):
+    (tmp_path / "recipe.json").write_text(json.dumps(replace(tiny_recipe, epochs=1).to_dict()))
+    run(
+        "train", blobs, "--model", tmp_path / "m", "--projection", "CC_R", "MLO_L", "--recipe", tmp_path / "recipe.json"
+    )
+    assert {path.name for path in (tmp_path / "m").iterdir() if path.name in PROJECTIONS} == {"CC_R", "MLO_L"}
+
+
+def test_missing_views_are_said_and_evaluation_counts_them(run, tiny_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 4)
+    next((data / "CC_R" / "A").iterdir()).unlink()
+    table = tmp_path / "t.csv"
+    code, output, _ = run("predict", data, "--model", tiny_model, "--csv", table)
+    assert code == 0
+    assert "1 of 4 exams get no subject score" in output
+    blank = {row["projection"]: row for row in rows_of(table) if row["exam_id"] == "100_1"}
+    assert [blank[level]["A"] == "" for level in ("CC_R", "right", "left", "subject")] == [True, True, False, True]
+    assert blank["subject"]["missing"] == "CC_R"
+    (tmp_path / "labels.csv").write_text("exam_id,density\n100_1,A\n101_1,B\n102_1,C\n103_1,D\n")
+    code, output, _ = run("evaluate", "--csv", table, "--labels", tmp_path / "labels.csv", "--bootstrap", 50)
+    assert code == 0
+    assert "subject: 1 exams have no scores (missing views) and are not counted" in output
+    run("predict", data, "--model", tiny_model, "--csv", table, "--allow-missing")
+    subject = [row for row in rows_of(table) if row["projection"] == "subject" and row["exam_id"] == "100_1"]
+    assert subject[0]["A"] != ""
+    assert subject[0]["missing"] == "CC_R"
+
+
+def test_origin_txt_of_incomplete_exams_is_refused_before_scoring(fails, tiny_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 4)
+    next((data / "CC_R" / "A").iterdir()).unlink()
+    arguments = ("predict", data, "--model", tiny_model, "--csv", tmp_path / "t.csv", "--origin-txt", tmp_path / "txt")
+    assert "exam 100_1 lacks CC_R" in fails(*arguments)
+    assert not (tmp_path / "t.csv").exists()
+    assert not (tmp_path / "txt").exists()
+
+
+def test_the_origins_table_in_one_command(run, shared_data, tmp_path):
+    folder = shared_data / "origin" / "predictions"
+    code, _, _ = run(
+        "evaluate", "--origin", folder, "--labels", folder / "labels.csv", "--json", tmp_path / "figures.json"
+    )
+    assert code == 0
+    subject = json.loads((tmp_path / "figures.json").read_text())["subject"]
+    figures = ("accuracy", "macro_recall", "macro_precision", "linear_kappa", "quadratic_kappa", "dense_accuracy")
+    found = [round(subject[name], 6) for name in figures]
+    assert found == [0.8125, 0.812672, 0.802564, 0.778944, 0.8448, 0.890625]
+    assert subject["confusion"] == [[12, 2, 0, 0], [3, 40, 7, 1], [0, 6, 42, 2], [0, 0, 3, 10]]
+
+
+def test_real_images_are_predicted(run, tiny_model, shared_data, tmp_path):
+    code, _, _ = run("predict", shared_data / "origin/test_images", "--model", tiny_model, "--csv", tmp_path / "t.csv")
+    assert code == 0
+    scored = [row for row in rows_of(tmp_path / "t.csv") if row["projection"] in PROJECTIONS and row["A"]]
+    assert len(scored) == 16
+    code, _, _ = run("predict", shared_data / "exams/nyu", "--model", tiny_model, "--csv", tmp_path / "nyu.csv")
+    assert code == 0
+    assert rows_of(tmp_path / "nyu.csv")[-1]["projection"] == "subject"
+
+
+def test_mistakes_of_the_user_are_one_line(fails, blobs, tiny_model, tmp_path):
+    out = tmp_path / "out.csv"
+    (tmp_path / "empty").mkdir()
+    assert "not found" in fails("predict", tmp_path / "absent", "--model", tiny_model, "--csv", out)
+    assert "holds no PNG" in fails("predict", tmp_path / "empty", "--model", tiny_model, "--csv", out)
+    assert "holds no network" in fails("predict", blobs, "--model", tmp_path / "empty", "--csv", out)
+    assert "--split must be one of" in fails(
+        "predict", blobs, "--model", tiny_model, "--csv", out, "--split", "a", code=2
+    )
+    assert "has no image in the validation split" in fails(
+        "predict", blobs, "--model", tiny_model, "--csv", out, "--split", "validation"
+    )
+    assert "was asked for" in fails("predict", blobs, "--model", tiny_model, "--csv", out, "--device", "cuda:77")
+    assert "fusion method" in fails("predict", blobs, "--model", tiny_model, "--csv", out, "--fusion", "max", code=2)
+    assert "--csv" in fails("predict", blobs, "--model", tiny_model, code=2)
+    assert "No such command" in fails("classify", code=2)
+    assert "give either" in fails("evaluate", "--labels", out, code=2)
+    assert "--labels FILE is needed" in fails("evaluate", "--csv", out, code=2)
+    assert "unknown recipe" in fails("train", blobs, "--model", tmp_path / "m", "--recipe", "big", code=2)
+    assert "16 to 8192" in fails("train", blobs, "--model", tmp_path / "m", "--size", 4, code=2)
+    assert "was asked for" in fails("train", blobs, "--model", tmp_path / "m", "--device", "cuda:77")
+    assert "already holds files" in fails("train", blobs, "--model", tiny_model)
+    assert "method must be one of" in fails(
+        "explain", blobs, "--model", tiny_model, "--output", tmp_path / "maps", "--method", "magic", code=2
+    )
+    assert "not found" in fails("report", tmp_path / "absent")
+    assert "not found" in fails("import-keras", tmp_path / "a.h5", "--projection", "CC_R", "--model", tmp_path / "m")
+    assert not out.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_damaged_and_a_misplaced_checkpoint(fails, blobs, tiny_model, tmp_path):
+    file = save_checkpoint(tmp_path / "model" / "CC_R", load_checkpoint(tiny_model / "CC_L"))
+    arguments = ("predict", blobs, "--model", tmp_path / "model", "--csv", tmp_path / "t.csv")
+    assert "is a network for CC_L, asked for CC_R" in fails(*arguments)
+    file.write_bytes(file.read_bytes()[:300])
+    assert "damaged" in fails(*arguments)
+
+
+@pytest.fixture
+def slow_model(tmp_path) -> Path:
+    """Networks slow enough that Ctrl-C arrives in the middle of a prediction."""
+    network = OriginNetwork(NetworkSpec())
+    for projection in PROJECTIONS:
+        checkpoint = Checkpoint(network, projection, PreprocessSpec(rows=256, columns=256))
+        save_checkpoint(tmp_path / "slow" / projection, checkpoint)
+    return tmp_path / "slow"
+
+
+def test_ctrl_c_keeps_what_is_predicted_and_marks_it_incomplete(slow_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 120)
+    command = [sys.executable, "-m", "mammodensity", "predict", str(data), "--model", str(slow_model)]
+    environment = {**os.environ, "COLUMNS": "120", "FORCE_COLOR": "1"}  # a bar as on a terminal
+    command += ["--csv", str(tmp_path / "t.csv")]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        seen = b""
+        while b"/120" not in seen or b" 0/120" in seen.split(b"predict")[-1]:
+            seen += process.stderr.read1()
+        process.send_signal(signal.SIGINT)
+        error = process.stderr.read().decode()
+    assert process.returncode == 130
+    assert "exams scored so far are in" in error
+    assert "Traceback" not in error
+    rows = rows_of(tmp_path / "t.incomplete.csv")
+    assert 0 < len(rows) < 120 * len(LEVELS)
+    assert len(rows) % len(LEVELS) == 0
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_projection_lists_are_spread_for_the_parser():
+    assert cli._repeat_projection_option(["train", "CC_R", "--projection", "CC_R", "CC_L", "--epochs", "2"]) == [
+        *("train", "CC_R", "--projection", "CC_R", "--projection", "CC_L", "--epochs", "2")
+    ]
+    assert cli._repeat_projection_option(["--projection", "CC_R", "data", "CC_L"]) == [
+        *("--projection", "CC_R", "data", "CC_L")
+    ]
+
+
+def test_every_category_can_be_asked_for(run, tiny_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 1)
+    for category in CATEGORIES:
+        output = tmp_path / category
+        assert run("explain", data, "--model", tiny_model, "--output", output, "--category", category)[0] == 0
+    maps = [np.load(next((tmp_path / category).glob("*CC_L_map.npy"))) for category in CATEGORIES]
+    assert not np.array_equal(maps[0], maps[3])

@@ -1,0 +1,230 @@
+"""Grad-CAM against hand arithmetic and captum, and the pictures of maps."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import mammodensity
+from mammodensity.errors import ImageError, OptionError
+from mammodensity.exam import Exam
+from mammodensity.explanation import explain_exam, write_explanations
+from mammodensity.explanation.pictures import draw_contours, exam_page, heat_map, iso_contours, overlay
+from mammodensity.ingest import find_images, load_exam
+from mammodensity.networks import NetworkSpec, OriginNetwork
+from mammodensity.prediction import load_model
+from mammodensity.terms import DensityCategory, Projection
+
+TINY = NetworkSpec(stem=4, widths=(4, 6), outputs=(6, 8), depths=(2, 1))
+
+
+class TwoFilters(nn.Module):
+    """Two 1x1 filters, mean over the image, two logits: small enough for arithmetic by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Conv2d(1, 2, 1, bias=False)
+        self.head = nn.Linear(2, 2, bias=False)
+        with torch.no_grad():
+            self.filters.weight.copy_(torch.tensor([1.0, -2.0]).reshape(2, 1, 1, 1))
+            self.head.weight.copy_(torch.tensor([[3.0, 1.0], [-1.0, 4.0]]))
+
+    def forward(self, images):
+        return self.head(nn.functional.relu_(self.filters(images)).mean((2, 3)))
+
+
+def test_grad_cam_by_hand():
+    image = torch.tensor([[[[1.0, -1.0], [2.0, 0.0]]]])
+    # Filters give x and -2x before the rectifier; where it is open its gradient is head / 4.
+    # Category 0: open for x > 0 on filter 0 (2 pixels), for x < 0 on filter 1 (1 pixel).
+    weights = torch.tensor([3.0 * 2 / 4 / 4, 1.0 * 1 / 4 / 4])
+    expected = weights[0] * image[0, 0] + weights[1] * (-2 * image[0, 0])
+    network = TwoFilters()
+    signed = mammodensity.grad_cam(network, image, 0, positive=False)
+    assert torch.allclose(signed[0], expected)
+    assert torch.allclose(mammodensity.grad_cam(network, image, 0)[0], expected.relu())
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(1)
+    network = OriginNetwork(TINY)
+    network.train()(torch.rand(8, 1, 40, 40))  # batch statistics that are not the initial ones
+    return network.eval()
+
+
+@pytest.mark.parametrize("layer", ["stages.0", "stages.1", "stages.0.1.conv2", "norm"])
+@pytest.mark.parametrize("category", [0, 3])
+def test_captum_agrees(network, layer, category):
+    captum = pytest.importorskip("captum.attr")
+    images = torch.rand(3, 1, 40, 33)
+    module = network.get_submodule(layer)
+    if layer == "norm":  # followed by an activation in place, which captum's hooks do not survive
+        module = network.conv
+        layer = "conv"
+    oracle = captum.LayerGradCam(network, module).attribute(images, target=category)[:, 0]
+    ours = mammodensity.grad_cam(network, images, category, layer=layer, positive=False, upsample=False)
+    assert torch.allclose(ours, oracle.detach(), atol=1e-6)
+
+
+def test_batch_equals_singles_with_a_category_each(network):
+    images = torch.rand(4, 1, 40, 40)
+    wanted = ["A", DensityCategory.D, 2, None]
+    together = mammodensity.grad_cam(network, images, wanted)
+    assert together.shape == (4, 40, 40)
+    for index, category in enumerate(wanted):
+        alone = mammodensity.grad_cam(network, images[index : index + 1], category)
+        assert torch.allclose(alone[0], together[index], atol=1e-7)
+
+
+def test_predicted_category_is_the_default(network):
+    images = torch.rand(3, 1, 40, 40)
+    predicted = network(images).argmax(1).tolist()
+    assert torch.equal(mammodensity.grad_cam(network, images), mammodensity.grad_cam(network, images, predicted))
+    other = [(index + 1) % 4 for index in predicted]
+    assert not torch.equal(mammodensity.grad_cam(network, images), mammodensity.grad_cam(network, images, other))
+
+
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_is_left_as_found(network, failing, training):
+    network.train(training)
+    network.norm.eval()  # a mixed state must survive, too
+    for parameter in network.conv.parameters():
+        parameter.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    images = torch.rand(2, 1, 40, 40)
+    if failing:
+        with pytest.raises(RuntimeError):
+            mammodensity.grad_cam(network, images[:, :, 0], 0)
+    else:
+        with torch.no_grad():  # also where the caller has switched gradients off
+            assert mammodensity.grad_cam(network, images, 0).any()
+    assert [module.training for module in network.modules()] == modes
+    assert all(not module._forward_hooks and not module._backward_hooks for module in network.modules())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_what_cannot_be_explained(network):
+    images = torch.rand(2, 1, 40, 40)
+    for arguments, message in (
+        ({"layer": "stages.7"}, "no layer 'stages.7'"),
+        ({"layer": "head"}, r"must give features \(B, F, h, w\)"),
+        ({"layer": nn.Conv2d(1, 1, 1)}, "must be a module of the network"),
+        ({"category": "E"}, "category must be A, B, C, D"),
+        ({"category": 4}, "index below 4"),
+        ({"category": [0]}, "Got 1 for 2 images"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            mammodensity.grad_cam(network, images, **arguments)
+    with pytest.raises(OptionError, match="no convolution"):
+        mammodensity.grad_cam(nn.Linear(4, 4), torch.rand(1, 4))
+
+
+def test_contours_come_from_the_map():
+    rows, columns = np.mgrid[:60, :80]
+    cone = np.maximum(0, 20 - np.hypot(rows - 30, columns - 50)).astype(np.float32)
+    [line] = iso_contours(cone, 10)
+    assert np.allclose(np.hypot(line[:, 0] - 30, line[:, 1] - 50), 10, atol=0.05)
+    edge = np.maximum(0, 20 - np.hypot(rows, columns)).astype(np.float32)
+    [line] = iso_contours(edge, 10)
+    assert np.allclose(line[0], line[-1])  # closed along the border
+    assert iso_contours(cone, 30) == []
+    assert iso_contours(np.zeros_like(cone), 0) == []
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return load_model(tiny_model, "cpu")
+
+
+@pytest.fixture(scope="module")
+def exam(blobs) -> Exam:
+    exam_id, records = next(iter(find_images(blobs).exams().items()))
+    return load_exam(exam_id, records)
+
+
+def test_maps_of_an_exam_share_one_scale(model, exam):
+    maps = explain_exam(model, exam, category=DensityCategory.A)
+    assert maps.scale == max(one.values.max() for one in maps.maps.values())
+    for projection, one in maps.maps.items():
+        assert one.values.shape == exam.mammograms[projection].pixels.shape
+        assert one.values.dtype == np.float32
+        assert one.category == "A"
+    own = explain_exam(model, exam)
+    assert {one.category for one in own.maps.values()} <= set(DensityCategory)
+    for one in own.maps.values():
+        assert one.category.index == one.scores.argmax()
+    with pytest.raises(OptionError, match="method must be one of"):
+        explain_exam(model, exam, method="magic")
+
+
+def test_colours_follow_the_scale(model, exam):
+    one = explain_exam(model, exam).maps[Projection.CC_R]
+    ramp = np.linspace(0, 2, 40 * 40, dtype=np.float32).reshape(40, 40)
+    assert np.array_equal(heat_map(ramp, 4), heat_map(ramp * 2, 8))
+    assert not np.array_equal(heat_map(ramp, 2), heat_map(ramp, 4))
+    grey = overlay(one.mammogram, np.zeros((40, 40), np.float32), 1)
+    assert (grey[..., 0] == grey[..., 2]).all()
+    assert np.array_equal(overlay(one.mammogram, ramp * 0, 0), grey)
+    assert (overlay(one.mammogram, ramp, 2) != grey).any()
+    drawn = draw_contours(np.zeros((40, 40), np.uint8), iso_contours(ramp, 1))
+    assert drawn.shape == (40, 40, 3)
+    assert drawn.any()
+
+
+def test_files_of_an_explanation(model, blobs, tmp_path):
+    data = find_images(blobs)
+    wanted = sorted(data.exams())[:2]
+    part = data.__class__(data.root, data.layout, tuple(r for r in data.records if r.exam_id in wanted))
+    pages = write_explanations(model, part, tmp_path / "out", category=DensityCategory.B)
+    assert [page.name for page in pages] == [f"{exam}_exam.png" for exam in wanted]
+    for record in part.records:
+        values = np.load(tmp_path / "out" / f"{record.path.stem}_map.npy")
+        assert values.dtype == np.float32
+        assert values.shape == (40, 40)
+        for kind in ("map", "overlay", "contours"):
+            with Image.open(tmp_path / "out" / f"{record.path.stem}_{kind}.png") as picture:
+                assert picture.size == (40, 40)
+    summary = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    assert len(summary["images"]) == 8
+    assert {image["category"] for image in summary["images"]} == {"B"}
+    assert "Not a medical device" in summary["note"]
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(model, blobs, tmp_path):
+    source = next(iter(find_images(blobs).records)).path
+    for exam in ("one", "two"):
+        (tmp_path / "exams" / exam).mkdir(parents=True)
+        (tmp_path / "exams" / exam / "R-CC.png").write_bytes(source.read_bytes())
+    write_explanations(model, find_images(tmp_path / "exams"), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("*.npy")} == {"one_R-CC_map.npy", "two_R-CC_map.npy"}
+
+
+def test_a_bad_image_leaves_no_file(model, blobs, tmp_path):
+    source = next(iter(find_images(blobs).records)).path
+    for exam, content in (("one", source.read_bytes()), ("two", source.read_bytes()[:100])):
+        (tmp_path / "exams" / exam).mkdir(parents=True)
+        (tmp_path / "exams" / exam / "R-CC.png").write_bytes(content)
+    with pytest.raises(ImageError):
+        write_explanations(model, find_images(tmp_path / "exams"), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["exams"]
+
+
+def test_the_exam_page_is_a_picture(model, exam):
+    with Image.open(BytesIO(exam_page(explain_exam(model, exam), "title"))) as picture:
+        assert picture.width > picture.height > 500
+
+
+def test_real_images(model, shared_data, tmp_path):
+    pages = write_explanations(model, find_images(shared_data / "origin" / "test_images"), tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*_map.npy"))) == 16
+    assert len(pages) == len(find_images(shared_data / "origin" / "test_images").exams())

@@ -1,0 +1,162 @@
+"""Files to exams: pictures, names, the origin's folders, exam folders, manifests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mammodensity
+from mammodensity.errors import ImageError, LayoutError
+from mammodensity.ingest import find_images, read_manifest, read_picture, reference_categories, write_manifest
+from mammodensity.ingest.names import projection_in_name
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from samples import broken_pictures, gradient, write_blobs
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.tif", "a.tiff"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_lossless_pictures_keep_every_value(tmp_path, name, dtype):
+    pixels = gradient(dtype, np.iinfo(dtype).max)
+    Image.fromarray(pixels).save(tmp_path / name)
+    mammogram = read_picture(tmp_path / name)
+    assert mammogram.pixels.dtype == dtype
+    assert np.array_equal(mammogram.pixels, pixels)
+
+
+def test_jpeg_and_grey_saved_as_colour(tmp_path):
+    Image.fromarray(gradient()).save(tmp_path / "a.jpg")
+    assert abs(read_picture(tmp_path / "a.jpg").pixels.astype(int) - gradient()).max() < 8
+    for mode in ("RGB", "RGBA", "P", "LA"):
+        Image.fromarray(gradient()).convert(mode).save(tmp_path / "c.png")
+        assert np.array_equal(read_picture(tmp_path / "c.png").pixels, gradient())
+
+
+def test_bad_pictures_are_refused_with_their_reason(tmp_path):
+    for name, message in broken_pictures(tmp_path).items():
+        with pytest.raises(ImageError, match=message) as caught:
+            read_picture(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_picture_of_absurd_size_is_refused_before_it_is_decoded(tmp_path):
+    header = Image.new("1", (30_000, 30_000))
+    header.save(tmp_path / "huge.png")
+    with pytest.raises(ImageError, match="no mammogram is that large"):
+        read_picture(tmp_path / "huge.png")
+
+
+@pytest.mark.parametrize("spelling", ["{v}_{s}", "{s}_{v}", "{s}{v}", "{v}{s}", "{s}-{v}", "7_1_{v}_{s}", "x.{w}_{v}"])
+def test_names_in_every_spelling(spelling):
+    for projection in PROJECTIONS:
+        side, view = projection.laterality, projection.view_position
+        word = {"R": "RIGHT", "L": "LEFT"}[side]
+        name = spelling.format(s=side, v=view, w=word)
+        assert projection_in_name(name) == projection
+        assert projection_in_name(name.lower()) == projection
+    assert projection_in_name("MLR_accession") is None
+
+
+def test_origin_layout_with_and_without_splits(tmp_path):
+    plain = find_images(write_blobs(tmp_path / "plain", 4))
+    split = find_images(write_blobs(tmp_path / "split", 4, split_level=True))
+    assert len(plain.records) == len(split.records) == 16
+    assert {record.split for record in plain.records} == {None}
+    assert {record.split for record in split.records} == {"train"}
+    exams = plain.exams()
+    assert list(exams) == ["100_1", "101_1", "102_1", "103_1"]
+    assert all(tuple(sorted(views)) == tuple(sorted(PROJECTIONS)) for views in exams.values())
+    assert plain.records[0].patient_id == "100"
+    assert [c.value for c in reference_categories(plain).values()] == ["A", "B", "C", "D"]
+
+
+def test_exam_folders(tmp_path):
+    for exam in ("one", "two"):
+        (tmp_path / exam).mkdir()
+        for name in ("L-CC", "R-CC", "L-MLO", "R-MLO"):
+            Image.fromarray(gradient()).save(tmp_path / exam / f"{name}.png")
+    assert list(find_images(tmp_path).exams()) == ["one", "two"]
+    exam = mammodensity.read_exam(tmp_path / "one")
+    assert exam.exam_id == "one"
+    assert exam.missing == ()
+    (tmp_path / "one" / "R-MLO.png").unlink()
+    assert mammodensity.read_exam(tmp_path / "one").missing == (Projection.MLO_R,)
+    assert mammodensity.read_exam(tmp_path / "one" / "L-CC.png").mammograms.keys() == {Projection.CC_L}
+    with pytest.raises(LayoutError, match="holds 2 exams"):
+        mammodensity.read_exam(tmp_path)
+
+
+def test_folders_that_are_no_data_set(tmp_path):
+    blobs = write_blobs(tmp_path / "blobs", 4)
+    cases = {
+        "absent": "not found",
+        "empty": "holds no PNG",
+        "unknown_projection": "unknown projection folder",
+        "unknown_class": "unknown class folder",
+        "unknown_inner_class": "unknown class folder",
+        "unnamed": "does not tell the projection",
+        "contradiction": "lies in the folder of CC_L",
+        "doubled": "two CC_R images",
+    }
+    (tmp_path / "empty").mkdir()
+    for name in cases.keys() - {"absent", "empty"}:
+        write_blobs(tmp_path / name, 4)
+    (tmp_path / "unknown_projection" / "XCC_R").mkdir()
+    (tmp_path / "unknown_class" / "CC_R" / "E").mkdir()
+    (tmp_path / "unknown_inner_class" / "CC_R" / "train" / "5").mkdir(parents=True)
+    image = next((blobs / "CC_R" / "A").iterdir())
+    for folder in list((tmp_path / "unnamed").iterdir()):
+        folder.rename(folder.with_name(f"x{folder.name}"))
+    (tmp_path / "unnamed" / "scan.png").write_bytes(image.read_bytes())
+    (tmp_path / "contradiction" / "CC_L" / "A" / "9_1_A_CC_R.png").write_bytes(image.read_bytes())
+    (tmp_path / "doubled" / "CC_R" / "A" / "100_1_A_CC_R.pgm").write_bytes(image.read_bytes())
+    for name, message in cases.items():
+        with pytest.raises(LayoutError, match=message):
+            find_images(tmp_path / name).exams()
+
+
+def test_manifest_round_trip(tmp_path, blobs):
+    data = find_images(blobs)
+    write_manifest(tmp_path / "m" / "manifest.csv", data.records)
+    again = read_manifest(tmp_path / "m" / "manifest.csv")
+    assert again.records == data.records
+    assert find_images(tmp_path / "m").records == data.records
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("exam_id,", "exam,"), "lacks the column exam_id"),
+        (("CC_R,", "CC_X,"), "line 2: unknown projection 'CC_X'"),
+        ((",A,", ",E,"), "line 2: unknown density 'E'"),
+        ((",A,", ",A,holdout"), "line 2: unknown split 'holdout'"),
+        (("a.png", "b.png"), "line 2: image .*b.png not found"),
+        (("7,7,CC_R", ",7,CC_R"), "line 2: exam_id is empty"),
+    ],
+)
+def test_bad_manifests(tmp_path, change, message):
+    Image.fromarray(gradient()).save(tmp_path / "a.png")
+    text = "exam_id,patient_id,projection,path,density,split\n7,7,CC_R,a.png,A,\n"
+    (tmp_path / "manifest.csv").write_text(text)
+    assert read_manifest(tmp_path / "manifest.csv").records[0].category == CATEGORIES[0]
+    (tmp_path / "manifest.csv").write_text(text.replace(*change, 1))
+    with pytest.raises(LayoutError, match=message):
+        find_images(tmp_path)
+
+
+def test_unreadable_and_empty_manifests(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00binary")
+    (tmp_path / "b.csv").write_text("exam_id,projection,path\n")
+    for name, message in (("a.csv", "not a readable"), ("b.csv", "no rows"), ("c.csv", "not found")):
+        with pytest.raises(LayoutError, match=message):
+            read_manifest(tmp_path / name)
+
+
+def test_real_layouts(shared_data):
+    origin = find_images(shared_data / "origin" / "test_images")
+    assert len(origin.records) == 16
+    assert {record.split for record in origin.records} == {"test"}
+    assert set(origin.exams()["145_1"]) == {Projection.CC_L, Projection.CC_R, Projection.MLO_R}
+    assert mammodensity.read_exam(shared_data / "exams" / "nyu").missing == ()
+    assert mammodensity.read_exam(shared_data / "exams" / "ddsm_A_0018_1").missing == ()

@@ -1,0 +1,174 @@
+"""The origin's network and the checkpoint; parity with Keras is in test_keras_weights.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import mammodensity
+from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork, load_checkpoint, save_checkpoint
+from mammodensity.networks.checkpoint import read_tensors, write_tensors
+from mammodensity.preprocess import ORIGIN_PREPROCESS
+from mammodensity.terms import Projection
+
+TINY = NetworkSpec(stem=4, widths=(4, 6), outputs=(6, 8), depths=(2, 1))
+
+
+def sizes(network: OriginNetwork, images: torch.Tensor) -> list[tuple[int, ...]]:
+    """Shapes (F, h, w) after the stem's convolution, the pooling and each stage."""
+    seen: list[tuple[int, ...]] = []
+    parts = [network.norm, network.pool, *network.stages]
+    handles = [part.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape[1:]))) for part in parts]
+    network.eval()(images)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def test_the_origins_table_of_layers():
+    network = OriginNetwork(NetworkSpec())
+    with torch.inference_mode():
+        shapes = sizes(network, torch.zeros(1, 1, 650, 650))
+    assert shapes == [
+        (64, 325, 325),
+        (64, 163, 163),
+        (128, 163, 163),
+        (256, 82, 82),
+        (256, 41, 41),
+        (256, 21, 21),
+    ]
+    assert network.last_block is network.stages[3][2]
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+    assert len(norms) == 1 + 4 * (3 * 3 + 1)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (33, 50), (97, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_size_gives_four_logits(size, channels):
+    network = OriginNetwork(replace(TINY, channels=channels)).eval()
+    assert network(torch.rand(2, channels, *size)).shape == (2, 4)
+
+
+def test_same_padding_at_stride_two_is_tensorflows():
+    # One bright pixel at (0, 0) of an even image is seen by the tap (0, 0), as nothing is padded before it.
+    network = OriginNetwork(TINY)
+    image = torch.zeros(1, 1, 16, 16)
+    image[0, 0, 0, 0] = 1
+    response = network.conv(image)[0, :, 0, 0] - network.conv.bias
+    assert torch.allclose(response, network.conv.weight[:, 0, 0, 0])
+
+
+def test_every_entry_of_the_spec_changes_the_network():
+    def shapes(spec: NetworkSpec) -> tuple[object, ...]:
+        network = OriginNetwork(spec)
+        return (
+            [tuple(p.shape) for p in network.parameters()],
+            network.dropout.p,
+            network.norm.momentum,
+        )
+
+    changes = {
+        "channels": 3,
+        "stem": 6,
+        "widths": (4, 8),
+        "outputs": (6, 10),
+        "depths": (1, 1),
+        "cardinality": 2,
+        "dropout": 0.5,
+        "norm_momentum": 0.2,
+    }
+    assert set(changes) == set(NetworkSpec.__dataclass_fields__)
+    for name, value in changes.items():
+        assert shapes(replace(TINY, **{name: value})) != shapes(TINY), name
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"channels": 2}, {"stem": 0}, {"depths": (1,)}, {"cardinality": 4}, {"dropout": 1.0}, {"norm_momentum": 0.0}],
+)
+def test_impossible_specs(wrong):
+    with pytest.raises(OptionError):
+        replace(TINY, **wrong)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    network = OriginNetwork(TINY).eval()
+    save_checkpoint(tmp_path / "CC_R", Checkpoint(network, Projection.CC_R, ORIGIN_PREPROCESS, {"note": "made"}))
+    return tmp_path, network
+
+
+def test_checkpoint_round_trip(saved):
+    folder, network = saved
+    images = torch.rand(2, 1, 40, 31)
+    for path in (folder, folder / "CC_R", folder / "CC_R" / "network.safetensors"):
+        loaded = load_checkpoint(path, "CC_R")
+        assert torch.equal(loaded.network(images), network(images))
+        assert not loaded.network.training
+        assert loaded.preprocess == ORIGIN_PREPROCESS
+        assert loaded.training == {"note": "made"}
+    assert torch.equal(mammodensity.load_network(folder)(images), network(images))
+
+
+def test_checkpoints_that_are_refused(saved, tmp_path):
+    folder, network = saved
+    file = folder / "CC_R" / "network.safetensors"
+    content = bytearray(file.read_bytes())
+    with pytest.raises(CheckpointError, match="is a network for CC_R, asked for CC_L"):
+        load_checkpoint(file, Projection.CC_L)
+    with pytest.raises(CheckpointError, match="holds no network for MLO_L, only for CC_R"):
+        load_checkpoint(folder, Projection.MLO_L)
+    save_checkpoint(folder / "CC_L", Checkpoint(network, Projection.CC_L, ORIGIN_PREPROCESS))
+    with pytest.raises(CheckpointError, match="holds networks for CC_R, CC_L; say which"):
+        load_checkpoint(folder)
+    with pytest.raises(CheckpointError, match="not found"):
+        load_checkpoint(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="holds no network"):
+        load_checkpoint(tmp_path / "empty")
+    for damaged in (content[: len(content) // 2], content[:4], b"", b"text" * 100):
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_checkpoint(file)
+    content[-1] ^= 1  # one flipped bit in the last weight
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="differ from their checksum"):
+        load_checkpoint(file)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("format", "another", "expected format"),
+        ("categories", ["D", "C", "B", "A"], "expected categories A B C D"),
+        ("projection", "ML_R", "does not fit this version"),
+        ("network", {"stem": 8}, "does not fit this version"),
+        ("preprocess", {"colour": 1}, "does not fit this version"),
+    ],
+)
+def test_descriptions_that_are_refused(saved, entry, value, message):
+    file = saved[0] / "CC_R" / "network.safetensors"
+    tensors, description = read_tensors(file)
+    write_tensors(file, tensors, {**description, entry: value})
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(file)
+
+
+def test_a_safetensors_file_of_another_program(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "network.safetensors")
+    with pytest.raises(CheckpointError, match="was not written by mammodensity"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_header_is_readable_json(saved):
+    raw = (saved[0] / "CC_R" / "network.safetensors").read_bytes()
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    assert json.loads(header["__metadata__"]["mammodensity"])["network"]["stem"] == 4

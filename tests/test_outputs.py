@@ -1,0 +1,97 @@
+"""Results appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mammodensity.errors import OutputError
+from mammodensity.outputs import atomic_file, atomic_folder, receipt, staged_folder, write_json, write_text
+
+
+def test_a_file_appears_whole_or_stays_as_it_was(tmp_path):
+    target = tmp_path / "deep" / "file.txt"
+    write_text(target, "first")
+    with pytest.raises(KeyboardInterrupt), atomic_file(target) as stream:
+        stream.write(b"half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "first"
+    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
+    previous = os.umask(0o027)
+    try:
+        write_text(tmp_path / "file", "text")
+        with atomic_folder(tmp_path / "folder") as folder:
+            write_text(folder / "inner", "text")
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "out") as folder:
+        write_text(folder / "half", "")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with atomic_folder(tmp_path / "out") as folder:
+        write_text(folder / "whole", "")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["whole"]
+    with pytest.raises(OutputError, match="already holds files"), atomic_folder(tmp_path / "out"):
+        pass
+
+
+def test_staged_files_join_what_is_there(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("old")
+    with pytest.raises(RuntimeError), staged_folder(tmp_path / "out") as folder:
+        write_text(folder / "new", "")
+        raise RuntimeError
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+    with staged_folder(tmp_path / "out") as folder:
+        write_text(folder / "new", "new")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["new", "old"]
+    with pytest.raises(OutputError, match="is a file"), staged_folder(tmp_path / "out" / "old"):
+        pass
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from mammodensity.errors import OutputError
+from mammodensity.outputs import write_bytes
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a write past 1,000 bytes fails, as on a full disk
+try:
+    write_bytes(Path(sys.argv[1]), bytes(5000))
+except OutputError as error:
+    sys.exit(0 if "nothing was left behind" in str(error) else 3)
+sys.exit(4)
+"""
+
+
+def test_a_write_that_does_not_fit_leaves_nothing(tmp_path):
+    (tmp_path / "out").write_text("before")
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "out")], check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text(tmp_path / "file" / "inner", "text")
+
+
+def test_json_and_receipt(tmp_path):
+    write_json(tmp_path / "a.json", receipt("test", seed=1))
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert receipt("test", seed=1)["versions"]["mammodensity"] == "0.1.0"
+    assert not (tmp_path / "b.json").exists()

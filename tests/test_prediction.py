@@ -1,0 +1,97 @@
+"""Scores of exams, and what happens when views are missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mammodensity
+from mammodensity.errors import CheckpointError, DeviceError, OptionError
+from mammodensity.exam import Exam
+from mammodensity.ingest import find_images, load_exam
+from mammodensity.networks import load_checkpoint, save_checkpoint
+from mammodensity.prediction import DensityModel, load_model, predict, stacked_projections
+from mammodensity.terms import PROJECTIONS, Projection
+from samples import gradient
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model) -> DensityModel:
+    return load_model(tiny_model, "cpu")
+
+
+@pytest.fixture(scope="module")
+def exam(blobs) -> Exam:
+    exam_id, records = next(iter(find_images(blobs).exams().items()))
+    return load_exam(exam_id, records)
+
+
+def test_scores_of_an_exam(model, exam, tiny_model):
+    result = mammodensity.load_model(tiny_model).score(exam)
+    assert list(result.projections) == list(PROJECTIONS)
+    for projection, scores in result.projections.items():
+        assert scores.shape == (4,)
+        assert scores.sum() == pytest.approx(1)
+        network = mammodensity.load_network(tiny_model, projection)
+        from mammodensity.data import input_batch
+
+        images = input_batch([exam.mammograms[projection]], model.checkpoints[projection].preprocess, 1)
+        with torch.inference_mode():
+            assert np.allclose(scores, torch.softmax(network(images), 1)[0].numpy(), atol=1e-6)
+    subject = result.fused["subject"].scores
+    assert np.allclose(subject, np.mean(list(result.projections.values()), axis=0))
+    assert result.category == "ABCD"[int(subject.argmax())]
+
+
+def test_batch_equals_singles(model, blobs):
+    records = [record for record in find_images(blobs).records if record.projection == "CC_L"][:5]
+    images = [load_exam("x", {record.projection: record}).mammograms[record.projection] for record in records]
+    together = model.score_images(Projection.CC_L, images)
+    alone = np.concatenate([model.score_images(Projection.CC_L, [image]) for image in images])
+    assert np.allclose(together, alone, atol=1e-6)
+
+
+def test_missing_views_are_marked_and_fused_only_when_asked_for(model, exam):
+    without = Exam(exam.exam_id, {p: m for p, m in exam.mammograms.items() if p != Projection.MLO_L})
+    result = model.score(without)
+    assert result.category is None
+    assert result.fused["left"].scores is None
+    assert result.fused["subject"].missing == (Projection.MLO_L,)
+    assert result.fused["right"].scores is not None
+    asked = model.score(without, allow_missing=True)
+    assert asked.fused["subject"].missing == (Projection.MLO_L,)
+    three = [scores for projection, scores in asked.projections.items() if projection != Projection.MLO_L]
+    assert np.allclose(asked.fused["subject"].scores, np.mean(three, axis=0))
+    assert np.allclose(asked.fused["left"].scores, asked.projections[Projection.CC_L])
+
+
+def test_fusion_is_chosen_by_name(model, exam):
+    assert not np.allclose(
+        model.score(exam).fused["subject"].scores, model.score(exam, fusion="vote").fused["subject"].scores
+    )
+    with pytest.raises(OptionError, match="fusion method"):
+        model.score(exam, fusion="median")
+
+
+def test_predicting_a_data_set(model, blobs):
+    exams = list(predict(model, find_images(blobs)))
+    assert [exam.exam_id for exam in exams] == sorted(exam.exam_id for exam in exams)
+    stacked = stacked_projections(exams)
+    assert all(scores.shape == (24, 4) for scores in stacked.values())
+    assert np.array_equal(stacked[Projection.CC_R][3], exams[3].projections[Projection.CC_R])
+
+
+def test_models_that_do_not_fit(model, tiny_model, tmp_path):
+    one = load_model(tiny_model / "CC_R")
+    assert list(one.checkpoints) == [Projection.CC_R]
+    (tmp_path / "exam").mkdir()
+    Image.fromarray(gradient()).save(tmp_path / "exam" / "L-MLO.png")
+    with pytest.raises(CheckpointError, match=r"has networks for CC_R, but .* only holds MLO_L"):
+        next(predict(one, find_images(tmp_path / "exam")))
+    save_checkpoint(tmp_path / "swapped" / "CC_L", load_checkpoint(tiny_model / "CC_R"))
+    with pytest.raises(CheckpointError, match="is a network for CC_R, asked for CC_L"):
+        load_model(tmp_path / "swapped")
+    with pytest.raises(DeviceError):
+        load_model(tiny_model, "cuda:99")

@@ -1,0 +1,121 @@
+"""Splits by patient, and the pre-flight check."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mammodensity.check import check_data
+from mammodensity.errors import LayoutError, OptionError
+from mammodensity.ingest import DataSet, ImageRecord, find_images
+from mammodensity.splits import patients_in_two_splits, with_splits
+from mammodensity.terms import CATEGORIES, PROJECTIONS
+from samples import broken_pictures, write_blobs
+
+
+def records(exams_of_patient: list[int]) -> DataSet:
+    """A data set without files: so many exams for each patient, four views each."""
+    made = []
+    for patient, exams in enumerate(exams_of_patient):
+        for exam in range(exams):
+            for projection in PROJECTIONS:
+                path = Path(f"{patient}_{exam}_{projection}.png")
+                category = CATEGORIES[patient % 4]
+                made.append(ImageRecord(f"{patient}_{exam}", str(patient), projection, path, category))
+    return DataSet(Path(), "made", tuple(made))
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=60), st.integers(0, 5))
+def test_no_patient_is_in_two_splits(exams_of_patient, seed):
+    data = with_splits(records(exams_of_patient), seed=seed)
+    assert not patients_in_two_splits(data)
+    assert all(record.split for record in data.records)
+
+
+def test_shares_and_strata():
+    data = with_splits(records([1] * 400))
+    count = Counter((record.category, record.split) for record in data.records)
+    for category in CATEGORIES:
+        assert [count[category, split] / 4 for split in ("train", "validation", "test")] == [80, 10, 10]
+
+
+def test_order_of_files_does_not_matter_and_the_seed_does():
+    data = records([1] * 100)
+    split_of = {record.path: record.split for record in with_splits(data).records}
+    turned = with_splits(replace(data, records=data.records[::-1]))
+    assert {record.path: record.split for record in turned.records} == split_of
+    assert {record.path: record.split for record in with_splits(data, seed=2).records} != split_of
+
+
+def test_given_splits_are_kept_and_half_given_ones_refused():
+    data = records([1, 1])
+    given_splits = replace(data, records=tuple(replace(record, split="test") for record in data.records))
+    assert with_splits(given_splits) == given_splits
+    mixed = replace(data, records=(given_splits.records[0], *data.records[1:]))
+    with pytest.raises(LayoutError, match="1 of 8 images have a split"):
+        with_splits(mixed)
+    with pytest.raises(OptionError, match="sum to 1"):
+        with_splits(data, shares=(0.8, 0.1, 0.2))
+
+
+def codes(data: DataSet) -> Counter[str]:
+    return Counter(problem.code for problem in check_data(data).problems)
+
+
+def test_a_clean_data_set_is_usable(blobs):
+    result = check_data(find_images(blobs))
+    assert result.usable
+    assert result.problems == ()
+    assert (result.images, result.exams, result.patients) == (96, 24, 24)
+    assert result.counts["MLO_L"] == {"unsplit": {"A": 6, "B": 6, "C": 6, "D": 6}}
+    assert result.to_dict()["usable"]
+
+
+def test_every_problem_is_found(tmp_path):
+    root = write_blobs(tmp_path / "data", 8)
+    place = root / "CC_R" / "A"
+    first, second = sorted(place.iterdir())
+    broken = broken_pictures(tmp_path)
+    for number, name in enumerate(broken.keys() - {"absent.png"}):
+        suffix = Path(name).suffix
+        (place / f"{500 + number}_1_A_CC_R{suffix}").write_bytes((tmp_path / name).read_bytes())
+    second.write_bytes(first.read_bytes())
+    for file in (root / "MLO_L" / "D").iterdir():
+        file.unlink()
+    (root / "notes.txt").write_text("not an image")
+    data = find_images(root)
+    found = codes(data)
+    assert found == {
+        "unreadable-image": 3,
+        "constant-image": 1,
+        "size-image": 1,
+        "colour-image": 1,
+        "depth-image": 1,
+        "several-image": 1,
+        "duplicate-content": 1,
+        "incomplete-exam": 8 + 2,
+        "empty-class": 1,
+    }
+    assert not check_data(data).usable
+    assert check_data(data).ignored == 1
+
+
+def test_problems_of_structure():
+    data = records([1, 1, 1, 1])
+    two_splits = replace(
+        data, records=tuple(replace(r, split="test" if r.projection == "CC_R" else "train") for r in data.records)
+    )
+    doubled = replace(data, records=(*data.records, replace(data.records[0], path=Path("other.png"))))
+    relabelled = replace(data, records=(replace(data.records[0], category=CATEGORIES[3]), *data.records[1:]))
+    for changed, code in (
+        (two_splits, "patient-in-two-splits"),
+        (doubled, "doubled-projection"),
+        (relabelled, "contradicting-density"),
+    ):
+        result = check_data(changed, read_pixels=False)
+        assert code in {problem.code for problem in result.problems if problem.severe}
