@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from samples import REPOSITORY, write_blobs
+
+torch.set_num_threads(1)  # the networks here are tiny, and pytest-xdist already uses every core
 
 
 @pytest.fixture(scope="session")

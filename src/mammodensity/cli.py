@@ -129,7 +129,7 @@ def train(
     chosen = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
     where = find_device(device)
     say(f"training on {where} with recipe {chosen.name}: {chosen.epochs} epochs")
-    with training_bars() as report:
+    with training_bars() as (loading, report):
         train_model(
             find_images(data),
             model,
@@ -137,6 +137,7 @@ def train(
             projections=[one for one in PROJECTIONS if not projection or one in projection],
             device=where,
             resume=resume,
+            loading=loading,
             report=report,
         )
     with progress_bar("test") as progress:

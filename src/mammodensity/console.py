@@ -41,9 +41,10 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def training_bars() -> Iterator[Callable[[Projection, Step], None]]:
-    """One bar for each projection in training, with the figures of its last epoch."""
+def training_bars() -> Iterator[tuple[Callable[[int, int], None], Callable[[Projection, Step], None]]]:
+    """A bar for reading images, and one for each projection in training with the figures of its last epoch."""
     with _bars() as bars:
+        reading = bars.add_task("read images", total=None, note="")
         tasks = {}
 
         def show(projection: Projection, step: Step) -> None:
@@ -56,7 +57,7 @@ def training_bars() -> Iterator[Callable[[Projection, Step], None]]:
                 note += f", validation loss {last.validation_loss:.3f}, accuracy {last.validation_accuracy:.2f}"
             bars.update(tasks[projection], completed=done, total=step.epochs * step.steps, note=note)
 
-        yield show
+        yield lambda done, total: bars.update(reading, completed=done, total=total), show
 
 
 def _bars() -> Progress:

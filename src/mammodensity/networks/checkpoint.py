@@ -172,4 +172,5 @@ def _build(file: Path, tensors: dict[str, Tensor], description: dict[str, Any]) 
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{file}: its description does not fit this version of the program ({reason})") from error
     network.eval()
-    return Checkpoint(network, projection, preprocess, description.get("training", {}))
+    training = description.get("training")
+    return Checkpoint(network, projection, preprocess, training if isinstance(training, dict) else {})

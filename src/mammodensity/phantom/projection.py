@@ -25,7 +25,7 @@ from mammodensity.phantom.geometry import (
 )
 from mammodensity.phantom.tissue import Tissue
 
-DENSE_SHARE = 0.22
+DENSE_SHARE = 0.18
 """A pixel is dense where the glandular share of its path, smoothed over 2 mm, exceeds this."""
 
 _SMOOTH_MM = 2.0
