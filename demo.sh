@@ -6,8 +6,8 @@ rm -rf "$run"
 say() { printf '\n$ %s\n' "$*"; "$@"; }
 say mammodensity phantom --exams 320 --size 128 --seed 1 "$run/phantoms"
 say mammodensity check "$run/phantoms"
-say mammodensity train "$run/phantoms" --model "$run/model" --size 128 --epochs 16
+say mammodensity train "$run/phantoms" --model "$run/model" --size 128 --epochs 20 --shares 0.6 0.1 0.3
 say mammodensity predict "$run/model/manifest.csv" --split test --model "$run/model" --csv "$run/predictions.csv"
-say mammodensity explain "$run/model/manifest.csv" --split test --model "$run/model" --output "$run/explanations"
+say mammodensity explain "$run/model/manifest.csv" --split test --first 4 --model "$run/model" --output "$run/explanations"
 say mammodensity evaluate --csv "$run/predictions.csv" --labels "$run/phantoms/manifest.csv" --json "$run/figures.json"
 say mammodensity report "$run/model" --output "$run/report.html"

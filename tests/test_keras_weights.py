@@ -25,7 +25,7 @@ from mammodensity.outputs import file_sha256
 from mammodensity.preprocess import PreprocessSpec
 from mammodensity.terms import Projection
 
-h5py = pytest.importorskip("h5py", reason="h5py reads the files; pip install 'mammodensity[keras]'")
+h5py = pytest.importorskip("h5py", reason="h5py reads the files; the extra mammodensity[keras] brings it")
 
 # Keras' variables on torch predate the copy keyword of numpy 2; saving and predicting turn them into arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -757,7 +757,7 @@ def test_weights_saved_alone_and_other_models_of_keras(
 
 def test_h5py_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    assert "pip install 'mammodensity[keras]'" in refusal(tmp_path / "any.h5")
+    assert "install the extra mammodensity[keras]" in refusal(tmp_path / "any.h5")
 
 
 def test_one_command_makes_a_model(small: tuple[Any, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

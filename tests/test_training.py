@@ -95,7 +95,8 @@ def test_a_killed_run_goes_on(blobs, tiny_recipe, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
     command = [sys.executable, "-m", "mammodensity", "train", str(blobs), "--model", str(tmp_path / "killed")]
     command += ["--recipe", str(tmp_path / "recipe.json"), "--projection", "CC_R"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums of other threads round otherwise
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     resume = tmp_path / "killed" / "CC_R" / RESUME_FILE
     while not resume.exists() and process.poll() is None:
         time.sleep(0.01)
@@ -207,3 +208,18 @@ def test_devices():
     for name, message in ((f"cuda:{absent}", "was asked for"), ("mps", "not supported"), ("gpu", "unknown device")):
         with pytest.raises(DeviceError, match=message):
             find_device(name)
+
+
+def test_a_last_batch_of_one_image_joins_the_one_before(tmp_path, tiny_recipe):
+    data = write_blobs(tmp_path / "blobs", 24)
+    recipe = replace(tiny_recipe, epochs=1, preprocess=replace(tiny_recipe.preprocess, rows=16, columns=16))
+    steps = []
+    for batch in (3, 18):  # 19 training images: six batches and one image; one batch and one image
+        train_model(
+            find_images(data),
+            tmp_path / f"model{batch}",
+            replace(recipe, batch=batch),
+            projections=ONE,
+            report=lambda _, step: steps.append((step.step, step.steps)),
+        )
+    assert steps == [(n, 6) for n in range(1, 7)] + [(1, 1)]

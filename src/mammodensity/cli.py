@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="mammodensity",
     help=f"Breast density from screening mammograms, with the evidence for it. {RESEARCH_USE_ONLY}",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -43,10 +42,14 @@ Split = Annotated[str | None, typer.Option(help="Only this split: train, validat
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         typer.echo(f"mammodensity {__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -113,6 +116,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the recipe's.")] = None,
     size: Annotated[int | None, typer.Option(help="Image rows and columns, instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of splits, weights and augmentation.")] = None,
+    shares: Annotated[
+        tuple[float, float, float],
+        typer.Option(help="Shares of train, validation and test, if the data set has no splits."),
+    ] = (0.8, 0.1, 0.1),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     device: Device = "auto",
 ) -> None:
@@ -124,6 +131,7 @@ def train(
     from mammodensity.devices import find_device
     from mammodensity.ingest import find_images
     from mammodensity.report import evaluate_model, write_model_card
+    from mammodensity.splits import with_splits
     from mammodensity.training import adapted, find_recipe, train_model
 
     chosen = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
@@ -131,7 +139,7 @@ def train(
     say(f"training on {where} with recipe {chosen.name}: {chosen.epochs} epochs")
     with training_bars() as (loading, report):
         train_model(
-            find_images(data),
+            with_splits(find_images(data), seed=chosen.seed, shares=shares),
             model,
             chosen,
             projections=[one for one in PROJECTIONS if not projection or one in projection],
@@ -171,13 +179,14 @@ def predict(
     from mammodensity.console import progress_bar, say, say_research_use_only, show_exams
     from mammodensity.evaluation import write_origin_tables, write_score_table
     from mammodensity.ingest import reference_categories, require_complete
-    from mammodensity.prediction import load_model, stacked_projections
+    from mammodensity.prediction import load_model, require_networks, stacked_projections
     from mammodensity.prediction import predict as predict_exams
 
     images = _images_of(data, split)
     if origin_txt:
         require_complete(images)  # before any image is scored
     scorer = load_model(model, device)
+    require_networks(scorer, images, all_projections=origin_txt is not None)
     scored: list[Any] = []
     try:
         with progress_bar("predict") as progress:
@@ -188,8 +197,10 @@ def predict(
     except KeyboardInterrupt:
         raise _keep_incomplete(csv, scored) from None
     if origin_txt:
-        exam_ids = [exam.exam_id for exam in scored]
-        write_origin_tables(origin_txt, exam_ids, stacked_projections(scored), reference_categories(images))
+        labels = reference_categories(images)
+        # as the origin's files are sorted: by class folder, then by name
+        rows = sorted(scored, key=lambda exam: (labels.get(exam.exam_id, ""), exam.exam_id))
+        write_origin_tables(origin_txt, [exam.exam_id for exam in rows], stacked_projections(rows), labels)
     write_score_table(csv, scored)
     show_exams(scored)
     say(f"{len(scored)} exams in {csv}")
@@ -218,7 +229,7 @@ def evaluate(
         typer.Option(help="Table of exam_id (or row) and density; a manifest will do.", metavar="FILE"),
     ] = None,
     json_file: JsonFile = None,
-    fusion: Fusion = "mean",
+    fusion: Annotated[str | None, typer.Option(help="Fuse the views anew: mean, geometric-mean or vote.")] = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples of the exams for the intervals.")] = 2000,
 ) -> None:
     """Figures of merit for each projection, breast and subject, with 95 % bootstrap intervals over exams.
@@ -240,7 +251,7 @@ def evaluate(
         raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")
     if labels is None:
         raise OptionError("--labels FILE is needed: the reference density of each exam")
-    table = read_score_table(csv, fusion) if csv else read_origin_tables(origin or Path(), fusion)
+    table = read_score_table(csv, fusion) if csv else read_origin_tables(origin or Path(), fusion or "mean")
     reference = read_labels(labels)
     figures = evaluate_table(table, reference, bootstrap=bootstrap)
     show_figures(figures)
@@ -286,11 +297,12 @@ def explain(
     method: Annotated[str, typer.Option(help="Explanation method.")] = "grad-cam",
     layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
     split: Split = None,
+    first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
     device: Device = "auto",
 ) -> None:
     """Draw where each network looked: map, overlay and contour of each image, and a page of each exam.
 
-    Example: mammodensity explain phantoms --model model --split test --output explanations
+    Example: mammodensity explain phantoms --first 4 --model model --output explanations
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.explanation import write_explanations
@@ -299,7 +311,7 @@ def explain(
     with progress_bar("explain") as progress:
         pages = write_explanations(
             load_model(model, device),
-            _images_of(data, split),
+            _images_of(data, split).first_exams(first),
             output,
             method=method,
             category=category,
@@ -365,15 +377,18 @@ def main(arguments: list[str] | None = None) -> None:
     except MammodensityError as error:
         _fail(str(error), error.exit_code)
     except TyperException as error:
-        _fail(f"{error.format_message()} (see mammodensity --help)", OptionError.exit_code)
+        message = error.format_message().replace("Value error, ", "")  # pydantic's words, not ours
+        _fail(f"{message} (see mammodensity --help)", OptionError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; nothing was written", _INTERRUPTED)
+        _fail("interrupted; no output was left half-written", _INTERRUPTED)
     except BrokenPipeError:
         with suppress(OSError):
             sys.stderr.close()
         sys.exit(1)
-    except PermissionError as error:
-        _fail(f"no permission for {error.filename}; check who may read and write it", 1)
+    except UnicodeEncodeError as error:
+        _fail(f"a file or folder name is not valid UTF-8 ({error.object!r}); rename it", 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; check that it can be read and written", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from mammodensity.fusion import ExamScores
     from mammodensity.training import Step
 
-_OUT = Console()
+# A file or pipe has no width: 80 columns would cut tables in a log.
+_OUT = Console(width=None if sys.stdout.isatty() else 120)
 _PROGRESS = Console(stderr=True)
 
 
@@ -54,7 +57,7 @@ def training_bars() -> Iterator[tuple[Callable[[int, int], None], Callable[[Proj
             note = f"epoch {step.epoch + 1}/{step.epochs}"
             if step.history:
                 last = step.history[-1]
-                note += f", validation loss {last.validation_loss:.3f}, accuracy {last.validation_accuracy:.2f}"
+                note += f" val. loss {last.validation_loss:.2f} acc. {last.validation_accuracy:.2f}"
             bars.update(tasks[projection], completed=done, total=step.epochs * step.steps, note=note)
 
         yield lambda done, total: bars.update(reading, completed=done, total=total), show
@@ -63,8 +66,8 @@ def training_bars() -> Iterator[tuple[Callable[[int, int], None], Callable[[Proj
 def _bars() -> Progress:
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
@@ -78,7 +81,7 @@ def show_check(result: CheckResult) -> None:
     columns = [category.value for category in CATEGORIES]
     categories = {name for splits in result.counts.values() for found in splits.values() for name in found}
     columns += sorted(categories - set(columns))
-    table = Table("projection", "split", *columns)
+    table = _table("projection", "split", *columns)
     for projection, splits in result.counts.items():
         for split, found in splits.items():
             table.add_row(projection, split, *(str(found.get(name, 0)) for name in columns))
@@ -94,15 +97,15 @@ def show_check(result: CheckResult) -> None:
 def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
     """Figures of merit by level, with the interval of the accuracy, and the subject's confusion matrix."""
     names = {
-        "accuracy": "accuracy",
+        "accuracy": "acc.",
         "macro_recall": "recall",
-        "macro_precision": "precision",
+        "macro_precision": "prec.",
         "linear_kappa": "linear kappa",
-        "quadratic_kappa": "quadratic kappa",
-        "dense_accuracy": "dense accuracy",
+        "quadratic_kappa": "quadr. kappa",
+        "dense_accuracy": "dense",
         "auc": "AUC",
     }
-    table = Table("", "exams", *names.values(), "95 % of accuracy")
+    table = _table("", "exams", *names.values(), "acc. 95 %")
     for level in LEVELS:
         if level not in figures:
             continue
@@ -116,7 +119,7 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
     _OUT.print(table)
     subject = figures.get("subject")
     if subject is not None and subject.n:
-        matrix = Table("reference", *(f"said {category}" for category in CATEGORIES), title="subject")
+        matrix = _table("subject is", *(f"said {category}" for category in CATEGORIES))
         for category, row in zip(CATEGORIES, subject.confusion, strict=True):
             matrix.add_row(category.value, *map(str, row))
         _OUT.print(matrix)
@@ -132,7 +135,7 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
 
 def show_exams(exams: list[ExamScores], most: int = 12) -> None:
     """The categories of the first exams, and what is missing."""
-    table = Table("exam", *(projection.value for projection in PROJECTIONS), "subject", "scores A B C D", "missing")
+    table = _table("exam", *(projection.value for projection in PROJECTIONS), "subject", "scores A B C D", "missing")
     for exam in exams[:most]:
         views = [
             CATEGORIES[int(exam.projections[projection].argmax())].value if projection in exam.projections else "-"
@@ -151,6 +154,11 @@ def show_exams(exams: list[ExamScores], most: int = 12) -> None:
             f"{unscored} of {len(exams)} exams get no subject score, as views are missing; "
             "--allow-missing fuses those present"
         )
+
+
+def _table(*columns: str) -> Table:
+    """Narrow enough for a terminal of 80 columns."""
+    return Table(*columns, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
 
 
 def _number(value: float) -> str:

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mammodensity.errors import OptionError, OutputError
+from mammodensity.errors import OutputError
 
 _RECEIPT_PACKAGES = ("mammodensity", "torch", "numpy", "scipy", "pillow", "safetensors")
 
@@ -163,17 +163,6 @@ def receipt(command: str, **facts: Any) -> dict[str, Any]:
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         **facts,
     }
-
-
-def require_distinct(**paths: Path | None) -> None:
-    """Raise ``OptionError`` when two outputs of one command are the same path."""
-    seen: dict[Path, str] = {}
-    for name, path in paths.items():
-        if path is None:
-            continue
-        other = seen.setdefault(path.resolve(), name)
-        if other != name:
-            raise OptionError(f"--{name} and --{other} name the same file {path}; give each its own")
 
 
 def _umask() -> int:

@@ -97,15 +97,24 @@ def predict(
     CheckpointError
         The model has no network for any projection of the data set.
     """
-    exams = data.exams()
-    present = {record.projection for record in data.records}
-    if not present & set(model.checkpoints):
-        raise CheckpointError(
-            f"the model has networks for {', '.join(model.checkpoints)}, but {data.root} only holds "
-            f"{', '.join(sorted(present))}; name another model"
-        )
-    for exam_id, records in exams.items():
+    require_networks(model, data)
+    for exam_id, records in data.exams().items():
         yield model.score(load_exam(exam_id, records), fusion=fusion, allow_missing=allow_missing)
+
+
+def require_networks(model: DensityModel, data: DataSet, *, all_projections: bool = False) -> None:
+    """Raise ``CheckpointError`` unless the model can read some projection of the data set, or all four."""
+    present = {record.projection for record in data.records}
+    has = ", ".join(model.checkpoints)
+    if not present & set(model.checkpoints):
+        holds = ", ".join(sorted(present))
+        raise CheckpointError(
+            f"the model has networks for {has}, but {data.root} only holds {holds}; name another model"
+        )
+    if all_projections and set(model.checkpoints) != set(PROJECTIONS):
+        raise CheckpointError(
+            f"the model has networks for {has} only; the origin's text files need all four projections"
+        )
 
 
 def stacked_projections(exams: Sequence[ExamScores]) -> dict[Projection, NDArray[np.float64]]:

@@ -58,11 +58,12 @@ class ScoreTable:
                 )
 
 
-def read_score_table(path: Path, method: str = "mean") -> ScoreTable:
+def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
     """Read a score table: columns exam_id, projection, A, B, C, D and, if it has them, views and missing.
 
     ``projection`` is one of `LEVELS`. Blank scores mean "not given". Where an exam has no row for a breast or the
-    subject, it is fused with ``method`` if all of its projections are there, and is not given otherwise.
+    subject, it is fused by the mean if all of its projections are there, and is not given otherwise. With a
+    ``method``, rows of breasts and subjects are passed over and fused anew by it.
 
     Raises
     ------
@@ -85,6 +86,8 @@ def read_score_table(path: Path, method: str = "mean") -> ScoreTable:
             raise TableError(f"{where}: exam {exam_id} has a second row for {level}, expected one (the first: {first})")
         exam_ids.setdefault(exam_id, len(exam_ids))
         found[exam_id, level] = (line, _parse_scores(where, row), _parse_missing(where, row.get("missing", "")))
+    if method is not None:
+        found = {key: row for key, row in found.items() if key[1] not in FUSED_LEVELS}
 
     scores = {level: np.full((len(exam_ids), len(CATEGORIES)), np.nan) for level in LEVELS}
     missing: dict[str, list[tuple[Projection, ...]]] = {level: [()] * len(exam_ids) for level in FUSED_LEVELS}
@@ -92,7 +95,7 @@ def read_score_table(path: Path, method: str = "mean") -> ScoreTable:
         scores[level][exam_ids[exam_id]] = values
         if level in FUSED_LEVELS:
             missing[level][exam_ids[exam_id]] = absent
-    for level, fused in fuse_levels(scores, method).items():
+    for level, fused in fuse_levels(scores, method or "mean").items():
         lacking = [index for exam_id, index in exam_ids.items() if (exam_id, level) not in found]
         scores[level][lacking] = fused[lacking]
     if all(np.isnan(values).all() for values in scores.values()):

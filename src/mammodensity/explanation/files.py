@@ -23,7 +23,7 @@ from mammodensity.explanation.pictures import (
 )
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
-from mammodensity.prediction import DensityModel
+from mammodensity.prediction import DensityModel, require_networks
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
 
 SUMMARY_FILE = "explanations.json"
@@ -50,6 +50,7 @@ def write_explanations(
     -------
     The exam pages.
     """
+    require_networks(model, data)
     exams = data.exams()
     shared = Counter(record.path.stem for record in data.records)
     summaries: list[dict[str, Any]] = []

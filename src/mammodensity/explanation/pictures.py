@@ -89,7 +89,7 @@ def contour_picture(one: ActivationMap, scale: float) -> RgbImage:
 def png_bytes(picture: RgbImage | NDArray[np.uint8]) -> bytes:
     """A picture as a PNG file."""
     stream = BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
+    Image.fromarray(picture).save(stream, "PNG", compress_level=2)  # twice as fast as 6, a tenth larger
     return stream.getvalue()
 
 
@@ -108,17 +108,16 @@ def exam_page(exam: ExamMaps, title: str) -> bytes:
     for column, projection in enumerate(shown):
         one = exam.maps[projection]
         score = one.scores[one.category.index]
-        axes[0, column].imshow(grey_picture(one.mammogram), cmap="gray")
+        axes[0, column].imshow(grey_picture(one.mammogram), cmap="gray", interpolation="bilinear")
         axes[0, column].set_title(projection.value, color="white")
-        mapped = draw_contours(
-            overlay(one.mammogram, one.values, exam.scale), iso_contours(one.values, contour_level(exam.scale))
-        )
-        axes[1, column].imshow(mapped)
+        axes[1, column].imshow(overlay(one.mammogram, one.values, exam.scale), interpolation="bilinear")
+        for line in iso_contours(one.values, contour_level(exam.scale)):
+            axes[1, column].plot(line[:, 1], line[:, 0], color=np.array(_CONTOUR_COLOUR) / 255, linewidth=1.2)
         axes[1, column].set_title(f"why {one.category}: score {score:.2f}", color="white", fontsize=10)
     for axis in axes.flat:
         axis.set_axis_off()
     scale = ScalarMappable(Normalize(0, exam.scale or 1), colormaps[COLOUR_MAP])
-    bar = figure.colorbar(scale, ax=list(axes[1]), shrink=0.85, pad=0.01)
+    bar = figure.colorbar(scale, ax=axes, shrink=0.42, anchor=(0, 0.03), pad=0.01)  # beside the lower row
     bar.ax.tick_params(colors="white", labelsize=8)
     bar.set_label(f"{exam.method}, one scale for the exam", color="white", fontsize=8)
     figure.suptitle(title, color="white")

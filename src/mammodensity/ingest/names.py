@@ -13,7 +13,7 @@ _PROJECTION = re.compile(
     re.IGNORECASE,
 )
 _SEPARATORS = " _.-"
-_ORIGIN_STEM = re.compile(r"(?P<subject>[^_]+)_(?P<number>[^_]+)")
+_ORIGIN_STEM = re.compile(r"(?P<subject>[^_]*\d[^_]*)_(?P<number>\d+)")
 
 
 def projection_in_name(stem: str) -> Projection | None:
@@ -45,8 +45,8 @@ def exam_in_name(stem: str, category: str = "") -> str:
 def patient_in_exam(exam_id: str) -> str:
     """The subject in an exam named ``<subject>_<number>`` as the origin's files are; otherwise the exam itself.
 
-    >>> patient_in_exam("145_1"), patient_in_exam("exam7")
-    ('145', 'exam7')
+    >>> [patient_in_exam(exam) for exam in ("145_1", "exam7", "img_001")]
+    ['145', 'exam7', 'img_001']
     """
     match = _ORIGIN_STEM.fullmatch(exam_id)
     return match["subject"] if match else exam_id

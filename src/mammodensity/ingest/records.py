@@ -62,6 +62,14 @@ class DataSet:
         records = tuple(record for record in self.records if record.split == split)
         return DataSet(self.root, self.layout, records, self.ignored)
 
+    def first_exams(self, count: int | None) -> DataSet:
+        """The first ``count`` exams in sorted order, or all for None."""
+        if count is None:
+            return self
+        chosen = set(list(self.exams())[:count])
+        records = tuple(record for record in self.records if record.exam_id in chosen)
+        return DataSet(self.root, self.layout, records, self.ignored)
+
 
 def require_complete(data: DataSet) -> None:
     """Raise ``LayoutError`` unless every exam has all four projections."""

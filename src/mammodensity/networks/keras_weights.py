@@ -58,7 +58,7 @@ def import_keras(path: Path, projection: Projection) -> Checkpoint:
     try:
         import h5py
     except ImportError as error:
-        raise KerasFileError(f"reading {path} needs h5py; run pip install 'mammodensity[keras]'") from error
+        raise KerasFileError(f"reading {path} needs h5py; install the extra mammodensity[keras]") from error
     _require_hdf5(path)
     try:
         with h5py.File(path, "r") as file:

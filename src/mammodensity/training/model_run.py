@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from mammodensity.check import Progress, check_data
 from mammodensity.data import load_images
-from mammodensity.errors import CheckpointError, LayoutError
+from mammodensity.errors import CheckpointError, Interrupted, LayoutError
 from mammodensity.ingest import MANIFEST_NAME, SPLITS, DataSet, read_manifest, write_manifest
 from mammodensity.networks import network_files
 from mammodensity.outputs import receipt, require_new_folder, write_json
@@ -63,28 +64,44 @@ def train_model(
         write_manifest(model / MANIFEST_NAME, data.records)
         write_json(model / RECIPE_FILE, recipe.to_dict())
     facts = {"data": {"layout": data.layout, "sha256": _digest(data)}, "device": str(device)}
-    write_json(model / RECEIPT_FILE, receipt("train", recipe=recipe.to_dict(), **facts))
+    run = receipt("train", recipe=recipe.to_dict(), threads=torch.get_num_threads(), **facts)
+    write_json(model / RECEIPT_FILE, run)
+    try:
+        _train_networks(data, model, recipe, projections, device=device, facts=facts, loading=loading, report=report)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {model} keeps what is done, run the same command with --resume") from None
+
+
+def _train_networks(
+    data: DataSet,
+    model: Path,
+    recipe: Recipe,
+    projections: Sequence[Projection],
+    *,
+    device: torch.device,
+    facts: dict[str, Any],
+    loading: Progress | None,
+    report: Callable[[Projection, Step], None] | None,
+) -> None:
+    """Train those of ``projections`` that are not finished yet."""
     finished = network_files(model)
     for projection in projections:
         folder = model / projection.value
         if projection in finished and not (folder / RESUME_FILE).exists():
             continue
-        parts = [load_images(_records(data, projection, split), recipe.preprocess, loading) for split in SPLITS[:2]]
+        training, validation = (
+            load_images(_records(data, projection, split), recipe.preprocess, loading) for split in SPLITS[:2]
+        )
         train_network(
             projection,
-            *parts,
+            training,
+            validation,
             recipe=recipe,
             folder=folder,
             device=device,
             facts=facts,
-            report=_for_projection(report, projection),
+            report=None if report is None else partial(report, projection),
         )
-
-
-def _for_projection(
-    report: Callable[[Projection, Step], None] | None, projection: Projection
-) -> Callable[[Step], None] | None:
-    return None if report is None else lambda step: report(projection, step)
 
 
 def _labelled(data: DataSet) -> DataSet:
@@ -101,10 +118,12 @@ def _require_usable(data: DataSet, projections: Iterable[Projection], progress: 
     """Refuse before an hour is spent: severe problems, and splits that cannot train or validate."""
     for projection in projections:
         for split in SPLITS[:2]:
-            if not _records(data, projection, split):
+            least = 2 if split == "train" else 1  # batch statistics need two
+            found = len(_records(data, projection, split))
+            if found < least:
                 raise LayoutError(
-                    f"{data.root} has no {projection} image in the {split} split; "
-                    "training needs both train and validation images of every projection it is asked for"
+                    f"{data.root} has {found or 'no'} {projection} image in the {split} split; "
+                    "training needs train and validation images of every projection it is asked for"
                 )
     severe = [problem for problem in check_data(data, progress=progress).problems if problem.severe]
     if severe:

@@ -126,7 +126,9 @@ class _Run:
         self.network = OriginNetwork(recipe.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = _optimiser(self.network, recipe)
         self.state = TrainingState(rate=recipe.learning_rate)
-        self.steps = -(-len(training) // recipe.batch)
+        # A last batch of one image joins the one before: a single value a channel has no batch statistics.
+        whole, rest = divmod(len(training), recipe.batch)
+        self.steps = max(whole + (rest > 1), 1)
 
     def remaining_steps(self) -> Iterator[tuple[int, int]]:
         """The steps of this epoch that are not done, each with the number of all."""
@@ -137,7 +139,8 @@ class _Run:
     def take_step(self, step: int) -> None:
         state, recipe = self.state, self.recipe
         order = _rng(recipe.seed, "order", state.epoch).permutation(len(self.training))
-        chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
+        end = (step + 1) * recipe.batch if step + 1 < self.steps else len(order)
+        chosen = order[step * recipe.batch : end]
         rngs = [_rng(recipe.seed, "augment", state.epoch, int(index)) for index in chosen]
         images = augment(self.training.images[chosen], recipe.augment, rngs)
         targets = self.training.categories[chosen].to(self.device)

@@ -64,13 +64,13 @@ SMALL = Recipe(
     epochs=40,
     batch=8,
     optimiser="adamw",
-    learning_rate=2e-3,
+    learning_rate=3e-3,
     weight_decay=0.01,
     schedule="one-cycle",
     select="loss",
     augment=AugmentSpec(zoom=0.1, shift=0.05, rotation_degrees=10.0),
     preprocess=PreprocessSpec(rows=256, columns=256, centring="standardise"),
-    network=NetworkSpec(stem=32, widths=(32, 64, 64, 64), outputs=(64, 128, 128, 128), norm_momentum=0.1),
+    network=NetworkSpec(stem=16, widths=(16, 32, 64), outputs=(32, 64, 128), depths=(2, 2, 2), norm_momentum=0.1),
 )
 """For tens to a few thousand exams; ``docs/benchmarks.md`` has the measurements behind each difference."""
 
