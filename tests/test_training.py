@@ -21,7 +21,7 @@ from mammodensity.ingest import find_images, read_manifest
 from mammodensity.networks import load_checkpoint
 from mammodensity.terms import CATEGORIES, Projection
 from mammodensity.training import RECIPES, adapted, find_recipe, read_history, recipe_from_dict, train_model
-from mammodensity.training.network_run import RESUME_FILE
+from mammodensity.training.resume import RESUME_FILE
 from samples import write_blobs
 
 ONE = [Projection.CC_R]

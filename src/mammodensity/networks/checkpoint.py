@@ -24,6 +24,7 @@ from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 
 NETWORK_FILE = "network.safetensors"
 _FORMAT = "mammodensity network 1"
+_CHECKSUM = "tensors_sha256"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "network": asdict(checkpoint.network.spec),
         "preprocess": asdict(checkpoint.preprocess),
         "training": dict(checkpoint.training),
-        "tensors_sha256": tensors_digest(tensors),
     }
     path = folder / NETWORK_FILE
     write_tensors(path, tensors, description)
@@ -55,11 +55,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a safetensors file whose header holds ``description`` as JSON, whole or not at all."""
+    """Write a safetensors file whose header holds ``description`` and a checksum as JSON, whole or not at all."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, {"mammodensity": json.dumps(description, allow_nan=False)}))
+    header = {**description, _CHECKSUM: _digest(plain)}
+    write_bytes(path, save(plain, {"mammodensity": json.dumps(header, allow_nan=False)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -83,12 +84,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if header is None:
         raise CheckpointError(f"{path} was not written by mammodensity: it has no description of its network")
     try:
-        return tensors, json.loads(header)
-    except json.JSONDecodeError as error:
+        description = dict(json.loads(header))
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its description is not JSON; restore it or train again") from error
+    if description.pop(_CHECKSUM, None) != _digest(tensors):
+        raise CheckpointError(f"{path} is damaged: its tensors differ from their checksum; restore it or train again")
+    return tensors, description
 
 
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, shapes and values, so that a single flipped bit is noticed."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -161,8 +165,6 @@ def _build(file: Path, tensors: dict[str, Tensor], description: dict[str, Any]) 
         raise CheckpointError(f"{file}: expected format {_FORMAT!r}, found {found!r}; use the version that wrote it")
     if description.get("categories") != [category.value for category in CATEGORIES]:
         raise CheckpointError(f"{file}: expected categories A B C D, found {description.get('categories')}")
-    if description.get("tensors_sha256") != tensors_digest(tensors):
-        raise CheckpointError(f"{file} is damaged: its weights differ from their checksum; restore it or train again")
     try:
         network = OriginNetwork(NetworkSpec(**description["network"]))
         preprocess = PreprocessSpec(**description["preprocess"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mammodensity.training.history import EpochFigures, read_history
 from mammodensity.training.model_run import RECEIPT_FILE, RECIPE_FILE, train_model
-from mammodensity.training.network_run import Step, train_network
+from mammodensity.training.network_run import NetworkTask, Step, train_network
 from mammodensity.training.recipes import DEFAULT_RECIPE, RECIPES, Recipe, adapted, find_recipe, recipe_from_dict
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "RECIPES",
     "RECIPE_FILE",
     "EpochFigures",
+    "NetworkTask",
     "Recipe",
     "Step",
     "adapted",

@@ -19,8 +19,9 @@ from mammodensity.networks import network_files
 from mammodensity.outputs import receipt, require_new_folder, write_json
 from mammodensity.splits import with_splits
 from mammodensity.terms import PROJECTIONS, Projection
-from mammodensity.training.network_run import RESUME_FILE, Step, first_difference, train_network
+from mammodensity.training.network_run import NetworkTask, Step, train_network
 from mammodensity.training.recipes import Recipe
+from mammodensity.training.resume import RESUME_FILE, first_difference
 
 RECIPE_FILE = "recipe.json"
 RECEIPT_FILE = "receipt.json"
@@ -92,16 +93,8 @@ def _train_networks(
         training, validation = (
             load_images(_records(data, projection, split), recipe.preprocess, loading) for split in SPLITS[:2]
         )
-        train_network(
-            projection,
-            training,
-            validation,
-            recipe=recipe,
-            folder=folder,
-            device=device,
-            facts=facts,
-            report=None if report is None else partial(report, projection),
-        )
+        task = NetworkTask(projection, training, validation, recipe, folder, device, facts)
+        train_network(task, None if report is None else partial(report, projection))
 
 
 def _labelled(data: DataSet) -> DataSet:

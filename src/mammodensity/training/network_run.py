@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,34 +22,30 @@ import torch
 from torch import Tensor, nn
 
 from mammodensity.data import LabelledImages, augment, with_channels
-from mammodensity.errors import CheckpointError, Interrupted, OutputError, TrainingError
+from mammodensity.errors import Interrupted, OutputError, TrainingError
 from mammodensity.networks import Checkpoint, OriginNetwork, load_checkpoint, save_checkpoint
-from mammodensity.networks.checkpoint import read_tensors, write_tensors
 from mammodensity.terms import Projection
 from mammodensity.training.history import EpochFigures, write_history
 from mammodensity.training.recipes import Recipe
+from mammodensity.training.resume import RESUME_FILE, TrainingState, restore_state, save_state
 
-RESUME_FILE = "resume.safetensors"
 _PLATEAU_PATIENCE, _PLATEAU_FACTOR, _PLATEAU_FLOOR = 15, 0.1, 1e-3  # the origin's
 _ONE_CYCLE_RISE = 0.2
 _EVALUATION_BATCH = 16
 
 
-@dataclass
-class TrainingState:
-    """Where a run is; everything besides the tensors."""
+@dataclass(frozen=True, eq=False)
+class NetworkTask:
+    """Which network to train, on what, and where to keep it."""
 
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    rate: float = 0.0
-    """Learning rate of the plateau schedule."""
-    stalled: int = 0
-    """Epochs without a better validation loss, for the plateau schedule."""
-    lowest_loss: float = math.inf
-    best_epoch: int = -1
-    history: list[EpochFigures] = field(default_factory=list)
+    projection: Projection
+    training: LabelledImages
+    validation: LabelledImages
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else to record in the checkpoint; JSON values only."""
 
 
 @dataclass(frozen=True)
@@ -63,72 +59,58 @@ class Step:
     history: Sequence[EpochFigures]
 
 
-def train_network(
-    projection: Projection,
-    training: LabelledImages,
-    validation: LabelledImages,
-    *,
-    recipe: Recipe,
-    folder: Path,
-    device: torch.device,
-    facts: dict[str, Any] | None = None,
-    report: Callable[[Step], None] | None = None,
-) -> Checkpoint:
-    """Train the network of one projection and keep the best epoch in ``folder``.
+def train_network(task: NetworkTask, report: Callable[[Step], None] | None = None) -> Checkpoint:
+    """Train the network of one projection and keep its best epoch.
 
-    If ``folder`` holds an interrupted run of the same recipe, it goes on where that run was.
+    If the task's folder holds an interrupted run of the same recipe, it goes on where that run was.
 
     Raises
     ------
     Interrupted
-        Ctrl-C or SIGTERM; the state is in ``folder`` and the same call goes on from there.
+        Ctrl-C or SIGTERM; the state is in the folder and the same call goes on from there.
     CheckpointError
-        The interrupted run in ``folder`` had another recipe, or is damaged.
+        The interrupted run in the folder had another recipe, or is damaged.
     TrainingError
         The loss is no longer finite.
     """
-    run = _Run(projection, training, validation, recipe=recipe, folder=folder, device=device, facts=facts or {})
-    run.restore()
-    with _stop_requests() as stop, _tensorboard(folder, run.state.epoch) as board:
-        while run.state.epoch < recipe.epochs:
+    run = _Run(task)
+    epochs = task.recipe.epochs
+    with _stop_requests() as stop, _tensorboard(task.folder, run.state.epoch) as board:
+        while run.state.epoch < epochs:
             for step, steps in run.remaining_steps():
                 run.take_step(step)
                 if report:
-                    report(Step(run.state.epoch, recipe.epochs, step + 1, steps, run.state.history))
+                    report(Step(run.state.epoch, epochs, step + 1, steps, run.state.history))
                 if stop.is_set():
-                    run.save_state()
+                    run.save()
                     raise Interrupted(
-                        f"{projection} was interrupted in epoch {run.state.epoch + 1} of {recipe.epochs}; "
-                        f"its state is kept in {folder}, run the same command with --resume to go on"
+                        f"{task.projection} was interrupted in epoch {run.state.epoch + 1} of {epochs}; "
+                        f"its state is kept in {task.folder}, run the same command with --resume to go on"
                     )
-            run.finish_epoch(board)
-    return run.finish()
+            board(run.finish_epoch())
+            run.save()
+    (task.folder / RESUME_FILE).unlink(missing_ok=True)
+    return load_checkpoint(task.folder, task.projection)
 
 
 class _Run:
-    """A network in training: the tensors, the state, and the folder they are kept in."""
+    """A network in training: its tensors and its state."""
 
-    def __init__(
-        self,
-        projection: Projection,
-        training: LabelledImages,
-        validation: LabelledImages,
-        *,
-        recipe: Recipe,
-        folder: Path,
-        device: torch.device,
-        facts: dict[str, Any],
-    ) -> None:
-        self.projection, self.recipe, self.folder, self.device, self.facts = projection, recipe, folder, device, facts
-        self.training, self.validation = training, validation
-        torch.manual_seed(_seed(recipe.seed, "initial", projection))
+    def __init__(self, task: NetworkTask) -> None:
+        self.task, self.recipe = task, task.recipe
+        torch.manual_seed(_seed(self.recipe.seed, "initial", task.projection))
+        network = OriginNetwork(self.recipe.network)
         # channels_last: the layout oneDNN and cuDNN convolve fastest
-        self.network = OriginNetwork(recipe.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = _optimiser(self.network, recipe)
-        self.state = TrainingState(rate=recipe.learning_rate)
+        self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = _optimiser(self.network, self.recipe)
+        restored = restore_state(task.folder, self.network, self.optimiser, self.recipe)
+        self.state = restored or TrainingState(rate=self.recipe.learning_rate)
         # A last batch of one image joins the one before: a single value a channel has no batch statistics.
-        whole, rest = divmod(len(training), recipe.batch)
+        whole, rest = divmod(len(task.training), self.recipe.batch)
         self.steps = max(whole + (rest > 1), 1)
+
+    def save(self) -> None:
+        save_state(self.task.folder, self.state, self.network, self.optimiser, self.recipe)
 
     def remaining_steps(self) -> Iterator[tuple[int, int]]:
         """The steps of this epoch that are not done, each with the number of all."""
@@ -138,43 +120,40 @@ class _Run:
 
     def take_step(self, step: int) -> None:
         state, recipe = self.state, self.recipe
-        order = _rng(recipe.seed, "order", state.epoch).permutation(len(self.training))
+        order = _rng(recipe.seed, "order", state.epoch).permutation(len(self.task.training))
         end = (step + 1) * recipe.batch if step + 1 < self.steps else len(order)
         chosen = order[step * recipe.batch : end]
         rngs = [_rng(recipe.seed, "augment", state.epoch, int(index)) for index in chosen]
-        images = augment(self.training.images[chosen], recipe.augment, rngs)
-        targets = self.training.categories[chosen].to(self.device)
+        images = augment(self.task.training.images[chosen], recipe.augment, rngs)
+        targets = self.task.training.categories[chosen].to(self.task.device)
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate(step)
         torch.manual_seed(_seed(recipe.seed, "dropout", state.epoch, step))
         self.optimiser.zero_grad(set_to_none=True)
         logits = self.network(self._to_device(images))
         loss = nn.functional.cross_entropy(logits, targets)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"{self.projection}: the loss is {loss.item()} in epoch {state.epoch + 1}, so training has diverged; "
-                "use a lower learning_rate"
-            )
+        self._require_finite(loss.item(), "training")
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         state.loss_sum += loss.item() * len(chosen)
         state.correct += int((logits.argmax(1) == targets).sum())
         state.step = step + 1
 
-    def finish_epoch(self, board: Callable[[EpochFigures], None]) -> None:
+    def finish_epoch(self) -> EpochFigures:
+        """Validate, keep the network if it is the best so far, and go to the next epoch."""
         state = self.state
         loss, accuracy = self._validate()
+        self._require_finite(loss, "validation")
         figures = EpochFigures(
             epoch=state.epoch + 1,
             learning_rate=self._learning_rate(self.steps - 1),
-            train_loss=state.loss_sum / len(self.training),
-            train_accuracy=state.correct / len(self.training),
+            train_loss=state.loss_sum / len(self.task.training),
+            train_accuracy=state.correct / len(self.task.training),
             validation_loss=loss,
             validation_accuracy=accuracy,
         )
         if self._is_best(figures):
-            state.best_epoch = figures.epoch
-            save_checkpoint(self.folder, self._checkpoint(figures))
+            save_checkpoint(self.task.folder, self._checkpoint(figures))
         if loss < state.lowest_loss:
             state.lowest_loss, state.stalled = loss, 0
         else:
@@ -183,64 +162,32 @@ class _Run:
                 state.rate, state.stalled = max(state.rate * _PLATEAU_FACTOR, _PLATEAU_FLOOR), 0
         state.history.append(figures)
         state.epoch, state.step, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0
-        write_history(self.folder, state.history)
-        board(figures)
-        self.save_state()
-
-    def finish(self) -> Checkpoint:
-        """Drop what only resuming needs, and return the best epoch."""
-        best = load_checkpoint(self.folder, self.projection)
-        (self.folder / RESUME_FILE).unlink(missing_ok=True)
-        return best
-
-    def save_state(self) -> None:
-        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
-        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
-        for parameter, values in self.optimiser.state.items():
-            for key, value in values.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimiser/{names[id(parameter)]}/{key}"] = value
-        state = {**asdict(self.state), "lowest_loss": min(self.state.lowest_loss, 1e300)}  # JSON has no infinity
-        write_tensors(self.folder / RESUME_FILE, tensors, {"recipe": self.recipe.to_dict(), "state": state})
-
-    def restore(self) -> None:
-        path = self.folder / RESUME_FILE
-        if not path.exists():
-            return
-        tensors, description = read_tensors(path)
-        difference = first_difference(self.recipe.to_dict(), description.get("recipe"))
-        if difference:
-            raise CheckpointError(f"{path} is of another recipe: {difference}; use the same options to go on")
-        try:
-            self.network.load_state_dict(_under(tensors, "network/"))
-            for name, parameter in self.network.named_parameters():
-                saved = _under(tensors, f"optimiser/{name}/")
-                if saved:
-                    self.optimiser.state[parameter] = {
-                        key: value if key == "step" else value.to(self.device) for key, value in saved.items()
-                    }
-            values = description["state"]
-            history = [EpochFigures(**figures) for figures in values.pop("history")]
-            self.state = TrainingState(**values, history=history)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{path} is damaged; remove it to train {self.projection} from the start") from error
+        write_history(self.task.folder, state.history)
+        return figures
 
     def _validate(self) -> tuple[float, float]:
         """Mean loss and accuracy over the validation images."""
         self.network.eval()
         loss, correct = 0.0, 0
         with torch.inference_mode():
-            for start in range(0, len(self.validation), _EVALUATION_BATCH):
-                images = self.validation.images[start : start + _EVALUATION_BATCH]
-                targets = self.validation.categories[start : start + _EVALUATION_BATCH].to(self.device)
+            for start in range(0, len(self.task.validation), _EVALUATION_BATCH):
+                images = self.task.validation.images[start : start + _EVALUATION_BATCH]
+                targets = self.task.validation.categories[start : start + _EVALUATION_BATCH].to(self.task.device)
                 logits = self.network(self._to_device(images))
                 loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
                 correct += int((logits.argmax(1) == targets).sum())
-        return loss / len(self.validation), correct / len(self.validation)
+        return loss / len(self.task.validation), correct / len(self.task.validation)
+
+    def _require_finite(self, loss: float, kind: str) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{self.task.projection}: the {kind} loss is {loss} in epoch {self.state.epoch + 1}, so training has "
+                "diverged; use a lower learning_rate"
+            )
 
     def _to_device(self, images: Tensor) -> Tensor:
         batch = with_channels(images, self.recipe.network.channels)
-        return batch.to(self.device).contiguous(memory_format=torch.channels_last)
+        return batch.to(self.task.device).contiguous(memory_format=torch.channels_last)
 
     def _learning_rate(self, step: int) -> float:
         if self.recipe.schedule == "plateau":
@@ -260,22 +207,10 @@ class _Run:
         training = {
             "recipe": self.recipe.to_dict(),
             "epoch": asdict(figures),
-            "images": {"train": len(self.training), "validation": len(self.validation)},
-            **self.facts,
+            "images": {"train": len(self.task.training), "validation": len(self.task.validation)},
+            **self.task.facts,
         }
-        return Checkpoint(self.network, self.projection, self.recipe.preprocess, training)
-
-
-def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
-    """The first entry in which two JSON values differ, in words; None when they are equal."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        for key in [*expected, *(key for key in found if key not in expected)]:
-            inner = f"{name}.{key}" if name else str(key)
-            difference = first_difference(expected.get(key), found.get(key), inner)
-            if difference:
-                return difference
-        return None
-    return None if expected == found else f"{name} is {found!r} there and {expected!r} here"
+        return Checkpoint(self.network, self.task.projection, self.recipe.preprocess, training)
 
 
 def _optimiser(network: OriginNetwork, recipe: Recipe) -> torch.optim.Optimizer:
@@ -295,10 +230,6 @@ def _rng(seed: int, *purpose: int | str) -> np.random.Generator:
 
 def _seed(seed: int, *purpose: int | str) -> int:
     return int(_rng(seed, *purpose).integers(2**63))
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager

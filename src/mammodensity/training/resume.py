@@ -1,0 +1,98 @@
+"""Where an interrupted training run was, on disk: tensors of network and optimiser, and a few numbers as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mammodensity.errors import CheckpointError
+from mammodensity.networks import OriginNetwork
+from mammodensity.networks.checkpoint import read_tensors, write_tensors
+from mammodensity.training.history import EpochFigures
+from mammodensity.training.recipes import Recipe
+
+RESUME_FILE = "resume.safetensors"
+_INFINITE = 1e300  # stands for infinity, which JSON does not have
+
+
+@dataclass
+class TrainingState:
+    """Where a run is; everything besides the tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    rate: float = 0.0
+    """Learning rate of the plateau schedule."""
+    stalled: int = 0
+    """Epochs without a better validation loss, for the plateau schedule."""
+    lowest_loss: float = math.inf
+    history: list[EpochFigures] = field(default_factory=list)
+
+
+def save_state(
+    folder: Path, state: TrainingState, network: OriginNetwork, optimiser: torch.optim.Optimizer, recipe: Recipe
+) -> None:
+    """Write ``resume.safetensors`` whole or not at all."""
+    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser/{name}/{key}"] = value
+    numbers = {**asdict(state), "lowest_loss": min(state.lowest_loss, _INFINITE)}
+    write_tensors(folder / RESUME_FILE, tensors, {"recipe": recipe.to_dict(), "state": numbers})
+
+
+def restore_state(
+    folder: Path, network: OriginNetwork, optimiser: torch.optim.Optimizer, recipe: Recipe
+) -> TrainingState | None:
+    """Put network and optimiser back where they were; None where there is nothing to go on from.
+
+    Raises
+    ------
+    CheckpointError
+        The run had another recipe, or its file is damaged.
+    """
+    path = folder / RESUME_FILE
+    if not path.exists():
+        return None
+    tensors, description = read_tensors(path)
+    difference = first_difference(recipe.to_dict(), description.get("recipe"))
+    if difference:
+        raise CheckpointError(f"{path} is of another recipe: {difference}; use the same options to go on")
+    try:
+        network.load_state_dict(_under(tensors, "network/"))
+        for name, parameter in network.named_parameters():
+            saved = _under(tensors, f"optimiser/{name}/")
+            if saved:
+                optimiser.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in saved.items()
+                }
+        numbers = dict(description["state"])
+        history = [EpochFigures(**figures) for figures in numbers.pop("history")]
+        return TrainingState(**numbers, history=history)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged; remove the folder {folder} to train it from the start") from error
+
+
+def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
+    """The first entry in which two JSON values differ, in words; None when they are equal."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            inner = f"{name}.{key}" if name else str(key)
+            difference = first_difference(expected.get(key), found.get(key), inner)
+            if difference:
+                return difference
+        return None
+    return None if expected == found else f"{name or 'it'} is {found!r} there and {expected!r} here"
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
