@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands, so that ``--help`` is instant.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -371,6 +372,8 @@ def _repeat_projection_option(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; every mistake of the user's ends in one line on standard error and a non-zero exit code."""
+    # Threads that wait must not spin: on a shared machine that makes torch up to fifty times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = _repeat_projection_option(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given, standalone_mode=False)
