@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import pytest
 from mammodensity import cli
 from mammodensity.errors import InputError, LayoutError, OptionError, TableError
 from mammodensity.ingest.public import ADAPTERS, FileList, column_spec
-from mammodensity.prepare import FoundExams, find_exams
+from mammodensity.prepare import DATA_SETS, FoundExams, find_exams
 from mammodensity.terms import PROJECTIONS, Projection
-from samples import write_blobs
+from samples import REPOSITORY, write_blobs
+
+PACKAGE = REPOSITORY / "src" / "mammodensity" / "ingest" / "public"
+PAGE = REPOSITORY / "docs" / "public-data.md"
 
 VIEWS = [("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO")]
 
@@ -108,6 +112,7 @@ def test_vindr(tmp_path):
     summary = found.summary()
     assert (summary["files_found"], summary["files_absent"], summary["images"]) == (2, 9, 11)
     assert summary["by_category"] == {"B": 1, "C": 1, "D": 1}
+    assert summary["images_by_category"] == {"B": 6, "C": 2, "D": 3}
     assert summary["complete_exams"] == 2
 
 
@@ -310,6 +315,9 @@ RIGHT_MLO LINES 4664 PIXELS_PER_LINE 3120 BITS_PER_PIXEL 12 RESOLUTION 50 NON_OV
 def test_ddsm(tmp_path):
     for case, density in (("A-0018-1", 3), ("B-3024-1", 4), ("D-4164-1", 0)):
         write(tmp_path / case / f"{case}.ics", ICS.format(case=case, density=density).replace("\n", "\r\n"))
+    write(tmp_path / "D-4165-1.ics", ICS.format(case="D-4165-1", density=0).replace("DENSITY 0\n", ""))
+    write(tmp_path / "copy" / "A-0018-1.ics", ICS.format(case="A-0018-1", density=2))
+    write(tmp_path / "calendar.ics", "BEGIN:VCALENDAR")
     touch(tmp_path / "A-0018-1" / "A_0018_1.LEFT_CC.LJPEG", tmp_path / "png" / "A_0018_1.RIGHT_MLO.png")
     touch(tmp_path / "png" / "B-3024-1.LEFT_CC.LJPEG.1.jpg", tmp_path / "png" / "A_0018_11.LEFT_MLO.png")
     found = find_exams(tmp_path)
@@ -319,7 +327,13 @@ def test_ddsm(tmp_path):
     assert exams["A_0018_1"]["density_right"] is None, "a case has one density"
     assert exams["A_0018_1"]["facts"] == {"site": "A", "age": "42", "vendor": "LUMISYS LASER", "spacing_um": "50"}
     assert exams["B_3024_1"]["projections"] == [projection.value for projection in PROJECTIONS]
-    assert left_out(found) == {("no-density", "exams"): 1, ("no-density", "images"): 4}
+    assert left_out(found) == {
+        ("no-density", "exams"): 2,
+        ("no-density", "images"): 8,
+        ("not-a-case", "files"): 1,
+        ("repeated-case", "files"): 1,
+    }
+    assert notes(found) == {"blank-density": 2}
     assert file_of(found, "A_0018_1", "MLO_R") == "png/A_0018_1.RIGHT_MLO.png"
     assert file_of(found, "B_3024_1", "CC_L") == "png/B-3024-1.LEFT_CC.LJPEG.1.jpg"
     assert file_of(found, "A_0018_1", "CC_L") is None, "an LJPEG has to be converted"
@@ -618,9 +632,8 @@ def test_a_folder_without_tables_says_what_is_missing(tmp_path, dataset):
     ("name", "text", "message"),
     [
         ("A-1-1.ics", "DENSITY 3\nLEFT_CC LINES 1", None),
-        ("x.ics", "DENSITY 3\nLEFT_CC LINES 1", "no case is named"),
-        ("A-1-1.ics", "LEFT_CC LINES 1", "lacks the line DENSITY"),
-        ("A-1-1.ics", "DENSITY 3", "names no image"),
+        ("x.ics", "DENSITY 3\nLEFT_CC LINES 1", "holds no DDSM case file"),
+        ("A-1-1.ics", "DENSITY 3", "holds no DDSM case file"),
         ("A-1-1.ics", "x\nDENSITY 7\nLEFT_CC LINES 1", "line 2: DENSITY is '7'; expected 1, 2, 3, 4, 0"),
         ("Info.txt", "mdb001 X NORM", "line 1: tissue is 'X'; expected F, G or D"),
         ("Info.txt", "mdb001 G", "line 1: 'mdb001 G' is no line such as"),
@@ -662,6 +675,16 @@ def test_listing_files_passes_over_hidden_ones(tmp_path):
     assert [path.name for path in FileList(tmp_path).images_with_stem("1")] == ["1.png"]
 
 
+def test_every_reason_is_explained():
+    codes = set(re.findall(r'_DENSITY = "([a-z-]+)"', (PACKAGE / "exams.py").read_text()))
+    for path in PACKAGE.glob("*.py"):
+        codes |= set(re.findall(r'(?:left_out|notes)\.add\(\s*"([a-z-]+)"', path.read_text()))
+    rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \| (?:left out|note) \|", PAGE.read_text(), re.MULTILINE)
+    assert {code for row in rows for code in re.findall(r"`([a-z-]+)`", row)} == codes
+    for name in DATA_SETS:
+        assert f"(`{name}`)" in PAGE.read_text()
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -693,6 +716,15 @@ def test_dry_run_lists_exams_and_writes_json(run, tmp_path):
     assert all(keys <= set(exam) for exam in listing["exams"])
     reason = next(reason for reason in listing["summary"]["left_out"] if reason["code"] == "second-image")
     assert (reason["count"], reason["unit"]) == (1, "images")
+
+
+def test_every_option_changes_what_it_names(run, tmp_path):
+    write(tmp_path / "own.csv", "StudyID,projection,path,acr\n7,CC_R,a.png,2\n8,CC_R,b.png,9\n")
+    command = ["prepare", tmp_path, "--dataset", "csv", "--dry-run", "--columns", "exam_id=StudyID,density=acr"]
+    assert "by category: B 1" in run(*command, "--values", "2=B,9=")[1]
+    assert "by category: C 1, D 1" in run(*command, "--values", "2=C,9=D")[1]
+    assert "by category: B 1, none 1" in run(*command, "--values", "2=B,9=", "--keep-unlabelled")[1]
+    assert "lacks the column exam_id" in run(*command[:5])[2]
 
 
 def test_dry_run_of_every_data_set_is_the_same_with_and_without_its_name(run, tmp_path):

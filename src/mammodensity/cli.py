@@ -101,7 +101,7 @@ def prepare(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="vindr, rsna, cbis-ddsm, ddsm, inbreast, embed, mini-mias, origin or csv; default: by the tables.",
+            help="vindr, rsna, cbis-ddsm, ddsm, inbreast, embed, mini-mias, origin, csv; default: by its tables.",
             metavar="NAME",
         ),
     ] = None,

@@ -111,7 +111,7 @@ def show_found(found: FoundExams, most: int = 12) -> None:
         f"{found.data.dataset}: {summary['exams']} exams of {summary['patients']} patients, "
         f"{summary['images']} images; {summary['complete_exams']} exams have all four projections"
     )
-    for name in ("by_category", "by_projection", "by_split", "images_by_tissue"):
+    for name in ("by_category", "images_by_category", "images_by_tissue", "by_projection", "by_split"):
         if name in summary:
             say(f"{name.replace('_', ' ')}: {', '.join(f'{key} {count}' for key, count in summary[name].items())}")
     say(f"image files: {summary['files_found']} found, {summary['files_absent']} not there")

@@ -41,6 +41,11 @@ class FoundExams:
         images = sum(len(exam.images) for exam in exams)
         density = Counter(exam.density or NO_CATEGORY for exam in exams)
         projections = Counter(projection for exam in exams for projection in exam.images)
+        rated = Counter(
+            (entry.density if exam.density_of_breast else exam.density) or NO_CATEGORY
+            for exam in exams
+            for entry in exam.images.values()
+        )
         values: dict[str, Any] = {
             "exams": len(exams),
             "patients": len({exam.patient_id for exam in exams}),
@@ -48,6 +53,7 @@ class FoundExams:
             "by_category": {name: density[name] for name in (*CATEGORIES, NO_CATEGORY) if density[name]},
             "by_projection": {name: projections[name] for name in PROJECTIONS},
             "by_split": dict(sorted(Counter(exam.split or NO_CATEGORY for exam in exams).items())),
+            "images_by_category": {name: rated[name] for name in (*CATEGORIES, NO_CATEGORY) if rated[name]},
             "complete_exams": sum(len(exam.images) == len(PROJECTIONS) for exam in exams),
             "files_found": len(self.files),
             "files_absent": images - len(self.files),

@@ -191,9 +191,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 def without_unlabelled(data: PublicData) -> PublicData:
     """Leave out exams that have neither a density category nor a tissue level, and say of which site they are."""
-    sites: dict[str, list[PublicExam]] = defaultdict(list)
-    for exam in data.exams:
-        sites[exam.facts.get("site", "")].append(exam)
+    rated_sites = {exam.facts.get("site", "") for exam in data.exams if exam.density is not None}
     tally = Tally()
     kept = []
     for exam in data.exams:
@@ -204,7 +202,7 @@ def without_unlabelled(data: PublicData) -> PublicData:
         text = "no density category is given"
         if exam.unlabelled == CONTRADICTING_DENSITY:
             text = "rows of one breast contradict each other in density"
-        elif site and all(other.density is None for other in sites[site]):
+        elif site and site not in rated_sites:
             text += f" for any exam of site {site}: leaving blanks out leaves out the whole site"
         elif site:
             text += f" (site {site})"

@@ -7,9 +7,10 @@ own (``.LJPEG``) that has to be converted by other tools first; converted pictur
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from mammodensity.errors import LayoutError, TableError
+from mammodensity.errors import LayoutError
 from mammodensity.ingest.names import projection_in_name
 from mammodensity.ingest.public.assemble import assemble
 from mammodensity.ingest.public.exams import ImageEntry, ImageRow, PublicData, PublicExam, Tally
@@ -26,55 +27,71 @@ _VIEW = re.compile(r"(?P<side>LEFT|RIGHT)_(?P<view>\w+)\s+LINES\b(?P<rest>.*)", 
 def read(tables: FileList, data: FileList) -> PublicData:
     """Read the cases; ``data`` is not needed."""
     found = tables.named(TABLES)
-    if not found:
-        raise LayoutError(f"{tables.root} holds no DDSM case file (.ics); name its folder with --tables")
+    left_out, notes = Tally(), Tally()
     cases: dict[str, Path] = {}
-    rows = []
+    rows: list[ImageRow] = []
     for path in found:
-        made = _case(path)
-        first = cases.setdefault(made[0].exam_id, path)
-        if first == path:
-            rows += made
-        elif first.read_bytes() != path.read_bytes():
-            raise LayoutError(f"{first} and {path} describe one case and differ; keep one")
-    return assemble("ddsm", list(cases.values()), rows, Tally(), per_breast=False)
+        case = _read_case(path)
+        if case is None:
+            left_out.add("not-a-case", "an .ics file without a DDSM case name and lines of images", 1, "files")
+        elif case.name in cases:
+            left_out.add("repeated-case", "another .ics file has this case", 1, "files")
+        else:
+            cases[case.name] = path
+            rows += _rows(case)
+            notes.add("blank-density", f"DENSITY is {case.density[1] or 'absent'}", not rows[-1].densities, "exams")
+    if not rows:
+        raise LayoutError(f"{tables.root} holds no DDSM case file (.ics); name its folder with --tables")
+    return assemble("ddsm", list(cases.values()), rows, left_out, notes, per_breast=False)
 
 
-def _case(path: Path) -> list[ImageRow]:
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+@dataclass(frozen=True)
+class _Case:
+    """What one case file says."""
+
+    path: Path
+    name: str
+    density: tuple[int, str]
+    """Line and word; line 0 and nothing where it is absent."""
+    facts: dict[str, str]
+    views: list[re.Match[str]]
+
+
+def _read_case(path: Path) -> _Case | None:
     words: dict[str, tuple[int, str]] = {}
     views = []
-    for line, text in enumerate(lines, start=1):
+    for line, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if match := _VIEW.match(text.strip()):
             views.append(match)
         elif text.strip():
             word, *rest = text.split(maxsplit=1)
             words.setdefault(word.upper(), (line, rest[0].strip() if rest else ""))
-    case = _CASE.search(words.get("FILENAME", (0, ""))[1]) or _CASE.search(path.stem)
-    if case is None:
-        raise TableError(f"{path}: no case is named; expected a line such as filename A-0018-1")
-    if "DENSITY" not in words:
-        raise TableError(f"{path} lacks the line DENSITY; expected a DDSM case file")
-    if not views:
-        raise TableError(f"{path} names no image; expected lines such as LEFT_CC LINES 4608 PIXELS_PER_LINE 3048")
-    name = f"{case['site'].upper()}_{case['number']}_{case['part']}"
-    found = density(TableRow(path, words["DENSITY"][0], {"DENSITY": words["DENSITY"][1]}), "DENSITY", _MEANING)
+    nothing = (0, "")
+    match = _CASE.search(words.get("FILENAME", nothing)[1]) or _CASE.search(path.stem)
+    if match is None or not views:
+        return None
+    site = match["site"].upper()
     facts = {
-        "site": case["site"].upper(),
-        "age": words.get("PATIENT_AGE", (0, ""))[1],
-        "vendor": words.get("DIGITIZER", (0, ""))[1],
+        "site": site,
+        "age": words.get("PATIENT_AGE", nothing)[1],
+        "vendor": words.get("DIGITIZER", nothing)[1],
     }
+    return _Case(path, f"{site}_{match['number']}_{match['part']}", words.get("DENSITY", nothing), facts, views)
+
+
+def _rows(case: _Case) -> list[ImageRow]:
+    line, word = case.density
     return [
         ImageRow(
-            exam_id=name,
-            patient_id=name.rsplit("_", maxsplit=1)[0],  # the last number counts film sets of one patient
-            image=f"{name}.{match['side'].upper()}_{match['view'].upper()}",
-            laterality=match["side"][0].upper(),
-            view=match["view"],
-            densities=found,
-            facts={**facts, **_spacing(match["rest"])},
+            exam_id=case.name,
+            patient_id=case.name.rsplit("_", maxsplit=1)[0],  # the last number counts film sets of one patient
+            image=f"{case.name}.{view['side'].upper()}_{view['view'].upper()}",
+            laterality=view["side"][0].upper(),
+            view=view["view"],
+            densities=density(TableRow(case.path, line, {"DENSITY": word}), "DENSITY", _MEANING),
+            facts={**case.facts, **_spacing(view["rest"])},
         )
-        for match in views
+        for view in case.views
     ]
 
 
