@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -417,6 +419,13 @@ def test_spreadsheets_that_cannot_be_read(tmp_path):
         find_exams(tmp_path, "inbreast")
 
 
+def test_without_openpyxl_a_spreadsheet_names_the_extra(tmp_path, monkeypatch):
+    openpyxl.Workbook().save(tmp_path / "INbreast.xlsx")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(TableError, match=r"install mammodensity\[xlsx\]"):
+        find_exams(tmp_path, "inbreast")
+
+
 # --- EMBED ----------------------------------------------------------------------------------------------------------
 
 CLINICAL = ["empi_anon", "acc_anon", "study_date_anon", "age_at_study", "side", "tissueden", "asses"]
@@ -649,6 +658,28 @@ def test_other_tables_that_are_wrong(tmp_path, name, text, message):
         return
     with pytest.raises(InputError, match=message):
         find_exams(tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["vindr", "inbreast", "mini-mias", "ddsm"])
+def test_damaged_tables_are_read_or_refused_in_one_line(tmp_path, dataset):
+    name, text = {
+        "vindr": ("breast-level_annotations.csv", table(VINDR, vindr_rows())),
+        "inbreast": ("INbreast.csv", table(INBREAST, inbreast_rows(), ";")),
+        "mini-mias": ("Info.txt", MIAS),
+        "ddsm": ("a.ics", ICS.format(case="A-0018-1", density=3)),
+    }[dataset]
+    rng = random.Random(1)
+    for _ in range(50):
+        content = bytearray(text.encode())
+        place = rng.randrange(len(content))
+        content[place : place + rng.choice([0, 1, 30])] = rng.choice(
+            [b"", b'"', b",", b"\n", b"\0", b"\xff", "²".encode()]
+        )
+        (tmp_path / name).write_bytes(content[: rng.choice([None, place])])
+        try:
+            json.dumps(find_exams(tmp_path, dataset).to_dict())
+        except InputError as error:
+            assert "\n" not in str(error)
 
 
 def test_two_tables_that_differ_and_two_that_do_not(tmp_path):
