@@ -21,7 +21,7 @@ STAGES = [
     {"ingest", "phantom"},
     {"preprocess"},
     {"splits"},
-    {"check"},
+    {"check", "prepare"},
     {"data", "devices"},
     {"networks"},
     {"training"},
@@ -71,6 +71,6 @@ def test_modules_import_only_from_earlier_stages():
 
 
 def test_what_needs_no_torch_does_not_import_it():
-    modules = "terms, errors, exam, ingest, fusion, evaluation, check, splits, cli"
+    modules = "terms, errors, exam, ingest, fusion, evaluation, check, prepare, splits, cli"
     code = f"import sys; from mammodensity import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -96,6 +96,55 @@ def check(data: Data, json_file: JsonFile = None) -> None:
 
 
 @app.command()
+def prepare(
+    data: Annotated[Path, typer.Argument(help="Folder of a data set, or its table.", metavar="DATA")],
+    out: Annotated[Path | None, typer.Argument(help="New folder to write to.", metavar="OUT")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="vindr, rsna, cbis-ddsm, ddsm, inbreast, embed, mini-mias, origin, csv; default: by its tables.",
+            metavar="NAME",
+        ),
+    ] = None,
+    tables: Annotated[
+        Path | None, typer.Option(help="Folder of the data set's tables, if it is not DATA.", metavar="DIR")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="For csv: field=column,... e.g. exam_id=StudyID,density=acr.", metavar="PAIRS")
+    ] = None,
+    meaning: Annotated[
+        str | None, typer.Option("--values", help="For csv: value=category,... e.g. 1=A,2=B,9=.", metavar="PAIRS")
+    ] = None,
+    keep_unlabelled: Annotated[
+        bool, typer.Option("--keep-unlabelled", help="Keep exams without a density category.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what the tables describe.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Make a training set of a public data set; --dry-run lists its exams, projections and categories.
+
+    Example: mammodensity prepare vindr-mammo --dataset vindr --dry-run --json exams.json
+    """
+    from mammodensity.console import progress_bar, show_found
+    from mammodensity.ingest.public import column_spec
+    from mammodensity.outputs import write_json
+    from mammodensity.prepare import find_exams, prepare_exams
+
+    if out is None and not dry_run:
+        raise OptionError("OUT is needed: the folder to write to; or give --dry-run to list the exams only")
+    spec = column_spec(columns, meaning) if columns or meaning else None
+    with progress_bar("exams") as progress:
+        found = find_exams(
+            data, dataset, tables=tables, columns=spec, keep_unlabelled=keep_unlabelled, progress=progress
+        )
+    show_found(found)
+    if json_file:
+        write_json(json_file, found.to_dict())
+    if not dry_run and out is not None:
+        prepare_exams(found, out)
+
+
+@app.command()
 def recipe(name: Annotated[str, typer.Argument(help="Name of a recipe.")] = "small") -> None:
     """Print a training recipe as JSON, to look at or to change and give to `train --recipe FILE.json`.
 

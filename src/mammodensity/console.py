@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mammodensity.check import CheckResult
     from mammodensity.evaluation import FiguresOfMerit
     from mammodensity.fusion import ExamScores
+    from mammodensity.prepare import FoundExams
     from mammodensity.training import Step
 
 # A file or pipe has no width: 80 columns would cut tables in a log.
@@ -92,6 +93,31 @@ def show_check(result: CheckResult) -> None:
         say(f"{'ERROR' if problem.severe else 'note'} [{problem.code}] {problem.text}")
     severe = sum(problem.severe for problem in result.problems)
     say(f"{severe} errors, {len(result.problems) - severe} notes: {'usable' if result.usable else 'not usable yet'}")
+
+
+def show_found(found: FoundExams, most: int = 12) -> None:
+    """The first exams of a public data set, its counts, and what was left out for which reason."""
+    summary = found.summary()
+    table = _table("exam", *(projection.value for projection in PROJECTIONS), "right", "left", "exam's", "split")
+    for exam in found.data.exams[:most]:
+        tissue = exam.tissue_of_breast
+        right, left = (exam.density_of_breast.get(side) or tissue.get(side) or "-" for side in "RL")
+        views = ["x" if projection in exam.images else "-" for projection in PROJECTIONS]
+        table.add_row(exam.exam_id, *views, right, left, exam.density or "-", exam.split or "-")
+    _OUT.print(table)
+    if summary["exams"] > most:
+        say(f"... and {summary['exams'] - most} more exams; --json lists all")
+    say(
+        f"{found.data.dataset}: {summary['exams']} exams of {summary['patients']} patients, "
+        f"{summary['images']} images; {summary['complete_exams']} exams have all four projections"
+    )
+    for name in ("by_category", "images_by_category", "images_by_tissue", "by_projection", "by_split"):
+        if name in summary:
+            say(f"{name.replace('_', ' ')}: {', '.join(f'{key} {count}' for key, count in summary[name].items())}")
+    say(f"image files: {summary['files_found']} found, {summary['files_absent']} not there")
+    for word, reasons in (("left out", found.data.left_out), ("note", found.data.notes)):
+        for reason in reasons:
+            say(f"{word} [{reason.code}] {reason.count} {reason.unit}: {reason.text}")
 
 
 def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:

@@ -1,0 +1,211 @@
+"""From the rows of a table to exams: one image a projection, a category an exam, and a count of all that is left out.
+
+The rules are the same for every data set, and each says how often it was used:
+
+- an image is kept if its breast is known and its view is CC or MLO;
+- of several images of one projection the first by the data set's own preference is taken, then by name;
+- the category of a breast is what all rows of its images say; where they contradict each other it has none;
+- the category of an exam is that of the denser breast, as a BI-RADS report states one composition for both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mammodensity.errors import TableError
+from mammodensity.ingest.public.exams import (
+    CONTRADICTING_DENSITY,
+    NO_DENSITY,
+    ImageEntry,
+    ImageRow,
+    PublicData,
+    PublicExam,
+    Tally,
+)
+from mammodensity.ingest.records import SPLITS
+from mammodensity.terms import PROJECTIONS, DensityCategory, Projection
+
+VIEWS = ("CC", "MLO")
+
+
+def assemble(
+    dataset: str,
+    tables: Iterable[Path],
+    rows: Iterable[ImageRow],
+    left_out: Tally,
+    notes: Tally | None = None,
+    *,
+    per_breast: bool = True,
+    choice: str = "the first by name",
+) -> PublicData:
+    """Make exams of rows; ``left_out`` holds what the adapter itself did not turn into rows.
+
+    Parameters
+    ----------
+    per_breast
+        The categories are those of a breast; otherwise those of the whole exam.
+    choice
+        How one of several images of a projection is taken, in words.
+
+    Raises
+    ------
+    TableError
+        An exam has two patients, or no row describes an image of CC or MLO.
+    """
+    rules = _Rules(left_out, notes or Tally(), per_breast, choice)
+    images = _by_image(rows, rules.notes)
+    exams: dict[str, dict[Projection, dict[str, list[ImageRow]]]] = defaultdict(lambda: defaultdict(dict))
+    described = {row.exam_id for about in images.values() for row in about}
+    for image, about in images.items():
+        projection = _projection(about, left_out)
+        if projection is not None:
+            exams[about[0].exam_id][projection][image] = about
+    left_out.add("no-image", "no image of CC or MLO", len(described - set(exams)), "exams")
+    made = tuple(_exam(exam_id, exams[exam_id], rules) for exam_id in sorted(exams))
+    sources = tuple(tables)
+    if not made:
+        raise TableError(f"{sources[0]} describes no image of CC or MLO; is it the table of {dataset}?")
+    return PublicData(dataset, sources, made, left_out.reasons(), rules.notes.reasons())
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What all exams of a data set are made by, and where the use of a rule is counted."""
+
+    left_out: Tally
+    notes: Tally
+    per_breast: bool
+    choice: str
+
+
+def _by_image(rows: Iterable[ImageRow], notes: Tally) -> dict[str, list[ImageRow]]:
+    images: dict[str, list[ImageRow]] = defaultdict(list)
+    for row in rows:
+        images[row.image].append(row)
+    repeated = sum(len(about) - 1 for about in images.values())
+    notes.add("rows-merged", "an earlier row is of the same image; they count as one", repeated, "rows")
+    return images
+
+
+def _projection(about: list[ImageRow], left_out: Tally) -> Projection | None:
+    """Where an image belongs, or None with the reason counted."""
+    first = about[0]
+    view = first.view.strip().upper()
+    if len({(row.exam_id, row.laterality, row.view.strip().upper()) for row in about}) > 1:
+        left_out.add("contradicting-rows", "the rows of the image differ in exam, breast or view")
+    elif view not in VIEWS:
+        text = f"view {view} is not CC or MLO" if view else "the view is not given"
+        left_out.add("other-view", text)
+    elif first.laterality is None:
+        left_out.add("no-laterality", "which breast it is, is not given")
+    else:
+        return Projection(f"{view}_{first.laterality}")
+    return None
+
+
+def _exam(exam_id: str, views: Mapping[Projection, Mapping[str, list[ImageRow]]], rules: _Rules) -> PublicExam:
+    rows = [row for images in views.values() for about in images.values() for row in about]
+    if len({row.patient_id for row in rows}) > 1:
+        raise TableError(f"exam {exam_id} has images of two patients; correct its rows")
+    split = _split(rows, rules.notes)
+    entries = {}
+    for projection in PROJECTIONS:
+        if projection in views:
+            entries[projection] = _choose(projection, views[projection], split, rules.per_breast)
+            text = f"the exam has another image of this projection; taken is {rules.choice}"
+            rules.left_out.add("second-image", text, len(views[projection]) - 1)
+    said: dict[str, set[DensityCategory]] = defaultdict(set)
+    for row in rows:
+        said[row.laterality or "" if rules.per_breast else "exam"] |= row.densities
+    contradiction = any(len(found) > 1 for found in said.values())
+    single = {breast: next(iter(found)) for breast, found in said.items() if len(found) == 1}
+    density = None if contradiction or not single else max(single.values())
+    if len(set(single.values())) > 1 and not contradiction:
+        rules.notes.add("breasts-differ", "the breasts differ in density; the denser is the exam's", 1, "exams")
+    tissue = {row.laterality or "": row.tissue for row in rows if row.tissue is not None}
+    return PublicExam(
+        exam_id=exam_id,
+        patient_id=rows[0].patient_id,
+        images=entries,
+        density=density,
+        density_of_breast=single if rules.per_breast else {},
+        tissue_of_breast=tissue,
+        split=split,
+        facts=_facts(rows),
+        unlabelled=CONTRADICTING_DENSITY if contradiction else None if density else NO_DENSITY,
+    )
+
+
+def _choose(
+    projection: Projection, images: Mapping[str, list[ImageRow]], split: str | None, per_breast: bool
+) -> ImageEntry:
+    """One of the images of a projection: of the exam's own split, then by preference, then by name."""
+
+    def rank(image: str) -> tuple[Any, ...]:
+        row = images[image][0]
+        return row.split != split, row.preference, _natural(image)
+
+    image = min(images, key=rank)
+    rows = images[image]
+    densities = frozenset().union(*(row.densities for row in rows)) if per_breast else frozenset()
+    density = next(iter(densities)) if len(densities) == 1 else None
+    return ImageEntry(projection, image, density, rows[0].tissue, rows[0].mirrored)
+
+
+def _split(rows: list[ImageRow], notes: Tally) -> str | None:
+    """The split of an exam. Where rows differ, the later of train, validation, test: nothing tested was trained on."""
+    found = {row.split for row in rows if row.split is not None}
+    if len(found) > 1:
+        notes.add(
+            "split-differs",
+            f"rows are in {' and '.join(sorted(found))}; the later is taken for the whole exam",
+            1,
+            "exams",
+        )
+    return max(found, key=SPLITS.index) if found else None
+
+
+def _facts(rows: list[ImageRow]) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    for row in rows:
+        for name, value in row.facts.items():
+            if value:
+                facts.setdefault(name, value)
+    return facts
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A sort key in which 9 comes before 10.
+
+    >>> sorted(["10", "9", "a"], key=_natural)
+    ['9', '10', 'a']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+
+def without_unlabelled(data: PublicData) -> PublicData:
+    """Leave out exams that have neither a density category nor a tissue level, and say of which site they are."""
+    rated_sites = {exam.facts.get("site", "") for exam in data.exams if exam.density is not None}
+    tally = Tally()
+    kept = []
+    for exam in data.exams:
+        if exam.unlabelled is None or exam.tissue_of_breast:
+            kept.append(exam)
+            continue
+        site = exam.facts.get("site", "")
+        text = "no density category is given"
+        if exam.unlabelled == CONTRADICTING_DENSITY:
+            text = "rows of one breast contradict each other in density"
+        elif site and site not in rated_sites:
+            text += f" for any exam of site {site}: leaving blanks out leaves out the whole site"
+        elif site:
+            text += f" (site {site})"
+        tally.add(exam.unlabelled, text, 1, "exams")
+        tally.add(exam.unlabelled, text, len(exam.images))
+    return PublicData(data.dataset, data.tables, tuple(kept), (*data.left_out, *tally.reasons()), data.notes)

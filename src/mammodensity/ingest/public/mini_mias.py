@@ -1,0 +1,61 @@
+"""mini-MIAS: ``Info.txt``, a line an abnormality: ``mdb001 G CIRC B 535 425 197``.
+
+Tissue is F, G or D: three levels, no density categories A-D, and they stay what they are. All images are MLO. Two
+numbers in a row are one woman; the odd number is the left breast and the even one the right, although the data set's
+own note says otherwise, and every image is stored as in a mirror.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mammodensity.errors import LayoutError, TableError
+from mammodensity.ingest.public.assemble import assemble
+from mammodensity.ingest.public.exams import ImageEntry, ImageRow, PublicData, PublicExam, Tally, Tissue
+from mammodensity.ingest.public.files import FileList
+
+TABLES = r"info.*\.txt"
+_LINE = re.compile(r"mdb(?P<number>\d{3})\w*\s+(?P<tissue>\S+)\s+(?P<rest>[A-Z]{4}\b.*)", re.IGNORECASE)
+_BEGINNING = re.compile(r"mdb\d{3}\w*\s+\S+", re.IGNORECASE)
+
+
+def read(tables: FileList, data: FileList) -> PublicData:
+    """Read the pairs of images; ``data`` is not needed."""
+    # The archive's own README holds the same lines as Info.txt.
+    found = [path for path in [*tables.named(TABLES), *tables.named(r"readme.*")] if _lines(path)]
+    if not found:
+        raise LayoutError(f"{tables.root} holds no mini-MIAS table Info.txt; name its folder with --tables")
+    rows = [_row(found[0], line, text) for line, text in _lines(found[0])]
+    return assemble("mini-mias", [found[0]], rows, Tally())
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that begin with an image's name and go on; a README has prose around them."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return [(number, text.strip()) for number, text in enumerate(lines, 1) if _BEGINNING.match(text.strip())]
+
+
+def _row(path: Path, line: int, text: str) -> ImageRow:
+    match = _LINE.match(text)
+    if match is None:
+        raise TableError(f"{path} line {line}: {text!r} is no line such as mdb001 G CIRC B 535 425 197")
+    tissue = match["tissue"].upper()
+    if tissue not in list(Tissue):
+        raise TableError(f"{path} line {line}: tissue is {match['tissue']!r}; expected F, G or D")
+    number = int(match["number"])
+    odd = number if number % 2 else number - 1
+    return ImageRow(
+        exam_id=f"mdb{odd:03d}-{odd + 1:03d}",
+        patient_id=f"mdb{odd:03d}-{odd + 1:03d}",
+        image=f"mdb{number:03d}",
+        laterality="L" if number % 2 else "R",
+        view="MLO",
+        tissue=Tissue(tissue),
+        mirrored=True,
+    )
+
+
+def locate(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
+    """``mdb001.pgm``, or a converted picture of that name."""
+    return next(iter(files.images_with_stem(entry.image)), None)
