@@ -43,4 +43,4 @@ docs: .venv/dev
 	$(BIN)/python docs/make_commands.py
 
 clean:
-	rm -rf .venv $(DEMO) build dist src/*.egg-info
+	rm -rf .venv $(DEMO) build dist src/*.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache

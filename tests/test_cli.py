@@ -154,7 +154,7 @@ def test_missing_views_are_said_and_evaluation_counts_them(run, tiny_model, tmp_
     (tmp_path / "labels.csv").write_text("exam_id,density\n100_1,A\n101_1,B\n102_1,C\n103_1,D\n")
     code, output, _ = run("evaluate", "--csv", table, "--labels", tmp_path / "labels.csv", "--bootstrap", 50)
     assert code == 0
-    assert "subject: 1 exams have no scores (missing views) and are not counted" in output
+    assert "subject: exams without scores, as views are missing, and so not counted: 1" in output
     run("predict", data, "--model", tiny_model, "--csv", table, "--allow-missing")
     subject = [row for row in rows_of(table) if row["projection"] == "subject" and row["exam_id"] == "100_1"]
     assert subject[0]["A"] != ""
@@ -248,7 +248,13 @@ def test_ctrl_c_keeps_what_is_predicted_and_marks_it_incomplete(slow_model, tmp_
     environment = {**os.environ, "COLUMNS": "120", "FORCE_COLOR": "1"}  # a bar as on a terminal
     command += ["--csv", str(tmp_path / "t.csv")]
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+        # a background job would ignore it; nothing runs in a thread here
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as process:
         assert process.stderr is not None
         seen = b""

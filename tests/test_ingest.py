@@ -160,3 +160,16 @@ def test_real_layouts(shared_data):
     assert set(origin.exams()["145_1"]) == {Projection.CC_L, Projection.CC_R, Projection.MLO_R}
     assert mammodensity.read_exam(shared_data / "exams" / "nyu").missing == ()
     assert mammodensity.read_exam(shared_data / "exams" / "ddsm_A_0018_1").missing == ()
+
+
+def test_images_of_two_folders_never_become_one_exam(tmp_path):
+    names = ("IM0001_R-CC", "IM0002_L-CC", "IM0003_R-MLO", "IM0004_L-MLO")
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.fromarray(gradient()).save(tmp_path / folder / f"{name}.png")
+    exams = find_images(tmp_path).exams()
+    assert len(exams) == 8
+    for views in exams.values():
+        assert len({record.path.parent for record in views.values()}) == 1
+    assert list(find_images(tmp_path / "one").exams()) == ["IM0001", "IM0002", "IM0003", "IM0004"]

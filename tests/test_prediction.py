@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +98,15 @@ def test_models_that_do_not_fit(model, tiny_model, tmp_path):
         load_model(tmp_path / "swapped")
     with pytest.raises(DeviceError):
         load_model(tiny_model, "cuda:99")
+
+
+def test_warnings_name_phantoms_and_unfinished_networks(model, tiny_model, tmp_path):
+    assert model.warnings == []
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "CC_L" / "resume.safetensors").write_bytes(b"")
+    [warning] = load_model(tmp_path / "model").warnings
+    assert "training of CC_L was interrupted" in warning
+    trained = load_checkpoint(tiny_model / "CC_R")
+    on_phantoms = replace(trained, training={"data": {"phantoms": True}})
+    [warning] = DensityModel({trained.projection: on_phantoms}, torch.device("cpu")).warnings
+    assert "images of patients mean nothing" in warning

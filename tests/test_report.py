@@ -373,7 +373,10 @@ def test_page_of_phantoms_says_so(untested: Path, tmp_path: Path) -> None:
     here = tmp_path / "run"
     rewrite_manifest(here / "model", lambda row: {**row, "path": row["path"].replace(str(untested.parent), str(here))})
     assert not read_run(here / "model").phantoms
-    (here / "data" / "receipt.json").write_text(json.dumps({"command": "phantom"}))
+    trained = load_checkpoint(here / "model" / "CC_R")
+    save_checkpoint(
+        here / "model" / "CC_R", replace(trained, training={**trained.training, "data": {"phantoms": True}})
+    )
     assert read_run(here / "model").phantoms
     text = Page(write_report(here / "model", tmp_path / "page.html", examples=0)).text
     assert "Phantoms are not patients" in text

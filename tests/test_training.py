@@ -19,6 +19,7 @@ from mammodensity.devices import find_device
 from mammodensity.errors import CheckpointError, DeviceError, Interrupted, LayoutError, OptionError, OutputError
 from mammodensity.ingest import find_images, read_manifest
 from mammodensity.networks import load_checkpoint
+from mammodensity.phantom import PhantomSpec, write_phantoms
 from mammodensity.terms import CATEGORIES, Projection
 from mammodensity.training import RECIPES, adapted, find_recipe, read_history, recipe_from_dict, train_model
 from mammodensity.training.resume import RESUME_FILE
@@ -223,3 +224,9 @@ def test_a_last_batch_of_one_image_joins_the_one_before(tmp_path, tiny_recipe):
             report=lambda _, step: steps.append((step.step, step.steps)),
         )
     assert steps == [(n, 6) for n in range(1, 7)] + [(1, 1)]
+
+
+def test_training_on_phantoms_is_recorded(tmp_path, tiny_recipe):
+    write_phantoms(PhantomSpec(rows=32), 12, tmp_path / "phantoms", workers=1)
+    train_model(find_images(tmp_path / "phantoms"), tmp_path / "model", replace(tiny_recipe, epochs=1), projections=ONE)
+    assert load_checkpoint(tmp_path / "model").training["data"]["phantoms"] is True

@@ -21,6 +21,7 @@ from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, 
 
 if TYPE_CHECKING:
     from mammodensity.ingest import DataSet
+    from mammodensity.prediction import DensityModel
 
 app = typer.Typer(
     name="mammodensity",
@@ -86,8 +87,9 @@ def check(data: Data, json_file: JsonFile = None) -> None:
     from mammodensity.ingest import find_images
     from mammodensity.outputs import write_json
 
+    images = find_images(data)
     with progress_bar("check") as progress:
-        result = check_data(find_images(data), progress=progress)
+        result = check_data(images, progress=progress)
     show_check(result)
     if json_file:
         write_json(json_file, result.to_dict())
@@ -186,10 +188,11 @@ def train(
 
     chosen = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
     where = find_device(device)
+    images = with_splits(find_images(data), seed=chosen.seed, shares=shares)
     say(f"training on {where} with recipe {chosen.name}: {chosen.epochs} epochs")
     with training_bars() as (loading, report):
         train_model(
-            with_splits(find_images(data), seed=chosen.seed, shares=shares),
+            images,
             model,
             chosen,
             projections=[one for one in PROJECTIONS if not projection or one in projection],
@@ -229,13 +232,13 @@ def predict(
     from mammodensity.console import progress_bar, say, say_research_use_only, show_exams
     from mammodensity.evaluation import write_origin_tables, write_score_table
     from mammodensity.ingest import reference_categories, require_complete
-    from mammodensity.prediction import load_model, require_networks, stacked_projections
     from mammodensity.prediction import predict as predict_exams
+    from mammodensity.prediction import require_networks, stacked_projections
 
     images = _images_of(data, split)
     if origin_txt:
         require_complete(images)  # before any image is scored
-    scorer = load_model(model, device)
+    scorer = _load_model(model, device)
     require_networks(scorer, images, all_projections=origin_txt is not None)
     scored: list[Any] = []
     try:
@@ -307,7 +310,7 @@ def evaluate(
     show_figures(figures)
     unused = unused_labels(table, reference)
     if unused:
-        say(f"{len(unused)} exams in {labels} are not in the predictions")
+        say(f"(of the exams in {labels}, {len(unused)} were not predicted)")
     if json_file:
         write_json(json_file, to_json(figures))
         say(f"all figures and intervals in {json_file}")
@@ -356,12 +359,13 @@ def explain(
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.explanation import write_explanations
-    from mammodensity.prediction import load_model
 
+    images = _images_of(data, split).first_exams(first)
+    explained = _load_model(model, device)
     with progress_bar("explain") as progress:
         pages = write_explanations(
-            load_model(model, device),
-            _images_of(data, split).first_exams(first),
+            explained,
+            images,
             output,
             method=method,
             category=category,
@@ -404,6 +408,17 @@ def _images_of(path: Path, split: str | None) -> DataSet:
             f"{path} has no image in the {split} split; `mammodensity check` shows which splits there are"
         )
     return images
+
+
+def _load_model(path: Path, device: str) -> DensityModel:
+    """Load a model and say what its user must know."""
+    from mammodensity.console import say
+    from mammodensity.prediction import load_model
+
+    model = load_model(path, device)
+    for warning in model.warnings:
+        say(f"note: {path}: {warning}")
+    return model
 
 
 def _repeat_projection_option(arguments: list[str]) -> list[str]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -60,6 +59,8 @@ def training_bars() -> Iterator[tuple[Callable[[int, int], None], Callable[[Proj
                 last = step.history[-1]
                 note += f" val. loss {last.validation_loss:.2f} acc. {last.validation_accuracy:.2f}"
             bars.update(tasks[projection], completed=done, total=step.epochs * step.steps, note=note)
+            if step.step == step.steps and not _PROGRESS.is_terminal:  # a log shows no bar
+                print(f"train {projection} {note}", file=sys.stderr, flush=True)
 
         yield lambda done, total: bars.update(reading, completed=done, total=total), show
 
@@ -126,12 +127,12 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
         "accuracy": "acc.",
         "macro_recall": "recall",
         "macro_precision": "prec.",
-        "linear_kappa": "linear kappa",
-        "quadratic_kappa": "quadr. kappa",
+        "linear_kappa": "linear\nkappa",
+        "quadratic_kappa": "quadr.\nkappa",
         "dense_accuracy": "dense",
         "auc": "AUC",
     }
-    table = _table("", "exams", *names.values(), "acc. 95 %")
+    table = _table("", "exams", *names.values(), "accuracy\n95 %")
     for level in LEVELS:
         if level not in figures:
             continue
@@ -150,13 +151,13 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
             matrix.add_row(category.value, *map(str, row))
         _OUT.print(matrix)
     for level, one in figures.items():
-        for name, reason in one.undefined.items():
+        for name, reason in one.undefined.items() if one.n else ():
             if name in names:
-                say(f"{level}: {names[name]} is undefined, {reason}")
+                say(f"{level}: {name.replace('_', ' ')} is undefined, {reason}")
         if one.n_not_given:
-            say(f"{level}: {one.n_not_given} exams have no scores (missing views) and are not counted")
+            say(f"{level}: exams without scores, as views are missing, and so not counted: {one.n_not_given}")
         if one.n_partial:
-            say(f"{level}: {one.n_partial} exams were scored without all of their views")
+            say(f"{level}: exams scored without all of their views: {one.n_partial}")
 
 
 def show_exams(exams: list[ExamScores], most: int = 12) -> None:
@@ -184,7 +185,7 @@ def show_exams(exams: list[ExamScores], most: int = 12) -> None:
 
 def _table(*columns: str) -> Table:
     """Narrow enough for a terminal of 80 columns."""
-    return Table(*columns, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    return Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
 
 
 def _number(value: float) -> str:

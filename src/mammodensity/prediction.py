@@ -18,6 +18,7 @@ from mammodensity.fusion import ExamScores, fuse_exam
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.networks import Checkpoint, load_checkpoint, network_files
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from mammodensity.training.resume import RESUME_FILE
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,25 @@ class DensityModel:
 
     checkpoints: Mapping[Projection, Checkpoint]
     device: torch.device
+    unfinished: tuple[Projection, ...] = ()
+    """Networks whose training was interrupted and not resumed."""
+
+    @property
+    def trained_on_phantoms(self) -> bool:
+        """True when a network learned from synthetic images."""
+        data = [checkpoint.training.get("data") for checkpoint in self.checkpoints.values()]
+        return any(isinstance(facts, Mapping) and facts.get("phantoms") is True for facts in data)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user of its scores must know, a line each."""
+        found = []
+        if self.unfinished:
+            names = ", ".join(self.unfinished)
+            found.append(f"the training of {names} was interrupted and is not finished; go on with train --resume")
+        if self.trained_on_phantoms:
+            found.append("trained on phantoms: its answers on images of patients mean nothing")
+        return found
 
     def score_images(self, projection: Projection, mammograms: Sequence[Mammogram]) -> NDArray[np.float64]:
         """Scores (B, 4) of mammograms of one projection, in the order A-D."""
@@ -82,7 +102,8 @@ def load_model(path: Path | str, device: str = "auto") -> DensityModel:
         checkpoints = {only.projection: only}
     for checkpoint in checkpoints.values():
         checkpoint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return DensityModel(checkpoints, where)
+    unfinished = tuple(p for p, file in files.items() if (file.parent / RESUME_FILE).exists())
+    return DensityModel(checkpoints, where, unfinished)
 
 
 def predict(

@@ -21,7 +21,8 @@ from mammodensity.explanation.pictures import (
     overlay,
     png_bytes,
 )
-from mammodensity.ingest import DataSet, load_exam
+from mammodensity.fusion import fuse_exam
+from mammodensity.ingest import DataSet, load_exam, reference_categories
 from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
 from mammodensity.prediction import DensityModel, require_networks
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
@@ -52,6 +53,7 @@ def write_explanations(
     """
     require_networks(model, data)
     exams = data.exams()
+    reference = reference_categories(data)
     shared = Counter(record.path.stem for record in data.records)
     summaries: list[dict[str, Any]] = []
     pages = []
@@ -64,7 +66,7 @@ def write_explanations(
                 _write_image(staging, name, one, exam.scale)
                 summaries.append({"image": name, "exam_id": exam_id, **_summary(projection.value, one, exam)})
             if exam.maps:
-                write_bytes(staging / f"{exam_id}_exam.png", exam_page(exam, f"Exam {exam_id}"))
+                write_bytes(staging / f"{exam_id}_exam.png", exam_page(exam, _title(exam, reference.get(exam_id))))
                 pages.append(folder / f"{exam_id}_exam.png")
             if progress:
                 progress(done, len(exams))
@@ -72,6 +74,15 @@ def write_explanations(
         summary = {"note": RESEARCH_USE_ONLY, "images": summaries, "receipt": receipt("explain", **facts)}
         write_json(staging / SUMMARY_FILE, summary)
     return pages
+
+
+def _title(exam: ExamMaps, reference: DensityCategory | None) -> str:
+    """The exam, its fused category, and its reference where there is one."""
+    views = {projection: one.scores for projection, one in exam.maps.items()}
+    scores = fuse_exam(views, allow_missing=True)["subject"].scores
+    assert scores is not None  # an exam with maps has scores
+    said = f"{CATEGORIES[int(np.argmax(scores))]} from {len(views)} view{'s' if len(views) > 1 else ''}"
+    return f"Exam {exam.exam_id}: {said}" + (f", reference {reference}" if reference else "")
 
 
 def _write_image(folder: Path, name: str, one: ActivationMap, scale: float) -> None:

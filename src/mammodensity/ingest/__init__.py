@@ -10,7 +10,14 @@ from mammodensity.exam import Exam
 from mammodensity.ingest.layouts import find_images
 from mammodensity.ingest.manifest import MANIFEST_COLUMNS, MANIFEST_NAME, read_manifest, write_manifest
 from mammodensity.ingest.pictures import read_picture
-from mammodensity.ingest.records import SPLITS, DataSet, ImageRecord, reference_categories, require_complete
+from mammodensity.ingest.records import (
+    SPLITS,
+    DataSet,
+    ImageRecord,
+    holds_phantoms,
+    reference_categories,
+    require_complete,
+)
 from mammodensity.terms import Projection
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "DataSet",
     "ImageRecord",
     "find_images",
+    "holds_phantoms",
     "load_exam",
     "read_exam",
     "read_manifest",

@@ -45,7 +45,7 @@ def find_images(path: Path | str) -> DataSet:
 def _single_image(path: Path) -> DataSet:
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise LayoutError(f"{path} is no image or manifest; expected PNG, PGM, TIFF, JPEG or a .csv manifest")
-    return DataSet(path.parent, "single image", tuple(_exam_records(path.parent, [path], path.stem)))
+    return DataSet(path.parent, "single image", tuple(_exam_records([path], path.stem, "")))
 
 
 def _origin_layout(root: Path, folders: list[Path]) -> DataSet:
@@ -95,19 +95,24 @@ def _origin_record(
 
 def _exam_folders(root: Path, folders: list[Path]) -> DataSet:
     pictures, ignored = _files(root)
-    records = _exam_records(root, pictures, root.resolve().name)
+    records = _exam_records(pictures, root.resolve().name, "")
     for folder in folders:
         inner, others = _files(folder)
         ignored += others
-        records += _exam_records(folder, inner, folder.name)
+        records += _exam_records(inner, folder.name, f"{folder.name}_")
         deeper = [place for place in _folders(folder) if _files(place)[0]]
         if deeper:
             raise LayoutError(f"{deeper[0]}: images lie too deep; expected {_KNOWN_LAYOUTS}")
-    return DataSet(root, "exam folder" if pictures else "folder of exams", tuple(records), tuple(ignored))
+    layout = "folder of images" if pictures else "folder of exams"
+    return DataSet(root, layout, tuple(records), tuple(ignored))
 
 
-def _exam_records(folder: Path, pictures: list[Path], folder_exam: str) -> list[ImageRecord]:
-    """Records of the images in one folder: one exam named after the folder, or several told apart by their names."""
+def _exam_records(pictures: list[Path], folder_exam: str, prefix: str) -> list[ImageRecord]:
+    """Records of the images in one folder: one exam named after the folder, or several told apart by their names.
+
+    File names that differ by more than the projection never become one exam, and images of two folders never do:
+    two women in one exam would be worse than one woman in two.
+    """
     exams = {picture: exam_in_name(picture.stem) for picture in pictures}
     several = len(set(exams.values())) > 1
     records = []
@@ -115,7 +120,7 @@ def _exam_records(folder: Path, pictures: list[Path], folder_exam: str) -> list[
         projection = projection_in_name(picture.stem)
         if projection is None:
             raise LayoutError(f"{picture}: its name does not tell the projection; put CC_R, L-MLO or the like into it")
-        exam_id = exams[picture] if several and exams[picture] else folder_exam
+        exam_id = f"{prefix}{exams[picture] or folder_exam}" if several else folder_exam
         records.append(ImageRecord(exam_id, exam_id, projection, picture))
     return records
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from mammodensity.errors import LayoutError
 from mammodensity.terms import PROJECTIONS, DensityCategory, Projection
 
+_LEVELS_UP = 4  # from an image to the folder of the data set: class, split, projection
 SPLITS = ("train", "validation", "test")
 
 
@@ -69,6 +71,21 @@ class DataSet:
         chosen = set(list(self.exams())[:count])
         records = tuple(record for record in self.records if record.exam_id in chosen)
         return DataSet(self.root, self.layout, records, self.ignored)
+
+
+def holds_phantoms(data: DataSet) -> bool:
+    """True when the images are synthetic: the receipt that ``mammodensity phantom`` left lies above one of them."""
+    folders = {record.path.parent for record in data.records}
+    roots = {above for folder in folders for above in [folder, *folder.parents][:_LEVELS_UP]}
+    return any(_is_phantom_receipt(root / "receipt.json") for root in roots)
+
+
+def _is_phantom_receipt(path: Path) -> bool:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # a stranger's file of that name says nothing about phantoms
+    return isinstance(facts, dict) and facts.get("command") == "phantom"
 
 
 def require_complete(data: DataSet) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +58,10 @@ class RunRecord:
         found = [note["data"] for note in notes if isinstance(note.get("data"), Mapping)]
         return found[0] if found else {}
 
-    @cached_property
+    @property
     def phantoms(self) -> bool:
-        """True when the images are synthetic: the receipt that ``write_phantoms`` left lies above them."""
-        if "phantom" in str(self.data_facts.get("layout", "")):
-            return True
-        folders = {record.path.parent for record in self.data.records} if self.data else set()
-        roots = {above for folder in folders for above in [folder, *folder.parents][:_LEVELS_UP]}
-        return any(_is_phantom_receipt(root / RECEIPT_FILE) for root in roots)
+        """True when the networks were trained on synthetic images."""
+        return self.model.trained_on_phantoms
 
 
 def read_run(folder: Path, device: str = "cpu") -> RunRecord:
@@ -114,11 +109,3 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
     if not isinstance(facts, dict):
         raise CheckpointError(f"{path} is damaged: expected named entries; restore it or train again")
     return facts
-
-
-def _is_phantom_receipt(path: Path) -> bool:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False  # a stranger's file of that name says nothing about phantoms
-    return isinstance(facts, dict) and facts.get("command") == "phantom"

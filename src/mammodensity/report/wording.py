@@ -124,6 +124,9 @@ def interval_in_words(figures: FiguresOfMerit, name: str, *, as_percent: bool = 
 def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
     """What a reader must keep in mind before quoting a figure."""
     found = []
+    if run.model.unfinished:
+        names = listed([projection.value for projection in run.model.unfinished], "and")
+        found.append(f"The training of {names} was interrupted and is not finished.")
     if run.phantoms:
         found.append(
             "Phantoms are not patients: these figures show that the program works as meant, "

@@ -14,7 +14,7 @@ import torch
 from mammodensity.check import Progress, check_data
 from mammodensity.data import load_images
 from mammodensity.errors import CheckpointError, Interrupted, LayoutError
-from mammodensity.ingest import MANIFEST_NAME, SPLITS, DataSet, read_manifest, write_manifest
+from mammodensity.ingest import MANIFEST_NAME, SPLITS, DataSet, holds_phantoms, read_manifest, write_manifest
 from mammodensity.networks import network_files
 from mammodensity.outputs import receipt, require_new_folder, write_json
 from mammodensity.splits import with_splits
@@ -64,7 +64,8 @@ def train_model(
     else:
         write_manifest(model / MANIFEST_NAME, data.records)
         write_json(model / RECIPE_FILE, recipe.to_dict())
-    facts = {"data": {"layout": data.layout, "sha256": _digest(data)}, "device": str(device)}
+    about = {"layout": data.layout, "sha256": _digest(data), "phantoms": holds_phantoms(data)}
+    facts = {"data": about, "device": str(device)}
     run = receipt("train", recipe=recipe.to_dict(), threads=torch.get_num_threads(), **facts)
     write_json(model / RECEIPT_FILE, run)
     try:
