@@ -51,6 +51,7 @@ _BREAST_WORDS = ("BREAST", "MAMM", "BRUST", "MAMA", "SEIN", "SENO", "BORST", "BR
 _SMALLEST_SIDE_PX = 16
 _LARGEST_SIDE_PX = 32_000
 _CONTACT_MAGNIFICATION = 1.3  # contact views have 1.0 to 1.2, magnified ones 1.5 and more
+_REDUCED_PX = 1000  # no detector has fewer pixels along its longer side
 _SMALLEST_FIELD_MM = 130.0  # longer side; the smallest screening detector is 180 x 240 mm, biopsy fields about 50 x 50
 
 
@@ -186,18 +187,24 @@ def _purpose_reasons(header: Header) -> Iterator[Reason]:
     elif DERIVED_WORDS.search(words):
         yield Reason("partial-breast", _say(header, "a crop or mask made from a mammogram"))
     field = field_mm(header)
-    if field is not None and max(field) < _SMALLEST_FIELD_MM:
+    if field is not None and 0 < max(field) < _SMALLEST_FIELD_MM:
         shown = f"{field[0]:.0f} x {field[1]:.0f} mm"
         yield Reason("partial-breast", _say(header, f"its field is {shown}; a screening view is 180 x 240 mm or more"))
 
 
 def field_mm(header: Header) -> tuple[float, float] | None:
-    """Height and width of the image at the detector, or None."""
+    """Height and width of the field at the detector, as stated or by the pixels; None where neither tells.
+
+    Of reduced copies the pixels tell nothing: their spacing is often that of the original.
+    """
+    wide, high = header.number("FieldOfViewDimensions", 0), header.number("FieldOfViewDimensions", 1)
+    if wide and high and wide > 0 and high > 0:
+        return high, wide
     rows, columns = header.whole("Rows"), header.whole("Columns")
-    high, wide = header.number("ImagerPixelSpacing", 0), header.number("ImagerPixelSpacing", 1)
-    if not (rows and columns and high and wide) or not (0.02 < high < 1 and 0.02 < wide < 1):
+    down, across = header.number("ImagerPixelSpacing", 0), header.number("ImagerPixelSpacing", 1)
+    if not (rows and columns and down and across) or max(rows, columns) < _REDUCED_PX:
         return None
-    return rows * high, columns * wide
+    return rows * down, columns * across
 
 
 # --- which breast, which view ---------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def voi_share(header: Header, values: Values) -> Values:
     centre, width = header.number("WindowCenter"), header.number("WindowWidth")
     if centre is None or width is None:
         lowest, highest = values.min(), values.max()
-        return (values - lowest) / (highest - lowest)
+        return np.asarray((values - lowest) / (highest - lowest))
     return window(values, centre, width, header.text("VOILUTFunction") or "LINEAR", str(header.path))
 
 
@@ -112,12 +112,12 @@ def window(values: Values, centre: float, width: float, function: str, name: str
     if function == "SIGMOID":
         return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700))))
     if function == "LINEAR_EXACT":
-        return np.clip((values - centre) / width + 0.5, 0, 1)
+        return np.asarray(np.clip((values - centre) / width + 0.5, 0, 1))
     if function != "LINEAR":
         raise DicomError(f"{name} has the VOI LUT Function {function[:16]}, which is not defined", "grey-scale")
     if width == 1:
         return (values > centre - 0.5).astype(np.float64)
-    return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
+    return np.asarray(np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1))
 
 
 def _table(header: Header, item: Any, *, signed: bool) -> Table:
