@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import encapsulate
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
 
 from mammodensity.errors import DicomError
 from mammodensity.ingest.dicom.frames import codestream_of, is_complete, read_pixel_bytes
 from mammodensity.ingest.dicom.gatekeeper import require_decodable
 from mammodensity.ingest.dicom.headers import Header, one_line, quiet
+from mammodensity.ingest.dicom.isolation import decode_apart
 from mammodensity.ingest.dicom.lossless_check import uses_up_stream
 from mammodensity.ingest.dicom.syntaxes import JPEG_EXTENDED, JPEG_LOSSLESS, PLUGINS
 
@@ -67,8 +64,6 @@ def _decoded(header: Header, codestream: bytes) -> NDArray[Any]:
         raise DicomError(f"{header.path} is cut short in its pixels; copy it again", "damaged")
     syntax = header.syntax
     stream = codestream_of(header, codestream[: 1 << 16])
-    if syntax in JPEG_EXTENDED and stream is not None and stream.precision > 8:
-        return np.asarray(import_module("imagecodecs").jpeg_decode(codestream)).astype(np.uint16)
     bits = header.whole("BitsAllocated") or 16
     options: dict[str, Any] = {
         "rows": header.whole("Rows"),
@@ -82,10 +77,9 @@ def _decoded(header: Header, codestream: bytes) -> NDArray[Any]:
         "number_of_frames": 1,
         "pixel_keyword": "PixelData",
     }
-    array, _ = get_decoder(UID(syntax)).as_array(
-        encapsulate([codestream], has_bot=False), raw=True, decoding_plugin=PLUGINS[syntax], **options
-    )
-    pixels = np.asarray(array)
+    twelve = syntax in JPEG_EXTENDED and stream is not None and stream.precision > 8
+    plugin = "imagecodecs" if twelve else PLUGINS[syntax]
+    pixels = decode_apart(header.path, {"syntax": syntax, "plugin": plugin, "options": options}, codestream)
     if syntax in JPEG_LOSSLESS and pixels.ndim == 2:
         unsigned = pixels.view(np.uint16) if pixels.itemsize == 2 else pixels.view(np.uint8).astype(np.uint16)
         if uses_up_stream(codestream, unsigned) is False:

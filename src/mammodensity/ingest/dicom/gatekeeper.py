@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mammodensity.errors import DicomError
 from mammodensity.ingest.dicom.frames import codestream_of, find_pixel_data, read_codestream_head
-from mammodensity.ingest.dicom.headers import MOST_PIXELS, Header, inflated_content, opened, read_header
+from mammodensity.ingest.dicom.headers import MOST_PIXELS, Header, inflated_content, opened, quiet, read_header
 from mammodensity.ingest.dicom.projection import DESCRIPTIONS, Found, find_projection
 from mammodensity.ingest.dicom.syntaxes import (
     ENCAPSULATED,
@@ -58,7 +58,8 @@ _SMALLEST_FIELD_MM = 130.0  # longer side; the smallest screening detector is 18
 def judge_file(path: Path, *, synthetic: bool = False) -> Verdict:
     """The verdict on one file by its header, whatever the file holds; never raises for what is in it."""
     try:
-        return judge(read_header(path), synthetic=synthetic)
+        with quiet():
+            return judge(read_header(path), synthetic=synthetic)
     except DicomError as error:
         return refusal(path, error)
     except Exception as error:  # the last guard: no content of a file may stop a run over an archive
@@ -143,7 +144,7 @@ def _kind_reasons(header: Header, *, synthetic: bool) -> Iterator[Reason]:
 def is_synthetic(header: Header) -> bool:
     """True for a 2-D image computed from tomosynthesis."""
     types = header.text("ImageType").split("\\")
-    generated = any("GENERATED_2D" in word or "SYNTHE" in word for word in types)
+    generated = any("GENERATED_2D" in word or word.startswith("SYNTHE") for word in types)
     return generated or bool(SYNTHETIC_WORDS.search(header.text("SeriesDescription").replace("_", " ")))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -174,20 +175,38 @@ def _kind(start: bytes) -> str | None:
     return None
 
 
+_LOGGER = logging.getLogger("pydicom")
+_quiet_lock = threading.Lock()
+_quiet: list[ExitStack] = []
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without pydicom's warnings: what they are about is checked here."""
-    level = _LOGGER.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _LOGGER.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            _LOGGER.setLevel(level)
+    """Without pydicom's warnings: what they are about is checked here.
+
+    Filters of warnings belong to the whole process, so the first thread in sets them and the last one out takes them
+    back; each thread for itself would undo what another needs.
+    """
+    with _quiet_lock:
+        if not _quiet:
+            _quiet.append(_silenced())
+        else:
+            _quiet.append(ExitStack())
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            # the first entry holds what is to be taken back, so it goes last
+            _quiet.pop().close()
 
 
-_LOGGER = logging.getLogger("pydicom")
+def _silenced() -> ExitStack:
+    stack = ExitStack()
+    stack.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")
+    stack.callback(_LOGGER.setLevel, _LOGGER.level)
+    _LOGGER.setLevel(logging.CRITICAL)
+    return stack
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from mammodensity.exam import Mammogram
 from mammodensity.ingest.dicom.decoding import read_stored_values
 from mammodensity.ingest.dicom.gatekeeper import judge
 from mammodensity.ingest.dicom.grey_scale import rendered
-from mammodensity.ingest.dicom.headers import Header, read_header
+from mammodensity.ingest.dicom.headers import Header, quiet, read_header
 from mammodensity.ingest.dicom.orientation import orientation_warnings
 from mammodensity.ingest.dicom.verdicts import WARNINGS, Reason
 from mammodensity.terms import Projection
@@ -43,6 +43,11 @@ def read_with_warnings(
     path: Path, projection: Projection | None = None, *, synthetic: bool = False
 ) -> tuple[Mammogram, tuple[Reason, ...]]:
     """As ``read_dicom``, with everything there is to know about the image."""
+    with quiet():
+        return _read(path, projection, synthetic=synthetic)
+
+
+def _read(path: Path, projection: Projection | None, *, synthetic: bool) -> tuple[Mammogram, tuple[Reason, ...]]:
     header = read_header(path)
     verdict = judge(header, synthetic=synthetic, stated=projection)
     verdict.require_accepted()
