@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from mammodensity.errors import DicomError
@@ -49,6 +49,8 @@ TAGS = tuple(
     """.split()  # noqa: SIM905  (a list of eighty quoted names is harder to read)
 )
 """Everything the gatekeeper and the grey-scale pipeline look at; nothing else of a header is kept."""
+_TAG_OF = {name: Tag(name) for name in TAGS}
+_WANTED: list[BaseTag | int] = list(_TAG_OF.values())
 
 
 class Source(Protocol):
@@ -101,17 +103,25 @@ class Header:
     little: bool = True
     flags: tuple[str, ...] = field(default=())
     """What was lenient about reading it."""
+    _texts: dict[str, str] = field(default_factory=dict, repr=False)
 
     def get(self, keyword: str, default: Any = None) -> Any:
         """The value of an element, or ``default`` where it is absent, empty or unreadable."""
+        if _TAG_OF[keyword] not in self.dataset:
+            return default
         try:
-            value = self.dataset.get(keyword)
+            value = self.dataset[_TAG_OF[keyword]].value
         except Exception:  # a damaged element raises whatever its bytes lead to; for us it is absent
             return default
         return default if value is None or value == "" or (isinstance(value, list) and not value) else value
 
     def text(self, keyword: str) -> str:
         """An element as one upper-case text; several values joined by a backslash."""
+        if keyword not in self._texts:
+            self._texts[keyword] = self._text(keyword)
+        return self._texts[keyword]
+
+    def _text(self, keyword: str) -> str:
         value = self.get(keyword)
         if value is None:
             return ""
@@ -274,9 +284,7 @@ def _parse(path: Path, stream: BinaryIO, size: int) -> Header:
             stopped.append(True)
         return bool(stopped)
 
-    dataset = read_dataset(
-        source, implicit, little, stop_when=at_pixels, specific_tags=[Tag(name) for name in TAGS[1:]]
-    )
+    dataset = read_dataset(source, implicit, little, stop_when=at_pixels, specific_tags=_WANTED)
     for keyword in ("MediaStorageSOPClassUID",):
         if not dataset.get("SOPClassUID") and meta.get(keyword):
             dataset.SOPClassUID = meta.get(keyword)

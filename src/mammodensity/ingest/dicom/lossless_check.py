@@ -91,28 +91,29 @@ def _end_of_scan(scan: bytes) -> int | None:
 
 
 def _bits(pixels: NDArray[np.uint16], predictor: int, precision: int, lengths: NDArray[np.int64]) -> int | None:
-    """Bits the differences of the values need."""
-    values = pixels.astype(np.int32)
-    difference = np.empty_like(values)
-    left, above, corner = values[1:, :-1], values[:-1, 1:], values[:-1, :-1]
-    predicted = (
-        left,
-        above,
-        corner,
-        left + above - corner,
-        left + ((above - corner) >> 1),
-        above + ((left - corner) >> 1),
-        (left + above) >> 1,
-    )
+    """Bits the differences of the values need; differences are modulo 2^16, as unsigned arithmetic has them."""
     if not 1 <= predictor <= 7:
         return None
-    difference[1:, 1:] = values[1:, 1:] - predicted[predictor - 1]
-    difference[0, 1:] = values[0, 1:] - values[0, :-1]
-    difference[1:, 0] = values[1:, 0] - values[:-1, 0]
-    difference[0, 0] = values[0, 0] - (1 << (precision - 1))
-    # differences are modulo 2^16: brought to -32767 .. 32768
-    magnitude = np.abs(((difference + 32767) & 0xFFFF) - 32767)
-    counts = np.bincount(_CATEGORY[magnitude].ravel(), minlength=17)
+    halves = predictor in (5, 6, 7)  # these shift a signed sum right
+    values = pixels.astype(np.int32) if halves else pixels
+    left, above, corner = values[1:, :-1], values[:-1, 1:], values[:-1, :-1]
+    if predictor <= 3:
+        predicted = (left, above, corner)[predictor - 1]
+    elif predictor == 4:
+        predicted = left + above - corner
+    elif predictor == 5:
+        predicted = left + ((above - corner) >> 1)
+    elif predictor == 6:
+        predicted = above + ((left - corner) >> 1)
+    else:
+        predicted = (left + above) >> 1
+    difference = np.empty(pixels.shape, np.uint16)
+    difference[1:, 1:] = (values[1:, 1:] - predicted) & 0xFFFF
+    difference[0, 1:] = pixels[0, 1:] - pixels[0, :-1]
+    difference[1:, 0] = pixels[1:, 0] - pixels[:-1, 0]
+    difference[0, 0] = (int(pixels[0, 0]) - (1 << (precision - 1))) & 0xFFFF
+    found = np.bincount(difference.ravel(), minlength=1 << 16)
+    counts = np.bincount(_CATEGORY, weights=found, minlength=17).astype(np.int64)
     if (lengths[counts > 0] == 0).any():
         return None
     extra = np.arange(17)
@@ -120,4 +121,5 @@ def _bits(pixels: NDArray[np.uint16], predictor: int, precision: int, lengths: N
     return int((counts * (lengths + extra)).sum())
 
 
-_CATEGORY = np.array([n.bit_length() for n in range(32769)], np.uint8)
+_CATEGORY = np.array([min(n, (1 << 16) - n).bit_length() for n in range(1 << 16)], np.uint8)
+"""Category of each difference modulo 2^16."""
