@@ -130,6 +130,16 @@ def test_check_of_single_files_and_of_rubbish_alone(tmp_path, capsys):
     assert "holds no PNG" in capsys.readouterr().err
 
 
+def test_pipes_dead_links_and_unreadable_files_do_not_stop_a_run(tmp_path):
+    import os
+
+    save(mammogram(), tmp_path / "good")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    accepted = {entry["path"][-4:]: entry["accepted"] for entry in check_path(tmp_path).to_list()}
+    assert accepted == {"good": True, "pipe": False, "link": False}
+
+
 def test_pixels_are_read_only_where_the_header_is_accepted(tmp_path, monkeypatch):
     flipped = np.ascontiguousarray(phantom()[:, ::-1])
     save(mammogram(stored=flipped), tmp_path / "wrong-side")

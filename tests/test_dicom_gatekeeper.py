@@ -209,6 +209,9 @@ def test_a_table_may_say_what_the_header_does_not(tmp_path):
     bare = save(mammogram(ImageLaterality=None, ViewPosition=None, ViewCodeSequence=None), tmp_path / "a")
     assert codes(judge_file(bare)) == {"missing-laterality", "missing-view"}
     assert read_image(bare, Projection.CC_R).projection == Projection.CC_R
+    stripped = save(mammogram(Modality=None, SOPClassUID=None, ImageLaterality=None), tmp_path / "c")
+    assert codes(judge_file(stripped)) == {"not-mammography"}
+    assert read_image(stripped, Projection.CC_R).projection == Projection.CC_R
     with pytest.raises(DicomError, match="the data set's table L"):
         read_image(save(mammogram(), tmp_path / "b"), Projection.CC_L)
 

@@ -78,7 +78,10 @@ def _judge_picture(file: Path) -> Verdict:
 
 def _judge_other(file: Path) -> Verdict:
     try:
-        empty = file.stat().st_size == 0
+        if not file.is_file():
+            return Verdict(file, (Reason("not-dicom", f"{file} is no ordinary file, or a link to nothing"),))
+        with file.open("rb") as stream:
+            empty = not stream.read(1)
     except OSError as error:
         return Verdict(file, (Reason("damaged", f"{file} cannot be read ({error.strerror or error})"),))
     if empty:

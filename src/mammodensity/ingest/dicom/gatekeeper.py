@@ -79,7 +79,7 @@ def judge(header: Header, *, synthetic: bool = False, stated: Projection | None 
         The projection a manifest or data-set table states: enough where the header says nothing, contradicted where
         it says another.
     """
-    kind = list(_kind_reasons(header, synthetic=synthetic))
+    kind = list(_kind_reasons(header, synthetic=synthetic, listed=stated is not None))
     if any(reason.code in ("not-mammography", "dicomdir") for reason in kind):
         return Verdict(header.path, tuple(kind))
     found = find_projection(header)
@@ -123,13 +123,15 @@ def _say(header: Header, text: str) -> str:
 # --- what kind of file ----------------------------------------------------------------------------------------------
 
 
-def _kind_reasons(header: Header, *, synthetic: bool) -> Iterator[Reason]:
+def _kind_reasons(header: Header, *, synthetic: bool, listed: bool) -> Iterator[Reason]:
+    """``listed``: a table of mammograms names the file, which is enough where the header tells no modality at all."""
     sop, modality = header.text("SOPClassUID"), header.text("Modality")
     if sop == _DIRECTORY:
         yield Reason("dicomdir", _say(header, "an index of files; give the folder it lies in"))
         return
     mammographic = sop in (_MG, _MG_PROCESSING, *_TOMO)
-    if modality not in ("MG", "") or not (mammographic or modality == "MG"):
+    untold = listed and not sop and not modality
+    if modality not in ("MG", "") or not (mammographic or modality == "MG" or untold):
         yield Reason("not-mammography", _say(header, f"its modality is {modality[:16] or 'not given'}; expected MG"))
         return
     if sop and not (mammographic or sop in _CAPTURES or sop in _OTHER_X_RAY):

@@ -160,6 +160,8 @@ class Header:
 def looks_like_dicom(path: Path) -> bool:
     """True when the content begins as a DICOM file does, with or without the preamble; reads 140 bytes."""
     try:
+        if not path.is_file():  # opening a pipe would wait for its writer
+            return False
         with path.open("rb") as stream:
             return _kind(stream.read(144)) is not None
     except OSError:
