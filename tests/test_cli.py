@@ -76,7 +76,9 @@ def test_phantom_and_check(run, fails, tmp_path):
     assert "4 exams" in output
     code, output, _ = run("check", tmp_path / "data", "--json", tmp_path / "check.json")
     assert code == 0
-    assert json.loads((tmp_path / "check.json").read_text())["usable"]
+    entries = json.loads((tmp_path / "check.json").read_text())
+    assert len(entries) == 16
+    assert all(entry["accepted"] and entry["reasons"] == [] for entry in entries)
     assert "already holds files" in fails("phantom", "--exams", 4, "--size", 40, tmp_path / "data")
     (tmp_path / "data" / "CC_R" / "A").rename(tmp_path / "data" / "CC_R" / "X")
     assert "not found" in fails("check", tmp_path / "data")

@@ -73,7 +73,10 @@ def test_a_clean_data_set_is_usable(blobs):
     assert result.problems == ()
     assert (result.images, result.exams, result.patients) == (96, 24, 24)
     assert result.counts["MLO_L"] == {"unsplit": {"A": 6, "B": 6, "C": 6, "D": 6}}
-    assert result.to_dict()["usable"]
+    entries = result.to_list()
+    assert len(entries) == 96
+    assert all(list(entry) == ["path", "accepted", "reasons", "exam_id", "projection", "warnings"] for entry in entries)
+    assert all(entry["accepted"] for entry in entries)
 
 
 def test_every_problem_is_found(tmp_path):

@@ -34,12 +34,15 @@ app = typer.Typer(
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 
 Data = Annotated[
-    Path, typer.Argument(help="Exam folder, folder of exams, the origin's folders, or a manifest.", metavar="DATA")
+    Path, typer.Argument(help="DICOM files, exam folders, the origin's folders, or a manifest.", metavar="DATA")
 ]
 Model = Annotated[Path, typer.Option("--model", help="Model folder.", metavar="DIR")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Fusion = Annotated[str, typer.Option(help="How views are fused: mean, geometric-mean or vote.")]
+Synthetic = Annotated[
+    bool, typer.Option("--synthetic", help="Accept 2-D images computed from tomosynthesis, and mark them.")
+]
 Split = Annotated[str | None, typer.Option(help="Only this split: train, validation or test.")]
 
 
@@ -77,23 +80,35 @@ def phantom(
 
 
 @app.command()
-def check(data: Data, json_file: JsonFile = None) -> None:
-    """Say what a data set holds and what is wrong with it; exit code 1 if it should not be used.
+def check(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Data sets, DICOM archives or files of any kind.", metavar="PATH...")
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write a list with one entry a file.", metavar="FILE")
+    ] = None,
+    no_pixels: Annotated[bool, typer.Option("--no-pixels", help="Judge by headers and names alone.")] = False,
+    synthetic: Synthetic = False,
+) -> None:
+    """Say what is there, which files are refused and why; exit code 1 if it should not be used.
 
     Example: mammodensity check phantoms
     """
-    from mammodensity.check import check_data
+    from mammodensity.check import check_path
     from mammodensity.console import progress_bar, show_check
-    from mammodensity.ingest import find_images
     from mammodensity.outputs import write_json
 
-    images = find_images(data)
-    with progress_bar("check") as progress:
-        result = check_data(images, progress=progress)
-    show_check(result)
+    results = []
+    for path in paths:
+        with progress_bar("check") as progress:
+            results.append(check_path(path, read_pixels=not no_pixels, synthetic=synthetic, progress=progress))
+    for result in results:
+        show_check(result)
     if json_file:
-        write_json(json_file, result.to_dict())
-    if not result.usable:
+        write_json(json_file, [entry for result in results for entry in result.to_list()])
+    for problem in (one for result in results for one in result.problems if one.code == "unknown-layout"):
+        raise LayoutError(problem.text)
+    if not all(result.usable for result in results):
         raise typer.Exit(1)
 
 
@@ -223,6 +238,7 @@ def predict(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Fuse the views present where views are missing, and mark it.")
     ] = False,
+    synthetic: Synthetic = False,
     device: Device = "auto",
 ) -> None:
     """Score exams: a table by exam and projection, with right and left breast and subject.
@@ -235,7 +251,7 @@ def predict(
     from mammodensity.prediction import predict as predict_exams
     from mammodensity.prediction import require_networks, stacked_projections
 
-    images = _images_of(data, split)
+    images = _images_of(data, split, synthetic=synthetic)
     if origin_txt:
         require_complete(images)  # before any image is scored
     scorer = _load_model(model, device)
@@ -351,6 +367,7 @@ def explain(
     layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
     split: Split = None,
     first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
+    synthetic: Synthetic = False,
     device: Device = "auto",
 ) -> None:
     """Draw where each network looked: map, overlay and contour of each image, and a page of each exam.
@@ -360,7 +377,7 @@ def explain(
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.explanation import write_explanations
 
-    images = _images_of(data, split).first_exams(first)
+    images = _images_of(data, split, synthetic=synthetic).first_exams(first)
     explained = _load_model(model, device)
     with progress_bar("explain") as progress:
         pages = write_explanations(
@@ -396,13 +413,16 @@ def report(
     say_research_use_only()
 
 
-def _images_of(path: Path, split: str | None) -> DataSet:
+def _images_of(path: Path, split: str | None, *, synthetic: bool = False) -> DataSet:
     """The images of a data set, or of one of its splits."""
+    from mammodensity.console import say
     from mammodensity.ingest import SPLITS, find_images
 
     if split is not None and split not in SPLITS:
         raise OptionError(f"--split must be one of {', '.join(SPLITS)}. Got {split!r} instead.")
-    images = find_images(path).in_split(split)
+    images = find_images(path, synthetic=synthetic).in_split(split)
+    if images.refused:
+        say(f"{len(images.refused)} files in {path} were refused; `mammodensity check` says why")
     if not images.records:
         raise LayoutError(
             f"{path} has no image in the {split} split; `mammodensity check` shows which splits there are"

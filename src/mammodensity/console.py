@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mammodensity.check import CheckResult
     from mammodensity.evaluation import FiguresOfMerit
     from mammodensity.fusion import ExamScores
+    from mammodensity.ingest.dicom import Reason, Verdict
     from mammodensity.prepare import FoundExams
     from mammodensity.training import Step
 
@@ -88,6 +90,7 @@ def show_check(result: CheckResult) -> None:
         for split, found in splits.items():
             table.add_row(projection, split, *(str(found.get(name, 0)) for name in columns))
     _OUT.print(table)
+    _show_files(result)
     if result.ignored:
         say(f"{result.ignored} files that are no images were left alone")
     for problem in result.problems:
@@ -119,6 +122,28 @@ def show_found(found: FoundExams, most: int = 12) -> None:
     for word, reasons in (("left out", found.data.left_out), ("note", found.data.notes)):
         for reason in reasons:
             say(f"{word} [{reason.code}] {reason.count} {reason.unit}: {reason.text}")
+
+
+def _show_files(result: CheckResult, most: int = 40) -> None:
+    """How many files were refused or marked for which reason, and the first of them by name."""
+    if result.layout != "DICOM archive" and all(one.accepted for one in result.files):
+        return
+    count = Counter((kind, one.code) for file in result.files for kind, ones in _told(file) for one in ones)
+    if count:
+        table = _table("", "code", "files")
+        for (kind, code), number in sorted(count.items(), key=lambda pair: (pair[0][0] != "refused", -pair[1])):
+            table.add_row(kind, code, str(number))
+        _OUT.print(table)
+    refused = [file for file in result.files if not file.accepted]
+    for file in refused[:most]:
+        say(f"refused [{', '.join(one.code for one in file.reasons)}] {file.reasons[0].text}")
+    if len(refused) > most:
+        say(f"... and {len(refused) - most} more; --json FILE lists every file")
+    say(f"{len(result.files) - len(refused)} files accepted, {len(refused)} refused")
+
+
+def _told(file: Verdict) -> tuple[tuple[str, Sequence[Reason]], ...]:
+    return ("refused", file.reasons), ("warning", file.warnings)
 
 
 def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:

@@ -7,6 +7,7 @@ and exits with the class's ``exit_code``::
     MammodensityError
     ├── InputError            what was given cannot be used
     │   ├── ImageError        one image file
+    │   │   └── DicomError    a DICOM file that is refused
     │   ├── LayoutError       a folder or manifest of images
     │   ├── TableError        a table of scores or labels
     │   ├── CheckpointError   a network or model on disk
@@ -23,6 +24,7 @@ from __future__ import annotations
 __all__ = [
     "CheckpointError",
     "DeviceError",
+    "DicomError",
     "ImageError",
     "InputError",
     "Interrupted",
@@ -55,6 +57,10 @@ class ImageError(InputError):
     def __init__(self, message: str, code: str = "unreadable") -> None:
         super().__init__(message)
         self.code = code
+
+
+class DicomError(ImageError):
+    """A DICOM file that is refused; ``code`` is one of those of ``docs/dicom.md``."""
 
 
 class LayoutError(InputError):

@@ -1,4 +1,4 @@
-"""From files to exams: pictures, the origin's folders, exam folders and manifests."""
+"""From files to exams: DICOM archives, pictures, the origin's folders, exam folders and manifests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mammodensity.errors import LayoutError
 from mammodensity.exam import Exam
+from mammodensity.ingest.images import read_image
 from mammodensity.ingest.layouts import find_images
 from mammodensity.ingest.manifest import MANIFEST_COLUMNS, MANIFEST_NAME, read_manifest, write_manifest
 from mammodensity.ingest.pictures import read_picture
@@ -14,6 +15,7 @@ from mammodensity.ingest.records import (
     SPLITS,
     DataSet,
     ImageRecord,
+    Refusal,
     holds_phantoms,
     reference_categories,
     require_complete,
@@ -26,10 +28,12 @@ __all__ = [
     "SPLITS",
     "DataSet",
     "ImageRecord",
+    "Refusal",
     "find_images",
     "holds_phantoms",
     "load_exam",
     "read_exam",
+    "read_image",
     "read_manifest",
     "read_picture",
     "reference_categories",
@@ -46,11 +50,17 @@ def load_exam(exam_id: str, records: Mapping[Projection, ImageRecord]) -> Exam:
     ImageError
         An image cannot be read.
     """
-    return Exam(exam_id, {projection: read_picture(record.path, projection) for projection, record in records.items()})
+    return Exam(
+        exam_id,
+        {
+            projection: read_image(record.path, projection, synthetic=record.synthetic)
+            for projection, record in records.items()
+        },
+    )
 
 
 def read_exam(path: Path | str) -> Exam:
-    """Read one exam from its folder, or from a single image whose name tells the projection.
+    """Read one exam: a folder of DICOM files or pictures, a DICOM file, or a picture whose name tells the projection.
 
     Raises
     ------

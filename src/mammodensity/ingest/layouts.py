@@ -1,24 +1,28 @@
-"""Folders of images: the origin's layout, exam folders, and folders of exams."""
+"""Folders of images: the origin's layout, exam folders, folders of exams, and DICOM archives."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mammodensity.errors import LayoutError
+from mammodensity.ingest.archive import choose, data_of, is_archive, survey
 from mammodensity.ingest.manifest import MANIFEST_NAME, read_manifest, split_word
 from mammodensity.ingest.names import exam_in_name, patient_in_exam, projection_in_name
 from mammodensity.ingest.pictures import PICTURE_SUFFIXES
 from mammodensity.ingest.records import DataSet, ImageRecord
 from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
 
-_KNOWN_LAYOUTS = "a manifest.csv, folders CC_R CC_L MLO_R MLO_L, or exam folders with the projection in the file names"
+_KNOWN_LAYOUTS = (
+    "DICOM files, a manifest.csv, folders CC_R CC_L MLO_R MLO_L, or exam folders with the projection in the file names"
+)
 
 
-def find_images(path: Path | str) -> DataSet:
+def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
     """Find the images of a data set, reading no pixels.
 
     ``path`` is a manifest, a folder with a ``manifest.csv``, the origin's layout (``CC_R/A/*.png`` or
-    ``CC_R/train/A/*.png``), one exam folder, a folder of exam folders, or a single image.
+    ``CC_R/train/A/*.png``), DICOM files in folders of any depth, one exam folder, a folder of exam folders, or a single
+    image. ``synthetic`` accepts 2-D images computed from tomosynthesis.
 
     Raises
     ------
@@ -29,22 +33,41 @@ def find_images(path: Path | str) -> DataSet:
     if not root.exists():
         raise LayoutError(f"{root} not found; expected a data set: {_KNOWN_LAYOUTS}")
     if root.is_file():
-        return read_manifest(root) if root.suffix.lower() == ".csv" else _single_image(root)
+        if root.suffix.lower() == ".csv":
+            return read_manifest(root)
+        return _archive(root, synthetic=synthetic) if is_archive(root) else _single_image(root)
     if (root / MANIFEST_NAME).is_file():
         return read_manifest(root / MANIFEST_NAME)
     folders = _folders(root)
     if any(folder.name in PROJECTIONS for folder in folders):
         data = _origin_layout(root, folders)
+    elif is_archive(root):
+        return _archive(root, synthetic=synthetic)
     else:
         data = _exam_folders(root, folders)
     if not data.records:
-        raise LayoutError(f"{root} holds no PNG, PGM, TIFF or JPEG image; expected {_KNOWN_LAYOUTS}")
+        raise LayoutError(f"{root} holds no PNG, PGM, TIFF, JPEG or DICOM image; expected {_KNOWN_LAYOUTS}")
     return data
+
+
+def _archive(root: Path, *, synthetic: bool) -> DataSet:
+    data = data_of(root, choose(survey(root, synthetic=synthetic)))
+    if not data.records:
+        first = data.refused[0].text if data.refused else "only files that are no images"
+        raise LayoutError(f"{root} holds no DICOM file that can be used; {first}; `mammodensity check` names them all")
+    return data
+
+
+def is_picture_layout(root: Path) -> bool:
+    """True for a manifest, a folder with one, or the origin's folders: data sets with a structure of their own."""
+    if root.is_file():
+        return root.suffix.lower() == ".csv"
+    return (root / MANIFEST_NAME).is_file() or any(folder.name in PROJECTIONS for folder in _folders(root))
 
 
 def _single_image(path: Path) -> DataSet:
     if path.suffix.lower() not in PICTURE_SUFFIXES:
-        raise LayoutError(f"{path} is no image or manifest; expected PNG, PGM, TIFF, JPEG or a .csv manifest")
+        raise LayoutError(f"{path} is no image or manifest; expected DICOM, PNG, PGM, TIFF, JPEG or a .csv manifest")
     return DataSet(path.parent, "single image", tuple(_exam_records([path], path.stem, "")))
 
 

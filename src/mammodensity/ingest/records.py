@@ -26,6 +26,17 @@ class ImageRecord:
     """Reference density category of the exam; None where the data set gives none."""
     split: str | None = None
     """``train``, ``validation`` or ``test``; None before the data set is split."""
+    synthetic: bool = False
+    """True for a 2-D image computed from tomosynthesis, which was asked for."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A file that was taken for an image and refused."""
+
+    path: Path
+    code: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class DataSet:
     records: tuple[ImageRecord, ...]
     ignored: tuple[Path, ...] = ()
     """Files seen that are no images."""
+    refused: tuple[Refusal, ...] = ()
+    """DICOM files and pictures that the gatekeeper refused."""
 
     def exams(self) -> dict[str, dict[Projection, ImageRecord]]:
         """Records by exam and projection, exams in sorted order.
@@ -62,7 +75,7 @@ class DataSet:
         if split is None:
             return self
         records = tuple(record for record in self.records if record.split == split)
-        return DataSet(self.root, self.layout, records, self.ignored)
+        return DataSet(self.root, self.layout, records, self.ignored, self.refused)
 
     def first_exams(self, count: int | None) -> DataSet:
         """The first ``count`` exams in sorted order, or all for None."""
@@ -70,7 +83,7 @@ class DataSet:
             return self
         chosen = set(list(self.exams())[:count])
         records = tuple(record for record in self.records if record.exam_id in chosen)
-        return DataSet(self.root, self.layout, records, self.ignored)
+        return DataSet(self.root, self.layout, records, self.ignored, self.refused)
 
 
 def holds_phantoms(data: DataSet) -> bool:

@@ -1,0 +1,19 @@
+"""DICOM in: headers judged by the gatekeeper, pixels through the whole grey-scale pipeline."""
+
+from __future__ import annotations
+
+from mammodensity.ingest.dicom.gatekeeper import judge_file
+from mammodensity.ingest.dicom.headers import looks_like_dicom
+from mammodensity.ingest.dicom.pixels import read_dicom, read_with_warnings
+from mammodensity.ingest.dicom.verdicts import REASONS, WARNINGS, Reason, Verdict
+
+__all__ = [
+    "REASONS",
+    "WARNINGS",
+    "Reason",
+    "Verdict",
+    "judge_file",
+    "looks_like_dicom",
+    "read_dicom",
+    "read_with_warnings",
+]

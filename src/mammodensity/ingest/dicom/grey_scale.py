@@ -1,0 +1,163 @@
+"""The grey-scale pipeline of the standard: stored values to 16-bit values that are bright where much attenuates.
+
+Every stored value takes the same path whatever its place, so the path is walked once for each value there can be, and
+the image looks its result up.
+
+References
+----------
+PS3.3 C.11.1 (modality LUT, rescale), C.11.2 (VOI LUT; C.11.2.1.2 and C.11.2.1.3 the window functions), C.7.5.1.1.2
+(pixel padding), C.8.11.3 (presentation LUT shape of digital X-ray); PS3.4 N.2 (order of the steps).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import DicomError
+from mammodensity.ingest.dicom.headers import Header, quiet
+
+_WHITE = 65535
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A look-up table: LUT Descriptor and LUT Data."""
+
+    first: int
+    """The value that the first entry is for."""
+    data: Values
+    bits: int
+
+    def apply(self, values: Values) -> Values:
+        """Look values up; those before the first entry take the first, those after the last the last."""
+        places = np.clip(np.round(values) - self.first, 0, len(self.data) - 1).astype(np.int64)
+        looked_up: Values = self.data[places]
+        return looked_up
+
+
+def rendered(header: Header, stored: NDArray[np.int32]) -> NDArray[np.uint16]:
+    """The image (H, W) as it is presented, 0 black to 65535 white.
+
+    Raises
+    ------
+    DicomError
+        A rescale, window or table that makes no sense.
+    """
+    bits = header.whole("BitsStored") or header.whole("BitsAllocated") or 16
+    low = -(1 << (bits - 1)) if header.whole("PixelRepresentation") == 1 else 0
+    table = presentation_table(header, low, bits)
+    result = table[stored - low]
+    padding = padding_range(header)
+    if padding is not None:
+        result[(stored >= padding[0]) & (stored <= padding[1])] = 0
+    return result
+
+
+def presentation_table(header: Header, low: int, bits: int) -> NDArray[np.uint16]:
+    """What becomes of each stored value from ``low`` on: modality, then VOI, then the inversion of MONOCHROME1."""
+    with quiet():
+        values = modality_values(header, np.arange(low, low + (1 << bits), dtype=np.float64))
+        share = voi_share(header, values)
+    if not np.isfinite(share).all():
+        raise DicomError(f"{header.path} has a rescale or window without numbers; export it again", "grey-scale")
+    if is_inverted(header):
+        share = 1 - share
+    # Rounded twice, so that the last bit of a floating-point number never decides between the twins.
+    grey: NDArray[np.uint16] = np.floor(np.round(share * _WHITE, 4) + 0.5).astype(np.uint16)
+    return grey
+
+
+def is_inverted(header: Header) -> bool:
+    """True when the largest VOI value is the darkest: MONOCHROME1, or Presentation LUT Shape INVERSE."""
+    return header.text("PhotometricInterpretation") == "MONOCHROME1" or header.text("PresentationLUTShape") == "INVERSE"
+
+
+def modality_values(header: Header, values: Values) -> Values:
+    """Stored values after the modality LUT or rescale."""
+    for item in header.items("ModalityLUTSequence"):
+        return _table(header, item, signed=header.whole("PixelRepresentation") == 1).apply(values)
+    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
+    if (slope is None and header.get("RescaleSlope") is not None) or slope == 0:
+        raise DicomError(f"{header.path} has a Rescale Slope that makes no sense; export it again", "grey-scale")
+    return values * (1.0 if slope is None else slope) + (0.0 if intercept is None else intercept)
+
+
+def voi_share(header: Header, values: Values) -> Values:
+    """Modality values, all there can be, as shares 0 to 1 of the output range."""
+    for item in header.items("VOILUTSequence"):
+        table = _table(header, item, signed=bool(values.min() < 0))
+        return np.clip(table.apply(values) / ((1 << table.bits) - 1), 0, 1)
+    centre, width = header.number("WindowCenter"), header.number("WindowWidth")
+    if centre is None or width is None:
+        lowest, highest = values.min(), values.max()
+        return np.asarray((values - lowest) / (highest - lowest))
+    return window(values, centre, width, header.text("VOILUTFunction") or "LINEAR", str(header.path))
+
+
+def window(values: Values, centre: float, width: float, function: str, name: str = "window") -> Values:
+    """A window as a share 0 to 1.
+
+    >>> window(np.array([0.0, 1024.0, 2047.0, 4095.0]), 2048, 4096, "LINEAR").round(4).tolist()
+    [0.0, 0.2501, 0.4999, 1.0]
+    >>> window(np.array([0.0, 2048.0]), 2048, 1024, "SIGMOID").round(4).tolist()
+    [0.0003, 0.5]
+    """
+    if width <= 0 or (function == "LINEAR" and width < 1):
+        raise DicomError(f"{name} has a Window Width of {width:g}; export it again", "grey-scale")
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700))))
+    if function == "LINEAR_EXACT":
+        return np.asarray(np.clip((values - centre) / width + 0.5, 0, 1))
+    if function != "LINEAR":
+        raise DicomError(f"{name} has the VOI LUT Function {function[:16]}, which is not defined", "grey-scale")
+    if width == 1:
+        return (values > centre - 0.5).astype(np.float64)
+    return np.asarray(np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1))
+
+
+def _table(header: Header, item: Any, *, signed: bool) -> Table:
+    """Read LUT Descriptor and LUT Data, whatever VR they were written with."""
+    wrong = DicomError(f"{header.path} has a look-up table that makes no sense; export it again", "grey-scale")
+    try:
+        count, first, bits = (int(one) for one in item["LUTDescriptor"].value)
+        data = item["LUTData"].value
+    except Exception as error:
+        raise wrong from error
+    count = (count & 0xFFFF) or 65536
+    first &= 0xFFFF
+    if signed and first > 0x7FFF:
+        first -= 0x10000
+    if isinstance(data, (bytes, bytearray)):
+        small = len(data) < 2 * count and bits <= 8
+        numbers = np.frombuffer(data, np.uint8 if small else "<u2" if header.little else ">u2", -1)
+        entries = numbers.astype(np.float64)
+    else:
+        try:
+            entries = np.atleast_1d(np.asarray(data, np.float64))
+        except (TypeError, ValueError) as error:
+            raise wrong from error
+    if len(entries) * 2 == count and bits <= 8:  # two 8-bit entries a word
+        words = entries.astype(np.uint16)
+        entries = np.stack([words & 0xFF, words >> 8], axis=1).ravel().astype(np.float64)
+    if len(entries) < count or not 8 <= bits <= 16 or entries.min() < 0:
+        raise wrong
+    return Table(first, entries[:count], bits)
+
+
+def padding_range(header: Header) -> tuple[int, int] | None:
+    """Stored values, from and to, that stand for nothing: Pixel Padding Value and Range Limit."""
+    value = header.whole("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = header.whole("PixelPaddingRangeLimit")
+    ends = [value, value if limit is None else limit]
+    if header.whole("PixelRepresentation") == 1:
+        ends = [end - 0x10000 if end > 0x7FFF else end for end in ends]
+    else:
+        ends = [end + 0x10000 if end < 0 else end for end in ends]
+    return min(ends), max(ends)

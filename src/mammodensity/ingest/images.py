@@ -1,0 +1,23 @@
+"""One image file, of whatever kind, to a mammogram: what training, prediction and explanation read with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mammodensity.exam import Mammogram
+from mammodensity.ingest.dicom import looks_like_dicom, read_dicom
+from mammodensity.ingest.pictures import read_picture
+from mammodensity.terms import Projection
+
+
+def read_image(path: Path, projection: Projection | None = None, *, synthetic: bool = False) -> Mammogram:
+    """Read a DICOM file (told by its content, not its name) or a picture.
+
+    Raises
+    ------
+    ImageError
+        It cannot be read, or the gatekeeper refuses it.
+    """
+    if looks_like_dicom(path):
+        return read_dicom(path, projection, synthetic=synthetic)
+    return read_picture(path, projection)

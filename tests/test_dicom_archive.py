@@ -1,0 +1,187 @@
+"""Archives: DICOM in folders of any depth to exams, choices, `check` on anything, and the commands on DICOM."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mammodensity
+from dicom_samples import MG_RAW, mammogram, phantom, save, save_exam
+from mammodensity import cli
+from mammodensity.check import check_path
+from mammodensity.errors import LayoutError
+from mammodensity.ingest import find_images, load_exam
+from mammodensity.terms import PROJECTIONS, Projection
+
+
+@pytest.fixture
+def archive(tmp_path):
+    root = tmp_path / "archive"
+    save_exam(root / "a" / "b" / "c", study="1.2.3", patient="DOE")
+    save_exam(root / "d", study="1.2.4", patient="DOE")
+    save_exam(root, study="1.2.5", patient="ROE")
+    return root
+
+
+def test_exams_by_study_however_deep_and_named(archive):
+    data = find_images(archive)
+    exams = data.exams()
+    assert len(exams) == 3
+    assert all(tuple(sorted(views)) == tuple(sorted(PROJECTIONS)) for views in exams.values())
+    assert len({record.patient_id for record in data.records}) == 2
+    assert not any("DOE" in f"{record.exam_id}{record.patient_id}" for record in data.records)
+    assert find_images(archive / "d").exams().keys() <= exams.keys()
+
+
+def test_read_exam(archive):
+    exam = mammodensity.read_exam(archive / "d")
+    assert exam.missing == ()
+    assert exam.mammograms[Projection.MLO_L].pixels.dtype == np.uint16
+    one = mammodensity.read_exam(archive / "d" / "IM0003")
+    assert list(one.mammograms) == [Projection.MLO_L]
+    with pytest.raises(LayoutError, match="holds 3 exams"):
+        mammodensity.read_exam(archive)
+
+
+def test_refused_files_are_counted_and_alone_are_an_error(tmp_path):
+    save(mammogram(SOPClassUID=MG_RAW), tmp_path / "x")
+    with pytest.raises(LayoutError, match=r"no DICOM file that can be used.*raw detector values"):
+        find_images(tmp_path)
+    save(mammogram(), tmp_path / "y")
+    data = find_images(tmp_path)
+    assert [refusal.code for refusal in data.refused] == ["for-processing"]
+
+
+def test_the_choice_among_candidates(tmp_path):
+    def made(name, **changes):
+        return save(mammogram(**changes), tmp_path / name)
+
+    made("1", ContentDate="20200101", ContentTime="100000")
+    made("2", ContentDate="20200101", ContentTime="100500")
+    made("3", ContentDate="20200101", ContentTime="101000", SeriesDescription="R CC C-View")
+    data = find_images(tmp_path, synthetic=True)
+    assert [record.path.name for record in data.records] == ["2"]
+    made("4", ContentDate="20200101", ContentTime="100000", ViewPosition="CCID", ViewCodeSequence=None)
+    result = check_path(tmp_path, synthetic=True)
+    told = {entry["path"][-1]: {one["code"] for one in entry["warnings"]} for entry in result.to_list()}
+    assert "chosen-of-several" in told["4"]
+    assert all("other-image-chosen" in told[name] for name in "123")
+    for name in "123":
+        [text] = [one.text for one in result.files[int(name) - 1].warnings if one.code == "other-image-chosen"]
+        assert text.endswith("4 was chosen")
+
+
+def test_copies_of_one_instance_count_once(tmp_path):
+    path = save(mammogram(), tmp_path / "a")
+    (tmp_path / "b").write_bytes(path.read_bytes())
+    assert len(find_images(tmp_path).records) == 1
+    assert check_path(tmp_path).files[1].marks >= {"duplicate"}
+
+
+def test_check_on_a_folder_of_mixed_rubbish(tmp_path, capsys):
+    root = tmp_path / "rubbish"
+    save_exam(root / "study")
+    save(mammogram(SOPClassUID=MG_RAW), root / "raw.dcm")
+    (root / "empty").write_bytes(b"")
+    (root / "notes.txt").write_text("nothing")
+    (root / "DICOMDIR").write_bytes(save(mammogram(SOPClassUID="1.2.840.10008.1.3.10"), root / "x").read_bytes())
+    Image.fromarray((phantom() >> 4).astype(np.uint8)).save(root / "L-MLO.png")
+    Image.fromarray((phantom() >> 4).astype(np.uint8)).save(root / "scan.png")
+    (root / "R-MLO.png").write_bytes(b"no picture")
+    good = save(mammogram(), root / "cut").read_bytes()
+    (root / "cut").write_bytes(good[: len(good) // 2])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", str(root), "--json", str(tmp_path / "out.json")])
+    assert not stop.value.code
+    entries = {
+        entry["path"].removeprefix(f"{root}/"): entry for entry in json.loads((tmp_path / "out.json").read_text())
+    }
+    assert len(entries) == 13
+    code = {name: [one["code"] for one in entry["reasons"]] for name, entry in entries.items()}
+    assert code["raw.dcm"] == ["for-processing"]
+    assert code["empty"] == code["cut"] == ["damaged"]
+    assert code["notes.txt"] == ["not-dicom"]
+    assert code["DICOMDIR"] == code["x"] == ["dicomdir"]
+    assert code["scan.png"] == ["missing-view"]
+    assert code["R-MLO.png"] == ["unreadable-image"]
+    assert entries["L-MLO.png"]["accepted"]
+    assert {entry["projection"] for name, entry in entries.items() if name.startswith("study")} == set(PROJECTIONS)
+    assert len({entry["exam_id"] for name, entry in entries.items() if name.startswith("study")}) == 1
+    assert "for-processing" in capsys.readouterr().out
+
+
+def test_check_of_single_files_and_of_rubbish_alone(tmp_path, capsys):
+    good, bad = save(mammogram(), tmp_path / "good"), save(mammogram(Modality="CT"), tmp_path / "bad")
+    for paths, code in (([good], 0), ([bad], 1), ([good, bad], 1)):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["check", *map(str, paths), "--json", str(tmp_path / "out.json")])
+        assert int(stop.value.code or 0) == code
+        entries = json.loads((tmp_path / "out.json").read_text())
+        assert [entry["accepted"] for entry in entries] == [path == good for path in paths]
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "notes.txt").write_text("nothing")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", str(tmp_path / "only"), "--json", str(tmp_path / "out.json")])
+    assert stop.value.code == 1
+    assert [entry["accepted"] for entry in json.loads((tmp_path / "out.json").read_text())] == [False]
+    assert "holds no PNG" in capsys.readouterr().err
+
+
+def test_pipes_dead_links_and_unreadable_files_do_not_stop_a_run(tmp_path):
+    import os
+
+    save(mammogram(), tmp_path / "good")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    accepted = {entry["path"][-4:]: entry["accepted"] for entry in check_path(tmp_path).to_list()}
+    assert accepted == {"good": True, "pipe": False, "link": False}
+
+
+def test_pixels_are_read_only_where_the_header_is_accepted(tmp_path, monkeypatch):
+    flipped = np.ascontiguousarray(phantom()[:, ::-1])
+    save(mammogram(stored=flipped), tmp_path / "wrong-side")
+    save(mammogram(Modality="CT"), tmp_path / "ct")
+    assert [file.accepted for file in check_path(tmp_path, read_pixels=False).files] == [False, True]
+    result = check_path(tmp_path)
+    assert [file.reasons[0].code for file in result.files] == ["not-mammography", "contradictory-laterality"]
+    assert not result.usable
+
+
+def test_predict_and_explain_on_dicom(archive, tiny_model, tmp_path, capsys):
+    for arguments in (
+        ["predict", archive, "--model", tiny_model, "--csv", tmp_path / "p.csv"],
+        ["explain", archive / "d", "--model", tiny_model, "--output", tmp_path / "maps"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(one) for one in arguments])
+        assert not stop.value.code, capsys.readouterr().err
+    assert (tmp_path / "p.csv").read_text().count("study-") == 3 * 7
+
+
+def test_twins_score_the_same(tiny_model, tmp_path):
+    from mammodensity.prediction import load_model
+
+    save_exam(tmp_path / "two")
+    for number, projection in enumerate(PROJECTIONS):
+        ds = mammogram(
+            projection,
+            4095 - phantom(projection),
+            StudyInstanceUID="1.2.3",
+            PhotometricInterpretation="MONOCHROME1",
+            PresentationLUTShape="INVERSE",
+        )
+        save(ds, tmp_path / "one" / f"IM{number:04d}")
+    model = load_model(tiny_model, "cpu")
+    two, one = (model.score(mammodensity.read_exam(tmp_path / name)) for name in ("two", "one"))
+    for projection in PROJECTIONS:
+        assert np.array_equal(two.projections[projection], one.projections[projection])
+
+
+def test_dicom_in_a_manifest(tmp_path):
+    path = save(mammogram(ImageLaterality=None, ViewPosition=None, ViewCodeSequence=None), tmp_path / "image")
+    (tmp_path / "manifest.csv").write_text("exam_id,projection,path,density\n7,CC_R,image,B\n")
+    [(exam_id, records)] = find_images(tmp_path).exams().items()
+    assert load_exam(exam_id, records).mammograms[Projection.CC_R].path == path

@@ -1,0 +1,410 @@
+"""The gatekeeper: every refusal and warning, and the verdicts on real files."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from dicom_samples import CAPTURE, MG_RAW, TOMO, code, deflated, mammogram, modified, phantom, save
+from mammodensity.errors import DicomError
+from mammodensity.ingest import read_image
+from mammodensity.ingest.dicom import REASONS, WARNINGS, judge_file, read_with_warnings
+from mammodensity.ingest.dicom.orientation import chest_wall_side
+from mammodensity.terms import PROJECTIONS, Projection
+from samples import REPOSITORY
+
+
+def verdict(tmp_path, projection=Projection.CC_R, *, synthetic=False, **changes):
+    return judge_file(save(mammogram(projection, **changes), tmp_path / "a"), synthetic=synthetic)
+
+
+def codes(found):
+    return {reason.code for reason in found.reasons}
+
+
+def test_good_mammograms_are_accepted_without_a_word(tmp_path):
+    for projection in PROJECTIONS:
+        found = verdict(tmp_path, projection)
+        assert (found.accepted, found.projection, found.warnings) == (True, projection, ())
+        assert re.fullmatch("study-[0-9a-f]{12}", found.exam_id)
+        _, warnings = read_with_warnings(found.path)
+        assert warnings == ()
+
+
+def specimen():
+    item = Dataset()
+    item.SpecimenIdentifier = "1"
+    return Sequence([item])
+
+
+REFUSED = {
+    "not-mammography": [
+        {"Modality": "CT"},
+        {"Modality": "US"},
+        {"Modality": "SR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11"},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"},
+        {"Modality": None, "SOPClassUID": CAPTURE},
+    ],
+    "dicomdir": [{"SOPClassUID": "1.2.840.10008.1.3.10", "Modality": None}],
+    "for-processing": [{"PresentationIntentType": "FOR PROCESSING"}, {"SOPClassUID": MG_RAW}],
+    "tomosynthesis": [
+        {"SOPClassUID": TOMO},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.13.1.4"},
+        {"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE"]},
+        {"VolumeBasedCalculationTechnique": "TOMOSYNTHESIS"},
+        {"SeriesDescription": "R CC Tomosynthesis Reconstruction"},
+    ],
+    "synthetic-2d": [
+        {"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]},
+        {"SeriesDescription": "R CC C-View"},
+        {"SeriesDescription": "S-View R CC"},
+    ],
+    "non-screening-view": [
+        {"ViewPosition": "ML", "ViewCodeSequence": None},
+        {"ViewPosition": "LM", "ViewCodeSequence": None},
+        {"ViewPosition": "XCCL", "ViewCodeSequence": None},
+        {"ViewPosition": "RXCC", "ViewCodeSequence": None},
+        {"ViewPosition": "AT", "ViewCodeSequence": None},
+        {"ViewPosition": "RML", "ViewCodeSequence": None},
+        {"ViewPosition": "CC MAG", "ViewCodeSequence": None},
+        {"ViewPosition": None, "ViewCodeSequence": Sequence([code("R-10224")])},
+        {"ViewPosition": None, "ViewCodeSequence": Sequence([code("399260004", scheme="SCT")])},
+        {"ViewPosition": None, "ViewCodeSequence": Sequence([code("399192008", scheme="SCT")])},
+        {"ViewPosition": None, "ViewCodeSequence": Sequence([code("R-10232")])},
+        {"ViewPosition": "MLO", "ViewCodeSequence": Sequence([code("R-10224")])},
+        {"ViewCodeSequence": modified("CC", "R-102D6")},
+        {"ViewCodeSequence": modified("CC", "R-102D7")},
+        {"ViewCodeSequence": modified("CC", "R-102D2")},
+        {"ViewCodeSequence": modified("CC", "399226006")},
+        {"ViewCodeSequence": modified("CC", "99-1", "home-made modifier")},
+        {"EstimatedRadiographicMagnificationFactor": "1.8"},
+        {"PaddleDescription": "10CM MAG"},
+        {"SeriesDescription": "R CC SPOT"},
+    ],
+    "specimen": [
+        {"SpecimenDescriptionSequence": specimen()},
+        {"SeriesDescription": "Specimen R"},
+        {"PaddleDescription": "SPECIMEN"},
+    ],
+    "biopsy": [
+        {"ImageType": ["DERIVED", "PRIMARY", "STEREO", "LEFT"]},
+        {"DetectorMode": "STEREO"},
+        {"PaddleDescription": "BIOPSY 5X5"},
+    ],
+    "partial-breast": [
+        {"PartialView": "YES"},
+        {"FieldOfViewDimensions": [60, 50]},
+        {"Rows": 1100, "ImagerPixelSpacing": [0.07, 0.07]},
+        {"SeriesDescription": "cropped images"},
+        {"SeriesDescription": "ROI mask images"},
+    ],
+    "quality-control": [{"QualityControlImage": "YES"}, {"CalibrationImage": "YES"}],
+    "missing-laterality": [
+        {"ImageLaterality": None},
+        {"ImageLaterality": ""},
+        {"ImageLaterality": "B"},
+        {"ImageLaterality": "U"},
+    ],
+    "contradictory-laterality": [
+        {"Laterality": "L"},
+        {"SeriesDescription": "L CC"},
+        {"ViewPosition": "LCC"},
+        {"AnatomicRegionSequence": Sequence([code("T-04030")])},
+        {"BodyPartExamined": "LEFT BREAST"},
+    ],
+    "missing-view": [{"ViewPosition": None, "ViewCodeSequence": None}, {"ViewPosition": "", "ViewCodeSequence": None}],
+    "contradictory-view": [{"ViewPosition": "MLO"}, {"SeriesDescription": "R MLO"}],
+    "no-pixels": [{"PixelData": None}, {"PixelData": None, "Rows": None}],
+    "multi-frame": [{"NumberOfFrames": 3}],
+    "colour": [
+        {"PhotometricInterpretation": "PALETTE COLOR"},
+        {"PhotometricInterpretation": "YBR_FULL", "SamplesPerPixel": 3},
+        {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PlanarConfiguration": 1},
+        {"SamplesPerPixel": 3},
+    ],
+    "depth": [{"BitsAllocated": 32}, {"BitsStored": 17}, {"HighBit": 3}, {"BitsAllocated": 12}],
+    "missing-tag": [{"Rows": None}, {"PhotometricInterpretation": None}, {"BitsAllocated": None}],
+    "absurd-size": [{"Rows": 65535, "Columns": 65535}, {"Rows": 2}, {"Rows": 0}, {"Columns": 40000}],
+    "damaged": [{"Rows": 4000}, {"PixelData": b""}, {"NumberOfFrames": -1}],
+}
+
+
+@pytest.mark.parametrize(
+    ("expected", "changes"), [(name, changes) for name, several in REFUSED.items() for changes in several]
+)
+def test_refused(tmp_path, expected, changes):
+    found = verdict(tmp_path, **changes)
+    assert expected in codes(found)
+    assert all(reason.code in REASONS and "\n" not in reason.text for reason in found.reasons)
+    assert all("Phantom" not in reason.text and "PHANTOM" not in reason.text for reason in found.reasons)
+    with pytest.raises(DicomError):
+        read_image(found.path)
+
+
+def test_one_fault_gives_one_reason(tmp_path):
+    for name, several in REFUSED.items():
+        found = verdict(tmp_path, **several[0])
+        assert codes(found) == {name}, several[0]
+
+
+@pytest.mark.parametrize(
+    ("expected", "changes"),
+    [
+        ("implant", {"BreastImplantPresent": "YES"}),
+        ("implant-displaced", {"ViewCodeSequence": modified("CC", "R-102D5")}),
+        ("implant-displaced", {"ViewPosition": "CCID", "ViewCodeSequence": None}),
+        ("no-presentation-intent", {"PresentationIntentType": None}),
+        ("no-modality", {"Modality": None}),
+        ("secondary-capture", {"SOPClassUID": CAPTURE}),
+        ("burned-in-annotation", {"BurnedInAnnotation": "YES"}),
+        ("view-from-code", {"ViewPosition": None}),
+        ("view-from-orientation", {"ViewPosition": None, "ViewCodeSequence": None, "PatientOrientation": "CC"}),
+        ("projection-from-description", {"ImageLaterality": None, "SeriesDescription": "R CC"}),
+        ("no-study", {"StudyInstanceUID": None}),
+        ("body-part", {"BodyPartExamined": "CHEST"}),
+        ("polarity", {"PresentationLUTShape": "INVERSE"}),
+        ("lossy", {"LossyImageCompression": "01"}),
+    ],
+)
+def test_accepted_with_a_warning(tmp_path, expected, changes):
+    found = verdict(tmp_path, **changes)
+    assert found.accepted, found.reasons
+    assert found.projection == Projection.CC_R
+    assert expected in found.marks <= set(WARNINGS)
+
+
+def test_synthetic_images_are_accepted_when_asked_for_and_marked(tmp_path):
+    found = verdict(tmp_path, synthetic=True, ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"])
+    assert found.accepted
+    assert "synthetic-2d" in found.marks
+    assert read_image(found.path, synthetic=True).projection == Projection.CC_R
+    assert not verdict(tmp_path, synthetic=True, SOPClassUID=TOMO).accepted
+
+
+def test_laterality_of_every_place(tmp_path):
+    def item(**values):
+        made = Dataset()
+        for keyword, value in values.items():
+            setattr(made, keyword, value)
+        return Sequence([made])
+
+    places = [
+        {"Laterality": "R"},
+        {"SharedFunctionalGroupsSequence": item(FrameAnatomySequence=item(FrameLaterality="R"))},
+        {"ViewPosition": "RCC"},
+        {"AnatomicRegionSequence": Sequence([code("73056007", scheme="SCT")])},
+        {"BodyPartExamined": "RIGHT BREAST"},
+        {"ProtocolName": "R-CC"},
+    ]
+    for place in places:
+        found = verdict(tmp_path, ImageLaterality=None, **place)
+        assert found.projection == Projection.CC_R, (place, found.reasons)
+
+
+def test_a_table_may_say_what_the_header_does_not(tmp_path):
+    bare = save(mammogram(ImageLaterality=None, ViewPosition=None, ViewCodeSequence=None), tmp_path / "a")
+    assert codes(judge_file(bare)) == {"missing-laterality", "missing-view"}
+    assert read_image(bare, Projection.CC_R).projection == Projection.CC_R
+    stripped = save(mammogram(Modality=None, SOPClassUID=None, ImageLaterality=None), tmp_path / "c")
+    assert codes(judge_file(stripped)) == {"not-mammography"}
+    assert read_image(stripped, Projection.CC_R).projection == Projection.CC_R
+    with pytest.raises(DicomError, match="the data set's table L"):
+        read_image(save(mammogram(), tmp_path / "b"), Projection.CC_L)
+
+
+# --- header against pixels ------------------------------------------------------------------------------------------
+
+
+def test_chest_wall_side():
+    for projection in PROJECTIONS:
+        assert chest_wall_side(phantom(projection)) == projection.laterality
+        assert chest_wall_side(phantom(projection)[:, ::-1]) != projection.laterality
+    noise = np.random.default_rng(1).integers(0, 4096, (100, 80)).astype(np.uint16)
+    assert chest_wall_side(noise) is None
+
+
+def test_the_wrong_breast_is_told_by_the_pixels(tmp_path):
+    changes = {"ImageLaterality": "L", "PatientOrientation": ["A", "R"]}
+    path = save(mammogram(stored=phantom(Projection.CC_R), **changes), tmp_path / "a")
+    assert judge_file(path).accepted
+    with pytest.raises(DicomError, match="chest wall is on the right") as caught:
+        read_image(path)
+    assert caught.value.code == "contradictory-laterality"
+    path = save(mammogram(stored=phantom(Projection.CC_R), ImageLaterality="L", PatientOrientation=None), path)
+    with pytest.raises(DicomError, match="chest wall"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "flip", [{"PatientOrientation": ["A", "L"]}, {"PatientOrientation": None, "FieldOfViewHorizontalFlip": "YES"}]
+)
+def test_images_stored_flipped_are_recognised(tmp_path, flip):
+    flipped = np.ascontiguousarray(phantom(Projection.CC_R)[:, ::-1])
+    path = save(mammogram(stored=flipped, **flip), tmp_path / "a")
+    mammo, warnings = read_with_warnings(path)
+    assert [warning.code for warning in warnings] == ["stored-flipped"]
+    assert mammo.projection == Projection.CC_R
+
+
+def test_a_wrong_patient_orientation_is_only_a_warning(tmp_path):
+    _, warnings = read_with_warnings(save(mammogram(PatientOrientation=["A", "L"]), tmp_path / "a"))
+    assert [warning.code for warning in warnings] == ["orientation-disagrees"]
+
+
+# --- what is no DICOM file, or a damaged one ------------------------------------------------------------------------
+
+
+def test_files_that_are_not_dicom(tmp_path):
+    for name, content, expected in (
+        ("empty", b"", "damaged"),
+        ("text", b"no image at all, but some text " * 20, "not-dicom"),
+        ("zeros", bytes(4000), "not-dicom"),
+        ("prefix", bytes(128) + b"DICM", "not-mammography"),
+        ("cut", bytes(128) + b"DICM\x02\x00\x10\x00UI", "not-mammography"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        found = judge_file(tmp_path / name)
+        assert codes(found) == {expected}, name
+    assert codes(judge_file(tmp_path / "absent")) == {"not-dicom"}
+
+
+def test_without_preamble_or_transfer_syntax(tmp_path):
+    path = save(mammogram(), tmp_path / "a")
+    content = path.read_bytes()
+    path.write_bytes(content[132:])
+    assert judge_file(path).accepted
+    ds = mammogram()
+    from pydicom.filewriter import dcmwrite
+
+    del ds.preamble
+    bare = Dataset(ds)
+    dcmwrite(path, bare, implicit_vr=True, little_endian=True)
+    found = judge_file(path)
+    assert found.accepted, found.reasons
+    assert "header-leniency" in found.marks
+    assert np.array_equal(read_image(path).pixels, read_image(save(mammogram(), tmp_path / "b")).pixels)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.110", "1.2.3"])
+def test_syntaxes_nobody_reads(tmp_path, syntax):
+    ds = mammogram()
+    path = save(ds, tmp_path / "a")
+    plain = b"1.2.840.10008.1.2.1\0"
+    content = path.read_bytes()
+    assert content.count(plain) == 1
+    path.write_bytes(content.replace(plain, syntax.encode()[:20].ljust(20, b"\0")))
+    assert codes(judge_file(path)) & {"unsupported-syntax", "damaged"}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95, 0.999])
+@pytest.mark.parametrize("packed", [False, True])
+def test_truncated_files_are_damaged(tmp_path, share, packed):
+    ds = mammogram()
+    if packed:
+        from pydicom.uid import JPEG2000Lossless
+
+        ds.compress(JPEG2000Lossless)
+    path = save(ds, tmp_path / "a")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    found = judge_file(path)
+    assert codes(found) & {"damaged", "no-pixels", "missing-tag"}
+
+
+def test_a_codestream_that_claims_another_size_is_refused_before_decoding(tmp_path, monkeypatch):
+    from pydicom.uid import JPEG2000Lossless
+
+    ds = mammogram()
+    ds.compress(JPEG2000Lossless)
+    content = bytearray(save(ds, tmp_path / "a").read_bytes())
+    siz = content.index(b"\xff\x4f\xff\x51") + 8
+    content[siz : siz + 8] = (50_000).to_bytes(4, "big") * 2
+    (tmp_path / "a").write_bytes(content)
+    found = judge_file(tmp_path / "a")
+    assert codes(found) == {"damaged"}
+    assert "50000 x 50000 by its pixels" in found.reasons[0].text
+
+
+def test_a_deflated_bomb_costs_no_memory(tmp_path):
+    import tracemalloc
+
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    ds = mammogram()
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = save(ds, tmp_path / "a")
+    whole = path.read_bytes()
+    meta = whole[: 132 + 12 + int.from_bytes(whole[140:144], "little")]
+    tag = b"\x09\x00\x10\x00UN\0\0" + (400_000_000).to_bytes(4, "little")
+    path.write_bytes(meta + deflated(tag + bytes(100_000_000)))
+    tracemalloc.start()
+    found = judge_file(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not found.accepted
+    assert peak < 300_000_000
+
+
+def test_lengths_that_lie_cost_no_memory(tmp_path):
+    import tracemalloc
+
+    content = save(mammogram(), tmp_path / "a").read_bytes()
+    place = content.index(b"\x08\x00\x60\x00CS")
+    lie = b"\x08\x00\x2a\x21UN\0\0" + (0xFFFFFFF0).to_bytes(4, "little")
+    (tmp_path / "a").write_bytes(content[:place] + lie + content[place:])
+    tracemalloc.start()
+    found = judge_file(tmp_path / "a")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not found.accepted
+    assert peak < 50_000_000
+
+
+def test_a_damaged_jpeg_lossless_stream_is_noticed(tmp_path):
+    from dicom_samples import dcmtk
+
+    save(mammogram(), tmp_path / "plain")
+    dcmtk("dcmcjpeg", "+e1", tmp_path / "plain", tmp_path / "packed")
+    content = (tmp_path / "packed").read_bytes()
+    begin = content.index(b"\xff\xda") + 20
+    rng = np.random.default_rng(1)
+    noticed = 0
+    for place in rng.integers(begin, len(content) - 30, 20):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x5A
+        (tmp_path / "a").write_bytes(damaged)
+        try:
+            read_image(tmp_path / "a")
+        except DicomError:
+            noticed += 1
+    assert noticed >= 12  # a stream that is whole and valid, of another image, cannot be told
+
+
+# --- documentation and real files -----------------------------------------------------------------------------------
+
+
+def test_every_code_is_documented_and_tested():
+    page = (REPOSITORY / "docs" / "dicom.md").read_text()
+    refusals, warnings = page.split("## Warnings")
+    assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", refusals.split("## Refusals")[1], re.M)) == set(REASONS)
+    assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", warnings.split("\n## ")[0], re.M)) == set(WARNINGS)
+    assert set(REASONS) - set(REFUSED) == {"not-dicom", "grey-scale", "unsupported-syntax", "constant"}
+
+
+def test_real_files(shared_data):
+    folder = shared_data / "dicom"
+    if not folder.is_dir():
+        pytest.skip(f"no DICOM files in {folder}")
+    found = {path.name: judge_file(path) for path in sorted(folder.glob("*.dcm"))}
+    assert (found["GH133.dcm"].accepted, found["GH133.dcm"].projection) == (True, Projection.MLO_R)
+    assert codes(found["OutOfBoundsOverlay.dcm"]) == {"partial-breast", "biopsy"}
+    assert codes(found["jpeg2k_3d.dcm"]) == {"tomosynthesis"}
+    assert codes(found["MG_Explicit_Little.dcm"]) == {"non-screening-view"}  # magnified 1.5 times
+    mammo, warnings = read_with_warnings(folder / "GH133.dcm")
+    assert mammo.pixels.shape == (3062, 2394)
+    assert warnings == ()
+    assert mammo.spacing_mm == pytest.approx(0.0940909)

@@ -1,0 +1,151 @@
+"""Mutated files: no exception but ours, and no wrong acceptance."""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from dicom_samples import mammogram, phantom, save
+from mammodensity.check import check_path
+from mammodensity.errors import DicomError
+from mammodensity.ingest.dicom import REASONS, judge_file, looks_like_dicom, read_dicom
+from mammodensity.terms import Projection
+
+SYNTAXES = (None, JPEG2000Lossless, JPEGLSLossless, RLELossless)
+
+
+@cache
+def whole(syntax) -> bytes:
+    ds = mammogram(stored=phantom(Projection.CC_R, 48))
+    if syntax:
+        ds.compress(syntax)
+    with TemporaryDirectory() as folder:
+        return save(ds, Path(folder, "a")).read_bytes()
+
+
+def survives(content: bytes) -> bool:
+    """Judge and read; True when accepted. Only our errors may come."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "a")
+        path.write_bytes(content)
+        looks_like_dicom(path)
+        verdict = judge_file(path)
+        assert all(reason.code in REASONS for reason in verdict.reasons)
+        try:
+            mammogram_read = read_dicom(path)
+        except DicomError as error:
+            assert error.code in REASONS
+            assert "\n" not in str(error)
+            return False
+        assert verdict.accepted
+        assert mammogram_read.pixels.dtype == np.uint16
+        return True
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_mutated_bytes(syntax, data):
+    content = bytearray(whole(syntax))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    survives(bytes(content))
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_cut_doubled_and_overwritten_stretches(syntax, data):
+    content = whole(syntax)
+    begin = data.draw(st.integers(0, len(content)))
+    end = data.draw(st.integers(begin, min(len(content), begin + 400)))
+    survives(content[:begin] + content[end:])
+    survives(content[:end] + content[begin:])
+    survives(content[:begin] + data.draw(st.binary(max_size=64)) + content[end:])
+    assert not survives(content[:begin]) or begin > len(content) - 12  # the end marker alone may be missing
+
+
+LENGTHS = (0, 1, 2, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_lengths_of_elements(length):
+    """Each element's length set to an odd value in turn."""
+    content = whole(None)
+    place = 132
+    while place < len(content) - 12:
+        vr = content[place + 4 : place + 6]
+        wide = vr in (b"OB", b"OW", b"SQ", b"UN", b"UT")
+        where, form, most = (place + 8, "<L", 0xFFFFFFFF) if wide else (place + 6, "<H", 0xFFFF)
+        changed = bytearray(content)
+        struct.pack_into(form, changed, where, min(length, most))
+        survives(bytes(changed))
+        if vr == b"OW":
+            break
+        now = struct.unpack_from(form, content, where)[0]
+        place = where + (4 if wide else 2) + now
+
+
+FAULTS = {
+    "Modality": "CT",
+    "PresentationIntentType": "FOR PROCESSING",
+    "ViewPosition": "ML",
+    "ImageLaterality": "B",
+    "Laterality": "L",
+    "PartialView": "YES",
+    "NumberOfFrames": 5,
+    "PhotometricInterpretation": "RGB",
+    "BitsAllocated": 32,
+    "Rows": 4000,
+    "WindowWidth": 0,
+    "EstimatedRadiographicMagnificationFactor": "1.8",
+}
+NOISE = {
+    "Manufacturer": ["", "X" * 64, "\\".join("AB"), "Ünïcøde"],
+    "SeriesDescription": ["", "screening", "\x00\x01"],
+    "PatientOrientation": ["", ["P", "L"], ["X"]],
+    "WindowCenterWidthExplanation": ["", ["A", "B"]],
+    "PixelPaddingValue": [0, 65535],
+    "InstanceNumber": ["", "7"],
+    "BodyPartExamined": ["", "BREAST"],
+}
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    st.dictionaries(st.sampled_from(list(NOISE)), st.integers(0, 3)),
+    st.none() | st.sampled_from(list(FAULTS)),
+)
+def test_a_fault_is_never_covered_by_other_changes(noise, fault):
+    changes = {name: NOISE[name][number % len(NOISE[name])] for name, number in noise.items()}
+    if fault:
+        changes[fault] = FAULTS[fault]
+    with TemporaryDirectory() as folder:
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's, on the odd values written on purpose
+            path = save(mammogram(stored=phantom(Projection.CC_R, 48), **changes), Path(folder, "a"))
+        accepted = survives(path.read_bytes())
+    assert accepted == (fault is None)
+
+
+def test_check_survives_a_corpus(tmp_path):
+    rng = np.random.default_rng(5)
+    contents = [whole(syntax) for syntax in SYNTAXES]
+    for number in range(60):
+        content = bytearray(contents[number % 4])
+        for place in rng.integers(0, len(content), 6):
+            content[place] = rng.integers(256)
+        (tmp_path / f"{number}").write_bytes(content)
+    result = check_path(tmp_path)
+    assert len(result.to_list()) == 60

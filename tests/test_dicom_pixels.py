@@ -1,0 +1,286 @@
+"""DICOM pixels: every transfer syntax by independent encoders, and the grey-scale pipeline by hand arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from dicom_samples import dcmtk, lut, mammogram, phantom, save
+from mammodensity.errors import DicomError
+from mammodensity.ingest import read_image
+from mammodensity.ingest.dicom.decoding import read_stored_values
+from mammodensity.ingest.dicom.grey_scale import window
+from mammodensity.ingest.dicom.headers import read_header
+from mammodensity.terms import Projection
+
+LINEAR = np.floor(np.round(np.clip((np.arange(4096) - 2047.5) / 4095 + 0.5, 0, 1) * 65535, 4) + 0.5).astype(np.uint16)
+
+
+def stored(path):
+    return read_stored_values(read_header(path))
+
+
+def pixels(tmp_path, **changes) -> np.ndarray:
+    return read_image(save(mammogram(**changes), tmp_path / "a.dcm")).pixels
+
+
+# --- transfer syntaxes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("syntax", ["implicit", "explicit", "big", "deflated"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_uncompressed_syntaxes(tmp_path, syntax, signed):
+    values = phantom().astype(np.int16) - (700 if signed else 0)
+    ds = mammogram(stored=values, PixelRepresentation=int(signed), BitsStored=16, HighBit=15)
+    if syntax == "implicit":
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    elif syntax == "big":
+        ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        ds.PixelData = values.astype(">i2").tobytes()
+    elif syntax == "deflated":
+        ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    assert np.array_equal(stored(save(ds, tmp_path / "a")), values)
+
+
+DCMTK = {
+    "lossless process 14, predictor 6": ("dcmcjpeg", "+el", "+sv", "6"),
+    "lossless SV1": ("dcmcjpeg", "+e1"),
+    "JPEG-LS": ("dcmcjpls", "+el"),
+    "RLE": ("dcmcrle",),
+}
+
+
+@pytest.mark.parametrize("encoder", DCMTK)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_dcmtk_as_encoder(tmp_path, encoder, photometric):
+    values = phantom() if photometric == "MONOCHROME2" else 4095 - phantom()
+    save(mammogram(stored=values, PhotometricInterpretation=photometric), tmp_path / "plain")
+    program, *options = DCMTK[encoder]
+    dcmtk(program, *options, tmp_path / "plain", tmp_path / "packed")
+    assert np.array_equal(stored(tmp_path / "packed"), values)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
+@pytest.mark.parametrize("signed", [False, True])
+def test_pydicoms_encoders(tmp_path, syntax, signed):
+    if signed and syntax == JPEGLSLossless:
+        pytest.skip("JPEG-LS has no signed values")
+    values = phantom().astype(np.int16) - (700 if signed else 0)
+    ds = mammogram(stored=values, PixelRepresentation=int(signed), BitsStored=16, HighBit=15)
+    ds.compress(syntax, generate_instance_uid=False)
+    assert np.array_equal(stored(save(ds, tmp_path / "a")), values)
+
+
+@pytest.mark.parametrize("option", ["--jpeg", "--j2k", "--jpegls", "--rle"])
+def test_gdcm_as_encoder(tmp_path, option):
+    import gdcm
+
+    kinds = {
+        "--jpeg": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+        "--j2k": gdcm.TransferSyntax.JPEG2000Lossless,
+        "--jpegls": gdcm.TransferSyntax.JPEGLSLossless,
+        "--rle": gdcm.TransferSyntax.RLELossless,
+    }
+    save(mammogram(), tmp_path / "plain")
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(tmp_path / "plain"))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(kinds[option]))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.SetFileName(str(tmp_path / "packed"))
+    assert writer.Write()
+    assert dcmread(tmp_path / "packed").file_meta.TransferSyntaxUID.is_compressed
+    assert np.array_equal(stored(tmp_path / "packed"), phantom())
+
+
+def test_jpeg_baseline_is_close(tmp_path):
+    grey = (phantom() >> 4).astype(np.uint8)
+    plain = save(mammogram(stored=grey, BitsAllocated=8, BitsStored=8, HighBit=7), tmp_path / "plain")
+    dcmtk("dcmcjpeg", "+eb", "+q", "95", plain, tmp_path / "packed")
+    found = stored(tmp_path / "packed")
+    assert abs(found - grey.astype(int)).max() < 16
+
+
+def test_twelve_bit_extended_jpeg_names_the_extra(tmp_path, monkeypatch):
+    save(mammogram(), tmp_path / "plain")
+    dcmtk("dcmcjpeg", "+ee", "+q", "95", "--bits-force-12", tmp_path / "plain", tmp_path / "packed")
+    monkeypatch.setattr("mammodensity.ingest.dicom.gatekeeper.has_jpeg12", lambda: False)
+    with pytest.raises(DicomError, match=r"pip install 'mammodensity\[jpeg12\]'") as caught:
+        read_image(tmp_path / "packed")
+    assert caught.value.code == "unsupported-syntax"
+
+
+def test_twelve_bit_extended_jpeg_with_the_extra(tmp_path):
+    pytest.importorskip("imagecodecs", reason="the extra jpeg12 is not installed")
+    save(mammogram(), tmp_path / "plain")
+    dcmtk("dcmcjpeg", "+ee", "+q", "95", "--bits-force-12", tmp_path / "plain", tmp_path / "packed")
+    assert abs(stored(tmp_path / "packed") - phantom().astype(int)).max() < 256
+
+
+def test_eight_bits_in_big_endian_words(tmp_path):
+    grey = (phantom() >> 4).astype(np.uint8)
+    ds = mammogram(stored=grey, BitsAllocated=8, BitsStored=8, HighBit=7)
+    ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    ds.PixelData = grey.reshape(-1, 2)[:, ::-1].tobytes()
+    ds["PixelData"].VR = "OW"
+    assert np.array_equal(stored(save(ds, tmp_path / "a")), grey)
+
+
+def test_unused_bits_and_a_high_high_bit(tmp_path):
+    dirty = phantom() | 0xA000
+    assert np.array_equal(stored(save(mammogram(stored=dirty), tmp_path / "a")), phantom())
+    high = phantom() << 4
+    assert np.array_equal(stored(save(mammogram(stored=high, HighBit=15), tmp_path / "b")), phantom())
+
+
+def test_several_fragments(tmp_path):
+    ds = mammogram()
+    ds.compress(JPEG2000Lossless)
+    from pydicom.encaps import generate_frames
+
+    [stream] = generate_frames(ds.PixelData, number_of_frames=1)
+    ds.PixelData = encapsulate([stream], fragments_per_frame=3, has_bot=True)
+    ds["PixelData"].is_undefined_length = True
+    assert np.array_equal(stored(save(ds, tmp_path / "a")), phantom())
+
+
+def test_grey_saved_as_colour_is_grey_and_colour_is_refused(tmp_path):
+    grey = (phantom() >> 4).astype(np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    changes = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    ds = mammogram(stored=rgb, PhotometricInterpretation="RGB", **changes)
+    assert np.array_equal(stored(save(ds, tmp_path / "a")), grey)
+    rgb[40, 40] = (255, 0, 0)
+    with pytest.raises(DicomError) as caught:
+        stored(save(mammogram(stored=rgb, PhotometricInterpretation="RGB", **changes), tmp_path / "b"))
+    assert caught.value.code == "colour"
+
+
+# --- grey scale -----------------------------------------------------------------------------------------------------
+
+
+def test_a_linear_window_by_hand(tmp_path):
+    assert np.array_equal(pixels(tmp_path), LINEAR[phantom()])
+    # C.11.2.1.2.1: c = 2048, w = 4096 runs from 0 to 4095; c = 2048, w = 1 is a step; c = 0, w = 100 from -50 to 49
+    assert window(np.array([2047.0, 2048.0]), 2048, 1, "LINEAR").tolist() == [0, 1]
+    ends = window(np.array([-51.0, -50.0, 0.0, 49.0, 50.0]), 0, 100, "LINEAR")
+    assert np.allclose(ends, [0, 0, 0.5 / 99 + 0.5, 1, 1])
+
+
+def test_window_functions_by_hand(tmp_path):
+    exact = np.clip((phantom().astype(float) - 2000) / 1000 + 0.5, 0, 1) * 65535
+    found = pixels(tmp_path, WindowCenter=2000, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT")
+    assert abs(found - exact).max() <= 0.5
+    sigmoid = 65535 / (1 + np.exp(-4 * (phantom().astype(float) - 2000) / 1000))
+    found = pixels(tmp_path, WindowCenter=2000, WindowWidth=1000, VOILUTFunction="SIGMOID")
+    assert abs(found - sigmoid).max() <= 0.5
+
+
+def test_the_first_of_several_windows_counts(tmp_path):
+    several = pixels(tmp_path, WindowCenter=[2048, 1000], WindowWidth=[4096, 100])
+    assert np.array_equal(several, LINEAR[phantom()])
+
+
+def test_rescale_comes_before_the_window(tmp_path):
+    found = pixels(tmp_path, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=3996, WindowWidth=8191)
+    expected = np.clip((phantom() * 2.0 - 100 - 3995.5) / 8190 + 0.5, 0, 1) * 65535
+    assert abs(found - expected).max() <= 0.5
+
+
+def test_look_up_tables(tmp_path):
+    table = [min(4095, 3 * value) for value in range(2000)]
+    found = pixels(tmp_path, VOILUTSequence=lut(500, table, 12))
+    places = np.clip(phantom().astype(int) - 500, 0, 1999)
+    assert abs(found - np.array(table)[places] / 4095 * 65535).max() <= 0.5
+    modality = [4095 - value for value in range(4096)]
+    found = pixels(tmp_path, ModalityLUTSequence=lut(0, modality, 12))
+    assert np.array_equal(found, LINEAR[4095 - phantom()])
+
+
+def test_without_window_the_stored_range_is_the_grey_range(tmp_path):
+    found = pixels(tmp_path, WindowCenter=None, WindowWidth=None)
+    assert abs(found - phantom() / 4095 * 65535).max() <= 0.5
+
+
+def test_padding_is_background_and_a_range_of_it(tmp_path):
+    values = phantom().copy()
+    values[:10] = 4000
+    values[10:20] = 4090
+    found = pixels(tmp_path, stored=values, PixelPaddingValue=4000, PixelPaddingRangeLimit=4095)
+    assert (found[:20] == 0).all()
+    assert np.array_equal(found[20:], np.where(values[20:] >= 4000, 0, LINEAR[values[20:]]))
+    found = pixels(tmp_path, stored=4095 - values, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=95)
+    assert (found[:10] == 0).all()
+    assert (found[10:20] > 60000).all()
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_monochrome_twins_are_equal(tmp_path, function):
+    """The same breast, once bright and once dark where dense: inverted after the VOI, equal to the last bit."""
+    centre, width = 1900, 1537
+    mirrored = 4095 - centre + (1 if function == "LINEAR" else 0)
+    two = pixels(tmp_path, WindowCenter=centre, WindowWidth=width, VOILUTFunction=function)
+    for shape in (None, "INVERSE", "IDENTITY"):
+        one = pixels(
+            tmp_path,
+            stored=4095 - phantom(),
+            PhotometricInterpretation="MONOCHROME1",
+            PresentationLUTShape=shape,
+            WindowCenter=mirrored,
+            WindowWidth=width,
+            VOILUTFunction=function,
+        )
+        assert np.array_equal(one, two)
+
+
+def test_presentation_lut_shape_inverts_once(tmp_path):
+    found = pixels(tmp_path, stored=4095 - phantom(), PresentationLUTShape="INVERSE")
+    assert np.array_equal(found, pixels(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"WindowWidth": 0},
+        {"WindowWidth": -5},
+        {"VOILUTFunction": "CUBIC"},
+        {"RescaleSlope": 0},
+        {"VOILUTSequence": lut(0, [1, 2], 99)},
+    ],
+)
+def test_grey_scales_without_sense_are_refused(tmp_path, changes):
+    with pytest.raises(DicomError) as caught:
+        pixels(tmp_path, **changes)
+    assert caught.value.code == "grey-scale"
+
+
+def test_spacing(tmp_path):
+    def spacing(**changes):
+        return read_image(save(mammogram(**changes), tmp_path / "a")).spacing_mm
+
+    assert spacing(ImagerPixelSpacing=[0.9, 0.9], EstimatedRadiographicMagnificationFactor=1.125) == pytest.approx(0.8)
+    assert spacing(ImagerPixelSpacing=None, PixelSpacing=[0.07, 0.07]) == 0.07
+    assert spacing(ImagerPixelSpacing=None) is None
+    assert spacing(ImagerPixelSpacing=[0.9, 0.7]) is None
+
+
+def test_pixels_lie_as_stored(tmp_path):
+    for projection in Projection:
+        mammo = read_image(save(mammogram(projection), tmp_path / "a"))
+        assert mammo.projection == projection
+        assert np.array_equal(mammo.pixels, LINEAR[phantom(projection)])
