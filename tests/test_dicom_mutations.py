@@ -149,3 +149,20 @@ def test_check_survives_a_corpus(tmp_path):
         (tmp_path / f"{number}").write_bytes(content)
     result = check_path(tmp_path)
     assert len(result.to_list()) == 60
+
+
+def test_a_decoder_that_dies_or_hangs_costs_one_file(tmp_path, monkeypatch):
+    from mammodensity.ingest.dicom import isolation
+
+    good = tmp_path / "good"
+    good.write_bytes(whole(JPEG2000Lossless))
+    expected = read_dicom(good).pixels
+    isolation.close_decoders()
+    for program, word in (("import os; os.abort()", "fails"), ("import time; time.sleep(60)", "takes too long")):
+        (tmp_path / "decoder.py").write_text(program)
+        with monkeypatch.context() as patch:
+            patch.setattr(isolation, "_PROGRAM", tmp_path / "decoder.py")
+            patch.setattr(isolation, "_PATIENCE_S", 1.0)
+            with pytest.raises(DicomError, match=f"the decoder {word}"):
+                read_dicom(good)
+    assert np.array_equal(read_dicom(good).pixels, expected)

@@ -83,6 +83,7 @@ class _Worker:
 
 _lock = threading.Lock()
 _idle: list[_Worker] = []
+_slots = threading.BoundedSemaphore(os.cpu_count() or 1)  # more at a time would only take memory
 _owner = os.getpid()
 
 
@@ -113,6 +114,14 @@ def decode_apart(name: Path, fields: dict[str, Any], codestream: bytes) -> NDArr
     DicomError
         The decoder refuses it, aborts, or takes longer than anybody waits.
     """
+    with _slots:
+        answer, content = _asked(name, fields, codestream)
+    if "error" in answer:
+        raise DicomError(f"{name} has damaged pixels ({_short(answer['error'])}); copy it again", "damaged")
+    return np.frombuffer(content, answer["dtype"]).reshape(answer["shape"])
+
+
+def _asked(name: Path, fields: dict[str, Any], codestream: bytes) -> tuple[dict[str, Any], bytes]:
     worker = _take()
     try:
         answer, content = worker.ask(fields, codestream)
@@ -125,11 +134,11 @@ def decode_apart(name: Path, fields: dict[str, Any], codestream: bytes) -> NDArr
         raise
     with _lock:
         _idle.append(worker)
-    if "error" in answer:
-        raise DicomError(f"{name} has damaged pixels ({_short(answer['error'])}); copy it again", "damaged")
-    return np.frombuffer(content, answer["dtype"]).reshape(answer["shape"])
+    return answer, content
 
 
 def _short(text: str) -> str:
     """The decoder's words after those of pydicom around them."""
+    if "NoneType" in text:  # GDCM gives nothing, and pydicom stumbles over it
+        return "the decoder gives up"
     return text.rpartition("all available plugins: ")[2][:120]
