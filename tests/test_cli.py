@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -289,6 +290,44 @@ def test_every_category_can_be_asked_for(run, tiny_model, tmp_path):
         assert run("explain", data, "--model", tiny_model, "--output", output, "--category", category)[0] == 0
     maps = [np.load(next((tmp_path / category).glob("*CC_L_map.npy"))) for category in CATEGORIES]
     assert not np.array_equal(maps[0], maps[3])
+
+
+def test_no_input_is_written_over(fails, tiny_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 2)
+    image = next((data / "CC_R" / "A").iterdir())
+    network = tiny_model / "CC_R" / "network.safetensors"
+    before = image.read_bytes(), network.read_bytes()
+    assert "is read by this command" in fails("predict", data, "--model", tiny_model, "--csv", image)
+    assert "is read by this command" in fails("predict", data, "--model", tiny_model, "--csv", network)
+    assert "is read by this command" in fails("check", data, "--json", image)
+    assert "is read by this command" in fails("report", tiny_model, "--output", tiny_model / "manifest.csv")
+    assert "holds images" in fails("explain", data, "--model", tiny_model, "--output", image.parent)
+    assert "is the data set itself" in fails("train", data, "--model", data, "--resume")
+    (tmp_path / "labels.csv").write_text("exam_id,density\n100_1,A\n101_1,B\n")
+    evaluate = ("evaluate", "--csv", tmp_path / "t.csv", "--labels", tmp_path / "labels.csv")
+    assert "is read by this command" in fails(*evaluate, "--json", tmp_path / "labels.csv")
+    assert (image.read_bytes(), network.read_bytes()) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_a_command_says_so_and_leaves_nothing(tmp_path, number):
+    command = [sys.executable, "-m", "mammodensity", "phantom", "--exams", "400", "--size", "200"]
+    with subprocess.Popen(
+        [*command, str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    ) as process:
+        while not list(tmp_path.glob(".mammodensity.*/CC_R/*/*.png")) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.stderr is not None
+        error = process.stderr.read().decode()
+    assert process.returncode == 130
+    assert "interrupted; no output was left half-written" in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_command_prints_the_help(run):

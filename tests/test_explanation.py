@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_the_network_is_left_as_found(network, failing, training):
     images = torch.rand(2, 1, 40, 40)
     if failing:
         with pytest.raises(RuntimeError):
-            mammodensity.grad_cam(network, images[:, :, 0], 0)
+            mammodensity.grad_cam(network, images.expand(-1, 2, -1, -1), 0)
     else:
         with torch.no_grad():  # also where the caller has switched gradients off
             assert mammodensity.grad_cam(network, images, 0).any()
@@ -121,12 +122,17 @@ def test_what_cannot_be_explained(network):
         ({"layer": nn.Conv2d(1, 1, 1)}, "must be a module of the network"),
         ({"category": "E"}, "category must be A, B, C, D"),
         ({"category": 4}, "index below 4"),
+        ({"category": True}, "Got True instead"),
         ({"category": [0]}, "Got 1 for 2 images"),
     ):
         with pytest.raises(OptionError, match=message):
             mammodensity.grad_cam(network, images, **arguments)
     with pytest.raises(OptionError, match="no convolution"):
-        mammodensity.grad_cam(nn.Linear(4, 4), torch.rand(1, 4))
+        mammodensity.grad_cam(nn.Flatten(), torch.rand(1, 1, 2, 2))
+    for wrong in (images[0], images.to(torch.uint8), images[:0], images.numpy()):
+        with pytest.raises(OptionError, match="images must be a float tensor"):
+            mammodensity.grad_cam(network, wrong)
+    assert torch.equal(mammodensity.grad_cam(network, images, np.int64(1)), mammodensity.grad_cam(network, images, "B"))
 
 
 def test_contours_come_from_the_map():
@@ -207,6 +213,22 @@ def test_images_of_one_name_do_not_overwrite_each_other(model, blobs, tmp_path):
         (tmp_path / "exams" / exam / "R-CC.png").write_bytes(source.read_bytes())
     write_explanations(model, find_images(tmp_path / "exams"), tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").glob("*.npy")} == {"one_R-CC_map.npy", "two_R-CC_map.npy"}
+
+
+def test_files_of_one_stem_and_exams_of_any_name(model, blobs, tmp_path):
+    source = next(iter(find_images(blobs).records)).path
+    for projection in Projection:
+        (tmp_path / "data" / projection / "A").mkdir(parents=True)
+        (tmp_path / "data" / projection / "A" / "001.png").write_bytes(source.read_bytes())
+    write_explanations(model, find_images(tmp_path / "data"), tmp_path / "one")
+    assert len(list((tmp_path / "one").glob("*_map.npy"))) == 4
+    data = find_images(tmp_path / "data")
+    for name in ("../../evil", "/abs/evil", "a/b", "$\\frac$", "x" * 240):
+        named = replace(data, records=tuple(replace(record, exam_id=name) for record in data.records))
+        write_explanations(model, named, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "one", "out"}
+    assert all(path.is_file() for path in (tmp_path / "out").iterdir())
+    assert len(list((tmp_path / "out").glob("*_exam.png"))) == 5
 
 
 def test_a_bad_image_leaves_no_file(model, blobs, tmp_path):

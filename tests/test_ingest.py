@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,6 +41,38 @@ def test_bad_pictures_are_refused_with_their_reason(tmp_path):
             read_picture(tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_sixteen_bit_tiffs_with_white_as_zero_are_turned(tmp_path):
+    pixels = gradient(np.uint16, 60_000)
+    Image.fromarray(65535 - pixels).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    assert np.array_equal(read_picture(tmp_path / "a.tif").pixels, pixels)
+
+
+def test_sixteen_bit_grey_in_a_colour_png_is_refused(tmp_path):
+    header = struct.pack(">IIBBBBB", 20, 24, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + np.repeat(row.astype(">u2"), 3).tobytes() for row in gradient(np.uint16, 3000))
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in chunks:
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ImageError, match="export it as plain 16-bit grey"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_pictures_that_lie_too_deep_are_not_left_out(tmp_path):
+    data = write_blobs(tmp_path / "data", 4)
+    exams = tmp_path / "exams" / "e1" / "s1" / "s2"
+    exams.mkdir(parents=True)
+    inner = data / "CC_R" / "A" / "sub"
+    inner.mkdir()
+    next((data / "CC_R" / "A").glob("*.png")).rename(inner / "R-CC.png")
+    (exams / "L-CC.png").write_bytes((inner / "R-CC.png").read_bytes())
+    (tmp_path / "exams" / "e1" / "R-CC.png").write_bytes((inner / "R-CC.png").read_bytes())
+    for folder in (data, tmp_path / "exams"):
+        with pytest.raises(LayoutError, match="lies too deep"):
+            find_images(folder)
 
 
 def test_a_picture_of_absurd_size_is_refused_before_it_is_decoded(tmp_path):

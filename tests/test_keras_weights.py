@@ -49,6 +49,7 @@ def keras(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 
 def keras_network(keras: ModuleType, spec: NetworkSpec, size: tuple[int | None, int | None], seed: int = 1) -> Any:
+    keras.utils.clear_session()  # layer names start anew, whatever models this process made before
     layers = keras.layers
 
     def convolution(inputs: Any, filters: int, kernel: int, stride: int = 1, groups: int = 1) -> Any:

@@ -138,7 +138,7 @@ def test_checkpoints_that_are_refused(saved, tmp_path):
             load_checkpoint(file)
     content[-1] ^= 1  # one flipped bit in the last weight
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match="differ from their checksum"):
+    with pytest.raises(CheckpointError, match="differs from its checksum"):
         load_checkpoint(file)
 
 
@@ -157,6 +157,15 @@ def test_descriptions_that_are_refused(saved, entry, value, message):
     tensors, description = read_tensors(file)
     write_tensors(file, tensors, {**description, entry: value})
     with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(file)
+
+
+def test_a_flipped_bit_in_the_description_is_noticed(saved):
+    file = saved[0] / "CC_R" / "network.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b'\\"rows\\": 650', b'\\"rows\\": 651', 1))
+    assert file.read_bytes() != content
+    with pytest.raises(CheckpointError, match="differs from its checksum"):
         load_checkpoint(file)
 
 

@@ -9,7 +9,15 @@ import sys
 import pytest
 
 from mammodensity.errors import OutputError
-from mammodensity.outputs import atomic_file, atomic_folder, receipt, staged_folder, write_json, write_text
+from mammodensity.outputs import (
+    atomic_file,
+    atomic_folder,
+    receipt,
+    require_not_input,
+    staged_folder,
+    write_json,
+    write_text,
+)
 
 
 def test_a_file_appears_whole_or_stays_as_it_was(tmp_path):
@@ -87,6 +95,34 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         write_text(tmp_path / "file" / "inner", "text")
+
+
+def test_links_stay_links_and_devices_stay_devices(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert not (tmp_path / "pipe").is_file()
+    with pytest.raises(OutputError, match="it is a folder"):
+        write_text(tmp_path, "text")
+
+
+def test_what_is_read_is_not_written_over(tmp_path):
+    (tmp_path / "in").write_text("")
+    require_not_input(tmp_path / "out", [tmp_path / "in"])
+    with pytest.raises(OutputError, match="is read by this command"):
+        require_not_input(tmp_path / "." / "in", [tmp_path / "in"])
+
+
+def test_names_as_long_as_the_file_system_allows(tmp_path):
+    write_text(tmp_path / ("x" * 250), "text")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_json_and_receipt(tmp_path):

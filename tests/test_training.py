@@ -110,6 +110,18 @@ def test_a_killed_run_goes_on(blobs, tiny_recipe, tmp_path):
     ).read_bytes()
 
 
+def test_a_network_without_its_last_epochs_is_not_taken_as_finished(blobs, tiny_recipe, tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise OutputError("cannot write: No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError):
+        patch.setattr("mammodensity.training.network_run.write_history", full)  # just after the first network is kept
+        train_model(find_images(blobs), tmp_path / "parts", tiny_recipe, projections=ONE)
+    assert (tmp_path / "parts" / "CC_R" / "network.safetensors").exists()
+    train_model(find_images(blobs), tmp_path / "parts", tiny_recipe, projections=ONE, resume=True)
+    assert len(read_history(tmp_path / "parts" / "CC_R")) == tiny_recipe.epochs
+
+
 def test_resuming_something_else_is_refused(blobs, tiny_recipe, tiny_model, tmp_path):
     with pytest.raises(OutputError, match="already holds files"):
         train_model(find_images(blobs), tiny_model, tiny_recipe)
@@ -179,7 +191,17 @@ def test_recipes_by_name_file_and_change(tmp_path):
     ):
         with pytest.raises(OptionError, match=message):
             find_recipe(name)
+    for entry, value in (
+        ("seed", "a"),
+        ("batch", 2.5),
+        ("epochs", 1.5),
+        ("weight_decay", float("inf")),
+        ("seed", True),
+    ):
+        with pytest.raises(OptionError, match=f"recipe: {entry} must be like"):
+            recipe_from_dict({**RECIPES["small"].to_dict(), entry: value})
     for wrong in (
+        {"seed": -1},
         {"epochs": 0},
         {"optimiser": "adam"},
         {"schedule": "none"},

@@ -211,6 +211,10 @@ def _counts(data: DataSet) -> dict[str, dict[str, dict[str, int]]]:
 def _structure_problems(data: DataSet) -> Iterator[Problem]:
     """What can be told without reading a pixel."""
     yield from _doubled_projections(data)
+    unsplit = tuple(record.path for record in data.records if record.split is None)
+    if 0 < len(unsplit) < len(data.records):
+        text = f"{len(unsplit)} of {len(data.records)} images have no split; give all of them one, or none"
+        yield Problem("partly-split", text, True, about=unsplit)
     for patient, splits in patients_in_two_splits(data).items():
         about = tuple(record.path for record in data.records if record.patient_id == patient)
         text = f"patient {patient} is in {' and '.join(splits)}; keep to one"

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,6 +35,8 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
+_STOPPED = "interrupted; no output was left half-written"
+_NO_MEMORY = "not enough memory; use a smaller --size, a smaller batch or fewer images"
 
 Data = Annotated[
     Path, typer.Argument(help="DICOM files, exam folders, the origin's folders, or a manifest.", metavar="DATA")
@@ -96,7 +101,7 @@ def check(
     """
     from mammodensity.check import check_path
     from mammodensity.console import progress_bar, show_check
-    from mammodensity.outputs import write_json
+    from mammodensity.outputs import require_not_input, write_json
 
     results = []
     for path in paths:
@@ -104,6 +109,7 @@ def check(
             results.append(check_path(path, read_pixels=not no_pixels, synthetic=synthetic, progress=progress))
     for result in results:
         show_check(result)
+    require_not_input(json_file, (Path(file.path) for result in results for file in result.files))
     if json_file:
         write_json(json_file, [entry for result in results for entry in result.to_list()])
     for problem in (one for result in results for one in result.problems if one.code == "unknown-layout"):
@@ -204,6 +210,8 @@ def train(
     chosen = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
     where = find_device(device)
     images = with_splits(find_images(data), seed=chosen.seed, shares=shares)
+    if model.resolve() == images.root.resolve():
+        raise OutputError(f"{model} is the data set itself; name another folder for the model")
     say(f"training on {where} with recipe {chosen.name}: {chosen.epochs} epochs")
     with training_bars() as (loading, report):
         train_model(
@@ -248,10 +256,12 @@ def predict(
     from mammodensity.console import progress_bar, say, say_research_use_only, show_exams
     from mammodensity.evaluation import write_origin_tables, write_score_table
     from mammodensity.ingest import reference_categories, require_complete
+    from mammodensity.outputs import require_not_input, staged_folder
     from mammodensity.prediction import predict as predict_exams
     from mammodensity.prediction import require_networks, stacked_projections
 
     images = _images_of(data, split, synthetic=synthetic)
+    require_not_input(csv, _files_read(images, data, model))
     if origin_txt:
         require_complete(images)  # before any image is scored
     scorer = _load_model(model, device)
@@ -269,8 +279,11 @@ def predict(
         labels = reference_categories(images)
         # as the origin's files are sorted: by class folder, then by name
         rows = sorted(scored, key=lambda exam: (labels.get(exam.exam_id, ""), exam.exam_id))
-        write_origin_tables(origin_txt, [exam.exam_id for exam in rows], stacked_projections(rows), labels)
-    write_score_table(csv, scored)
+        with staged_folder(origin_txt) as staging:  # all five files and the table, or none
+            write_origin_tables(staging, [exam.exam_id for exam in rows], stacked_projections(rows), labels)
+            write_score_table(csv, scored)
+    else:
+        write_score_table(csv, scored)
     show_exams(scored)
     say(f"{len(scored)} exams in {csv}")
     say_research_use_only()
@@ -299,7 +312,9 @@ def evaluate(
     ] = None,
     json_file: JsonFile = None,
     fusion: Annotated[str | None, typer.Option(help="Fuse the views anew: mean, geometric-mean or vote.")] = None,
-    bootstrap: Annotated[int, typer.Option(help="Resamples of the exams for the intervals.")] = 2000,
+    bootstrap: Annotated[
+        int, typer.Option(help="Resamples of the exams for the intervals.", min=1, max=100_000)
+    ] = 2000,
 ) -> None:
     """Figures of merit for each projection, breast and subject, with 95 % bootstrap intervals over exams.
 
@@ -314,12 +329,14 @@ def evaluate(
         to_json,
         unused_labels,
     )
-    from mammodensity.outputs import write_json
+    from mammodensity.outputs import require_not_input, write_json
 
     if (csv is None) == (origin is None):
         raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")
     if labels is None:
         raise OptionError("--labels FILE is needed: the reference density of each exam")
+    read = [labels, *([csv] if csv else (origin or Path()).glob("*"))]
+    require_not_input(json_file, read)
     table = read_score_table(csv, fusion) if csv else read_origin_tables(origin or Path(), fusion or "mean")
     reference = read_labels(labels)
     figures = evaluate_table(table, reference, bootstrap=bootstrap)
@@ -378,6 +395,8 @@ def explain(
     from mammodensity.explanation import write_explanations
 
     images = _images_of(data, split, synthetic=synthetic).first_exams(first)
+    if output.resolve() in {record.path.resolve().parent for record in images.records}:
+        raise OutputError(f"{output} holds images of the data set; name another folder for the pictures")
     explained = _load_model(model, device)
     with progress_bar("explain") as progress:
         pages = write_explanations(
@@ -405,8 +424,10 @@ def report(
     Example: mammodensity report model
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
+    from mammodensity.outputs import require_not_input
     from mammodensity.report import write_report
 
+    require_not_input(output, _model_files(run))
     with progress_bar("report") as progress:
         page = write_report(run, output or run / "report.html", progress=progress)
     say(f"report: {page.resolve()}")
@@ -428,6 +449,16 @@ def _images_of(path: Path, split: str | None, *, synthetic: bool = False) -> Dat
             f"{path} has no image in the {split} split; `mammodensity check` shows which splits there are"
         )
     return images
+
+
+def _files_read(images: DataSet, data: Path, model: Path) -> list[Path]:
+    """What a command reads, so that it does not write over it."""
+    return [*(record.path for record in images.records), data, data / "manifest.csv", *_model_files(model)]
+
+
+def _model_files(model: Path) -> list[Path]:
+    kept = [path for pattern in ("*.safetensors", "*.json", "history.csv") for path in model.rglob(pattern)]
+    return [*kept, model / "manifest.csv"]
 
 
 def _load_model(path: Path, device: str) -> DensityModel:
@@ -458,6 +489,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command; every mistake of the user's ends in one line on standard error and a non-zero exit code."""
     # Threads that wait must not spin: on a shared machine that makes torch up to fifty times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop_politely)
     given = _repeat_projection_option(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given, standalone_mode=False)
@@ -467,16 +500,29 @@ def main(arguments: list[str] | None = None) -> None:
         message = error.format_message().replace("Value error, ", "")  # pydantic's words, not ours
         _fail(f"{message} (see mammodensity --help)", OptionError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; no output was left half-written", _INTERRUPTED)
+        _fail(_STOPPED, _INTERRUPTED)
     except BrokenPipeError:
         with suppress(OSError):
             sys.stderr.close()
         sys.exit(1)
-    except UnicodeEncodeError as error:
-        _fail(f"a file or folder name is not valid UTF-8 ({error.object!r}); rename it", 1)
+    except UnicodeEncodeError:
+        _fail("a file or folder name is not valid UTF-8; rename it (`mammodensity check` may name it)", 1)
+    except MemoryError:
+        _fail(_NO_MEMORY, 1)
+    except RuntimeError as error:
+        if "memory" not in str(error):  # how torch says it, on the CPU and on a GPU
+            raise
+        _fail(_NO_MEMORY, 1)
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}; check that it can be read and written", 1)
+    if code == _INTERRUPTED:  # the parser's way to say Ctrl-C
+        _fail(_STOPPED, _INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop_politely(_number: int, _frame: FrameType | None) -> None:
+    """A SIGTERM stops as Ctrl-C does, so that working folders and worker processes go, too."""
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> None:

@@ -24,6 +24,8 @@ def find_device(name: str = "auto") -> torch.device:
         raise DeviceError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"device {name!r} is not supported; expected auto, cpu, cuda or cuda:N")
+    if device.type == "cpu" and device.index:
+        raise DeviceError(f"device {name} was asked for, but there is one cpu; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise DeviceError(f"device {name} was asked for, but this machine has {gpus} GPUs; use --device cpu or auto")
     return device

@@ -33,13 +33,20 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        target = path.resolve()  # a link stays a link
+        if target.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
+        if target.exists() and not target.is_file():
+            with target.open("wb") as stream:  # a device or pipe cannot be replaced
+                yield stream
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".mammodensity.", suffix=".partial", dir=target.parent)
         temporary = Path(name)
         os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes files only the owner can read
         with os.fdopen(handle, "wb") as stream:
             yield stream
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from error
     finally:
@@ -58,12 +65,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     OutputError
         ``path`` is in use, or cannot be written; nothing of it is left behind.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     require_new_folder(path)
     working: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        working = Path(tempfile.mkdtemp(prefix=".mammodensity.", suffix=".partial", dir=path.parent))
         working.chmod(0o777 & ~_umask())
         yield working
         if path.exists():
@@ -90,7 +97,7 @@ def staged_folder(path: Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, expected a folder to write to")
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=_existing_parent(path)) as name:
+    with tempfile.TemporaryDirectory(prefix=".mammodensity.", suffix=".partial", dir=_existing_parent(path)) as name:
         yield Path(name)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -111,10 +118,20 @@ def _existing_parent(path: Path) -> Path:
 def require_new_folder(path: Path) -> None:
     """Raise ``OutputError`` unless ``path`` is absent or an empty folder."""
     if path.is_dir():
+        if path.resolve() == Path.cwd():
+            raise OutputError(f"{path} is the current folder; name a new folder")
         if any(path.iterdir()):
             raise OutputError(f"{path} already holds files; name a new folder, or remove it first")
     elif path.exists():
         raise OutputError(f"{path} is a file, expected a folder to write to")
+
+
+def require_not_input(output: Path | None, inputs: Iterable[Path]) -> None:
+    """Raise ``OutputError`` when writing ``output`` would replace a file the command reads."""
+    if output is not None and output.exists():
+        target = output.resolve()
+        if any(target == path.resolve() for path in inputs):
+            raise OutputError(f"{output} is read by this command and would be replaced; name another file")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -34,7 +34,7 @@ def with_splits(data: DataSet, *, seed: int = 1, shares: Sequence[float] = DEFAU
         raise LayoutError(
             f"{data.root}: {given} of {len(data.records)} images have a split; give all of them one, or none"
         )
-    if len(shares) != len(SPLITS) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
+    if len(shares) != len(SPLITS) or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-9:
         raise OptionError(f"shares must be three positive numbers that sum to 1. Got {tuple(shares)} instead.")
     split_of = _draw(_strata(data), np.random.default_rng(seed), shares)
     records = tuple(replace(record, split=split_of[record.patient_id]) for record in data.records)

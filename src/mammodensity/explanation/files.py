@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from io import BytesIO
@@ -22,12 +23,13 @@ from mammodensity.explanation.pictures import (
     png_bytes,
 )
 from mammodensity.fusion import fuse_exam
-from mammodensity.ingest import DataSet, load_exam, reference_categories
+from mammodensity.ingest import DataSet, ImageRecord, load_exam, reference_categories
 from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
 from mammodensity.prediction import DensityModel, require_networks
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
 
 SUMMARY_FILE = "explanations.json"
+_LONGEST_NAME = 100  # characters of an exam or image name; file systems allow 255 bytes in all
 
 
 def write_explanations(
@@ -44,8 +46,8 @@ def write_explanations(
 
     Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
     ``<image>_overlay.png`` and ``<image>_contours.png``; for each exam ``<exam>_exam.png``; and ``explanations.json``
-    with scores, scale and contour lines. ``<image>`` is the file's name without ending, with the exam's name before
-    it where two files share a name. All files appear together at the end, or none.
+    with scores, scale and contour lines. ``<image>`` is the file's name without ending; where two files share a name,
+    the exam's and if need be the projection's name come before it. All files appear together at the end, or none.
 
     Returns
     -------
@@ -54,26 +56,53 @@ def write_explanations(
     require_networks(model, data)
     exams = data.exams()
     reference = reference_categories(data)
-    shared = Counter(record.path.stem for record in data.records)
+    names = _file_names(data)
+    page_names = _distinct([[_safe(exam_id)] for exam_id in exams])
     summaries: list[dict[str, Any]] = []
     pages = []
     with staged_folder(folder) as staging:
         for done, (exam_id, records) in enumerate(exams.items(), start=1):
             exam = explain_exam(model, load_exam(exam_id, records), method=method, category=category, layer=layer)
             for projection, one in exam.maps.items():
-                path = records[projection].path
-                name = path.stem if shared[path.stem] == 1 else f"{exam_id}_{path.stem}"
+                name = names[records[projection]]
                 _write_image(staging, name, one, exam.scale)
                 summaries.append({"image": name, "exam_id": exam_id, **_summary(projection.value, one, exam)})
             if exam.maps:
-                write_bytes(staging / f"{exam_id}_exam.png", exam_page(exam, _title(exam, reference.get(exam_id))))
-                pages.append(folder / f"{exam_id}_exam.png")
+                page = f"{page_names[done - 1]}_exam.png"
+                write_bytes(staging / page, exam_page(exam, _title(exam, reference.get(exam_id))))
+                pages.append(folder / page)
             if progress:
                 progress(done, len(exams))
         facts: Mapping[str, Any] = {"method": method, "layer": layer or "last residual block"}
         summary = {"note": RESEARCH_USE_ONLY, "images": summaries, "receipt": receipt("explain", **facts)}
         write_json(staging / SUMMARY_FILE, summary)
     return pages
+
+
+def _file_names(data: DataSet) -> dict[ImageRecord, str]:
+    """A name for the files of each image: as short as tells it from every other."""
+    choices = []
+    for record in data.records:
+        exam, stem = _safe(record.exam_id), _safe(record.path.stem)
+        choices.append([stem, f"{exam}_{stem}", f"{exam}_{record.projection}_{stem}"])
+    return dict(zip(data.records, _distinct(choices), strict=True))
+
+
+def _distinct(choices: list[list[str]]) -> list[str]:
+    """For each entry its first choice that no other entry has among its own; the last one numbered if need be."""
+    count = Counter(choice for entry in choices for choice in set(entry))
+    taken: Counter[str] = Counter()
+    names = []
+    for entry in choices:
+        name = next((choice for choice in entry if count[choice] == 1), entry[-1])
+        taken[name] += 1
+        names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
+    return names
+
+
+def _safe(name: str) -> str:
+    """A name that is one part of a path: exam names come from tables and may hold anything."""
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".")[:_LONGEST_NAME] or "_"
 
 
 def _title(exam: ExamMaps, reference: DensityCategory | None) -> str:

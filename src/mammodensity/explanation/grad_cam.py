@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,8 @@ def grad_cam(
     OptionError
         The layer or category does not exist, or the layer has no spatial features.
     """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
+        raise OptionError(f"images must be a float tensor (B, C, H, W) with B > 0. Got {_what(images)} instead.")
     module = _find_layer(network, layer)
     with _evaluation_mode(network), torch.inference_mode(False), torch.enable_grad():
         inputs = images.detach().clone().requires_grad_(True)  # gradients flow even if all weights are frozen
@@ -129,9 +132,13 @@ def _find_layer(network: nn.Module, layer: nn.Module | str | None) -> nn.Module:
     return convolutions[-1]
 
 
+def _what(value: object) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
 def _category_indices(category: Category | Sequence[Category], logits: Tensor) -> Tensor:
     """(B,) int64."""
-    single = category is None or isinstance(category, str | int)
+    single = category is None or isinstance(category, str | Integral)
     wanted: list[Category] = [category] * len(logits) if single else list(category)  # type: ignore[list-item, arg-type]
     if len(wanted) != len(logits):
         raise OptionError(f"categories must be one, or one an image. Got {len(wanted)} for {len(logits)} images.")
@@ -147,6 +154,6 @@ def _category_index(category: Category, count: int) -> int | None:
         return None
     if isinstance(category, str) and category in CATEGORIES:
         return DensityCategory(category).index
-    if isinstance(category, int) and 0 <= category < count:
-        return category
+    if isinstance(category, Integral) and not isinstance(category, bool) and 0 <= int(category) < count:
+        return int(category)
     raise OptionError(f"category must be {', '.join(CATEGORIES)} or an index below {count}. Got {category!r} instead.")

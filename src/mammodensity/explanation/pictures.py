@@ -120,7 +120,7 @@ def exam_page(exam: ExamMaps, title: str) -> bytes:
     bar = figure.colorbar(scale, ax=axes, shrink=0.42, anchor=(0, 0.03), pad=0.01)  # beside the lower row
     bar.ax.tick_params(colors="white", labelsize=8)
     bar.set_label(f"{exam.method}, one scale for the exam", color="white", fontsize=8)
-    figure.suptitle(title, color="white")
+    figure.suptitle(title, color="white", parse_math=False)  # an exam's name may hold a dollar sign
     figure.supxlabel(f"Line: half of the exam's largest value. {RESEARCH_USE_ONLY}", color="#bbbbbb", fontsize=9)
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=110)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mammodensity.errors import LayoutError
@@ -45,6 +46,7 @@ def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
         return _archive(root, synthetic=synthetic)
     else:
         data = _exam_folders(root, folders)
+    _require_nothing_deeper(data)
     if not data.records:
         raise LayoutError(f"{root} holds no PNG, PGM, TIFF, JPEG or DICOM image; expected {_KNOWN_LAYOUTS}")
     return data
@@ -63,6 +65,17 @@ def is_picture_layout(root: Path) -> bool:
     if root.is_file():
         return root.suffix.lower() == ".csv"
     return (root / MANIFEST_NAME).is_file() or any(folder.name in PROJECTIONS for folder in _folders(root))
+
+
+def _require_nothing_deeper(data: DataSet) -> None:
+    """Refuse a data set with pictures below the folders that its layout knows: nothing is left out silently."""
+    known = {record.path for record in data.records}
+    for folder, _, files in os.walk(data.root):
+        for name in sorted(files):
+            path = Path(folder) / name
+            hidden = any(part.startswith(".") for part in path.relative_to(data.root).parts)
+            if path.suffix.lower() in PICTURE_SUFFIXES and not hidden and path not in known:
+                raise LayoutError(f"{path} lies too deep to tell its exam; expected {_KNOWN_LAYOUTS}")
 
 
 def _single_image(path: Path) -> DataSet:
@@ -123,9 +136,6 @@ def _exam_folders(root: Path, folders: list[Path]) -> DataSet:
         inner, others = _files(folder)
         ignored += others
         records += _exam_records(inner, folder.name, f"{folder.name}_")
-        deeper = [place for place in _folders(folder) if _files(place)[0]]
-        if deeper:
-            raise LayoutError(f"{deeper[0]}: images lie too deep; expected {_KNOWN_LAYOUTS}")
     layout = "folder of images" if pictures else "folder of exams"
     return DataSet(root, layout, tuple(records), tuple(ignored))
 

@@ -39,7 +39,10 @@ def read_manifest(path: Path) -> DataSet:
             rows = csv.DictReader(stream)
             missing = [name for name in _REQUIRED if name not in (rows.fieldnames or ())]
             if missing:
-                raise LayoutError(f"{path} lacks the column {missing[0]}; a manifest has {', '.join(MANIFEST_COLUMNS)}")
+                raise LayoutError(
+                    f"{path} lacks the column {missing[0]}; a manifest is separated by commas and has "
+                    f"{', '.join(MANIFEST_COLUMNS)}"
+                )
             records = tuple(_record(path, rows.line_num, row) for row in rows)
     except FileNotFoundError as error:
         raise LayoutError(f"{path} not found; expected a manifest table") from error

@@ -42,7 +42,9 @@ def read_picture(path: Path, projection: Projection | None = None) -> Mammogram:
         raise ImageError(f"{path} has too many pixels; no mammogram is that large", "size") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path} is not a readable PNG, PGM, TIFF or JPEG image; export it again") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # a decoder may raise anything on damaged bytes
         raise ImageError(f"{path} is damaged or truncated ({_one_line(error)}); export it again") from error
     return Mammogram(pixels, projection, path=path)
 
@@ -58,6 +60,8 @@ def _require_sane_size(path: Path, size: tuple[int, int]) -> None:
 def _grey_pixels(path: Path, picture: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if getattr(picture, "n_frames", 1) > 1:
         raise ImageError(f"{path} holds several pictures; save each projection as its own file", "several")
+    if _deep_colour(path, picture):
+        raise ImageError(f"{path} holds 16-bit grey in a colour picture; export it as plain 16-bit grey", "depth")
     if picture.mode in ("LA", "RGBA", "PA", "P", "CMYK", "YCbCr"):
         picture = picture.convert("RGB")
     pixels = np.asarray(picture)
@@ -69,9 +73,26 @@ def _grey_pixels(path: Path, picture: Image.Image) -> NDArray[np.uint8] | NDArra
         pixels = pixels.astype(np.uint16)  # Pillow reads some 16-bit files as 32-bit integers
     if pixels.dtype == np.dtype(">u2"):
         pixels = pixels.astype(np.uint16)
+    if pixels.dtype == np.uint16 and _white_is_zero(picture):
+        pixels = np.iinfo(np.uint16).max - pixels  # Pillow turns 8-bit pictures itself, but not these
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path} has pixels of type {pixels.dtype}; expected 8- or 16-bit grey values", "depth")
     return np.ascontiguousarray(pixels)
+
+
+def _white_is_zero(picture: Image.Image) -> bool:
+    """True for a TIFF whose photometric interpretation is WhiteIsZero (TIFF 6.0, tag 262)."""
+    tags = getattr(picture, "tag_v2", None)
+    return tags is not None and tags.get(262) == 0
+
+
+def _deep_colour(path: Path, picture: Image.Image) -> bool:
+    """True for a PNG of 16 bit in several channels, which Pillow would cut to 8 bit."""
+    if picture.format != "PNG":
+        return False
+    with path.open("rb") as stream:
+        depth, colour_type = stream.read(26)[24:]  # PNG, 11.2.1: IHDR comes first
+    return depth == 16 and colour_type != 0
 
 
 def _one_line(error: Exception) -> str:

@@ -24,7 +24,7 @@ from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 
 NETWORK_FILE = "network.safetensors"
 _FORMAT = "mammodensity network 1"
-_CHECKSUM = "tensors_sha256"
+_CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mappin
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {**description, _CHECKSUM: _digest(plain)}
+    header = {**description, _CHECKSUM: _digest(plain, description)}
     write_bytes(path, save(plain, {"mammodensity": json.dumps(header, allow_nan=False)}))
 
 
@@ -85,16 +85,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} was not written by mammodensity: it has no description of its network")
     try:
         description = dict(json.loads(header))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: its description is not JSON; restore it or train again") from error
-    if description.pop(_CHECKSUM, None) != _digest(tensors):
-        raise CheckpointError(f"{path} is damaged: its tensors differ from their checksum; restore it or train again")
+    if description.pop(_CHECKSUM, None) != _digest(tensors, description):
+        raise CheckpointError(f"{path} is damaged: its content differs from its checksum; restore it or train again")
     return tensors, description
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, so that a single flipped bit is noticed."""
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
+    """SHA-256 over description, names, shapes and values, so that a single flipped bit is noticed."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -117,6 +117,8 @@ def load_checkpoint(path: Path | str, projection: Projection | str | None = None
     CheckpointError
         Nothing there, damaged, of another format, or for another projection.
     """
+    if projection is not None and projection not in PROJECTIONS:
+        raise OptionError(f"projection must be one of {', '.join(PROJECTIONS)}. Got {projection!r} instead.")
     file = _network_file(Path(path), None if projection is None else Projection(projection))
     tensors, description = read_tensors(file)
     checkpoint = _build(file, tensors, description)

@@ -74,6 +74,7 @@ def train_network(task: NetworkTask, report: Callable[[Step], None] | None = Non
         The loss is no longer finite.
     """
     run = _Run(task)
+    run.save()  # before any network file: a network without a resume file is a finished one
     epochs = task.recipe.epochs
     with _stop_requests() as stop, _tensorboard(task.folder, run.state.epoch) as board:
         while run.state.epoch < epochs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class Recipe:
     network: NetworkSpec = field(default_factory=NetworkSpec)
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise OptionError(f"seed must be at least 0. Got {self.seed} instead.")
         if self.epochs < 1 or self.batch < 1:
             raise OptionError(f"epochs and batch must be at least 1. Got {self.epochs} and {self.batch} instead.")
         if not 0 < self.learning_rate <= 10 or self.weight_decay < 0:
@@ -107,6 +110,7 @@ def recipe_from_dict(values: Any) -> Recipe:
         An unknown entry, or a value that makes no sense.
     """
     try:
+        _require_types(values, SMALL.to_dict(), "")
         parts = {
             "augment": AugmentSpec(**values["augment"]),
             "preprocess": PreprocessSpec(**values["preprocess"]),
@@ -115,6 +119,21 @@ def recipe_from_dict(values: Any) -> Recipe:
         return Recipe(**{**values, **parts})
     except (KeyError, TypeError) as error:
         raise OptionError(f"not a training recipe: {error}; `mammodensity recipe small` prints one") from error
+
+
+def _require_types(values: Any, example: Any, name: str) -> None:
+    """Raise ``OptionError`` where a value is of another kind than its example: a text, a fraction for a count."""
+    if isinstance(example, dict) and isinstance(values, dict):
+        for key in values.keys() & example.keys():
+            _require_types(values[key], example[key], f"{name}.{key}" if name else key)
+    elif isinstance(example, list) and isinstance(values, list):
+        for value in values:
+            _require_types(value, example[0], name)
+    else:
+        kinds = (int, float) if isinstance(example, float) else type(example)
+        finite = not isinstance(values, float) or math.isfinite(values)
+        if not isinstance(values, kinds) or isinstance(values, bool) or not finite:
+            raise OptionError(f"recipe: {name or 'it'} must be like {example!r}. Got {values!r} instead.")
 
 
 def adapted(recipe: Recipe, *, epochs: int | None = None, size: int | None = None, seed: int | None = None) -> Recipe:
