@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
+from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter, map_coordinates
 
 from mammodensity.phantom.anatomy import Floats
 from mammodensity.phantom.geometry import resample
 
 MUSCLE = 3
+_VISIBLE = 0.04  # of the brightest: what is darker on a film cannot be told from its background
+_TIP = 0.02  # of the image's width: a muscle thinner than this at its lower end is not drawn by readers
 Labels = NDArray[np.uint8]
 
 
@@ -58,7 +60,7 @@ def disturb(
     if changes.muscle and (labels == MUSCLE).any():
         image, labels = _other_muscle(image, labels, rng)
     if changes.tone:
-        image = _other_tone(image, labels, rng)
+        image, labels = _other_tone(image, labels, rng)
     if changes.objects:
         image, labels = _objects(image, labels, rng)
     return np.clip(image, 0, 1).astype(np.float32), labels
@@ -101,7 +103,7 @@ def _other_muscle(image: Floats, labels: Labels, rng: np.random.Generator) -> tu
         softened = gaussian_filter((labels == MUSCLE).astype(np.float32), rng.uniform(0.3, 2.5))
         image = image + softened * rng.uniform(-0.12, 0.3)
     kind = rng.random()
-    if kind < 0.06:  # already filled with one grey level, as the origin's exports
+    if kind < 0.1:  # already filled with one grey level, as the origin's exports
         tissue = labels == 1
         image = np.where(labels == MUSCLE, np.median(image[tissue]) if tissue.any() else 0.5, image)
     elif kind < 0.4:
@@ -119,9 +121,9 @@ def _drawn_muscle(image: Floats, labels: Labels, rng: np.random.Generator) -> tu
     rows, cols = labels.shape
     widest = max(float(body[: rows // 12 + 1].any(axis=0).sum()), 0.15 * cols)
     top = widest * rng.uniform(0.3, 1.05)
-    end = rows * (rng.uniform(0.5, 1.05) if rng.random() < 0.75 else rng.uniform(0.2, 0.6))
+    end = rows * (rng.uniform(0.4, 1.0) if rng.random() < 0.75 else rng.uniform(0.2, 0.6))
     share = np.clip(y / end, 0, 1)
-    bow, sway = rng.normal(0.03, 0.05), rng.normal(0, 0.012)
+    bow, sway = rng.normal(0.045, 0.05), rng.normal(0, 0.012)
     border = top * (1 - share) + cols * (bow * np.sin(np.pi * share) + sway * np.sin(2 * np.pi * share))
     border = border + gaussian_filter(rng.normal(0, 1, rows), 6)[:, None] * rng.uniform(0, 3)
     over = (border - x) * end / np.hypot(end, top)
@@ -130,13 +132,14 @@ def _drawn_muscle(image: Floats, labels: Labels, rng: np.random.Generator) -> tu
     fibres = np.interp(over + 4 * np.sin(3 * share + rng.uniform(0, 6)), np.arange(-200, 200), fibres)
     streaks = gaussian_filter(rng.normal(0, 1, labels.shape), (6, 1.5))
     rise = 1 - rng.uniform(0, 0.5) * np.exp(-np.maximum(over, 0) / rng.uniform(5, 25))
-    rise = rise - rng.uniform(-0.1, 0.35) * share  # thinner towards its lower end
+    rise = rise - rng.uniform(-0.1, 0.15) * share  # thinner towards its lower end
     beside = body & (over < -1) & (over > -12) & (y < 0.8 * end)
     level = float(np.median(image[beside])) if beside.any() else 0.5
     grey = (level + rng.uniform(0.06, 0.5)) * rise
     grey = grey + rng.uniform(0, 0.3) * fibres * (over > 3) + rng.uniform(0, 0.12) * streaks
     weight = soft * rng.uniform(0.45, 1.0) * body
-    return image * (1 - weight) + weight * grey, np.where(body & (soft >= 0.5), np.uint8(MUSCLE), labels)
+    drawn = body & (soft >= 0.5) & (border > _TIP * cols)
+    return image * (1 - weight) + weight * grey, np.where(drawn, np.uint8(MUSCLE), labels)
 
 
 def _folds_and_nodes(labels: Labels, rng: np.random.Generator) -> Floats:
@@ -157,13 +160,16 @@ def _folds_and_nodes(labels: Labels, rng: np.random.Generator) -> Floats:
     return result
 
 
-def _other_tone(image: Floats, labels: Labels, rng: np.random.Generator) -> Floats:
-    """Film fades towards the skin and has haze and fog; digital images end sharply on black."""
+def _other_tone(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
+    """Film fades towards the skin and has haze and fog; digital images end sharply on black.
+
+    What fades into the dark is no longer labelled: a label says what can be seen.
+    """
     body = labels > 0
     film = rng.random() < 0.65
     if film:
         depth = distance_transform_edt(np.pad(body, ((9, 9), (9, 0)), mode="edge"))[9:-9, 9:]
-        image = image * (1 - rng.uniform(0.5, 0.97) * np.exp(-depth / rng.uniform(1.0, 14.0)))
+        image = image * (1 - rng.uniform(0.4, 0.95) * np.exp(-depth / rng.uniform(1.0, 10.0)))
     image = np.clip(image / max(float(image.max()), 1e-3), 0, 1)
     image = image ** np.exp(rng.uniform(-0.6, 0.9))
     if rng.random() < 0.4:
@@ -172,12 +178,17 @@ def _other_tone(image: Floats, labels: Labels, rng: np.random.Generator) -> Floa
         image = (1 / (1 + np.exp(-steep * (image - centre))) - low) / (high - low)
     if rng.random() < 0.3:
         image = np.minimum(image * rng.uniform(1.05, 1.6), 1)  # saturated
-    image = rng.uniform(0.55, 1) * np.where(body, image, 0)
+    image = np.where(body, image, 0)
+    if film:
+        seen = (gaussian_filter(image, 0.7) > _VISIBLE) | (depth > 12)
+        labels = np.where(binary_fill_holes(seen & body), labels, 0).astype(np.uint8)
+    image = rng.uniform(0.55, 1) * image
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in image.shape)
     if film:
         fog = rng.uniform(0, 0.14) + rng.normal(0, 0.015) * y[:, None] + rng.normal(0, 0.02) * x[None, :]
         fog = fog + resample(rng.normal(0, 0.008, (6, 5)).astype(np.float32), image.shape)
-        haze = gaussian_filter(image, rng.uniform(4, 20)) * rng.uniform(0, 0.22)
+        haze = gaussian_filter(image, rng.uniform(1.5, 6)) * rng.uniform(0, 0.12)
+        haze = haze + gaussian_filter(image, rng.uniform(6, 20)) * rng.uniform(0, 0.22)
         image = image + np.maximum(fog, 0) + haze
         bands = gaussian_filter(rng.normal(0, 1, image.shape[1]), rng.uniform(0.3, 3)) * rng.uniform(0, 0.015)
         image = image + bands[None, :]
@@ -186,14 +197,15 @@ def _other_tone(image: Floats, labels: Labels, rng: np.random.Generator) -> Floa
     noise = rng.normal(0, 1, image.shape) * rng.uniform(0, 0.02)
     if rng.random() < 0.5:
         noise = 2 * gaussian_filter(noise, rng.uniform(0.4, 1.2))
-    result: Floats = gaussian_filter(image, rng.uniform(0, 1.1)) + noise
-    return result
+    return gaussian_filter(image, rng.uniform(0, 1.1)) + noise, labels
 
 
 def _objects(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
-    """Lead letters, paper labels, blacked-out names, borders of the film, frames of the scanner."""
+    """Lead letters, paper labels, blacked-out names and corners, borders of the film, frames of the scanner."""
     image, labels = image.copy(), labels.copy()
     free = labels == 0
+    for _ in range(rng.choice([0, 1, 2], p=[0.7, 0.15, 0.15])):
+        image[_far_corner(free, rng)] = 0 if rng.random() < 0.7 else rng.uniform(0, 0.5)
     if free.any():
         places = np.argwhere(free)
         for _ in range(rng.choice([0, 1, 2, 3], p=[0.4, 0.3, 0.2, 0.1])):
@@ -210,6 +222,16 @@ def _objects(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[F
             image[band] = rng.choice([0.0, rng.uniform(0.2, 0.7), 1.0]) + rng.normal(0, 0.01, image[band].shape)
             labels[band] = 0
     return image, labels
+
+
+def _far_corner(free: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Background beyond a straight cut, at some distance from the breast."""
+    y, x = np.indices(free.shape, dtype=np.float32)
+    angle = rng.uniform(-np.pi / 2, np.pi / 2)
+    along = (x - 0.5 * free.shape[1]) * np.cos(angle) + (y - 0.5 * free.shape[0]) * np.sin(angle)
+    away = distance_transform_edt(free) > rng.uniform(2, 12)
+    result: NDArray[np.bool_] = free & away & (along > rng.uniform(0.1, 0.6) * free.shape[0])
+    return result
 
 
 def _stamp(image: Floats, free: NDArray[np.bool_], centre: tuple[float, float], rng: np.random.Generator) -> None:

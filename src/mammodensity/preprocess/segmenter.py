@@ -1,7 +1,7 @@
 """The segmenter: a small network that tells background, breast and pectoral muscle apart on a reduced image.
 
 It is trained on phantoms alone (``benchmarks/train_segmenter.py``), so it carries no patient's data. A U-Net
-(Ronneberger et al., MICCAI 2015) of 255,000 weights that works on 2 x 2 blocks of a reduced image.
+(Ronneberger et al., MICCAI 2015) of 242,000 weights that works on 2 x 2 blocks of a reduced image.
 """
 
 from __future__ import annotations
