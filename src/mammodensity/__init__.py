@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     from mammodensity.ingest import read_exam
     from mammodensity.networks import load_network
     from mammodensity.prediction import load_model
+    from mammodensity.preprocess import preprocess
 
 __version__ = "0.1.0"
 
-__all__ = ["figures_of_merit", "grad_cam", "load_model", "load_network", "read_exam"]
+__all__ = ["figures_of_merit", "grad_cam", "load_model", "load_network", "preprocess", "read_exam"]
 
 _HOMES = {
     "figures_of_merit": "mammodensity.evaluation",
     "grad_cam": "mammodensity.explanation",
     "load_model": "mammodensity.prediction",
     "load_network": "mammodensity.networks",
+    "preprocess": "mammodensity.preprocess",
     "read_exam": "mammodensity.ingest",
 }
 

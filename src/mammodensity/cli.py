@@ -168,6 +168,26 @@ def prepare(
 
 
 @app.command()
+def segment(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="IMAGES...")],
+    output: Annotated[Path, typer.Option(help="Folder to write to.", metavar="DIR")],
+) -> None:
+    """Find breast (1) and pectoral muscle (3): a label image of each picture, and segment.csv with their areas.
+
+    Example: mammodensity segment phantoms/MLO_R/A --output regions
+    """
+    from mammodensity.console import progress_bar, say, say_research_use_only
+    from mammodensity.preprocess.files import write_segmentations
+
+    with progress_bar("segment") as progress:
+        count, notes = write_segmentations(images, output, progress=progress)
+    for note in notes:
+        say(f"empty: {note}")
+    say(f"{count} label images and segment.csv in {output}")
+    say_research_use_only()
+
+
+@app.command()
 def recipe(name: Annotated[str, typer.Argument(help="Name of a recipe.")] = "small") -> None:
     """Print a training recipe as JSON, to look at or to change and give to `train --recipe FILE.json`.
 

@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from mammodensity.data import input_batch
@@ -18,7 +17,7 @@ from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.grad_cam import grad_cam
 from mammodensity.networks import Checkpoint
 from mammodensity.prediction import DensityModel
-from mammodensity.preprocess import fitted_box
+from mammodensity.preprocess import placement
 from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
 
 METHODS: Mapping[str, Callable[..., Tensor]] = {"grad-cam": grad_cam}
@@ -95,7 +94,5 @@ def _map_of(
     images = input_batch([mammogram], checkpoint.preprocess, network.spec.channels)
     images = images.to(network.head.weight.device, memory_format=torch.channels_last)
     values = method(network, images, category)[0].cpu().numpy()
-    top, left, height, width = fitted_box(mammogram.pixels.shape, checkpoint.preprocess)
-    inside = np.ascontiguousarray(values[top : top + height, left : left + width], dtype=np.float32)
     rows, columns = mammogram.pixels.shape
-    return np.asarray(Image.fromarray(inside).resize((columns, rows), Image.Resampling.BILINEAR))
+    return placement(mammogram, checkpoint.preprocess).to_image(values, (rows, columns))

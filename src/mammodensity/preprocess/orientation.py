@@ -1,0 +1,85 @@
+"""Which side of the image the chest wall is on, from pixels, and whether the image is stored flipped.
+
+Names do not tell: exports are often mirrored so that all breasts face one way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes, binary_opening, gaussian_filter, label
+
+from mammodensity.terms import Projection
+
+Floats = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+
+_OUTER = 0.02, 0.10
+"""Share of the width at either side that is looked at; what lies further out may be a border of the film."""
+
+
+def bright_region(grey: Floats) -> Mask:
+    """The largest bright part of an image (H, W): more than background by Otsu's threshold on the logarithm.
+
+    The logarithm, because on film the skin is only little brighter than the background.
+    """
+    smooth = gaussian_filter(grey, 1.0)
+    low, high = np.percentile(smooth, (1, 99.5))
+    dim = np.log(np.clip((smooth - low) / max(float(high - low), 1e-6), 0, 1) + 0.02)
+    found = binary_opening(dim > otsu_threshold(dim), iterations=2)
+    return largest_part(binary_fill_holes(found))
+
+
+def otsu_threshold(values: Floats, bins: int = 128) -> float:
+    """The threshold that best splits values in two classes.
+
+    References
+    ----------
+    Otsu, IEEE Trans. Syst. Man Cybern. 9:62, 1979.
+    """
+    counts, edges = np.histogram(values, bins)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below, total = np.cumsum(counts), counts.sum()
+    sums = np.cumsum(counts * centres)
+    above = np.maximum(total - below, 1)
+    between = below * (total - below) * (sums / np.maximum(below, 1) - (sums[-1] - sums) / above) ** 2
+    return float(centres[int(np.argmax(between))])
+
+
+def largest_part(mask: Mask) -> Mask:
+    """The largest connected part of a mask; an empty mask stays empty."""
+    parts, count = label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    result: Mask = parts == int(np.argmax(sizes))
+    return result
+
+
+def chest_side(grey: Floats) -> str:
+    """``"left"`` or ``"right"``: the side of the image (H, W) along which more of the breast lies.
+
+    Decided by how much of either side the bright region covers; a draw, by where the region's weight lies.
+    """
+    region = bright_region(grey)
+    columns = region.shape[1]
+    first, last = (max(1, round(share * columns)) for share in _OUTER)
+    left = float(region[:, first:last].mean())
+    right = float(region[:, columns - last : columns - first].mean())
+    if abs(left - right) > 0.05:
+        return "left" if left > right else "right"
+    weight = np.where(region, grey, 0).sum(axis=0)
+    return "left" if weight[: columns // 2].sum() >= weight[-(columns // 2) :].sum() else "right"
+
+
+def stored_flipped(projection: Projection | None, side: str) -> bool | None:
+    """Whether an image is mirrored: right breasts have the chest wall on the right, left ones on the left.
+
+    None where nothing says which breast it is. DICOM's Patient Orientation (0020,0020) tells the same.
+    """
+    if projection is None:
+        return None
+    return (projection.laterality == "R") != (side == "right")

@@ -1,0 +1,76 @@
+"""Breast and pectoral muscle of a mammogram, found on a reduced image and drawn at the size of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mammodensity.exam import Mammogram
+from mammodensity.preprocess.breast import breast_scores, reduced_grey, require_mammogram
+from mammodensity.preprocess.orientation import chest_side
+from mammodensity.preprocess.pectoral import muscle_scores
+
+BACKGROUND, BREAST, PECTORAL = 0, 1, 3
+"""Values of a label image; 2 is reserved for fibroglandular tissue."""
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """What is where in a mammogram."""
+
+    labels: NDArray[np.uint8]
+    """(H, W) at the size of the image: 0 background, 1 breast, 3 pectoral muscle."""
+    chest_side: str
+    """``"left"`` or ``"right"``: the side of the image the chest wall is on."""
+
+    @property
+    def view_position(self) -> str:
+        """``"MLO"`` if a pectoral muscle was found, else ``"CC"``: a guess where nothing says the view."""
+        return "MLO" if (self.labels == PECTORAL).any() else "CC"
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The bounding box of the breast, muscle included: first row, first column, height, width."""
+        body = self.labels != BACKGROUND
+        rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
+        top, left = int(rows[0]), int(columns[0])
+        return top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
+
+
+def find_regions(mammogram: Mammogram) -> Regions:
+    """Find the breast and, unless the projection is known to be CC, the pectoral muscle.
+
+    A mirrored mammogram gives mirrored regions.
+
+    Raises
+    ------
+    ImageError
+        There is no breast in it, or its grey values are inverted.
+    """
+    from mammodensity.preprocess.segmenter import SIZE, class_scores
+
+    name = mammogram.path if mammogram.path is not None else "the image"
+    grey = reduced_grey(mammogram, SIZE)
+    require_mammogram(grey, name)
+    side = chest_side(grey)
+    flip = slice(None, None, -1 if side == "right" else 1)
+    scores = class_scores(np.ascontiguousarray(grey[:, flip]))
+    body = breast_scores(scores, name)
+    is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
+    muscle = None if is_cc else muscle_scores(scores, body > 0.5)
+    shape = mammogram.pixels.shape
+    labels = _enlarged(body[:, flip], shape).astype(np.uint8)
+    if muscle is not None:
+        labels[_enlarged(muscle[:, flip], shape) & (labels == BREAST)] = PECTORAL
+    return Regions(labels, side)
+
+
+def _enlarged(scores: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Where scores exceed one half at the size (H, W) of the image; interpolated, so that outlines stay smooth."""
+    size = (shape[1], shape[0])
+    picture = Image.fromarray(np.ascontiguousarray(scores)).resize(size, Image.Resampling.BICUBIC)
+    result: NDArray[np.bool_] = np.asarray(picture) > 0.5
+    return result

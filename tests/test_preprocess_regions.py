@@ -1,0 +1,308 @@
+"""Breast and muscle found: phantoms with every disturbance, twins and mirrors, refusals, real masks where present."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mammodensity
+from mammodensity.errors import ImageError, OptionError
+from mammodensity.exam import Mammogram
+from mammodensity.ingest import read_picture
+from mammodensity.phantom import PhantomSpec, make_exam
+from mammodensity.phantom.disturbance import Disturbance, disturb
+from mammodensity.preprocess import (
+    ORIGIN_PREPROCESS,
+    RAW_PREPROCESS,
+    PreprocessSpec,
+    find_regions,
+    placement,
+    preprocess,
+    stored_flipped,
+)
+from mammodensity.preprocess.files import write_segmentations
+from mammodensity.preprocess.orientation import chest_side
+from mammodensity.terms import PROJECTIONS, Projection
+
+SIZE = (230, 180)
+UNTOUCHED = Disturbance(geometry=False, muscle=False, tone=False, objects=False)
+
+
+@pytest.fixture(scope="module")
+def exams():
+    """Phantoms of another seed than the segmenter's."""
+    return [make_exam(PhantomSpec(rows=160, seed=5), index) for index in range(2)]
+
+
+def dice(found, true) -> float:
+    return 2 * float((found & true).sum()) / max(1, int(found.sum()) + int(true.sum()))
+
+
+def left_views(exams, position):
+    for exam in exams:
+        for projection, view in exam.views.items():
+            if projection.view_position == position:
+                flip = slice(None, None, -1 if projection.laterality == "R" else 1)
+                yield projection, view.image[:, flip] / 255.0, view.labels[:, flip]
+
+
+def made(grey, projection=None, mirrored=False, bits=8) -> Mammogram:
+    kind = np.uint8 if bits == 8 else np.uint16
+    pixels = np.rint(grey[:, :: -1 if mirrored else 1] * np.iinfo(kind).max).astype(kind)
+    return Mammogram(np.ascontiguousarray(pixels), projection)
+
+
+@pytest.mark.parametrize("name", ["nothing", *(field.name for field in fields(Disturbance)), "all"])
+def test_phantoms_with_known_regions(exams, name):
+    changes = Disturbance() if name == "all" else UNTOUCHED
+    if name in {field.name for field in fields(Disturbance)}:
+        changes = replace(UNTOUCHED, **{name: True})
+    breast, muscle = [], []
+    for position in ("MLO", "CC"):
+        for number, (_, image, labels) in enumerate(left_views(exams, position)):
+            rng = np.random.default_rng([7, number])
+            grey, true = disturb(image, labels, SIZE, rng, changes)
+            regions = find_regions(made(grey, mirrored=number % 2 == 1))
+            found = regions.labels[:, :: -1 if number % 2 else 1]
+            assert regions.chest_side == ("right" if number % 2 else "left")
+            breast.append(dice(found > 0, true > 0))
+            if (true == 3).mean() > 0.03:
+                muscle.append(dice(found == 3, true == 3))
+    assert np.mean(breast) > 0.97
+    assert min(breast) > 0.9
+    assert np.mean(muscle) > 0.9
+    assert min(muscle) > 0.6
+
+
+def test_a_mirrored_image_gives_mirrored_regions(exams):
+    for _, image, _ in left_views(exams, "MLO"):
+        one, other = (find_regions(made(image, mirrored=mirrored)) for mirrored in (False, True))
+        assert (one.chest_side, other.chest_side) == ("left", "right")
+        assert (one.labels != other.labels[:, ::-1]).mean() < 1e-3
+
+
+def test_sixteen_bit_gives_the_same_regions(exams):
+    for _, image, _ in left_views(exams, "CC"):
+        one = made(image)
+        wide = Mammogram(one.pixels.astype(np.uint16) * 257)
+        narrow = Mammogram(one.pixels.astype(np.uint16) * 16)  # 12 of 16 bits, as detectors store
+        for other in (wide, narrow):
+            assert (find_regions(one).labels != find_regions(other).labels).mean() < 1e-3
+
+
+def test_no_muscle_in_cc_and_the_view_guessed(exams):
+    for _, image, _ in left_views(exams, "CC"):
+        assert find_regions(made(image)).view_position == "CC"
+    for _, image, _ in left_views(exams, "MLO"):
+        assert find_regions(made(image)).view_position == "MLO"
+        assert not (find_regions(made(image, Projection.CC_L)).labels == 3).any()
+
+
+@pytest.mark.parametrize("position", ["CC", "MLO"])
+def test_inverted_images_are_refused(exams, position):
+    for projection, image, _ in left_views(exams, position):
+        with pytest.raises(ImageError, match="background is brighter") as caught:
+            find_regions(made(1 - image, projection))
+        assert caught.value.code == "inverted"
+
+
+def test_images_without_a_breast_are_refused():
+    rng = np.random.default_rng(0)
+    dot = np.zeros((300, 240))
+    dot[10, 10] = 1
+    label = np.zeros((300, 240))
+    label[20:30, 200:230] = 1
+    for grey in (rng.random((300, 240)), dot, label, 0.02 * rng.random((300, 240))):
+        with pytest.raises(ImageError, match="no breast") as caught:
+            find_regions(made(grey))
+        assert caught.value.code == "no-breast"
+
+
+def test_flipped_images_are_noticed():
+    assert stored_flipped(Projection.CC_R, "right") is False
+    assert stored_flipped(Projection.CC_R, "left") is True
+    assert stored_flipped(Projection.MLO_L, "left") is False
+    assert stored_flipped(None, "left") is None
+
+
+# --- what the spec asks for -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mlo(exams) -> Mammogram:
+    """A muscle, much background, and a marker in it."""
+    view = exams[0].views[Projection.MLO_L]
+    pixels = np.pad(view.image, ((0, 20), (0, 40)))
+    pixels[10:20, -20:-5] = 250
+    return Mammogram(pixels, Projection.MLO_L)
+
+
+PLAIN = PreprocessSpec(rows=212, columns=194, centring="none")
+
+
+def test_every_field_changes_what_it_names(mlo):
+    regions = find_regions(mlo)
+    assert np.array_equal(preprocess(mlo, replace(PLAIN, rows=212, columns=194)), preprocess(mlo, PLAIN))
+    assert mlo.pixels.shape == (212, 194), "so that nothing is resized below"
+    plain = preprocess(mlo, PLAIN)
+    muscle, breast, outside = (regions.labels == value for value in (3, 1, 0))
+    filled = preprocess(mlo, replace(PLAIN, pectoral="fill"))
+    assert np.allclose(filled[muscle], np.median(plain[breast]))
+    assert np.array_equal(filled[~muscle], plain[~muscle])
+    masked = preprocess(mlo, replace(PLAIN, pectoral="mask"))
+    assert not masked[muscle].any()
+    assert np.array_equal(masked[~muscle], plain[~muscle])
+    alone = preprocess(mlo, replace(PLAIN, background="mask"))
+    assert plain[outside].max() > 0.9, "the marker"
+    assert not alone[outside].any()
+    assert np.array_equal(alone[~outside], plain[~outside])
+    top, left, height, width = regions.box
+    cropped = preprocess(mlo, replace(PLAIN, crop="breast", rows=height, columns=width))
+    assert np.array_equal(cropped, plain[top : top + height, left : left + width])
+    assert width < 160
+    deep = Mammogram(mlo.pixels.astype(np.uint16) * 257 + 77)
+    coarse = preprocess(deep, replace(PLAIN, depth="8-bit"))
+    assert np.allclose(coarse * 255, np.rint(coarse * 255), atol=1e-4)
+    assert not np.allclose(preprocess(deep, PLAIN), coarse, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [{"crop": "box"}, {"pectoral": "no"}, {"background": "white"}, {"depth": "12-bit"}])
+def test_impossible_fields(wrong):
+    with pytest.raises(OptionError, match=next(iter(wrong))):
+        replace(PLAIN, **wrong)
+
+
+def test_named_specs_and_the_public_name(mlo):
+    assert not ORIGIN_PREPROCESS.needs_regions
+    assert not PreprocessSpec().needs_regions
+    assert RAW_PREPROCESS.needs_regions
+    assert np.array_equal(mammodensity.preprocess(mlo, RAW_PREPROCESS), preprocess(mlo, RAW_PREPROCESS))
+    import mammodensity.preprocess as package
+
+    assert np.array_equal(package(mlo, PLAIN), preprocess(mlo, PLAIN)), "module and function share the name"
+
+
+def test_what_is_filled_and_cropped_stays_so(exams):
+    """The origin's exports come cropped and filled: doing it again changes little."""
+    for projection, image, _ in left_views(exams, "MLO"):
+        size = replace(RAW_PREPROCESS, centring="none", interpolation="area")
+        box = find_regions(made(image, projection)).box
+        once = preprocess(made(image, projection), replace(size, rows=box[2], columns=box[3]))
+        again = preprocess(made(once, projection), replace(size, rows=box[2], columns=box[3]))
+        assert np.mean(np.abs(once - again) > 0.1) < 0.1
+
+
+@pytest.mark.parametrize("aspect", ["squash", "pad"])
+def test_maps_come_back_to_where_they_belong(mlo, aspect):
+    """A mark set in the input at a place of the breast is drawn at that place of the image."""
+    spec = replace(PLAIN, rows=96, columns=96, crop="breast", aspect=aspect)
+    bright = Mammogram(mlo.pixels // 4 * 2, mlo.projection)
+    place = placement(bright, spec)
+    for row, column in ((60, 20), (120, 70), (150, 30)):
+        pixels = bright.pixels.copy()
+        pixels[row - 2 : row + 3, column - 2 : column + 3] = 255
+        seen = preprocess(Mammogram(pixels, mlo.projection), spec) - preprocess(bright, spec)
+        drawn = place.to_image(seen, bright.pixels.shape)
+        assert drawn.shape == bright.pixels.shape
+        found = np.unravel_index(drawn.argmax(), drawn.shape)
+        assert np.hypot(found[0] - row, found[1] - column) < 4
+    top, left, height, width = place.source
+    everywhere = place.to_image(np.ones((96, 96), np.float32), bright.pixels.shape)
+    assert everywhere[top : top + height, left : left + width].min() == 1
+    assert everywhere.sum() == height * width
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_files_of_a_segmentation(exams, tmp_path):
+    names = {}
+    for number, projection in enumerate(PROJECTIONS):
+        names[f"e_{projection}"] = exams[0].views[projection].image
+        names[f"scan{number}"] = exams[1].views[projection].image
+    names["e2_MLO_R"] = exams[0].views[Projection.MLO_L].image
+    names["empty"] = np.eye(60, dtype=np.uint8)
+    for name, pixels in names.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    calls = []
+    count, notes = write_segmentations([tmp_path], tmp_path / "out", progress=lambda *done: calls.append(done))
+    assert count == len(names) == len(calls)
+    assert len(notes) == 1
+    with (tmp_path / "out" / "segment.csv").open(newline="") as stream:
+        rows = {row["file"]: row for row in csv.DictReader(stream)}
+    assert set(rows) == {f"{name}.png" for name in names}
+    for name, pixels in names.items():
+        labels = np.asarray(Image.open(tmp_path / "out" / f"{name}.png"))
+        assert labels.shape == pixels.shape
+        assert set(np.unique(labels)) <= {0, 1, 3}
+        row = rows[f"{name}.png"]
+        assert int(row["breast_px"]) == (labels == 1).sum()
+        assert int(row["pectoral_px"]) == (labels == 3).sum()
+        assert row["breast_mm2"] == ""
+    assert rows["e_CC_R.png"]["projection"] == "CC_R"
+    assert rows["e_CC_R.png"]["stored_flipped"] == "no"
+    assert rows["e_CC_R.png"]["chest_side"] == "right"
+    assert rows["e2_MLO_R.png"]["stored_flipped"] == "yes"
+    assert [rows[f"scan{n}.png"]["view_position"] for n in range(4)] == ["CC", "CC", "MLO", "MLO"]
+    assert {rows[f"scan{n}.png"]["view_from"] for n in range(4)} == {"pixels"}
+    assert "no breast" in rows["empty.png"]["note"]
+
+
+def test_areas_in_mm2_where_the_spacing_is_known(exams, tmp_path):
+    from mammodensity.preprocess.files import table_row
+
+    view = exams[0].views[Projection.MLO_R]
+    mammogram = Mammogram(view.image, Projection.MLO_R, spacing_mm=view.spacing_mm)
+    row = table_row(tmp_path / "a.png", mammogram, find_regions(mammogram))
+    assert row["breast_mm2"] == pytest.approx(view.breast.sum() * view.spacing_mm**2, rel=0.06)
+
+
+def test_nothing_is_written_where_a_picture_is_damaged(exams, tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(exams[0].views[Projection.CC_L].image).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "b.png").write_bytes(b"nothing")
+    with pytest.raises(ImageError):
+        write_segmentations([tmp_path / "images"], tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    with pytest.raises(OptionError, match=r"both give a\.png"):
+        write_segmentations([tmp_path / "images" / "a.png"] * 2, tmp_path / "out")
+
+
+# --- real images ----------------------------------------------------------------------------------------------------
+
+
+def test_real_masks(shared_data):
+    """Film with experts' masks (DDSM; Tiryaki and Kaplanoglu, IRBM 2022)."""
+    breast, muscle = [], []
+    for path in sorted((shared_data / "ddsm_tissue" / "images").glob("*.png")):
+        mask = np.asarray(Image.open(shared_data / "ddsm_tissue" / "masks" / path.name).convert("L"))
+        found = find_regions(read_picture(path)).labels
+        breast.append(dice(found > 0, mask > 96))
+        muscle.append(dice(found == 3, mask == 255))
+    assert np.mean(breast) > 0.97
+    assert min(breast) > 0.9
+    assert np.mean(muscle) > 0.9
+    assert min(muscle) > 0.7
+
+
+def test_real_orientation_and_view(shared_data):
+    right = {"A_0018_1.LEFT_CC", "A_0018_1.LEFT_MLO"}  # stored flipped
+    files = [*(shared_data / "exams").rglob("*.png"), *(shared_data / "exams").rglob("*.jpg")]
+    files += (shared_data / "origin" / "test_images").rglob("*.png")
+    for path in files:
+        regions = find_regions(read_picture(path))
+        expected = "right" if path.stem in right or path.stem.endswith("_R") else "left"
+        assert regions.chest_side == expected, path.name
+        assert regions.view_position == ("MLO" if "MLO" in path.stem else "CC"), path.name
+
+
+def test_the_side_needs_no_network():
+    grey = np.zeros((100, 80), np.float32)
+    rows, columns = np.mgrid[:100, :80]
+    grey[np.hypot(rows - 50, columns) < 45] = 0.5
+    assert chest_side(grey) == "left"
+    assert chest_side(grey[:, ::-1]) == "right"
