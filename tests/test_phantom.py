@@ -395,7 +395,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, exams):
 
 
 def test_a_failing_exam_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(dataset_module, "write_exam", fail)

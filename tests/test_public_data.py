@@ -777,7 +777,6 @@ def test_what_the_command_refuses(run, tmp_path):
     write(tmp_path / "train.csv", table(RSNA, rsna_rows()))
     cases = {
         ("prepare", tmp_path): "OUT is needed",
-        ("prepare", tmp_path, tmp_path / "out"): "not available yet",
         ("prepare", tmp_path, "--dry-run", "--dataset", "mias"): "--dataset must be one of vindr",
         ("prepare", tmp_path, "--dry-run", "--columns", "exam_id=a"): "are for --dataset csv",
     }

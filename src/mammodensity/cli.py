@@ -141,30 +141,49 @@ def prepare(
     keep_unlabelled: Annotated[
         bool, typer.Option("--keep-unlabelled", help="Keep exams without a density category.")
     ] = False,
+    spec_file: Annotated[
+        Path | None, typer.Option("--spec", help="JSON with crop, pectoral, background, depth.", metavar="FILE")
+    ] = None,
+    salt: Annotated[str, typer.Option(help="Secret that goes into the keys; by default drawn and forgotten.")] = "",
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Keep names of exams and patients.")] = False,
+    synthetic: Synthetic = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what the tables describe.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Make a training set of a public data set; --dry-run lists its exams, projections and categories.
+    """Make a training set of an archive or a public data set: cropped pictures in the origin's folders, and a manifest.
 
-    Example: mammodensity prepare vindr-mammo --dataset vindr --dry-run --json exams.json
+    Example: mammodensity prepare archive training-set
     """
-    from mammodensity.console import progress_bar, show_found
+    from mammodensity.console import progress_bar, say, show_found
+    from mammodensity.export import ExportSpec, exam_sources, export_exams, read_preprocess
+    from mammodensity.ingest import find_images
     from mammodensity.ingest.public import column_spec
     from mammodensity.outputs import write_json
-    from mammodensity.prepare import find_exams, prepare_exams
+    from mammodensity.prepare import find_exams, holds_known_tables, sources_of
 
     if out is None and not dry_run:
         raise OptionError("OUT is needed: the folder to write to; or give --dry-run to list the exams only")
-    spec = column_spec(columns, meaning) if columns or meaning else None
-    with progress_bar("exams") as progress:
-        found = find_exams(
-            data, dataset, tables=tables, columns=spec, keep_unlabelled=keep_unlabelled, progress=progress
-        )
-    show_found(found)
-    if json_file:
-        write_json(json_file, found.to_dict())
-    if not dry_run and out is not None:
-        prepare_exams(found, out)
+    spec = ExportSpec(read_preprocess(spec_file), salt, keep_names)
+    mapping = column_spec(columns, meaning) if columns or meaning else None
+    if dataset or mapping or tables or dry_run or holds_known_tables(data):
+        with progress_bar("exams") as progress:
+            found = find_exams(
+                data, dataset, tables=tables, columns=mapping, keep_unlabelled=keep_unlabelled, progress=progress
+            )
+        show_found(found)
+        if json_file:
+            write_json(json_file, found.to_dict())
+        exams = sources_of(found)
+    else:
+        exams = exam_sources(find_images(data, synthetic=synthetic))
+    if dry_run or out is None:
+        return
+    if not exams:
+        raise LayoutError(f"{data} holds no image file of the exams in its tables; expected them beside or below it")
+    with progress_bar("prepare") as progress:
+        manifest = export_exams(exams, out, spec, resume=resume, progress=progress)
+    say(f"{len(exams)} exams in {out}, listed in {manifest}; images that could not be used are in refused.csv")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""A data set's own tables to exams, and exams to a training set."""
+"""A data set's own tables to exams."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodensity.errors import OptionError
+from mammodensity.export import ExamSource
 from mammodensity.ingest.public import (
     ADAPTERS,
     ColumnSpec,
@@ -136,6 +137,14 @@ def find_exams(
     return FoundExams(images.root, found, files)
 
 
+def holds_known_tables(data: Path) -> bool:
+    """True when the tables of a public data set lie in a folder."""
+    if not data.is_dir():
+        return False
+    files = FileList(data)
+    return any(files.named(adapter.tables) for adapter in ADAPTERS.values())
+
+
 def _recognise(tables: FileList) -> str:
     """The data set whose table names are there, or the origin's folders."""
     names = [name for name, adapter in ADAPTERS.items() if tables.named(adapter.tables)]
@@ -147,14 +156,16 @@ def _recognise(tables: FileList) -> str:
     raise OptionError(f"{tables.root} holds {found}; name the data set with --dataset {'|'.join(DATA_SETS)}")
 
 
-def prepare_exams(found: FoundExams, out: Path) -> None:
-    """Write the training set: decode, preprocess, the origin's folders, a manifest with salted keys. Not written yet.
-
-    Raises
-    ------
-    OptionError
-        Always.
-    """
-    raise OptionError(
-        f"preparing {len(found.files)} images into {out} is not available yet; use --dry-run to list them"
-    )
+def sources_of(found: FoundExams) -> list[ExamSource]:
+    """The exams of a data set that have image files, ready to be prepared."""
+    sources = []
+    for exam in found.data.exams:
+        images = {
+            projection: found.files[exam.exam_id, projection]
+            for projection in exam.images
+            if (exam.exam_id, projection) in found.files
+        }
+        if images:
+            source = ExamSource(exam.exam_id, exam.patient_id, images, exam.density, exam.split, dict(exam.facts))
+            sources.append(source)
+    return sources

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from mammodensity import outputs
-from mammodensity.errors import OptionError, OutputError
+from mammodensity.errors import OptionError
 from mammodensity.phantom.exam import PhantomSpec, make_exam
+from mammodensity.workers import in_workers, usable_cores
 
 MANIFEST_COLUMNS = (
     "exam_id",
@@ -33,7 +29,6 @@ MANIFEST_COLUMNS = (
 )
 
 _SMALL_JOB = 4  # exams; starting workers takes longer than making these
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Row = dict[str, str]
 
@@ -77,7 +72,7 @@ def write_phantoms(
     if workers is not None and workers < 1:
         raise OptionError(f"number of workers must be at least 1. Got {workers} instead.")
     out = Path(out)
-    count = min(workers or _usable_cores(), exams)
+    count = min(workers or usable_cores(), exams)
     with outputs.atomic_folder(out) as folder:
         rows: dict[int, list[Row]] = {}
         # Closed before the folder is removed, so that no worker writes into it any more.
@@ -95,7 +90,7 @@ def write_phantoms(
     return out / "manifest.csv"
 
 
-def write_exam(spec: PhantomSpec, index: int, folder: Path) -> list[Row]:
+def write_exam(index: int, spec: PhantomSpec, folder: Path) -> list[Row]:
     """Make and write one exam; its rows of the manifest."""
     exam = make_exam(spec, index)
     patient = f"{index + 1:04d}"
@@ -122,63 +117,10 @@ def write_exam(spec: PhantomSpec, index: int, folder: Path) -> list[Row]:
     return rows
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _make(spec: PhantomSpec, exams: int, folder: Path, count: int) -> Generator[tuple[int, list[Row]], None, None]:
+    write = partial(write_exam, spec=spec, folder=folder)
     if exams > _SMALL_JOB and count > 1:
-        yield from _in_workers(spec, exams, folder, count)
+        yield from in_workers(write, range(exams), count)
     else:
         for index in range(exams):
-            yield index, write_exam(spec, index, folder)
-
-
-def _in_workers(
-    spec: PhantomSpec, exams: int, folder: Path, count: int
-) -> Generator[tuple[int, list[Row]], None, None]:
-    strangers = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
-    running: dict[Future[list[Row]], int] = {}
-    waiting = iter(range(exams))
-    try:
-        with _quiet_start():
-            for index in islice(waiting, count):
-                running[pool.submit(write_exam, spec, index, folder)] = index
-        while running:
-            for done in wait(running, return_when=FIRST_COMPLETED).done:
-                made = running.pop(done), done.result()
-                if (index := next(waiting, -1)) >= 0:
-                    running[pool.submit(write_exam, spec, index, folder)] = index
-                yield made
-    except BrokenProcessPool as error:
-        raise OutputError(
-            "cannot make the phantoms: a worker process died, perhaps for lack of memory; "
-            "use fewer workers or a smaller size; nothing was left behind"
-        ) from error
-    finally:
-        if running:  # stopped early: an exam at full size takes too long to wait for
-            for worker in set(multiprocessing.active_children()) - strangers:
-                worker.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Start worker processes with one thread for each library, and deaf to Ctrl-C from their first moment."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read by the workers when they load numpy
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends the workers
+            yield index, write(index)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity.exam import Mammogram
-from mammodensity.preprocess.network_input import Placement, fitted_box, placement, preprocess
+from mammodensity.preprocess.network_input import Placement, fitted_box, placement, preprocess, visible_part
 from mammodensity.preprocess.orientation import stored_flipped
 from mammodensity.preprocess.regions import Regions, find_regions
 from mammodensity.preprocess.spec import ORIGIN_PREPROCESS, RAW_PREPROCESS, PreprocessSpec
@@ -28,6 +28,7 @@ __all__ = [
     "placement",
     "preprocess",
     "stored_flipped",
+    "visible_part",
 ]
 
 

@@ -71,23 +71,34 @@ def preprocess(mammogram: Mammogram, spec: PreprocessSpec) -> NDArray[np.float32
     ImageError
         The spec needs the breast region, and there is no breast in the image or it is inverted.
     """
-    regions = find_regions(mammogram) if spec.needs_regions else None
-    values = mammogram.pixels.astype(np.float32)
-    if spec.intensity == "full-scale":
-        values /= mammogram.full_scale
-    else:
-        values = (values - values.min()) / (values.max() - values.min())
-    if spec.depth == "8-bit":
-        values = np.rint(values * 255) / np.float32(255)
-    if regions is not None:
-        _apply_regions(values, regions, spec)
-    place = _placement(mammogram, spec, regions)
-    result = _resized(values, place, spec)
+    values, source = visible_part(mammogram, spec)
+    result = _resized(values, Placement(source, fitted_box(source[2:], spec)), spec)
     if spec.centring != "none":
         result -= result.mean(dtype=np.float64)
     if spec.centring == "standardise":
         result /= max(float(result.std(dtype=np.float64)), 1e-6)
     return result
+
+
+def visible_part(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[NDArray[np.float32], Box]:
+    """Grey values (H, W) from 0 to 1 with muscle and background as the spec says, and the part that its crop leaves.
+
+    Raises
+    ------
+    ImageError
+        The spec needs the breast region, and there is no breast in the image or it is inverted.
+    """
+    regions = find_regions(mammogram) if spec.needs_regions else None
+    values: NDArray[np.float32] = mammogram.pixels.astype(np.float32)
+    if spec.intensity == "full-scale":
+        values /= np.float32(mammogram.full_scale)
+    else:
+        values = (values - values.min()) / (values.max() - values.min())
+    if spec.depth == "8-bit":
+        values = (np.rint(values * 255) / np.float32(255)).astype(np.float32, copy=False)
+    if regions is not None:
+        _apply_regions(values, regions, spec)
+    return values, _placement(mammogram, spec, regions).source
 
 
 def _apply_regions(values: NDArray[np.float32], regions: Regions, spec: PreprocessSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mammodensity.ingest.dicom.acquisition import acquisition_facts
 from mammodensity.ingest.dicom.gatekeeper import judge_file
 from mammodensity.ingest.dicom.headers import looks_like_dicom
 from mammodensity.ingest.dicom.pixels import read_dicom, read_with_warnings
@@ -12,6 +13,7 @@ __all__ = [
     "WARNINGS",
     "Reason",
     "Verdict",
+    "acquisition_facts",
     "judge_file",
     "looks_like_dicom",
     "read_dicom",

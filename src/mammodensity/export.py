@@ -1,0 +1,248 @@
+"""From an archive to a training set: decoded, preprocessed pictures in the origin's folders, and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mammodensity.errors import CheckpointError, ImageError, Interrupted, OptionError, OutputError
+from mammodensity.exam import Mammogram
+from mammodensity.ingest import DataSet, read_image, reference_categories
+from mammodensity.ingest.dicom import acquisition_facts
+from mammodensity.ingest.manifest import MANIFEST_COLUMNS, MANIFEST_NAME
+from mammodensity.outputs import receipt, require_new_folder, write_bytes, write_csv, write_json
+from mammodensity.preprocess import RAW_PREPROCESS, PreprocessSpec, find_regions, stored_flipped, visible_part
+from mammodensity.terms import DensityCategory, Projection
+from mammodensity.workers import in_workers, usable_cores
+
+FACTS = ("vendor", "model", "spacing_mm", "thickness_mm", "age")
+"""Columns of the manifest beyond the usual ones; blank where nothing says."""
+REFUSED_FILE = "refused.csv"
+_WORK = ".prepare"
+_REFUSED_COLUMNS = ("exam_id", "projection", "code", "text")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ExamSource:
+    """An exam to be prepared: where its images are, and what is known of it."""
+
+    exam_id: str
+    patient_id: str
+    images: Mapping[Projection, Path]
+    category: DensityCategory | None = None
+    split: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Any of ``FACTS``; what a DICOM header says goes before it."""
+    synthetic: bool = False
+    """Accept 2-D images computed from tomosynthesis."""
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """How exams are written."""
+
+    preprocess: PreprocessSpec = RAW_PREPROCESS
+    """Crop, muscle, background and depth; resizing and centring are left to training."""
+    salt: str = ""
+    """Goes into the keys that stand for exam and patient."""
+    keep_names: bool = False
+    """Keep the names of exams and patients instead of keys."""
+
+
+def read_preprocess(path: Path | None) -> PreprocessSpec:
+    """The preprocessing of a JSON file, with the entries it leaves out as in ``RAW_PREPROCESS``; that for None.
+
+    Raises
+    ------
+    OptionError
+        The file cannot be read, or an entry is unknown or makes no sense.
+    """
+    if path is None:
+        return RAW_PREPROCESS
+    try:
+        return replace(RAW_PREPROCESS, **json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise OptionError(
+            f'{path} is no preprocessing spec ({error}); expected JSON such as {{"crop": "none"}}'
+        ) from error
+
+
+def exam_sources(data: DataSet) -> list[ExamSource]:
+    """The exams of a data set of pictures or DICOM files.
+
+    Raises
+    ------
+    LayoutError
+        Images of one exam contradict one another.
+    """
+    categories = reference_categories(data)
+    sources = []
+    for exam_id, records in data.exams().items():
+        first = next(iter(records.values()))
+        images = {projection: record.path for projection, record in records.items()}
+        synthetic = any(record.synthetic for record in records.values())
+        category = categories.get(exam_id)
+        sources.append(ExamSource(exam_id, first.patient_id, images, category, first.split, {}, synthetic))
+    return sources
+
+
+def export_exams(
+    exams: Iterable[ExamSource],
+    out: Path,
+    spec: ExportSpec | None = None,
+    *,
+    resume: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a training set: the origin's folders, ``manifest.csv``, ``refused.csv`` and ``receipt.json``.
+
+    An image that cannot be used goes into ``refused.csv`` with its reason, and the others go on. No date, name or other
+    identity is copied: names of exams and patients become keys, hashed with a salt that is forgotten at the end. An
+    image stored mirrored is turned, so that right breasts have the chest wall on the right.
+
+    Returns
+    -------
+    Path of ``manifest.csv``, which appears when all is done.
+
+    Raises
+    ------
+    OutputError
+        ``out`` is in use and ``resume`` is False, or cannot be written.
+    CheckpointError
+        ``resume`` is True and what was begun in ``out`` had other exams or another spec.
+    Interrupted
+        Ctrl-C; the same call with ``resume`` goes on.
+    """
+    sources = sorted(exams, key=lambda exam: exam.exam_id)
+    spec = _begin(out, spec or ExportSpec(), sources, resume=resume)
+    work = out / _WORK
+    left = [exam for exam in sources if not _record_path(work, exam, spec).exists()]
+    done = len(sources) - len(left)
+    count = min(workers or usable_cores(), max(len(left), 1))
+    try:
+        with closing(in_workers(partial(export_exam, out=out, spec=spec), left, count)) as finished:
+            for _ in finished:
+                done += 1
+                if progress:
+                    progress(done, len(sources))
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {done} of {len(sources)} exams are in {out}, go on with --resume") from None
+    records = [json.loads(_record_path(work, exam, spec).read_text(encoding="utf-8")) for exam in sources]
+    write_csv(out / REFUSED_FILE, _REFUSED_COLUMNS, (row for record in records for row in record["refused"]))
+    facts = {"preprocess": asdict(spec.preprocess), "exams": len(sources), "keys": not spec.keep_names}
+    write_json(out / "receipt.json", receipt("prepare", **facts))
+    rows = (row for record in records for row in record["images"])
+    write_csv(out / MANIFEST_NAME, (*MANIFEST_COLUMNS, *FACTS, "mirrored"), rows)
+    shutil.rmtree(work)
+    return out / MANIFEST_NAME
+
+
+def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
+    """Prepare one exam: its pictures, and a record of them that says it is done."""
+    images, refused = [], []
+    for projection, path in exam.images.items():
+        names = {"exam_id": _key(exam.exam_id, spec), "projection": projection.value}
+        try:
+            mammogram = read_image(path, projection, synthetic=exam.synthetic)
+            picture, mirrored = _picture(mammogram, spec.preprocess)
+        except ImageError as error:
+            # A path may hold a patient's name: it stays out of what is written.
+            text = str(error).replace(str(path), "the image")
+            refused.append({**names, "code": error.code, "text": text})
+            continue
+        place = _place(exam, projection, spec)
+        write_bytes(out / place, picture)
+        images.append(
+            {
+                **names,
+                "patient_id": _key(exam.patient_id, spec),
+                "path": place.as_posix(),
+                "density": exam.category.value if exam.category else "",
+                "split": exam.split or "",
+                **_facts(exam, path, mammogram),
+                "mirrored": "yes" if mirrored else "",
+            }
+        )
+    write_json(_record_path(out / _WORK, exam, spec), {"images": images, "refused": refused})
+
+
+def _picture(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[bytes, bool]:
+    """The prepared picture as a PNG file of 8 or 16 bit, and whether it was turned."""
+    values, (top, left, height, width) = visible_part(mammogram, spec)
+    kind = np.uint8 if spec.depth == "8-bit" or mammogram.pixels.dtype == np.uint8 else np.uint16
+    pixels = np.rint(values[top : top + height, left : left + width] * np.iinfo(kind).max).astype(kind)
+    mirrored = bool(stored_flipped(mammogram.projection, find_regions(mammogram).chest_side))
+    if mirrored:
+        pixels = np.ascontiguousarray(pixels[:, ::-1])
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=2)
+    return stream.getvalue(), mirrored
+
+
+def _facts(exam: ExamSource, path: Path, mammogram: Mammogram) -> dict[str, str]:
+    header = acquisition_facts(path)
+    spacing = f"{mammogram.spacing_mm:.4g}" if mammogram.spacing_mm else ""
+    return {name: header.get(name) or exam.facts.get(name) or "" for name in FACTS} | {"spacing_mm": spacing}
+
+
+def _place(exam: ExamSource, projection: Projection, spec: ExportSpec) -> Path:
+    """Where a picture goes, named as the origin's: ``CC_R/A/<patient>_<exam>_A_CC_R.png``."""
+    category = exam.category.value if exam.category else ""
+    exam_key = _key(exam.exam_id, spec)
+    name = exam_key if spec.keep_names else f"{_key(exam.patient_id, spec)}_{exam_key}"
+    return Path(projection.value, category, "_".join(filter(None, [name, category, projection.value])) + ".png")
+
+
+def _key(name: str, spec: ExportSpec) -> str:
+    """Twelve digits that stand for a name; the same for the same salt, and no way back without it."""
+    if spec.keep_names:
+        return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name).lstrip(".")
+    digest = hashlib.sha256(f"{spec.salt}\n{name}".encode()).digest()
+    return f"{int.from_bytes(digest[:8]) % 10**12:012d}"
+
+
+def _record_path(work: Path, exam: ExamSource, spec: ExportSpec) -> Path:
+    return work / f"{_key(exam.exam_id, spec)}.json"
+
+
+def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool) -> ExportSpec:
+    """Claim the folder, or find it claimed by the same run; the spec with the salt in use."""
+    keys = {_key(exam.exam_id, spec) for exam in exams}
+    if len(keys) < len(exams):
+        raise OutputError("two exams would get the same name; prepare them without --keep-names")
+    note = out / _WORK / "run" / "spec.json"
+    names = "\n".join(f"{exam.exam_id} {sorted(exam.images)} {exam.category} {exam.split}" for exam in exams)
+    wanted = {
+        "exams": hashlib.sha256(names.encode()).hexdigest(),
+        "preprocess": asdict(spec.preprocess),
+        "keep_names": spec.keep_names,
+    }
+    if resume and (out / MANIFEST_NAME).exists() and not note.exists():
+        raise OutputError(f"{out} is finished; there is nothing to resume")
+    if resume and note.exists():
+        try:
+            begun = json.loads(note.read_text(encoding="utf-8"))
+            salt = str(begun.pop("salt"))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{note} is damaged; prepare into a new folder") from error
+        if begun != wanted or (spec.salt and spec.salt != salt):
+            raise CheckpointError(f"{out} was begun with other exams or options; use the same to resume")
+    else:
+        require_new_folder(out)
+        salt = spec.salt or secrets.token_hex(16)
+        write_json(note, {**wanted, "salt": salt})
+    return ExportSpec(spec.preprocess, salt, spec.keep_names)

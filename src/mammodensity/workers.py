@@ -1,0 +1,85 @@
+"""Work shared among processes: each job once, Ctrl-C ends all of it, one thread a process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeVar
+
+from mammodensity.errors import OutputError
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_workers(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
+) -> Generator[tuple[Job, Result], None, None]:
+    """Yield each job with its result, in the order they are done; few jobs wait at a time, however many there are.
+
+    Close the generator to end the workers: what they were doing is dropped.
+
+    Raises
+    ------
+    OutputError
+        A worker died.
+    """
+    strangers = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+    running: dict[Future[Result], Job] = {}
+    waiting = iter(jobs)
+    try:
+        with _quiet_start():
+            for job in waiting:
+                running[pool.submit(function, job)] = job
+                if len(running) == workers:
+                    break
+        while running:
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                finished = running.pop(done), done.result()
+                for job in waiting:
+                    running[pool.submit(function, job)] = job
+                    break
+                yield finished
+    except BrokenProcessPool as error:
+        raise OutputError(
+            "a worker process died, perhaps for lack of memory; use fewer workers or a smaller size"
+        ) from error
+    finally:
+        if running:  # stopped early: a large image takes too long to wait for
+            for worker in set(multiprocessing.active_children()) - strangers:
+                worker.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Start worker processes with one thread for each library, and deaf to Ctrl-C from their first moment."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read by the workers when they load numpy
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends the workers

@@ -1,0 +1,162 @@
+"""prepare: from an archive to a training set, without a patient's identity."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dicom_samples import save_exam
+from mammodensity import cli
+from mammodensity.errors import CheckpointError, Interrupted, OptionError, OutputError
+from mammodensity.export import ExportSpec, exam_sources, export_exams, read_preprocess
+from mammodensity.ingest import find_images
+from mammodensity.phantom import PhantomSpec, write_phantoms
+from mammodensity.preprocess import find_regions
+from mammodensity.terms import PROJECTIONS
+
+SALTED = ExportSpec(salt="a secret")
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms") / "data"
+    write_phantoms(PhantomSpec(rows=96, seed=5), 4, folder, workers=1)
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_training_set_in_the_origins_folders(phantoms, tmp_path):
+    sources = exam_sources(find_images(phantoms))
+    manifest = export_exams(sources, tmp_path / "out", SALTED, workers=1)
+    rows = rows_of(manifest)
+    assert len(rows) == 16
+    assert not (tmp_path / "out" / ".prepare").exists()
+    again = find_images(tmp_path / "out")
+    assert len(again.exams()) == 4
+    for row in rows:
+        assert re.fullmatch(rf"{row['projection']}/{row['density']}/\d{{12}}_\d{{12}}_.*\.png", row["path"])
+        with Image.open(tmp_path / "out" / row["path"]) as picture:
+            assert picture.mode == "L"
+            assert picture.height < 96 or picture.width < 77  # cropped to the breast
+    originals = {(r.projection, r.category) for r in find_images(phantoms).records}
+    assert {(r.projection, r.category) for r in again.records} == originals
+    (tmp_path / "out" / "manifest.csv").unlink()
+    assert len(find_images(tmp_path / "out").records) == 16  # also as plain folders of the origin's kind
+
+
+def test_names_become_keys_by_the_salt(phantoms, tmp_path):
+    sources = exam_sources(find_images(phantoms))
+    spec = ExportSpec(salt="another secret")
+    one, same, other = (
+        rows_of(export_exams(sources, tmp_path / name, spec, workers=1))
+        for name, spec in (("one", SALTED), ("same", SALTED), ("other", spec))
+    )
+    assert one == same
+    assert {row["exam_id"] for row in one}.isdisjoint(row["exam_id"] for row in other)
+    content = b"".join(files_of(tmp_path / "one").values())
+    assert b"a secret" not in content
+    assert b"0001_1" not in content
+    kept = rows_of(export_exams(sources, tmp_path / "kept", ExportSpec(keep_names=True), workers=1))
+    assert {row["exam_id"] for row in kept} == {"0001-1", "0002-1", "0003-1", "0004-1"}
+
+
+def test_dicom_comes_out_without_identity_and_with_facts(tmp_path):
+    save_exam(tmp_path / "archive", study="1.2.840.99", patient="DOE^JANE", Manufacturer="ACME", PatientAge="051Y")
+    manifest = export_exams(exam_sources(find_images(tmp_path / "archive")), tmp_path / "out", workers=1)
+    rows = rows_of(manifest)
+    assert {row["projection"] for row in rows} == set(PROJECTIONS)
+    assert {(row["vendor"], row["age"], row["density"]) for row in rows} == {("ACME", "51", "")}
+    assert all(float(row["spacing_mm"]) > 0 for row in rows)
+    text = b"".join([*files_of(tmp_path / "out").values(), *(name.encode() for name in files_of(tmp_path / "out"))])
+    for secret in (b"DOE", b"JANE", b"1.2.840.99"):
+        assert secret not in text
+
+
+def test_an_image_stored_mirrored_is_turned(phantoms, tmp_path):
+    folder = tmp_path / "exam"
+    folder.mkdir()
+    source = next((phantoms / "CC_R" / "B").iterdir())
+    Image.fromarray(np.asarray(Image.open(source))[:, ::-1]).save(folder / "R-CC.png")
+    [row] = rows_of(export_exams(exam_sources(find_images(folder)), tmp_path / "out", SALTED, workers=1))
+    assert row["mirrored"] == "yes"
+    [record] = find_images(tmp_path / "out").records
+    from mammodensity.ingest import read_picture
+
+    assert find_regions(read_picture(record.path, record.projection)).chest_side == "right"
+
+
+def test_an_unusable_image_is_listed_and_the_others_go_on(phantoms, tmp_path):
+    data = find_images(phantoms)
+    broken = tmp_path / "JANE_DOE"
+    for record in data.records[:8]:
+        place = broken / record.projection / record.category / record.path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(record.path.read_bytes())
+    place.write_bytes(place.read_bytes()[:300])
+    manifest = export_exams(exam_sources(find_images(broken)), tmp_path / "out", SALTED, workers=1)
+    assert len(rows_of(manifest)) == 7
+    [refused] = rows_of(tmp_path / "out" / "refused.csv")
+    assert refused["code"] == "unreadable"
+    assert "JANE_DOE" not in refused["text"]
+
+
+def test_an_interrupted_run_goes_on_to_the_same_files(phantoms, tmp_path):
+    sources = exam_sources(find_images(phantoms))
+
+    def stop(done: int, _total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=r"2 of 4 exams .* --resume"):
+        export_exams(sources, tmp_path / "parts", SALTED, workers=1, progress=stop)
+    assert not (tmp_path / "parts" / "manifest.csv").exists()
+    with pytest.raises(OutputError, match="already holds files"):
+        export_exams(sources, tmp_path / "parts", SALTED, workers=1)
+    with pytest.raises(CheckpointError, match="other exams or options"):
+        export_exams(sources[:3], tmp_path / "parts", SALTED, resume=True, workers=1)
+    export_exams(sources, tmp_path / "parts", ExportSpec(), resume=True, workers=1)  # the salt is remembered
+    export_exams(sources, tmp_path / "whole", SALTED, workers=2)
+    assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
+    with pytest.raises(OutputError, match="is finished"):
+        export_exams(sources, tmp_path / "parts", SALTED, resume=True)
+
+
+def test_specs(tmp_path):
+    (tmp_path / "spec.json").write_text('{"crop": "none", "pectoral": "leave"}')
+    spec = read_preprocess(tmp_path / "spec.json")
+    assert (spec.crop, spec.pectoral, spec.depth) == ("none", "leave", "8-bit")
+    assert read_preprocess(None).crop == "breast"
+    for text in ("[", '{"crops": "none"}', '{"crop": "half"}', "[1]"):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(OptionError):
+            read_preprocess(tmp_path / "bad.json")
+
+
+def test_the_command(phantoms, tmp_path, capsys):
+    def run(*arguments: object) -> int:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        return int(stop.value.code or 0)
+
+    (tmp_path / "spec.json").write_text(json.dumps({"crop": "none", "pectoral": "leave"}))
+    assert run("prepare", phantoms, tmp_path / "out", "--spec", tmp_path / "spec.json", "--keep-names") == 0
+    assert "4 exams in" in capsys.readouterr().out
+    original = next((phantoms / "CC_L" / "D").iterdir())
+    prepared = next((tmp_path / "out" / "CC_L" / "D").iterdir())
+    assert np.array_equal(np.asarray(Image.open(original)), np.asarray(Image.open(prepared)))
+    assert run("prepare", phantoms, tmp_path / "out") == 1
+    assert "already holds files" in capsys.readouterr().err
