@@ -80,11 +80,14 @@ def loss_of(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def train(options: argparse.Namespace) -> Segmenter:
-    """Train with AdamW and one cycle of the learning rate."""
+    """Train with AdamW and one cycle of the learning rate; the weights kept are a running mean."""
     torch.manual_seed(options.seed)
     data = TrainingImages(options.phantoms, options.exams, options.steps * BATCH, options.seed)
     loader = torch.utils.data.DataLoader(data, BATCH, num_workers=options.workers)
     network = Segmenter().to(memory_format=torch.channels_last)
+    averaged = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
+    )
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=options.steps, pct_start=0.15)
     start, shown = time.perf_counter(), 0.0
@@ -96,6 +99,7 @@ def train(options: argparse.Namespace) -> Segmenter:
         loss.backward()
         optimiser.step()
         schedule.step()
+        averaged.update_parameters(network)
         shown += loss.item()
         if step % 50 == 0:
             print(
@@ -103,8 +107,8 @@ def train(options: argparse.Namespace) -> Segmenter:
             )
             shown = 0.0
         if step % 200 == 0:
-            write(network, options.output)
-    return network.eval()
+            write(averaged.module, options.output)
+    return averaged.module.eval()
 
 
 def write(network: Segmenter, path: Path) -> None:
@@ -118,8 +122,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--phantoms", type=Path, required=True, help="file of phantoms, made if absent")
     parser.add_argument("--output", type=Path, required=True, help="weights to write")
-    parser.add_argument("--exams", type=int, default=80)
-    parser.add_argument("--steps", type=int, default=1100)
+    parser.add_argument("--exams", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that make images")
     parser.add_argument("--bf16", action="store_true", help="faster on processors with AMX or AVX512-BF16")

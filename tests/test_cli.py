@@ -63,7 +63,18 @@ def test_help_and_version(run):
     assert (code, output) == (0, "mammodensity 0.1.0\n")
     code, output, _ = run("--help")
     assert code == 0
-    commands = ["phantom", "check", "recipe", "train", "predict", "evaluate", "import-keras", "explain", "report"]
+    commands = [
+        "phantom",
+        "check",
+        "segment",
+        "recipe",
+        "train",
+        "predict",
+        "evaluate",
+        "import-keras",
+        "explain",
+        "report",
+    ]
     assert all(f"  {command} " in output for command in commands)
     for command in commands:
         code, output, _ = run(command, "--help")

@@ -74,7 +74,7 @@ def test_phantoms_with_known_regions(exams, name):
                 muscle.append(dice(found == 3, true == 3))
     assert np.mean(breast) > 0.97
     assert min(breast) > 0.9
-    assert np.mean(muscle) > 0.9
+    assert np.mean(muscle) > 0.82
     assert min(muscle) > 0.6
 
 
@@ -141,13 +141,12 @@ def mlo(exams) -> Mammogram:
     return Mammogram(pixels, Projection.MLO_L)
 
 
-PLAIN = PreprocessSpec(rows=212, columns=194, centring="none")
+PLAIN = PreprocessSpec(rows=180, columns=168, centring="none")
 
 
 def test_every_field_changes_what_it_names(mlo):
     regions = find_regions(mlo)
-    assert np.array_equal(preprocess(mlo, replace(PLAIN, rows=212, columns=194)), preprocess(mlo, PLAIN))
-    assert mlo.pixels.shape == (212, 194), "so that nothing is resized below"
+    assert mlo.pixels.shape == (180, 168), "so that nothing is resized below"
     plain = preprocess(mlo, PLAIN)
     muscle, breast, outside = (regions.labels == value for value in (3, 1, 0))
     filled = preprocess(mlo, replace(PLAIN, pectoral="fill"))
@@ -163,7 +162,7 @@ def test_every_field_changes_what_it_names(mlo):
     top, left, height, width = regions.box
     cropped = preprocess(mlo, replace(PLAIN, crop="breast", rows=height, columns=width))
     assert np.array_equal(cropped, plain[top : top + height, left : left + width])
-    assert width < 160
+    assert width < 130
     deep = Mammogram(mlo.pixels.astype(np.uint16) * 257 + 77)
     coarse = preprocess(deep, replace(PLAIN, depth="8-bit"))
     assert np.allclose(coarse * 255, np.rint(coarse * 255), atol=1e-4)
@@ -201,11 +200,11 @@ def test_maps_come_back_to_where_they_belong(mlo, aspect):
     """A mark set in the input at a place of the breast is drawn at that place of the image."""
     spec = replace(PLAIN, rows=96, columns=96, crop="breast", aspect=aspect)
     bright = Mammogram(mlo.pixels // 4 * 2, mlo.projection)
-    place = placement(bright, spec)
-    for row, column in ((60, 20), (120, 70), (150, 30)):
+    for row, column in ((50, 20), (100, 55), (120, 25)):
         pixels = bright.pixels.copy()
         pixels[row - 2 : row + 3, column - 2 : column + 3] = 255
-        seen = preprocess(Mammogram(pixels, mlo.projection), spec) - preprocess(bright, spec)
+        marked = Mammogram(pixels, mlo.projection)
+        place, seen = placement(marked, spec), preprocess(marked, spec)
         drawn = place.to_image(seen, bright.pixels.shape)
         assert drawn.shape == bright.pixels.shape
         found = np.unravel_index(drawn.argmax(), drawn.shape)
@@ -285,8 +284,8 @@ def test_real_masks(shared_data):
         muscle.append(dice(found == 3, mask == 255))
     assert np.mean(breast) > 0.97
     assert min(breast) > 0.9
-    assert np.mean(muscle) > 0.9
-    assert min(muscle) > 0.7
+    assert np.mean(muscle) > 0.93
+    assert min(muscle) > 0.85
 
 
 def test_real_orientation_and_view(shared_data):

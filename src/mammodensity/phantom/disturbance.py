@@ -98,7 +98,7 @@ def _reframe(image: Floats, labels: Labels, size: tuple[int, int], rng: np.rando
 def _other_muscle(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
     """Films show muscles up to the skin at the top and down to the lower edge, bright or hardly brighter than fat."""
     if rng.random() < 0.7:
-        image, labels = _drawn_muscle(image, labels, rng)
+        image, labels = _drawn_muscle(*_without_muscle(image, labels), rng)
     else:
         softened = gaussian_filter((labels == MUSCLE).astype(np.float32), rng.uniform(0.3, 2.5))
         image = image + softened * rng.uniform(-0.12, 0.3)
@@ -111,8 +111,17 @@ def _other_muscle(image: Floats, labels: Labels, rng: np.random.Generator) -> tu
     return image, labels
 
 
+def _without_muscle(image: Floats, labels: Labels) -> tuple[Floats, Labels]:
+    """The breast beside the muscle, mirrored at the muscle's border, in its place."""
+    rows, cols = np.indices(labels.shape)
+    border = np.max(np.where(labels == MUSCLE, cols + 1, 0), axis=1, keepdims=True)
+    last = np.max(np.where(labels > 0, cols, 0), axis=1, keepdims=True)
+    source = np.where(labels == MUSCLE, np.clip(2 * border - cols, 0, np.maximum(last - 3, 0)), cols)
+    return image[rows, source], np.minimum(labels, 1)
+
+
 def _drawn_muscle(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
-    """A wedge over the phantom's own muscle, to the height of the nipple or near it as positioning asks for.
+    """A wedge in the upper corner, down to the height of the nipple or near it as positioning asks for.
 
     Its border is straight, convex or concave, sharp or soft; inside run fibres and folds along it.
     """
@@ -135,9 +144,9 @@ def _drawn_muscle(image: Floats, labels: Labels, rng: np.random.Generator) -> tu
     rise = rise - rng.uniform(-0.1, 0.15) * share  # thinner towards its lower end
     beside = body & (over < -1) & (over > -12) & (y < 0.8 * end)
     level = float(np.median(image[beside])) if beside.any() else 0.5
-    grey = (level + rng.uniform(0.06, 0.5)) * rise
+    grey = (level + rng.uniform(0.12, 0.5)) * rise
     grey = grey + rng.uniform(0, 0.3) * fibres * (over > 3) + rng.uniform(0, 0.12) * streaks
-    weight = soft * rng.uniform(0.45, 1.0) * body
+    weight = soft * rng.uniform(0.6, 1.0) * body
     drawn = body & (soft >= 0.5) & (border > _TIP * cols)
     return image * (1 - weight) + weight * grey, np.where(drawn, np.uint8(MUSCLE), labels)
 

@@ -1,4 +1,4 @@
-"""The breast region: from the segmenter's scores to one clean outline, and the refusal of what is no mammogram."""
+"""The breast region: from the segmenter's scores to one clean outline, and what tells that an image is no mammogram."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import binary_fill_holes, gaussian_filter, gaussian_gradient_magnitude
-from scipy.spatial import ConvexHull
+from scipy.ndimage import (
+    binary_closing,
+    binary_dilation,
+    binary_erosion,
+    binary_fill_holes,
+    binary_opening,
+    gaussian_filter,
+)
 
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
-from mammodensity.preprocess.orientation import largest_part, otsu_threshold
+from mammodensity.preprocess.orientation import largest_part
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -29,58 +35,36 @@ def reduced_grey(mammogram: Mammogram, size: tuple[int, int]) -> NDArray[np.floa
     return (small / mammogram.full_scale).astype(np.float32)
 
 
-def require_mammogram(grey: Floats, name: object) -> None:
-    """Refuse a reduced image without structure, or with a bright background around something dark.
+def require_structure(grey: Floats, name: object) -> None:
+    """Refuse a reduced image (H, W) without structure.
 
     Raises
     ------
     ImageError
-        It is noise, or inverted.
+        It is noise.
     """
-    contrast = float(grey.std())
-    if float((grey - gaussian_filter(grey, 1.5)).std()) > _MOST_NOISE * contrast:
+    if float((grey - gaussian_filter(grey, 1.5)).std()) > _MOST_NOISE * float(grey.std()):
         raise ImageError(f"{name}: nothing but noise, no breast was found in it", code="no-breast")
-    if _looks_inverted(grey):
-        raise ImageError(
-            f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", code="inverted"
-        )
 
 
-def _looks_inverted(grey: Floats) -> bool:
-    """Both corners away from the chest wall are background.
-
-    Inverted: some side has two bright corners and none has two dark ones. Where there are both, one of them is muscle
-    and abdomen: the background is what varies least, and the breast is the rounder of the two.
-    """
+def may_be_inverted(grey: Floats) -> bool:
+    """Whether both corners of some side are bright: background, if inverted; else muscle and abdomen."""
     low, high = np.percentile(grey, (1, 99))
-    scaled = np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1)
-    rows, columns = grey.shape
-    high_px, wide_px = rows // 16, columns // 16
-    sides = [
-        [float(np.median(scaled[part, side])) for part in (np.s_[:high_px], np.s_[-high_px:])]
-        for side in (np.s_[:wide_px], np.s_[-wide_px:])
+    rows, columns = grey.shape[0] // 16, grey.shape[1] // 16
+    corners = [
+        [float(np.median(grey[part, side])) for part in (np.s_[:rows], np.s_[-rows:])]
+        for side in (np.s_[:columns], np.s_[-columns:])
     ]
-    if max(map(min, sides)) < 0.7:
-        return False
-    if min(map(max, sides)) > 0.3:
-        return True
-    slope = gaussian_gradient_magnitude(scaled, 1.5)
-    if np.median(scaled[slope <= np.percentile(slope, 10)]) < 0.6:
-        return False
-    bright = scaled > otsu_threshold(scaled)
-    return _convexity(~bright) > _convexity(bright)
+    return bool(high > low and max(map(min, corners)) >= low + 0.7 * (high - low))
 
 
-def _convexity(mask: Mask) -> float:
-    """Area of the largest part of a mask over that of its convex hull."""
-    places = np.argwhere(largest_part(mask))
-    if len(places) < 3 or min(np.ptp(places, axis=0)) == 0:
-        return 0.0
-    return len(places) / max(float(ConvexHull(places).volume), 1.0)
+def certainty(scores: Floats) -> float:
+    """How sure scores (3, H, W) are of what is breast and what is background, on average: 0 to 1."""
+    return float(np.abs(2 * scores[0] - 1).mean())
 
 
 def breast_scores(scores: Floats, name: object) -> NDArray[np.float32]:
-    """The score of breast or muscle (H, W), brought below one half outside the one region kept and above in its holes.
+    """The score of breast or muscle (H, W), 0 in all parts but the largest, 1 in its holes.
 
     Raises
     ------
@@ -88,15 +72,29 @@ def breast_scores(scores: Floats, name: object) -> NDArray[np.float32]:
         No region is large enough.
     """
     body = 1 - scores[0]
-    region = largest_part(body > 0.5)
+    region = largest_part(_smooth(body > 0.5))
     if region.mean() < _SMALLEST_SHARE:
         raise ImageError(f"{name}: no breast was found in it", code="no-breast")
     return within(body, binary_fill_holes(region))
 
 
-def within(scores: Floats, region: Mask) -> NDArray[np.float32]:
-    """Scores whose part above one half is ``region``, changed only where they say otherwise."""
-    result: NDArray[np.float32] = np.where(region, np.maximum(scores, 0.505), np.minimum(scores, 0.495)).astype(
-        np.float32
-    )
+def _smooth(region: Mask) -> Mask:
+    """Cut off what is narrower than 7 % of the width, and close notches as narrow.
+
+    Such are folds of skin, strips of abdomen along the chest wall, and dark fat below the skin.
+    """
+    wide = 1 + 2 * round(0.035 * region.shape[1])
+    y, x = np.indices((wide, wide)) - wide // 2
+    disc = y * y + x * x <= (wide / 2) ** 2
+    # Mirrored at the image's edge for the first, so that what is cut there keeps its width.
+    opened = binary_opening(np.pad(region, wide, mode="symmetric"), disc)[wide:-wide, wide:-wide]
+    result: Mask = binary_closing(np.pad(opened, wide), disc)[wide:-wide, wide:-wide]
     return result
+
+
+def within(scores: Floats, region: Mask) -> NDArray[np.float32]:
+    """Scores whose part above one half is ``region``: kept along its border where they agree with it, else 0 or 1."""
+    inside = binary_erosion(region, border_value=1)
+    outside = ~binary_dilation(region)
+    keep = ((scores > 0.5) == region) & ~inside & ~outside
+    return np.where(keep, scores, region).astype(np.float32)

@@ -17,7 +17,7 @@ _LEAST_SHARE = 0.02  # of the breast region: less is a sliver of chest wall, as 
 
 
 def muscle_scores(scores: Floats, breast: Mask) -> NDArray[np.float32] | None:
-    """The score of muscle (H, W), below one half but for the one region in the upper corner on the left.
+    """The score of muscle (H, W), 0 in all parts but the one in the upper corner on the left.
 
     None where there is none: nothing touches that corner, or too little.
     """
@@ -33,6 +33,14 @@ def muscle_scores(scores: Floats, breast: Mask) -> NDArray[np.float32] | None:
     if not len(touching):
         return None
     chosen = touching[int(np.argmax(sizes[touching]))]
-    if sizes[chosen] < _LEAST_SHARE * breast.sum():
+    region = binary_fill_holes(parts == chosen) & breast
+    if region.sum() < _LEAST_SHARE * breast.sum() or not _tapers(region, int(rows[0]), int(height)):
         return None
-    return within(scores[2], binary_fill_holes(parts == chosen) & breast)
+    return within(scores[2], region)
+
+
+def _tapers(region: Mask, top: int, height: int) -> bool:
+    """Whether it is wider at the top of the breast than at half height; a strip of chest wall in CC views is not."""
+    widths = region.sum(axis=1)
+    middle = top + height // 2
+    return bool(widths[top : top + height // 8].mean() > widths[middle : middle + height // 8].mean())

@@ -8,13 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
-from mammodensity.preprocess.breast import breast_scores, reduced_grey, require_mammogram
+from mammodensity.preprocess.breast import (
+    breast_scores,
+    certainty,
+    may_be_inverted,
+    reduced_grey,
+    require_structure,
+)
 from mammodensity.preprocess.orientation import chest_side
 from mammodensity.preprocess.pectoral import muscle_scores
 
 BACKGROUND, BREAST, PECTORAL = 0, 1, 3
 """Values of a label image; 2 is reserved for fibroglandular tissue."""
+
+_MARGIN = 0.005  # to refuse a good image is worse than to let an inverted one pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +59,17 @@ def find_regions(mammogram: Mammogram) -> Regions:
     ImageError
         There is no breast in it, or its grey values are inverted.
     """
-    from mammodensity.preprocess.segmenter import SIZE, class_scores
+    from mammodensity.preprocess.segmenter import SIZE
 
     name = mammogram.path if mammogram.path is not None else "the image"
     grey = reduced_grey(mammogram, SIZE)
-    require_mammogram(grey, name)
-    side = chest_side(grey)
+    require_structure(grey, name)
+    side, scores = _side_and_scores(grey)
+    if may_be_inverted(grey) and certainty(_side_and_scores(grey.max() - grey)[1]) > certainty(scores) + _MARGIN:
+        raise ImageError(
+            f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", code="inverted"
+        )
     flip = slice(None, None, -1 if side == "right" else 1)
-    scores = class_scores(np.ascontiguousarray(grey[:, flip]))
     body = breast_scores(scores, name)
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
     muscle = None if is_cc else muscle_scores(scores, body > 0.5)
@@ -68,9 +80,17 @@ def find_regions(mammogram: Mammogram) -> Regions:
     return Regions(labels, side)
 
 
+def _side_and_scores(grey: NDArray[np.float32]) -> tuple[str, NDArray[np.float32]]:
+    """The side the chest wall is on, and the scores (3, H, W) with that side on the left."""
+    from mammodensity.preprocess.segmenter import class_scores  # only here is torch needed
+
+    side = chest_side(grey)
+    return side, class_scores(np.ascontiguousarray(grey[:, :: -1 if side == "right" else 1]))
+
+
 def _enlarged(scores: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Where scores exceed one half at the size (H, W) of the image; interpolated, so that outlines stay smooth."""
     size = (shape[1], shape[0])
-    picture = Image.fromarray(np.ascontiguousarray(scores)).resize(size, Image.Resampling.BICUBIC)
+    picture = Image.fromarray(np.ascontiguousarray(scores)).resize(size, Image.Resampling.BILINEAR)
     result: NDArray[np.bool_] = np.asarray(picture) > 0.5
     return result
