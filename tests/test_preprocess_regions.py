@@ -7,14 +7,20 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import mammodensity
+from mammodensity.cli import main
 from mammodensity.errors import ImageError, OptionError
-from mammodensity.exam import Mammogram
+from mammodensity.exam import Exam, Mammogram
+from mammodensity.explanation import explain_exam
 from mammodensity.ingest import read_picture
+from mammodensity.networks import NetworkSpec, OriginNetwork
+from mammodensity.networks.checkpoint import Checkpoint
 from mammodensity.phantom import PhantomSpec, make_exam
 from mammodensity.phantom.disturbance import Disturbance, disturb
+from mammodensity.prediction import DensityModel
 from mammodensity.preprocess import (
     ORIGIN_PREPROCESS,
     RAW_PREPROCESS,
@@ -26,7 +32,7 @@ from mammodensity.preprocess import (
 )
 from mammodensity.preprocess.files import write_segmentations
 from mammodensity.preprocess.orientation import chest_side
-from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Projection
 
 SIZE = (230, 180)
 UNTOUCHED = Disturbance(geometry=False, muscle=False, tone=False, objects=False)
@@ -215,6 +221,22 @@ def test_maps_come_back_to_where_they_belong(mlo, aspect):
     assert everywhere.sum() == height * width
 
 
+def test_explanations_undo_the_crop(mlo):
+    spec = PreprocessSpec(rows=64, columns=64, crop="breast", pectoral="fill")
+    torch.manual_seed(1)
+    network = OriginNetwork(NetworkSpec(stem=4, widths=(4,), outputs=(8,), depths=(1,))).eval()
+    checkpoint = Checkpoint(network, Projection.MLO_L, spec)
+    model = DensityModel({Projection.MLO_L: checkpoint}, torch.device("cpu"))
+    one = explain_exam(model, Exam("e", {Projection.MLO_L: mlo})).maps[Projection.MLO_L]
+    assert one.values.shape == mlo.pixels.shape
+    top, left, height, width = find_regions(mlo).box
+    inside = np.zeros(mlo.pixels.shape, bool)
+    inside[top : top + height, left : left + width] = True
+    assert one.values[inside].any()
+    assert not one.values[~inside].any()
+    assert (~inside).mean() > 0.2
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +271,22 @@ def test_files_of_a_segmentation(exams, tmp_path):
     assert [rows[f"scan{n}.png"]["view_position"] for n in range(4)] == ["CC", "CC", "MLO", "MLO"]
     assert {rows[f"scan{n}.png"]["view_from"] for n in range(4)} == {"pixels"}
     assert "no breast" in rows["empty.png"]["note"]
+
+
+def test_the_command(exams, tmp_path, capsys):
+    Image.fromarray(exams[0].views[Projection.MLO_L].image).save(tmp_path / "L-MLO.png")
+    for arguments, code, words in (
+        ([tmp_path / "L-MLO.png", "--output", tmp_path / "out"], 0, "1 label images"),
+        ([tmp_path / "none.png", "--output", tmp_path / "out2"], 1, "none.png not found"),
+        ([tmp_path / "out", "--output", tmp_path / "L-MLO.png"], 1, "is a file, expected a folder"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["segment", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert int(stop.value.code or 0) == code
+        assert words in captured.out + captured.err
+        assert (RESEARCH_USE_ONLY in captured.out) == (code == 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["L-MLO.png", "out"]
 
 
 def test_areas_in_mm2_where_the_spacing_is_known(exams, tmp_path):

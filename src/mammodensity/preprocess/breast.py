@@ -79,16 +79,23 @@ def breast_scores(scores: Floats, name: object) -> NDArray[np.float32]:
 
 
 def _smooth(region: Mask) -> Mask:
-    """Cut off what is narrower than 7 % of the width, and close notches as narrow.
+    """Close holes, and notches narrower than 7 % of the width; cut off what is half as wide, or stands upright.
 
-    Such are folds of skin, strips of abdomen along the chest wall, and dark fat below the skin.
+    The first are dark fat below the skin, the others folds of skin and strips of abdomen along the chest wall. A nipple
+    is wider, lies across, and stays.
     """
     wide = 1 + 2 * round(0.035 * region.shape[1])
+    closed = binary_closing(np.pad(binary_fill_holes(region), wide), _disc(wide))
+    # Mirrored at the image's edge, so that what is cut there keeps its width.
+    mirrored = np.pad(binary_fill_holes(closed)[wide:-wide, wide:-wide], wide, mode="symmetric")
+    opened = binary_opening(binary_opening(mirrored, np.ones((1, wide))), _disc(wide // 2 + 1))
+    result: Mask = opened[wide:-wide, wide:-wide]
+    return result
+
+
+def _disc(wide: int) -> Mask:
     y, x = np.indices((wide, wide)) - wide // 2
-    disc = y * y + x * x <= (wide / 2) ** 2
-    # Mirrored at the image's edge for the first, so that what is cut there keeps its width.
-    opened = binary_opening(np.pad(region, wide, mode="symmetric"), disc)[wide:-wide, wide:-wide]
-    result: Mask = binary_closing(np.pad(opened, wide), disc)[wide:-wide, wide:-wide]
+    result: Mask = y * y + x * x <= (wide / 2) ** 2
     return result
 
 
