@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mammodensity import cli
 from samples import REPOSITORY, write_blobs
 
 torch.set_num_threads(1)  # the networks here are tiny, and pytest-xdist already uses every core
@@ -46,3 +47,16 @@ def tiny_model(blobs, tiny_recipe, tmp_path_factory) -> Path:
     model = tmp_path_factory.mktemp("models") / "model"
     train_model(find_images(blobs), model, tiny_recipe)
     return model
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command; returns its exit code, output and error text."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call

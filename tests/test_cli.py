@@ -26,19 +26,6 @@ from samples import write_blobs
 
 
 @pytest.fixture
-def run(capsys):
-    """Run a command; returns its exit code, output and error text."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def fails(run):
     """Run a command that must fail; returns its one line of error."""
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from mammodensity import cli
 from mammodensity.errors import InputError, LayoutError, OptionError, TableError
 from mammodensity.ingest.public import ADAPTERS, FileList, column_spec
 from mammodensity.prepare import DATA_SETS, FoundExams, find_exams
@@ -717,17 +716,6 @@ def test_every_reason_is_explained():
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 def test_dry_run_lists_exams_and_writes_json(run, tmp_path):

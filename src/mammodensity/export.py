@@ -182,10 +182,11 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
 
 def _picture(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[bytes, bool]:
     """The prepared picture as a PNG file of 8 or 16 bit, and whether it was turned."""
-    values, (top, left, height, width) = visible_part(mammogram, spec)
+    regions = find_regions(mammogram)
+    values, (top, left, height, width) = visible_part(mammogram, spec, regions)
     kind = np.uint8 if spec.depth == "8-bit" or mammogram.pixels.dtype == np.uint8 else np.uint16
     pixels = np.rint(values[top : top + height, left : left + width] * np.iinfo(kind).max).astype(kind)
-    mirrored = bool(stored_flipped(mammogram.projection, find_regions(mammogram).chest_side))
+    mirrored = bool(stored_flipped(mammogram.projection, regions.chest_side))
     if mirrored:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     stream = BytesIO()

@@ -71,7 +71,8 @@ def preprocess(mammogram: Mammogram, spec: PreprocessSpec) -> NDArray[np.float32
     ImageError
         The spec needs the breast region, and there is no breast in the image or it is inverted.
     """
-    values, source = visible_part(mammogram, spec)
+    regions = find_regions(mammogram) if spec.needs_regions else None
+    values, source = visible_part(mammogram, spec, regions)
     result = _resized(values, Placement(source, fitted_box(source[2:], spec)), spec)
     if spec.centring != "none":
         result -= result.mean(dtype=np.float64)
@@ -80,15 +81,13 @@ def preprocess(mammogram: Mammogram, spec: PreprocessSpec) -> NDArray[np.float32
     return result
 
 
-def visible_part(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[NDArray[np.float32], Box]:
+def visible_part(
+    mammogram: Mammogram, spec: PreprocessSpec, regions: Regions | None
+) -> tuple[NDArray[np.float32], Box]:
     """Grey values (H, W) from 0 to 1 with muscle and background as the spec says, and the part that its crop leaves.
 
-    Raises
-    ------
-    ImageError
-        The spec needs the breast region, and there is no breast in the image or it is inverted.
+    ``regions`` are the mammogram's, needed where ``spec.needs_regions`` says so.
     """
-    regions = find_regions(mammogram) if spec.needs_regions else None
     values: NDArray[np.float32] = mammogram.pixels.astype(np.float32)
     if spec.intensity == "full-scale":
         values /= np.float32(mammogram.full_scale)
