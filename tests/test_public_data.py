@@ -452,6 +452,7 @@ def write_embed(folder: Path) -> None:
     images.append([11, 101, f"{base}/7.dcm", "cview", "L", "CC", "", "HOLOGIC, Inc.", "Selenia Dimensions"])
     images.append([11, 101, f"{base}/8.dcm", "2D", "L", "CC", "1", "HOLOGIC, Inc.", "Selenia Dimensions"])
     images.append([11, 101, f"{base}/9.dcm", "2D", "L", "", "0.0", "HOLOGIC, Inc.", "Selenia Dimensions"])
+    images.append([11, 101, "", "2D", "L", "CC", "", "HOLOGIC, Inc.", "Selenia Dimensions"])
     write(folder / "EMBED_OpenData_clinical.csv", table(CLINICAL, clinical))
     write(folder / "EMBED_OpenData_metadata.csv", table(METADATA, images))
     write(folder / "AWS_Open_Data_Clinical_Legend.csv", "Header in export,Description\nacc_anon,accession\n")
@@ -470,6 +471,7 @@ def test_embed(tmp_path):
     assert left_out(found) == {
         ("image-type", "images"): 1,
         ("spot-magnification", "images"): 1,
+        ("no-file", "images"): 1,
         ("other-view", "images"): 1,
         ("male", "images"): 4,
         ("second-image", "images"): 1,
@@ -477,6 +479,11 @@ def test_embed(tmp_path):
         ("no-density", "images"): 4,
     }
     assert notes(found) == {"no-metadata": 2}
+    contents = (tmp_path / "tables" / "EMBED_OpenData_metadata.csv").read_text()
+    write(tmp_path / "tables" / "EMBED_OpenData_metadata.csv", contents.replace("13,103,", "12,103,", 1))
+    found = find_exams(tmp_path)
+    assert left_out(found)["two-patients", "images"] == 1, "the clinical table has another patient"
+    assert left_out(found)["no-density", "images"] == 3
     (tmp_path / "tables" / "EMBED_OpenData_metadata.csv").unlink()
     with pytest.raises(LayoutError, match="EMBED metadata table"):
         find_exams(tmp_path)
@@ -560,9 +567,11 @@ def test_csv_with_the_columns_of_a_manifest(tmp_path):
     write(tmp_path / "own.csv", "exam_id,path\n7,a.png\n")
     with pytest.raises(TableError, match="line 2: no projection"):
         find_exams(tmp_path, "csv")
-    write(tmp_path / "own.csv", "exam_id,patient_id,projection,path\n7,p,CC_R,a.png\n7,q,CC_L,b.png\n")
-    with pytest.raises(TableError, match="exam 7 has images of two patients"):
-        find_exams(tmp_path, "csv")
+    rows = "7,p,CC_R,a.png,A\n7,q,CC_L,b.png,A\n8,p,CC_R,c.png,A\n"
+    write(tmp_path / "own.csv", f"exam_id,patient_id,projection,path,density\n{rows}")
+    found = find_exams(tmp_path, "csv")
+    assert list(by_id(found)) == ["8"]
+    assert left_out(found) == {("two-patients", "exams"): 1, ("two-patients", "images"): 2}
     write(tmp_path / "own.csv", "exam_id,projection,path\n7,CC_R,a.png\n7,CC_L,a.png\n7,CC_L,b.png\n")
     found = find_exams(tmp_path, "csv", keep_unlabelled=True)
     assert left_out(found) == {("contradicting-rows", "images"): 1}

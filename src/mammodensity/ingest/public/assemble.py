@@ -4,6 +4,7 @@ The rules are the same for every data set, and each says how often it was used:
 
 - an image is kept if its breast is known and its view is CC or MLO;
 - of several images of one projection the first by the data set's own preference is taken, then by name;
+- an exam whose rows name different patients is left out;
 - the category of a breast is what all rows of its images say; where they contradict each other it has none;
 - the category of an exam is that of the denser breast, as a BI-RADS report states one composition for both.
 """
@@ -31,6 +32,8 @@ from mammodensity.ingest.records import SPLITS
 from mammodensity.terms import PROJECTIONS, DensityCategory, Projection
 
 VIEWS = ("CC", "MLO")
+_Views = Mapping[Projection, Mapping[str, list[ImageRow]]]
+"""The images of an exam by projection and name, each with its rows."""
 
 
 def assemble(
@@ -55,7 +58,7 @@ def assemble(
     Raises
     ------
     TableError
-        An exam has two patients, or no row describes an image of CC or MLO.
+        No row describes an image of CC or MLO.
     """
     rules = _Rules(left_out, notes or Tally(), per_breast, choice)
     images = _by_image(rows, rules.notes)
@@ -66,10 +69,11 @@ def assemble(
         if projection is not None:
             exams[about[0].exam_id][projection][image] = about
     left_out.add("no-image", "no image of CC or MLO", len(described - set(exams)), "exams")
-    made = tuple(_exam(exam_id, exams[exam_id], rules) for exam_id in sorted(exams))
     sources = tuple(tables)
-    if not made:
+    if not exams:
         raise TableError(f"{sources[0]} describes no image of CC or MLO; is it the table of {dataset}?")
+    of_one_patient = [exam_id for exam_id in sorted(exams) if _one_patient(exams[exam_id], left_out)]
+    made = tuple(_exam(exam_id, exams[exam_id], rules) for exam_id in of_one_patient)
     return PublicData(dataset, sources, made, left_out.reasons(), rules.notes.reasons())
 
 
@@ -108,10 +112,22 @@ def _projection(about: list[ImageRow], left_out: Tally) -> Projection | None:
     return None
 
 
-def _exam(exam_id: str, views: Mapping[Projection, Mapping[str, list[ImageRow]]], rules: _Rules) -> PublicExam:
-    rows = [row for images in views.values() for about in images.values() for row in about]
-    if len({row.patient_id for row in rows}) > 1:
-        raise TableError(f"exam {exam_id} has images of two patients; correct its rows")
+def _rows_of(views: _Views) -> list[ImageRow]:
+    return [row for images in views.values() for about in images.values() for row in about]
+
+
+def _one_patient(views: _Views, left_out: Tally) -> bool:
+    """Whether all rows of an exam name the same patient; otherwise the reason is counted."""
+    if len({row.patient_id for row in _rows_of(views)}) == 1:
+        return True
+    text = "the rows of the exam name different patients"
+    left_out.add("two-patients", text, 1, "exams")
+    left_out.add("two-patients", text, sum(map(len, views.values())))
+    return False
+
+
+def _exam(exam_id: str, views: _Views, rules: _Rules) -> PublicExam:
+    rows = _rows_of(views)
     split = _split(rows, rules.notes)
     entries = {}
     for projection in PROJECTIONS:

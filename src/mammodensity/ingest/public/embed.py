@@ -32,6 +32,7 @@ _NO_SPOT = {"", "0", "FALSE"}
 class _Clinical:
     """What the clinical table says of one exam."""
 
+    patients: set[str] = field(default_factory=set)
     densities: set[DensityCategory] = field(default_factory=set)
     male: bool = False
     age: str = ""
@@ -59,6 +60,7 @@ def _read_clinical(table: Path) -> dict[str, _Clinical]:
     exams: dict[str, _Clinical] = {}
     for row in read_table(table, _CLINICAL_COLUMNS, _CLINICAL_OPTIONAL):
         exam = exams.setdefault(values.plain_number(row.needed("acc_anon")), _Clinical())
+        exam.patients.add(values.plain_number(row.needed("empi_anon")))
         exam.densities |= values.density(row, "tissueden", _MEANING)
         exam.male = exam.male or values.plain_number(row["tissueden"]) == _MALE
         exam.age = exam.age or values.text_or_blank(row["age_at_study"])
@@ -76,6 +78,10 @@ def _rows(table: Path, clinical: dict[str, _Clinical], left_out: Tally) -> Itera
             left_out.add("spot-magnification", "spot or magnification image")
         elif exam.male:
             left_out.add("male", "tissueden 5: a man")
+        elif exam.patients - {values.plain_number(row.needed("empi_anon"))}:
+            left_out.add("two-patients", "the clinical table names another patient for the exam")
+        elif not row["anon_dicom_path"]:
+            left_out.add("no-file", "anon_dicom_path is blank")
         else:
             yield _row(row, exam_id, exam)
 
@@ -84,7 +90,7 @@ def _row(row: TableRow, exam_id: str, exam: _Clinical) -> ImageRow:
     return ImageRow(
         exam_id=exam_id,
         patient_id=values.plain_number(row.needed("empi_anon")),
-        image=row.needed("anon_dicom_path"),
+        image=row["anon_dicom_path"],
         laterality=values.laterality(row, _SIDE.split("|", maxsplit=1)[0]),
         view=values.text_or_blank(row["ViewPosition"]),
         densities=frozenset(exam.densities),
