@@ -394,7 +394,7 @@ def test_inbreast_table_alone_guesses_no_exams(tmp_path):
 def test_inbreast_spreadsheet(tmp_path, form):
     header = [*INBREAST[:6], "Pectoral Muscle Annotation", "ACR", "Bi-Rads", "Mass ", "Micros", ""]
     rows = [[*row[:5], float(row[5]), "", row[6], row[7], "X", "", ""] for row in inbreast_rows()]
-    totals = [["", "", "", "", "", "", 410, "", "", 116, 308, ""], ["", "", "", "", "", "", "", "", "", 0.28, 0.75, ""]]
+    totals = [["", "", "", "", "", 410, 410, 5, "", 116, 308, ""], ["", "", "", "", "", "", "", "", "", 0.28, 0.75, ""]]
     if form.endswith(".csv"):
         write(tmp_path / form, table(header, [*rows, *totals]))
     else:

@@ -49,12 +49,12 @@ def read(tables: FileList, data: FileList) -> PublicData:
 
 
 def _is_image(row: TableRow, left_out: Tally) -> bool:
-    """Whether a row names a file; the two closing rows of totals do not."""
-    if values.plain_number(row["File Name"]).isdecimal():
+    """Whether a row names a file and its side or view; the two closing rows of totals do not."""
+    if values.plain_number(row["File Name"]).isdecimal() and (row["Laterality"] or row["View"]):
         return True
     if values.text_or_blank(row["File Name"]) and row["Laterality"]:
         raise row.error("File Name", f"is {row['File Name']!r}; expected the number that the DICOM name begins with")
-    left_out.add("no-file", "no file number (the spreadsheet closes with rows of totals)", 1, "rows")
+    left_out.add("no-file", "no file, or neither side nor view (the spreadsheet closes with rows of totals)", 1, "rows")
     return False
 
 
