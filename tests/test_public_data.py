@@ -557,6 +557,13 @@ def test_csv_with_columns_named(tmp_path):
         find_exams(tmp_path, "csv", columns=column_spec(CSV_SPEC, "1=A,2=B,3=C"))
 
 
+def test_csv_with_values_in_words(tmp_path):
+    rows = [["7", "CC_R", "a.png", "DENSITY B"], ["8", "CC_R", "b.png", "Extremely dense"]]
+    write(tmp_path / "own.csv", table(["exam_id", "projection", "path", "density"], rows))
+    found = find_exams(tmp_path, "csv", columns=column_spec(None, "density b=B,extremely dense=D"))
+    assert [exam["density"] for exam in by_id(found).values()] == ["B", "D"]
+
+
 def test_csv_with_the_columns_of_a_manifest(tmp_path):
     write(tmp_path / "own.csv", "exam_id,projection,path,density,split\n7,CC_R,a.png,A,val\n7,L-MLO,b.png,A,val\n")
     exam = by_id(find_exams(tmp_path, "csv"))["7"]

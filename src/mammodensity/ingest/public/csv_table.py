@@ -63,7 +63,7 @@ def column_spec(columns: str | None, meaning: str | None) -> ColumnSpec:
     for value, letter in _pairs("--values", meaning, "1=A,2=B,3=C,4=D,9=").items():
         if letter and letter.upper() not in CATEGORIES:
             raise OptionError(f"--values: {value} means {letter!r}; expected A, B, C, D or nothing")
-        found[values.plain_number(value.upper())] = DensityCategory(letter.upper()) if letter else None
+        found[values.density_word(value)] = DensityCategory(letter.upper()) if letter else None
     return ColumnSpec(spec.columns, found)
 
 

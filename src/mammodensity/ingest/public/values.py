@@ -34,6 +34,15 @@ def text_or_blank(cell: str) -> str:
     return "" if cell.strip().upper() in _BLANK else cell.strip()
 
 
+def density_word(cell: str) -> str:
+    """A density cell without what its spelling varies in.
+
+    >>> density_word("Density_b"), density_word("2.0")
+    ('B', '2')
+    """
+    return plain_number(re.sub(r"^DENSITY[\s_:-]*", "", cell.strip().upper()))
+
+
 def laterality(row: TableRow, column: str) -> str | None:
     """``"R"`` or ``"L"``; None where the table says nothing, or both.
 
@@ -60,7 +69,7 @@ def density(
     TableError
         A word that ``meaning`` does not have.
     """
-    word = plain_number(re.sub(r"^DENSITY[\s_:-]*", "", row[column].upper()))
+    word = density_word(row[column])
     if word in _BLANK:
         return frozenset()
     if word not in meaning:
