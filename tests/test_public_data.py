@@ -205,6 +205,13 @@ def test_rsna(tmp_path):
     assert kept.summary()["by_category"] == {"A": 1, "B": 1, "none": 2}
 
 
+def test_the_order_of_rows_decides_nothing(tmp_path):
+    rows = [[*row[:5], f"{50 + number}.0", *row[6:]] for number, row in enumerate(rsna_rows())]
+    write(tmp_path / "a" / "train.csv", table(RSNA, rows))
+    write(tmp_path / "b" / "train.csv", table(RSNA, rows[::-1]))
+    assert find_exams(tmp_path / "a").to_dict()["exams"] == find_exams(tmp_path / "b").to_dict()["exams"]
+
+
 # --- CBIS-DDSM ------------------------------------------------------------------------------------------------------
 
 MASS = [

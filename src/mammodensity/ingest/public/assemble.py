@@ -187,8 +187,9 @@ def _split(rows: list[ImageRow], notes: Tally) -> str | None:
 
 
 def _facts(rows: list[ImageRow]) -> dict[str, str]:
+    """What the first image by name says; what it leaves blank, the next one does."""
     facts: dict[str, str] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.image):
         for name, value in row.facts.items():
             if value:
                 facts.setdefault(name, value)
