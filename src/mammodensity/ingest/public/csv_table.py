@@ -91,7 +91,7 @@ def read(tables: FileList, spec: ColumnSpec) -> PublicData:
     TableError
         A column is missing, a cell blank, or a value without a meaning.
     """
-    found = tables.named(r".*\.(csv|tsv|xlsx)")
+    found = tables.named(r".*\.(csv|tsv|xlsx?)")
     if len(found) != 1:
         raise LayoutError(f"{tables.root} holds {len(found)} tables; name the one to read with --tables FILE")
     optional = [spec.column(name) for name in (*FIELDS, *FACTS) if name not in (*_NEEDED, *spec.columns)]

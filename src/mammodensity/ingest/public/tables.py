@@ -9,8 +9,9 @@ and a row with more filled cells than the header has.
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -103,7 +104,7 @@ def find_tables(files: FileList, pattern: str, required: Sequence[str], what: st
     """
     named = files.named(pattern)
     if not named:
-        tables = files.named(r".*\.(csv|tsv|txt|xlsx)")
+        tables = files.named(r".*\.(csv|tsv|txt|xlsx?)")
         named = [path for path in tables if has_columns(path, required)]
     if not named:
         raise LayoutError(f"{files.root} holds no {what}; name its folder with --tables")
@@ -186,10 +187,11 @@ def _all_cells(path: Path, required: Sequence[str]) -> Iterator[Cells]:
         with path.open("rb") as stream:
             start = stream.read(4096)
         if start.startswith(_ZIP):
-            yield from _sheet_cells(path)
+            yield from _sheet_cells(path, _new_sheet)
             return
         if start.startswith(_OLE):
-            raise TableError(f"{path} is an old .xls spreadsheet; save it as .xlsx or .csv")
+            yield from _sheet_cells(path, _old_sheet)
+            return
         encoding = "utf-16" if start.startswith(_UTF16) else "utf-8-sig"
         if encoding != "utf-16" and b"\0" in start:
             raise TableError(f"{path} is not a readable table; expected CSV text")
@@ -221,22 +223,35 @@ def _text_cells(path: Path, encoding: str, delimiter: str) -> Iterator[Cells]:
             yield reader.line_num, cells
 
 
-def _sheet_cells(path: Path) -> Iterator[Cells]:
+def _sheet_cells(path: Path, read: Callable[[Path], Iterable[Sequence[Any]]]) -> Iterator[Cells]:
     try:
-        import openpyxl
+        for line, cells in enumerate(read(path), start=1):
+            yield line, [_sheet_text(cell) for cell in cells]
     except ImportError as error:
         raise TableError(
-            f"{path} is a spreadsheet, which needs openpyxl: install mammodensity[xlsx], or save it as .csv"
+            f"{path} is a spreadsheet, which needs {error.name}: install mammodensity[xlsx], or save it as .csv"
         ) from error
-    try:
-        with path.open("rb") as stream:  # a stream, as openpyxl refuses some suffixes
-            sheet = openpyxl.load_workbook(stream, read_only=True, data_only=True).worksheets[0]
-            for line, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
-                yield line, [_sheet_text(cell) for cell in cells]
-    except TableError:
-        raise
-    except Exception as error:  # openpyxl raises whatever a damaged file makes it meet
+    except Exception as error:  # the readers raise whatever a damaged file makes them meet
         raise TableError(f"{path} is not a readable spreadsheet ({type(error).__name__}); save it as .csv") from error
+
+
+def _new_sheet(path: Path) -> Iterable[Sequence[Any]]:
+    """The rows of the first sheet of an .xlsx file."""
+    import openpyxl
+
+    with path.open("rb") as stream:  # a stream, as openpyxl refuses some suffixes
+        yield from (
+            openpyxl.load_workbook(stream, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
+        )
+
+
+def _old_sheet(path: Path) -> Iterable[Sequence[Any]]:
+    """The rows of the first sheet of an .xls file."""
+    import xlrd
+
+    with path.open("rb") as stream, io.StringIO() as log:  # without a log xlrd prints its warnings
+        sheet = xlrd.open_workbook(file_contents=stream.read(), logfile=log).sheet_by_index(0)
+    yield from (sheet.row_values(line) for line in range(sheet.nrows))
 
 
 def _sheet_text(cell: Any) -> str:
