@@ -8,7 +8,6 @@ import io
 import json
 import random
 import re
-import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -449,14 +448,6 @@ def test_spreadsheets_that_cannot_be_read(tmp_path):
         find_exams(tmp_path, "inbreast")
     (tmp_path / "INbreast.xls").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(TableError, match="not a readable spreadsheet"):
-        find_exams(tmp_path, "inbreast")
-
-
-@pytest.mark.parametrize(("reader", "content"), [("openpyxl", b"PK\x03\x04"), ("xlrd", OLD_SPREADSHEET)])
-def test_without_its_reader_a_spreadsheet_names_the_extra(tmp_path, monkeypatch, reader, content):
-    (tmp_path / "INbreast.xls").write_bytes(content)
-    monkeypatch.setitem(sys.modules, reader, None)
-    with pytest.raises(TableError, match=rf"needs {reader}: install mammodensity\[xlsx\]"):
         find_exams(tmp_path, "inbreast")
 
 

@@ -227,10 +227,6 @@ def _sheet_cells(path: Path, read: Callable[[Path], Iterable[Sequence[Any]]]) ->
     try:
         for line, cells in enumerate(read(path), start=1):
             yield line, [_sheet_text(cell) for cell in cells]
-    except ImportError as error:
-        raise TableError(
-            f"{path} is a spreadsheet, which needs {error.name}: install mammodensity[xlsx], or save it as .csv"
-        ) from error
     except Exception as error:  # the readers raise whatever a damaged file makes them meet
         raise TableError(f"{path} is not a readable spreadsheet ({type(error).__name__}); save it as .csv") from error
 
