@@ -208,7 +208,7 @@ def test_mistakes_of_the_user_are_one_line(fails, blobs, tiny_model, tmp_path):
     )
     assert "was asked for" in fails("predict", blobs, "--model", tiny_model, "--csv", out, "--device", "cuda:77")
     assert "fusion method" in fails("predict", blobs, "--model", tiny_model, "--csv", out, "--fusion", "max", code=2)
-    assert "--csv" in fails("predict", blobs, "--model", tiny_model, code=2)
+    assert "--output" in fails("explain", blobs, code=2)
     assert "No such command" in fails("classify", code=2)
     assert "give either" in fails("evaluate", "--labels", out, code=2)
     assert "--labels FILE is needed" in fails("evaluate", "--csv", out, code=2)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 from PIL import Image
 
 import mammodensity
-from mammodensity.cli import main
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation import explain_exam
@@ -19,7 +17,9 @@ from mammodensity.ingest import read_picture
 from mammodensity.networks import NetworkSpec, OriginNetwork
 from mammodensity.networks.checkpoint import Checkpoint
 from mammodensity.phantom import PhantomSpec, make_exam
+from mammodensity.phantom.appearance import Look
 from mammodensity.phantom.disturbance import Disturbance, disturb
+from mammodensity.phantom.exam import trace_breast
 from mammodensity.prediction import DensityModel
 from mammodensity.preprocess import (
     ORIGIN_PREPROCESS,
@@ -30,12 +30,19 @@ from mammodensity.preprocess import (
     preprocess,
     stored_flipped,
 )
-from mammodensity.preprocess.files import write_segmentations
 from mammodensity.preprocess.orientation import chest_side
-from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Projection
+from mammodensity.terms import Projection
 
 SIZE = (230, 180)
-UNTOUCHED = Disturbance(geometry=False, muscle=False, tone=False, objects=False)
+PLAIN = Look(amount=False, muscle=False, paddle=False, beam=False, vendors=False)
+UNTOUCHED = Disturbance(look=PLAIN, film=0.0, geometry=False, muscle=False, tone=False, objects=False)
+CHANGES = {
+    "nothing": UNTOUCHED,
+    "look": replace(UNTOUCHED, look=Look()),
+    "film": replace(UNTOUCHED, film=1.0),
+    **{name: replace(UNTOUCHED, **{name: True}) for name in ("geometry", "muscle", "tone", "objects")},
+    "all": Disturbance(),
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +69,18 @@ def made(grey, projection=None, mirrored=False, bits=8) -> Mammogram:
     return Mammogram(np.ascontiguousarray(pixels), projection)
 
 
-@pytest.mark.parametrize("name", ["nothing", *(field.name for field in fields(Disturbance)), "all"])
-def test_phantoms_with_known_regions(exams, name):
-    changes = Disturbance() if name == "all" else UNTOUCHED
-    if name in {field.name for field in fields(Disturbance)}:
-        changes = replace(UNTOUCHED, **{name: True})
+@pytest.fixture(scope="module")
+def traced():
+    """The same phantoms as paths."""
+    return [trace_breast(PhantomSpec(rows=160, seed=5), index, side) for index in range(2) for side in "RL"]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_phantoms_with_known_regions(traced, name):
     breast, muscle = [], []
     for position in ("MLO", "CC"):
-        for number, (_, image, labels) in enumerate(left_views(exams, position)):
-            rng = np.random.default_rng([7, number])
-            grey, true = disturb(image, labels, SIZE, rng, changes)
+        for number, views in enumerate(traced):
+            grey, true = disturb(views[position], SIZE, np.random.default_rng([7, number]), CHANGES[name])
             regions = find_regions(made(grey, mirrored=number % 2 == 1))
             found = regions.labels[:, :: -1 if number % 2 else 1]
             assert regions.chest_side == ("right" if number % 2 else "left")
@@ -235,78 +244,6 @@ def test_explanations_undo_the_crop(mlo):
     assert one.values[inside].any()
     assert not one.values[~inside].any()
     assert (~inside).mean() > 0.2
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
-
-
-def test_files_of_a_segmentation(exams, tmp_path):
-    names = {}
-    for number, projection in enumerate(PROJECTIONS):
-        names[f"e_{projection}"] = exams[0].views[projection].image
-        names[f"scan{number}"] = exams[1].views[projection].image
-    names["e2_MLO_R"] = exams[0].views[Projection.MLO_L].image
-    names["empty"] = np.eye(60, dtype=np.uint8)
-    for name, pixels in names.items():
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    calls = []
-    count, notes = write_segmentations([tmp_path], tmp_path / "out", progress=lambda *done: calls.append(done))
-    assert count == len(names) == len(calls)
-    assert len(notes) == 1
-    with (tmp_path / "out" / "segment.csv").open(newline="") as stream:
-        rows = {row["file"]: row for row in csv.DictReader(stream)}
-    assert set(rows) == {f"{name}.png" for name in names}
-    for name, pixels in names.items():
-        labels = np.asarray(Image.open(tmp_path / "out" / f"{name}.png"))
-        assert labels.shape == pixels.shape
-        assert set(np.unique(labels)) <= {0, 1, 3}
-        row = rows[f"{name}.png"]
-        assert int(row["breast_px"]) == (labels == 1).sum()
-        assert int(row["pectoral_px"]) == (labels == 3).sum()
-        assert row["breast_mm2"] == ""
-    assert rows["e_CC_R.png"]["projection"] == "CC_R"
-    assert rows["e_CC_R.png"]["stored_flipped"] == "no"
-    assert rows["e_CC_R.png"]["chest_side"] == "right"
-    assert rows["e2_MLO_R.png"]["stored_flipped"] == "yes"
-    assert [rows[f"scan{n}.png"]["view_position"] for n in range(4)] == ["CC", "CC", "MLO", "MLO"]
-    assert {rows[f"scan{n}.png"]["view_from"] for n in range(4)} == {"pixels"}
-    assert "no breast" in rows["empty.png"]["note"]
-
-
-def test_the_command(exams, tmp_path, capsys):
-    Image.fromarray(exams[0].views[Projection.MLO_L].image).save(tmp_path / "L-MLO.png")
-    for arguments, code, words in (
-        ([tmp_path / "L-MLO.png", "--output", tmp_path / "out"], 0, "1 label images"),
-        ([tmp_path / "none.png", "--output", tmp_path / "out2"], 1, "none.png not found"),
-        ([tmp_path / "out", "--output", tmp_path / "L-MLO.png"], 1, "is a file, expected a folder"),
-    ):
-        with pytest.raises(SystemExit) as stop:
-            main(["segment", *map(str, arguments)])
-        captured = capsys.readouterr()
-        assert int(stop.value.code or 0) == code
-        assert words in captured.out + captured.err
-        assert (RESEARCH_USE_ONLY in captured.out) == (code == 0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["L-MLO.png", "out"]
-
-
-def test_areas_in_mm2_where_the_spacing_is_known(exams, tmp_path):
-    from mammodensity.preprocess.files import table_row
-
-    view = exams[0].views[Projection.MLO_R]
-    mammogram = Mammogram(view.image, Projection.MLO_R, spacing_mm=view.spacing_mm)
-    row = table_row(tmp_path / "a.png", mammogram, find_regions(mammogram))
-    assert row["breast_mm2"] == pytest.approx(view.breast.sum() * view.spacing_mm**2, rel=0.06)
-
-
-def test_nothing_is_written_where_a_picture_is_damaged(exams, tmp_path):
-    (tmp_path / "images").mkdir()
-    Image.fromarray(exams[0].views[Projection.CC_L].image).save(tmp_path / "images" / "a.png")
-    (tmp_path / "images" / "b.png").write_bytes(b"nothing")
-    with pytest.raises(ImageError):
-        write_segmentations([tmp_path / "images"], tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
-    with pytest.raises(OptionError, match=r"both give a\.png"):
-        write_segmentations([tmp_path / "images" / "a.png"] * 2, tmp_path / "out")
 
 
 # --- real images ----------------------------------------------------------------------------------------------------

@@ -252,3 +252,19 @@ def test_training_on_phantoms_is_recorded(tmp_path, tiny_recipe):
     write_phantoms(PhantomSpec(rows=32), 12, tmp_path / "phantoms", workers=1)
     train_model(find_images(tmp_path / "phantoms"), tmp_path / "model", replace(tiny_recipe, epochs=1), projections=ONE)
     assert load_checkpoint(tmp_path / "model").training["data"]["phantoms"] is True
+
+
+def test_training_begins_where_another_model_ended(blobs, tiny_model, tiny_recipe, tmp_path):
+    barely = replace(tiny_recipe, learning_rate=1e-7, epochs=1)
+    train_model(find_images(blobs), tmp_path / "on", barely, projections=ONE, start=tiny_model)
+    before, after = (load_checkpoint(folder / "CC_R") for folder in (tiny_model, tmp_path / "on"))
+    assert after.training["start"].keys() == {"CC_R", "CC_L", "MLO_R", "MLO_L"}
+    assert "start" not in before.training
+    for name, parameter in before.network.named_parameters():
+        assert torch.allclose(parameter, after.network.get_parameter(name), atol=1e-4)
+    other = replace(tiny_recipe, network=replace(tiny_recipe.network, stem=tiny_recipe.network.stem + 1))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        train_model(find_images(blobs), tmp_path / "wide", other, projections=ONE, start=tiny_model)
+    with pytest.raises(CheckpointError, match="no network for CC_R"):
+        train_model(find_images(blobs), tmp_path / "none", tiny_recipe, projections=ONE, start=tmp_path)
+    assert not (tmp_path / "wide").exists()

@@ -19,12 +19,12 @@ import typer
 from typer.exceptions import TyperException
 
 from mammodensity import __version__
-from mammodensity.errors import Interrupted, LayoutError, MammodensityError, OptionError, OutputError
+from mammodensity.errors import ImageError, Interrupted, LayoutError, MammodensityError, OptionError, OutputError
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 if TYPE_CHECKING:
     from mammodensity.ingest import DataSet
-    from mammodensity.prediction import DensityModel
+    from mammodensity.prediction import DensityModel, TissueModel
 
 app = typer.Typer(
     name="mammodensity",
@@ -42,6 +42,9 @@ Data = Annotated[
     Path, typer.Argument(help="DICOM files, exam folders, the origin's folders, or a manifest.", metavar="DATA")
 ]
 Model = Annotated[Path, typer.Option("--model", help="Model folder.", metavar="DIR")]
+ModelOrDefault = Annotated[
+    Path | None, typer.Option("--model", help="Model folder; without it, the default model.", metavar="DIR")
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Fusion = Annotated[str, typer.Option(help="How views are fused: mean, geometric-mean or vote.")]
@@ -188,20 +191,23 @@ def prepare(
 
 @app.command()
 def segment(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="IMAGES...")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures, DICOM files, or folders of them.", metavar="IMAGES...")
+    ],
     output: Annotated[Path, typer.Option(help="Folder to write to.", metavar="DIR")],
+    synthetic: Synthetic = False,
 ) -> None:
-    """Find breast (1) and pectoral muscle (3): a label image of each picture, and segment.csv with their areas.
+    """Find adipose (1), fibroglandular (2) and pectoral (3): label images, and segment.csv with percent density.
 
-    Example: mammodensity segment phantoms/MLO_R/A --output regions
+    Example: mammodensity segment phantoms/MLO_R/A --output tissue
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
-    from mammodensity.preprocess.files import write_segmentations
+    from mammodensity.tissue.files import write_segmentations
 
     with progress_bar("segment") as progress:
-        count, notes = write_segmentations(images, output, progress=progress)
+        count, notes = write_segmentations(images, output, synthetic=synthetic, progress=progress)
     for note in notes:
-        say(f"empty: {note}")
+        say(f"refused: {note}")
     say(f"{count} label images and segment.csv in {output}")
     say_research_use_only()
 
@@ -232,6 +238,10 @@ def train(
         tuple[float, float, float],
         typer.Option(help="Shares of train, validation and test, if the data set has no splits."),
     ] = (0.8, 0.1, 0.1),
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Model folder whose networks to begin with, e.g. trained on phantoms.", metavar="DIR"),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     device: Device = "auto",
 ) -> None:
@@ -259,6 +269,7 @@ def train(
             chosen,
             projections=[one for one in PROJECTIONS if not projection or one in projection],
             device=where,
+            start=start,
             resume=resume,
             loading=loading,
             report=report,
@@ -272,11 +283,36 @@ def train(
     say_research_use_only()
 
 
+@app.command("train-default")
+def train_default(
+    out: Annotated[Path, typer.Argument(help="Folder to write to, or to go on in.", metavar="OUT")],
+    breasts: Annotated[int, typer.Option(help="Phantoms to trace.")] = 480,
+    outline_steps: Annotated[int, typer.Option(help="Training steps of the segmenter.")] = 2500,
+    tissue_steps: Annotated[int, typer.Option(help="Training steps of the tissue network.")] = 7500,
+    seed: Annotated[int, typer.Option(help="Seed of weights and disturbances.")] = 1,
+    device: Device = "auto",
+) -> None:
+    """Make the default model's networks again, from synthetic breasts and a seed; an hour on two cores.
+
+    Example: mammodensity train-default default-networks
+    """
+    from mammodensity.console import say, say_research_use_only, stage_bars
+    from mammodensity.devices import find_device
+    from mammodensity.training.default_networks import DefaultRecipe
+    from mammodensity.training.default_networks import train_default as train_networks
+
+    recipe = DefaultRecipe(breasts=breasts, outline_steps=outline_steps, tissue_steps=tissue_steps, seed=seed)
+    with stage_bars() as progress:
+        written = train_networks(out, recipe, find_device(device), progress)
+    say("networks in " + " and ".join(str(path) for path in written))
+    say_research_use_only()
+
+
 @app.command()
 def predict(
     data: Data,
-    model: Model,
-    csv: Annotated[Path, typer.Option("--csv", help="Table to write.", metavar="FILE")],
+    model: ModelOrDefault = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Table to write.", metavar="FILE")] = None,
     origin_txt: Annotated[
         Path | None, typer.Option("--origin-txt", help="Also write the origin's four text files.", metavar="DIR")
     ] = None,
@@ -290,7 +326,9 @@ def predict(
 ) -> None:
     """Score exams: a table by exam and projection, with right and left breast and subject.
 
-    Example: mammodensity predict phantoms --model model --csv predictions.csv
+    Without --model the default model reads them, which also gives percent density.
+
+    Example: mammodensity predict phantoms --csv predictions.csv
     """
     from mammodensity.console import progress_bar, say, say_research_use_only, show_exams
     from mammodensity.evaluation import write_origin_tables, write_score_table
@@ -314,26 +352,33 @@ def predict(
                 progress(len(scored), total)
     except KeyboardInterrupt:
         raise _keep_incomplete(csv, scored) from None
+    refused = [text for exam in scored for text in exam.refused.values()]
+    if refused and not any(exam.projections for exam in scored):
+        raise ImageError(refused[0])
     if origin_txt:
         labels = reference_categories(images)
         # as the origin's files are sorted: by class folder, then by name
         rows = sorted(scored, key=lambda exam: (labels.get(exam.exam_id, ""), exam.exam_id))
         with staged_folder(origin_txt) as staging:  # all five files and the table, or none
             write_origin_tables(staging, [exam.exam_id for exam in rows], stacked_projections(rows), labels)
-            write_score_table(csv, scored)
-    else:
+            if csv:
+                write_score_table(csv, scored)
+    elif csv:
         write_score_table(csv, scored)
+    for text in refused:
+        say(f"refused: {text}")
     show_exams(scored)
-    say(f"{len(scored)} exams in {csv}")
+    if csv:
+        say(f"{len(scored)} exams in {csv}")
     say_research_use_only()
 
 
-def _keep_incomplete(csv: Path, scored: list[Any]) -> Interrupted:
+def _keep_incomplete(csv: Path | None, scored: list[Any]) -> Interrupted:
     """Write what is done beside the table that was asked for, under a name that says so."""
     from mammodensity.evaluation import write_score_table
 
-    if not scored:
-        return Interrupted("interrupted before the first exam was scored; nothing was written")
+    if not scored or csv is None:
+        return Interrupted("interrupted; nothing was written")
     incomplete = csv.with_name(f"{csv.stem}.incomplete{csv.suffix}")
     write_score_table(incomplete, scored)
     return Interrupted(f"interrupted; the {len(scored)} exams scored so far are in {incomplete}")
@@ -389,6 +434,35 @@ def evaluate(
     say_research_use_only()
 
 
+@app.command()
+def calibrate(
+    data: Annotated[Path, typer.Argument(help="Exams with known categories.", metavar="LABELLED")],
+    model: Model,
+    split: Split = None,
+    synthetic: Synthetic = False,
+) -> None:
+    """Fit the default model's categories to a site, from 20 labelled exams on; percent density stays as it is.
+
+    Example: mammodensity calibrate phantoms --model site
+    """
+    from mammodensity.console import progress_bar, say, say_research_use_only
+    from mammodensity.prediction import ENOUGH_EXAMS
+    from mammodensity.prediction import calibrate as calibrate_map
+
+    images = _images_of(data, split, synthetic=synthetic)
+    with progress_bar("calibrate") as progress:
+        found = calibrate_map(images, model, progress=progress)
+    for text in found.refused:
+        say(f"refused: {text}")
+    cuts = " / ".join(f"{cut:.1f}" for cut in found.category_map.cuts)
+    say(f"categories change at {cuts} % dense, from {found.exams} exams")
+    if found.exams < ENOUGH_EXAMS:
+        say(f"note: fewer than {ENOUGH_EXAMS} exams; the default map still weighs in")
+    say(f"agreement: default map {found.agreement_default:.2f}, refitted {found.agreement_refitted:.2f} (ten-fold)")
+    say(f"model in {model}; use it with --model {model}")
+    say_research_use_only()
+
+
 @app.command("import-keras")
 def import_keras(
     file: Annotated[Path, typer.Argument(help="Whole-model HDF5 file of the origin's network.", metavar="FILE.h5")],
@@ -414,12 +488,14 @@ def import_keras(
 @app.command()
 def explain(
     data: Data,
-    model: Model,
     output: Annotated[Path, typer.Option(help="Folder to write to.", metavar="DIR")],
+    model: ModelOrDefault = None,
     category: Annotated[
         DensityCategory | None, typer.Option(help="Category to explain, instead of each image's predicted one.")
     ] = None,
-    method: Annotated[str, typer.Option(help="Explanation method.")] = "grad-cam",
+    method: Annotated[
+        str | None, typer.Option(help="Explanation method, for trained networks: grad-cam.", metavar="NAME")
+    ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
     split: Split = None,
     first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
@@ -428,7 +504,9 @@ def explain(
 ) -> None:
     """Draw where each network looked: map, overlay and contour of each image, and a page of each exam.
 
-    Example: mammodensity explain phantoms --first 4 --model model --output explanations
+    Without --model, draw the dense tissue that the default model found.
+
+    Example: mammodensity explain phantoms --first 4 --output explanations
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.explanation import write_explanations
@@ -490,9 +568,10 @@ def _images_of(path: Path, split: str | None, *, synthetic: bool = False) -> Dat
     return images
 
 
-def _files_read(images: DataSet, data: Path, model: Path) -> list[Path]:
+def _files_read(images: DataSet, data: Path, model: Path | None) -> list[Path]:
     """What a command reads, so that it does not write over it."""
-    return [*(record.path for record in images.records), data, data / "manifest.csv", *_model_files(model)]
+    of_model = _model_files(model) if model else []
+    return [*(record.path for record in images.records), data, data / "manifest.csv", *of_model]
 
 
 def _model_files(model: Path) -> list[Path]:
@@ -500,14 +579,14 @@ def _model_files(model: Path) -> list[Path]:
     return [*kept, model / "manifest.csv"]
 
 
-def _load_model(path: Path, device: str) -> DensityModel:
+def _load_model(path: Path | None, device: str) -> DensityModel | TissueModel:
     """Load a model and say what its user must know."""
     from mammodensity.console import say
     from mammodensity.prediction import load_model
 
     model = load_model(path, device)
     for warning in model.warnings:
-        say(f"note: {path}: {warning}")
+        say(f"note: {path}: {warning}" if path else f"note: {warning}")
     return model
 
 

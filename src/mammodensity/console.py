@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
@@ -65,6 +73,20 @@ def training_bars() -> Iterator[tuple[Callable[[int, int], None], Callable[[Proj
                 print(f"train {projection} {note}", file=sys.stderr, flush=True)
 
         yield lambda done, total: bars.update(reading, completed=done, total=total), show
+
+
+@contextmanager
+def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage of a long run, in the order they begin."""
+    with _bars() as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, note="")
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield show
 
 
 def _bars() -> Progress:
@@ -187,7 +209,9 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
 
 def show_exams(exams: list[ExamScores], most: int = 12) -> None:
     """The categories of the first exams, and what is missing."""
-    table = _table("exam", *(projection.value for projection in PROJECTIONS), "subject", "scores A B C D", "missing")
+    measured = any(exam.percent_density for exam in exams)
+    columns = [*(projection.value for projection in PROJECTIONS), "subject", "scores A B C D"]
+    table = _table("exam", *columns, *(["% dense"] if measured else []), "missing")
     for exam in exams[:most]:
         views = [
             CATEGORIES[int(exam.projections[projection].argmax())].value if projection in exam.projections else "-"
@@ -196,7 +220,9 @@ def show_exams(exams: list[ExamScores], most: int = 12) -> None:
         subject = exam.fused["subject"]
         scores = "-" if subject.scores is None else " ".join(f"{score:.2f}" for score in subject.scores)
         missing = " ".join(projection.value for projection in subject.missing)
-        table.add_row(exam.exam_id, *views, exam.category or "-", scores, missing)
+        percent = exam.percent_density.get("subject")
+        density = [] if not measured else ["-" if percent is None else f"{percent:.0f}"]
+        table.add_row(exam.exam_id, *views, exam.category or "-", scores, *density, missing)
     _OUT.print(table)
     if len(exams) > most:
         say(f"... and {len(exams) - most} more exams in the table")

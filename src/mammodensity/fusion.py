@@ -7,7 +7,7 @@ answers, not other names for the same. Standard library and numpy only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,6 +44,10 @@ class ExamScores:
     exam_id: str
     projections: Mapping[Projection, NDArray[np.floating]]
     fused: Mapping[str, FusedScores]
+    percent_density: Mapping[str, float] = field(default_factory=dict)
+    """Per cent, by level, where the model measures it."""
+    refused: Mapping[Projection, str] = field(default_factory=dict)
+    """Images that were there and could not be used, and why."""
 
     @property
     def category(self) -> DensityCategory | None:

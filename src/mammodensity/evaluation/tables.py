@@ -18,6 +18,7 @@ from mammodensity.terms import CATEGORIES, FUSED_LEVELS, LEVELS, PROJECTIONS, Pr
 _LETTERS = tuple(category.value for category in CATEGORIES)
 _KEYS = ("exam_id", "projection")
 _COLUMNS = (*_KEYS, *_LETTERS, "views", "missing")
+_DENSITY = "percent_density"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,7 @@ def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
     """Write seven rows per exam (`LEVELS`) that `read_score_table` reads back to the last bit.
 
     Columns exam_id, projection, A, B, C, D, views, missing; the last two are projection names separated by spaces.
-    Scores not given are blank.
+    Scores not given are blank. A column percent_density follows where the model measures it.
 
     Raises
     ------
@@ -127,7 +128,8 @@ def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
             )
         seen.add(exam_id)
         rows.extend(_exam_rows(path, exam))
-    write_csv(Path(path), _COLUMNS, rows)
+    measured = any(_DENSITY in row for row in rows)
+    write_csv(Path(path), (*_COLUMNS, _DENSITY) if measured else _COLUMNS, rows)
 
 
 def fuse_levels(scores: Mapping[str, NDArray[np.float64]], method: str) -> dict[str, NDArray[np.float64]]:
@@ -174,18 +176,21 @@ def _exam_rows(path: Path, exam: ExamScores) -> Iterator[dict[str, str]]:
             views=(view,) if present else (),
             missing=() if present else (view,),
         )
-        yield _row(path, exam.exam_id, view, alone)
+        yield _row(path, exam, view, alone)
     for level in FUSED_LEVELS:
-        yield _row(path, exam.exam_id, level, exam.fused[level])
+        yield _row(path, exam, level, exam.fused[level])
 
 
-def _row(path: Path, exam_id: str, level: str, given: FusedScores) -> dict[str, str]:
+def _row(path: Path, exam: ExamScores, level: str, given: FusedScores) -> dict[str, str]:
     values = None if given.scores is None else [float(score) for score in given.scores]
     if values is not None:
         problem = score_problem(values)
         if problem or len(values) != len(_LETTERS):
             problem = problem or f"found {len(values)} scores, expected {len(_LETTERS)}"
-            raise TableError(f"cannot write {path}: exam {exam_id}, {level}: {problem}")
+            raise TableError(f"cannot write {path}: exam {exam.exam_id}, {level}: {problem}")
     texts = [""] * len(_LETTERS) if values is None else [repr(value) for value in values]
-    cells = (exam_id, str(level), *texts, " ".join(given.views), " ".join(given.missing))
-    return dict(zip(_COLUMNS, cells, strict=True))
+    cells = (exam.exam_id, str(level), *texts, " ".join(given.views), " ".join(given.missing))
+    row = dict(zip(_COLUMNS, cells, strict=True))
+    if level in exam.percent_density:
+        row[_DENSITY] = f"{exam.percent_density[level]:.2f}"
+    return row

@@ -16,13 +16,15 @@ from mammodensity.errors import OptionError
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.grad_cam import grad_cam
 from mammodensity.networks import Checkpoint
-from mammodensity.prediction import DensityModel
+from mammodensity.prediction import DensityModel, TissueModel
 from mammodensity.preprocess import placement
 from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
 
 METHODS: Mapping[str, Callable[..., Tensor]] = {"grad-cam": grad_cam}
-"""Explanation methods by name: functions of network, images, category and layer."""
+"""Explanation methods of trained networks by name: functions of network, images, category and layer."""
 DEFAULT_METHOD = "grad-cam"
+TISSUE = "tissue"
+"""What explains the default model: the scores of dense tissue, from which percent density and category follow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,8 @@ class ActivationMap:
     """(4,) scores of the image."""
     values: NDArray[np.float32]
     """(H, W) map at the size of the image, unscaled."""
+    percent_density: float | None = None
+    """Where the model measures it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +52,17 @@ class ExamMaps:
 
     @property
     def scale(self) -> float:
-        """The largest map value in the exam: the end of its one colour scale; 0 when every map is empty."""
+        """The end of the exam's one colour scale: its largest map value, 0 when every map is empty; 1 for tissue."""
+        if self.method == TISSUE:
+            return 1.0
         return max((float(one.values.max()) for one in self.maps.values()), default=0.0)
 
 
 def explain_exam(
-    model: DensityModel,
+    model: DensityModel | TissueModel,
     exam: Exam,
     *,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     category: DensityCategory | None = None,
     layer: str | None = None,
 ) -> ExamMaps:
@@ -64,6 +70,8 @@ def explain_exam(
 
     Parameters
     ----------
+    method
+        One of ``METHODS``; None is ``grad-cam``, and for the default model its tissue map, which is all it has.
     category
         The category to explain; None is what each image's own network predicts.
     layer
@@ -72,8 +80,14 @@ def explain_exam(
     Raises
     ------
     OptionError
-        Unknown method or layer.
+        Unknown method or layer, or one that the default model does not have.
+    ImageError
+        The default model refuses an image.
     """
+    if isinstance(model, TissueModel):
+        _require_no_choice(method, category, layer)
+        return ExamMaps(exam.exam_id, TISSUE, {p: _tissue(model, p, exam.mammograms[p]) for p in exam.mammograms})
+    method = method or DEFAULT_METHOD
     if method not in METHODS:
         raise OptionError(f"method must be one of {', '.join(METHODS)}. Got {method!r} instead.")
     maps = {}
@@ -85,6 +99,21 @@ def explain_exam(
             values = _map_of(model.checkpoints[projection], mammogram, partial(METHODS[method], layer=layer), chosen)
             maps[projection] = ActivationMap(mammogram, chosen, scores, values)
     return ExamMaps(exam.exam_id, method, maps)
+
+
+def _require_no_choice(method: str | None, category: DensityCategory | None, layer: str | None) -> None:
+    if method not in (None, TISSUE) or category or layer:
+        raise OptionError(
+            "the default model is explained by its tissue map, which is the same for every category; "
+            "leave out method, category and layer, or name a trained model"
+        )
+
+
+def _tissue(model: TissueModel, projection: Projection, mammogram: Mammogram) -> ActivationMap:
+    found = model.find_tissue(projection, mammogram)
+    scores = model.category_map.scores(found.percent_density)
+    category = CATEGORIES[int(np.argmax(scores))]
+    return ActivationMap(mammogram, category, scores, found.dense, found.percent_density)
 
 
 def _map_of(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mammodensity.check import Progress
-from mammodensity.explanation.exam_maps import DEFAULT_METHOD, ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.pictures import (
     contour_level,
     contour_picture,
@@ -25,7 +25,7 @@ from mammodensity.explanation.pictures import (
 from mammodensity.fusion import fuse_exam
 from mammodensity.ingest import DataSet, ImageRecord, load_exam, reference_categories
 from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
-from mammodensity.prediction import DensityModel, require_networks
+from mammodensity.prediction import DensityModel, TissueModel, require_networks
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
 
 SUMMARY_FILE = "explanations.json"
@@ -33,11 +33,11 @@ _LONGEST_NAME = 100  # characters of an exam or image name; file systems allow 2
 
 
 def write_explanations(
-    model: DensityModel,
+    model: DensityModel | TissueModel,
     data: DataSet,
     folder: Path,
     *,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     category: DensityCategory | None = None,
     layer: str | None = None,
     progress: Progress | None = None,
@@ -73,7 +73,7 @@ def write_explanations(
                 pages.append(folder / page)
             if progress:
                 progress(done, len(exams))
-        facts: Mapping[str, Any] = {"method": method, "layer": layer or "last residual block"}
+        facts: Mapping[str, Any] = {"method": exam.method, "layer": layer}
         summary = {"note": RESEARCH_USE_ONLY, "images": summaries, "receipt": receipt("explain", **facts)}
         write_json(staging / SUMMARY_FILE, summary)
     return pages
@@ -130,6 +130,7 @@ def _summary(projection: str, one: ActivationMap, exam: ExamMaps) -> dict[str, A
         "projection": projection,
         "category": one.category.value,
         "scores": {category.value: float(one.scores[category.index]) for category in CATEGORIES},
+        "percent_density": one.percent_density,
         "map_maximum": float(one.values.max()),
         "exam_scale": exam.scale,
         "contour_level": level,

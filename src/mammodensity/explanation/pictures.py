@@ -113,7 +113,8 @@ def exam_page(exam: ExamMaps, title: str) -> bytes:
         axes[1, column].imshow(overlay(one.mammogram, one.values, exam.scale), interpolation="bilinear")
         for line in iso_contours(one.values, contour_level(exam.scale)):
             axes[1, column].plot(line[:, 1], line[:, 0], color=np.array(_CONTOUR_COLOUR) / 255, linewidth=1.2)
-        axes[1, column].set_title(f"why {one.category}: score {score:.2f}", color="white", fontsize=10)
+        density = "" if one.percent_density is None else f", {one.percent_density:.0f} % dense"
+        axes[1, column].set_title(f"why {one.category}: score {score:.2f}{density}", color="white", fontsize=10)
     for axis in axes.flat:
         axis.set_axis_off()
     scale = ScalarMappable(Normalize(0, exam.scale or 1), colormaps[COLOUR_MAP])

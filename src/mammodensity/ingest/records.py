@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,9 +80,11 @@ class DataSet:
 
     def first_exams(self, count: int | None) -> DataSet:
         """The first ``count`` exams in sorted order, or all for None."""
-        if count is None:
-            return self
-        chosen = set(list(self.exams())[:count])
+        return self if count is None else self.of_exams(list(self.exams())[:count])
+
+    def of_exams(self, exam_ids: Iterable[str]) -> DataSet:
+        """Only these exams."""
+        chosen = set(exam_ids)
         records = tuple(record for record in self.records if record.exam_id in chosen)
         return DataSet(self.root, self.layout, records, self.ignored, self.refused)
 

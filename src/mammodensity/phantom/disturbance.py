@@ -1,66 +1,65 @@
-"""What lies between a phantom and the images of archives: film, scanners, markers, borders, other crops and tones.
+"""What lies between a phantom and the images of archives: scanners, markers, borders, other crops and tones.
 
-Made to train and test the segmenter of ``mammodensity.preprocess``, which must not mind any of it. Every change has its
-reason in images of archives, named where it is made; ranges are wide on purpose, wider than what is seen, so that real
-images lie inside them (domain randomisation: Tobin et al., IROS 2017; Billot et al., Med. Image Anal. 2023).
+Made to train and test the networks that find breast, muscle and dense tissue, which must not mind any of it. Every
+change has its reason in images of archives, named where it is made.
 
 Everything here looks at images whose chest wall is on the left.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter, map_coordinates
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
 from mammodensity.phantom.anatomy import Floats
-from mammodensity.phantom.geometry import resample
+from mammodensity.phantom.appearance import Look, render
+from mammodensity.phantom.geometry import blur, resample
+from mammodensity.phantom.projection import LABELS, Labels, Paths
 
-MUSCLE = 3
-_VISIBLE = 0.04  # of the brightest: what is darker on a film cannot be told from its background
-_TIP = 0.02  # of the image's width: a muscle thinner than this at its lower end is not drawn by readers
-Labels = NDArray[np.uint8]
+MUSCLE = LABELS["pectoral"]
 
 
 @dataclass(frozen=True)
 class Disturbance:
     """Which changes are made; each is drawn anew for each image."""
 
+    look: Look = field(default_factory=Look)
+    """Tissue, muscle, beam and processing: :mod:`mammodensity.phantom.appearance`."""
+    film: float = 0.55
+    """Share of images that are scanned film."""
     geometry: bool = True
     """Other crops, aspects and slight turns; outlines bent."""
     muscle: bool = True
-    """A wider or longer muscle of other brightness than the phantom's, with folds and nodes."""
+    """Folds and nodes over the muscle; muscles filled with one grey level."""
     tone: bool = True
-    """Film-like fading edge, tone curve, haze, background level, blur, noise and scanner bands."""
+    """Tone curve, haze, fog, background level, blur, noise and scanner bands."""
     objects: bool = True
     """Markers, labels, patches, borders and film edges."""
 
 
 def disturb(
-    image: Floats,
-    labels: Labels,
-    size: tuple[int, int],
-    rng: np.random.Generator,
-    changes: Disturbance = Disturbance(),
+    paths: Paths, size: tuple[int, int], rng: np.random.Generator, changes: Disturbance = Disturbance()
 ) -> tuple[Floats, Labels]:
-    """Change one image (0..1) with its labels at random, and bring both to ``size`` (H, W).
+    """Make one image of a view as it might lie in an archive, with its labels, both of ``size`` (H, W).
 
     Returns
     -------
-    (H, W) float32 in 0..1, and (H, W) labels: 0 background, 1 breast, 3 pectoral muscle.
+    (H, W) float32 in 0..1, and (H, W) labels: 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle.
     """
-    labels = np.where(labels == MUSCLE, MUSCLE, labels > 0).astype(np.uint8)
+    film = bool(rng.random() < changes.film)
+    image, labels = render(paths, rng, film=film, look=changes.look)
     if changes.geometry:
         image, labels = _reframe(image, labels, size, rng)
     else:
         image, labels = _resized(image, labels, size)
     if changes.muscle and (labels == MUSCLE).any():
-        image, labels = _other_muscle(image, labels, rng)
+        image = _folded_or_filled(image, labels, rng)
     if changes.tone:
-        image, labels = _other_tone(image, labels, rng)
+        image = _other_tone(image, labels, film, rng)
     if changes.objects:
         image, labels = _objects(image, labels, rng)
     return np.clip(image, 0, 1).astype(np.float32), labels
@@ -95,60 +94,13 @@ def _reframe(image: Floats, labels: Labels, size: tuple[int, int], rng: np.rando
     return moved, classes
 
 
-def _other_muscle(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
-    """Films show muscles up to the skin at the top and down to the lower edge, bright or hardly brighter than fat."""
-    if rng.random() < 0.7:
-        image, labels = _drawn_muscle(*_without_muscle(image, labels), rng)
-    else:
-        softened = gaussian_filter((labels == MUSCLE).astype(np.float32), rng.uniform(0.3, 2.5))
-        image = image + softened * rng.uniform(-0.12, 0.3)
+def _folded_or_filled(image: Floats, labels: Labels, rng: np.random.Generator) -> Floats:
+    """Folds and nodes over the muscle, or a muscle filled with one grey level, as in the origin's exports."""
     kind = rng.random()
-    if kind < 0.1:  # already filled with one grey level, as the origin's exports
-        tissue = labels == 1
-        image = np.where(labels == MUSCLE, np.median(image[tissue]) if tissue.any() else 0.5, image)
-    elif kind < 0.4:
-        image = image + _folds_and_nodes(labels, rng)
-    return image, labels
-
-
-def _without_muscle(image: Floats, labels: Labels) -> tuple[Floats, Labels]:
-    """The breast beside the muscle, mirrored at the muscle's border, in its place."""
-    rows, cols = np.indices(labels.shape)
-    border = np.max(np.where(labels == MUSCLE, cols + 1, 0), axis=1, keepdims=True)
-    last = np.max(np.where(labels > 0, cols, 0), axis=1, keepdims=True)
-    source = np.where(labels == MUSCLE, np.clip(2 * border - cols, 0, np.maximum(last - 3, 0)), cols)
-    return image[rows, source], np.minimum(labels, 1)
-
-
-def _drawn_muscle(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
-    """A wedge in the upper corner, down to the height of the nipple or near it as positioning asks for.
-
-    Its border is straight, convex or concave, sharp or soft; inside run fibres and folds along it.
-    """
-    body = labels > 0
-    y, x = np.indices(labels.shape, dtype=np.float32)
-    rows, cols = labels.shape
-    widest = max(float(body[: rows // 12 + 1].any(axis=0).sum()), 0.15 * cols)
-    top = widest * rng.uniform(0.3, 1.05)
-    end = rows * (rng.uniform(0.4, 1.0) if rng.random() < 0.75 else rng.uniform(0.2, 0.6))
-    share = np.clip(y / end, 0, 1)
-    bow, sway = rng.normal(0.045, 0.05), rng.normal(0, 0.012)
-    border = top * (1 - share) + cols * (bow * np.sin(np.pi * share) + sway * np.sin(2 * np.pi * share))
-    border = border + gaussian_filter(rng.normal(0, 1, rows), 6)[:, None] * rng.uniform(0, 3)
-    over = (border - x) * end / np.hypot(end, top)
-    soft = np.clip(0.5 + over / rng.uniform(1, 7), 0, 1) * (y < end)
-    fibres = gaussian_filter(rng.normal(0, 1, 400), rng.uniform(1, 6))
-    fibres = np.interp(over + 4 * np.sin(3 * share + rng.uniform(0, 6)), np.arange(-200, 200), fibres)
-    streaks = gaussian_filter(rng.normal(0, 1, labels.shape), (6, 1.5))
-    rise = 1 - rng.uniform(0, 0.5) * np.exp(-np.maximum(over, 0) / rng.uniform(5, 25))
-    rise = rise - rng.uniform(-0.1, 0.15) * share  # thinner towards its lower end
-    beside = body & (over < -1) & (over > -12) & (y < 0.8 * end)
-    level = float(np.median(image[beside])) if beside.any() else 0.5
-    grey = (level + rng.uniform(0.12, 0.5)) * rise
-    grey = grey + rng.uniform(0, 0.3) * fibres * (over > 3) + rng.uniform(0, 0.12) * streaks
-    weight = soft * rng.uniform(0.6, 1.0) * body
-    drawn = body & (soft >= 0.5) & (border > _TIP * cols)
-    return image * (1 - weight) + weight * grey, np.where(drawn, np.uint8(MUSCLE), labels)
+    if kind < 0.12:
+        tissue = np.isin(labels, (1, 2))
+        return np.where(labels == MUSCLE, np.median(image[tissue]) if tissue.any() else 0.5, image)
+    return image + _folds_and_nodes(labels, rng) if kind < 0.42 else image
 
 
 def _folds_and_nodes(labels: Labels, rng: np.random.Generator) -> Floats:
@@ -169,35 +121,23 @@ def _folds_and_nodes(labels: Labels, rng: np.random.Generator) -> Floats:
     return result
 
 
-def _other_tone(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
-    """Film fades towards the skin and has haze and fog; digital images end sharply on black.
-
-    What fades into the dark is no longer labelled: a label says what can be seen.
-    """
+def _other_tone(image: Floats, labels: Labels, film: bool, rng: np.random.Generator) -> Floats:
+    """What scanners, displays and exports add: film has haze and fog, digital images end sharply on black."""
     body = labels > 0
-    film = rng.random() < 0.65
-    if film:
-        depth = distance_transform_edt(np.pad(body, ((9, 9), (9, 0)), mode="edge"))[9:-9, 9:]
-        image = image * (1 - rng.uniform(0.4, 0.95) * np.exp(-depth / rng.uniform(1.0, 10.0)))
-    image = np.clip(image / max(float(image.max()), 1e-3), 0, 1)
-    image = image ** np.exp(rng.uniform(-0.6, 0.9))
-    if rng.random() < 0.4:
-        steep, centre = rng.uniform(3, 8), rng.uniform(0.3, 0.7)
+    image = np.clip(image / max(float(image.max()), 1e-3), 0, 1) ** np.exp(rng.uniform(-0.35, 0.5))
+    if rng.random() < 0.15:
+        steep, centre = rng.uniform(3, 6), rng.uniform(0.35, 0.65)
         low, high = (1 / (1 + np.exp(-steep * (end - centre))) for end in (0, 1))
         image = (1 / (1 + np.exp(-steep * (image - centre))) - low) / (high - low)
-    if rng.random() < 0.3:
-        image = np.minimum(image * rng.uniform(1.05, 1.6), 1)  # saturated
-    image = np.where(body, image, 0)
-    if film:
-        seen = (gaussian_filter(image, 0.7) > _VISIBLE) | (depth > 12)
-        labels = np.where(binary_fill_holes(seen & body), labels, 0).astype(np.uint8)
-    image = rng.uniform(0.55, 1) * image
+    if rng.random() < 0.1:
+        image = np.minimum(image * rng.uniform(1.02, 1.25), 1)  # saturated
+    image = rng.uniform(0.55, 1) * np.where(body | film, image, 0)
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in image.shape)
     if film:
         fog = rng.uniform(0, 0.14) + rng.normal(0, 0.015) * y[:, None] + rng.normal(0, 0.02) * x[None, :]
         fog = fog + resample(rng.normal(0, 0.008, (6, 5)).astype(np.float32), image.shape)
         haze = gaussian_filter(image, rng.uniform(1.5, 6)) * rng.uniform(0, 0.12)
-        haze = haze + gaussian_filter(image, rng.uniform(6, 20)) * rng.uniform(0, 0.22)
+        haze = haze + blur(image, rng.uniform(6, 20)) * rng.uniform(0, 0.22)
         image = image + np.maximum(fog, 0) + haze
         bands = gaussian_filter(rng.normal(0, 1, image.shape[1]), rng.uniform(0.3, 3)) * rng.uniform(0, 0.015)
         image = image + bands[None, :]
@@ -206,7 +146,8 @@ def _other_tone(image: Floats, labels: Labels, rng: np.random.Generator) -> tupl
     noise = rng.normal(0, 1, image.shape) * rng.uniform(0, 0.02)
     if rng.random() < 0.5:
         noise = 2 * gaussian_filter(noise, rng.uniform(0.4, 1.2))
-    return gaussian_filter(image, rng.uniform(0, 1.1)) + noise, labels
+    result: Floats = gaussian_filter(image, rng.uniform(0, 1.1)) + noise
+    return result
 
 
 def _objects(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:

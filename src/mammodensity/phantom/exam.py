@@ -12,7 +12,7 @@ from mammodensity.errors import OptionError
 from mammodensity.phantom.anatomy import FIELD_MM, Breast, Processing, draw_anatomy, stream
 from mammodensity.phantom.curves import draw_strands, draw_vessels
 from mammodensity.phantom.imaging import expose, present
-from mammodensity.phantom.projection import LABELS, cast_rays, project, solve_volume
+from mammodensity.phantom.projection import LABELS, Paths, cast_rays, project, solve_volume
 from mammodensity.phantom.tissue import Tissue
 from mammodensity.terms import PROJECTIONS, DensityCategory, Projection
 
@@ -122,9 +122,16 @@ def make_exam(spec: PhantomSpec, index: int) -> PhantomExam:
     return PhantomExam(anatomy.category, volumetric, {p: made[p] for p in PROJECTIONS})
 
 
-def _image_breast(
-    spec: PhantomSpec, index: int, side: str, breast: Breast, processing: Processing
-) -> dict[str, PhantomView]:
+def trace_breast(spec: PhantomSpec, index: int, side: str) -> dict[str, Paths]:
+    """What the rays of one breast of exam ``index`` cross, by view position; chest wall on the left for either side."""
+    breast = draw_anatomy(spec.seed, index, spec.mix).breasts[side]
+    return {name: paths for name, (paths, _) in _trace_breast(spec, index, side, breast).items()}
+
+
+def _trace_breast(
+    spec: PhantomSpec, index: int, side: str, breast: Breast
+) -> dict[str, tuple[Paths, np.random.Generator]]:
+    """Paths of either view, with the random stream of its detector."""
     tissue = Tissue(breast.gland, spec.seed, index, side, spec.rows)
     grids = {name: cast_rays(shape, spec.rows, spec.cols) for name, shape in breast.shapes.items()}
     solve_volume(tissue, grids.values())
@@ -134,7 +141,15 @@ def _image_breast(
     for name, rays in grids.items():
         rng = stream(spec.seed, index, "detector", side, name)
         detail = int(rng.integers(2**31))
-        paths = project(rays, tissue, (vessels, strands), (spec.rows, spec.cols), detail)
+        views[name] = project(rays, tissue, (vessels, strands), (spec.rows, spec.cols), detail), rng
+    return views
+
+
+def _image_breast(
+    spec: PhantomSpec, index: int, side: str, breast: Breast, processing: Processing
+) -> dict[str, PhantomView]:
+    views = {}
+    for name, (paths, rng) in _trace_breast(spec, index, side, breast).items():
         image = present(expose(paths, processing, rng), paths, processing, spec.bits)
         dense = int(np.count_nonzero(paths.labels == LABELS["fibroglandular"]))
         fat = int(np.count_nonzero(paths.labels == LABELS["adipose"]))

@@ -28,9 +28,11 @@ from mammodensity.phantom.tissue import Tissue
 DENSE_SHARE = 0.18
 """A pixel is dense where the glandular share of its path, smoothed over 2 mm, exceeds this."""
 
-_SMOOTH_MM = 2.0
+SMOOTH_MM = 2.0
 _VOLUME_ROWS = 384  # rays are cast on at most this many rows; finer detail continues the power law
 _SOLVE_COLUMNS = 900
+
+Labels = NDArray[np.uint8]
 
 LABELS = {"background": 0, "adipose": 1, "fibroglandular": 2, "pectoral": 3}
 
@@ -72,7 +74,7 @@ class Paths:
     """Ligaments, strands and vessels, mm."""
     muscle: Floats
     """Share of muscle in ``tissue``."""
-    labels: NDArray[np.uint8]
+    labels: Labels
     volumetric_fraction: float
 
 
@@ -175,12 +177,12 @@ def _muscle_texture(shape: ViewShape, tissue: Tissue, x: Floats, y: Floats, musc
     return texture
 
 
-def _label(share: Floats, rays: RayGrid, distance: Floats, x: Floats, y: Floats) -> tuple[NDArray[np.uint8], float]:
+def _label(share: Floats, rays: RayGrid, distance: Floats, x: Floats, y: Floats) -> tuple[Labels, float]:
     """Label image, and the volumetric fraction of the view's rays."""
     weight = rays.tissue_mm * (1 - rays.muscle)
     fraction = float((share[rays.inside] * weight).sum() / weight.sum())
     tissue = _on_grid(weight, rays)
-    sigma = _SMOOTH_MM / FIELD_MM * share.shape[0]
+    sigma = SMOOTH_MM / FIELD_MM * share.shape[0]
     smooth = gaussian_filter(share * tissue, sigma) / np.maximum(gaussian_filter(tissue, sigma), 1e-3)
     dense = resample(smooth, distance.shape) > DENSE_SHARE
     labels = np.zeros(distance.shape, dtype=np.uint8)

@@ -49,10 +49,45 @@ class Regions:
         return top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
 
 
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """Breast and muscle on the reduced image, turned so that the chest wall is on the left."""
+
+    body: NDArray[np.float32]
+    """(h, w) scores of breast or muscle: above one half is inside."""
+    muscle: NDArray[np.float32] | None
+    """(h, w) scores of muscle, or None where there is none."""
+    chest_side: str
+    """``"left"`` or ``"right"``: the side of the image the chest wall is on."""
+
+    @property
+    def flip(self) -> slice:
+        """Of columns: between the image and this."""
+        return slice(None, None, -1 if self.chest_side == "right" else 1)
+
+    def regions(self, shape: tuple[int, ...]) -> Regions:
+        """The regions at the size (H, W) of the image."""
+        labels = _enlarged(self.body[:, self.flip], shape).astype(np.uint8)
+        if self.muscle is not None:
+            labels[_enlarged(self.muscle[:, self.flip], shape) & (labels == BREAST)] = PECTORAL
+        return Regions(labels, self.chest_side)
+
+
 def find_regions(mammogram: Mammogram) -> Regions:
     """Find the breast and, unless the projection is known to be CC, the pectoral muscle.
 
     A mirrored mammogram gives mirrored regions.
+
+    Raises
+    ------
+    ImageError
+        There is no breast in it, or its grey values are inverted.
+    """
+    return find_outline(mammogram).regions(mammogram.pixels.shape)
+
+
+def find_outline(mammogram: Mammogram) -> Outline:
+    """Breast and muscle as :func:`find_regions` finds them, before they are drawn at the size of the image.
 
     Raises
     ------
@@ -69,15 +104,9 @@ def find_regions(mammogram: Mammogram) -> Regions:
         raise ImageError(
             f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", code="inverted"
         )
-    flip = slice(None, None, -1 if side == "right" else 1)
     body = breast_scores(scores, name)
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
-    muscle = None if is_cc else muscle_scores(scores, body > 0.5)
-    shape = mammogram.pixels.shape
-    labels = _enlarged(body[:, flip], shape).astype(np.uint8)
-    if muscle is not None:
-        labels[_enlarged(muscle[:, flip], shape) & (labels == BREAST)] = PECTORAL
-    return Regions(labels, side)
+    return Outline(body, None if is_cc else muscle_scores(scores, body > 0.5), side)
 
 
 def _side_and_scores(grey: NDArray[np.float32]) -> tuple[str, NDArray[np.float32]]:

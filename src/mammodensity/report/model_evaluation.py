@@ -23,7 +23,7 @@ from mammodensity.evaluation import (
 from mammodensity.fusion import ExamScores
 from mammodensity.ingest import MANIFEST_NAME, SPLITS, read_manifest, reference_categories
 from mammodensity.outputs import file_sha256, receipt, staged_folder, write_json
-from mammodensity.prediction import load_model, predict
+from mammodensity.prediction import load_networks, predict
 from mammodensity.report.run_record import network_hashes
 from mammodensity.terms import LEVELS, RESEARCH_USE_ONLY
 
@@ -65,7 +65,7 @@ def evaluate_model(
     if split not in SPLITS:
         raise OptionError(f"split must be one of {', '.join(SPLITS)}. Got {split!r} instead.")
     folder = Path(model_folder)
-    model = load_model(folder, device)
+    model = load_networks(folder, device)
     manifest = folder / MANIFEST_NAME
     if not manifest.is_file():
         return None

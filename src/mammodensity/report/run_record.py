@@ -12,7 +12,7 @@ from mammodensity.errors import CheckpointError
 from mammodensity.ingest import MANIFEST_NAME, DataSet, read_manifest
 from mammodensity.networks import network_files
 from mammodensity.outputs import file_sha256
-from mammodensity.prediction import DensityModel, load_model
+from mammodensity.prediction import DensityModel, load_networks
 from mammodensity.terms import Projection
 from mammodensity.training import RECEIPT_FILE, RECIPE_FILE, EpochFigures, read_history
 
@@ -79,7 +79,7 @@ def read_run(folder: Path, device: str = "cpu") -> RunRecord:
     folder = Path(folder)
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file; expected a model folder")
-    model = load_model(folder, device)
+    model = load_networks(folder, device)
     places = {projection: file.parent for projection, file in network_files(folder).items()}
     places = places or dict.fromkeys(model.checkpoints, folder)
     manifest = folder / MANIFEST_NAME

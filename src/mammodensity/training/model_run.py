@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from mammodensity.check import Progress, check_data
 from mammodensity.data import load_images
 from mammodensity.errors import CheckpointError, Interrupted, LayoutError
 from mammodensity.ingest import MANIFEST_NAME, SPLITS, DataSet, holds_phantoms, read_manifest, write_manifest
-from mammodensity.networks import network_files
-from mammodensity.outputs import receipt, require_new_folder, write_json
+from mammodensity.networks import OriginNetwork, load_checkpoint, network_files
+from mammodensity.outputs import file_sha256, receipt, require_new_folder, write_json
 from mammodensity.splits import with_splits
 from mammodensity.terms import PROJECTIONS, Projection
 from mammodensity.training.network_run import NetworkTask, Step, train_network
@@ -34,11 +35,15 @@ def train_model(
     *,
     projections: Sequence[Projection] = PROJECTIONS,
     device: torch.device | None = None,
+    start: Path | None = None,
     resume: bool = False,
     loading: Progress | None = None,
     report: Callable[[Projection, Step], None] | None = None,
 ) -> None:
     """Train a network for each of ``projections`` and write the model folder.
+
+    With ``start``, a model folder, the networks begin with the weights of its networks instead of random ones: one
+    trained on phantoms knows much before it has seen a patient.
 
     The folder gets the manifest with the splits, the recipe, a receipt, and for each projection its best network,
     history and TensorBoard log.
@@ -50,7 +55,8 @@ def train_model(
     OutputError
         The folder holds files and ``resume`` is False, or cannot be written.
     CheckpointError
-        ``resume`` is True and the folder's run had other data or another recipe.
+        ``resume`` is True and the folder's run had other data or another recipe; or ``start`` has no network for a
+        projection, or one of another architecture.
     Interrupted
         Ctrl-C; the same call with ``resume`` goes on.
     """
@@ -58,6 +64,7 @@ def train_model(
     data = with_splits(_labelled(data), seed=recipe.seed)
     if not resume:
         require_new_folder(model)
+    first = _first_networks(start, projections, recipe) if start else dict.fromkeys(projections)
     _require_usable(data, projections, loading)
     if resume and (model / RECIPE_FILE).exists():
         _require_same_run(data, model, recipe)
@@ -65,11 +72,13 @@ def train_model(
         write_manifest(model / MANIFEST_NAME, data.records)
         write_json(model / RECIPE_FILE, recipe.to_dict())
     about = {"layout": data.layout, "sha256": _digest(data), "phantoms": holds_phantoms(data)}
-    facts = {"data": about, "device": str(device)}
+    facts: dict[str, Any] = {"data": about, "device": str(device)}
+    if start:
+        facts["start"] = {path.parent.name: file_sha256(path) for path in network_files(start).values()}
     run = receipt("train", recipe=recipe.to_dict(), threads=torch.get_num_threads(), **facts)
     write_json(model / RECEIPT_FILE, run)
     try:
-        _train_networks(data, model, recipe, projections, device=device, facts=facts, loading=loading, report=report)
+        _train_networks(data, model, recipe, first, device=device, facts=facts, loading=loading, report=report)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {model} keeps what is done, run the same command with --resume") from None
 
@@ -78,24 +87,41 @@ def _train_networks(
     data: DataSet,
     model: Path,
     recipe: Recipe,
-    projections: Sequence[Projection],
+    first: Mapping[Projection, OriginNetwork | None],
     *,
     device: torch.device,
     facts: dict[str, Any],
     loading: Progress | None,
     report: Callable[[Projection, Step], None] | None,
 ) -> None:
-    """Train those of ``projections`` that are not finished yet."""
+    """Train those of the projections that are not finished yet, from random weights where there are no ``first``."""
     finished = network_files(model)
-    for projection in projections:
+    for projection, start in first.items():
         folder = model / projection.value
         if projection in finished and not (folder / RESUME_FILE).exists():
             continue
         training, validation = (
             load_images(_records(data, projection, split), recipe.preprocess, loading) for split in SPLITS[:2]
         )
-        task = NetworkTask(projection, training, validation, recipe, folder, device, facts)
+        task = NetworkTask(projection, training, validation, recipe, folder, device, facts, start)
         train_network(task, None if report is None else partial(report, projection))
+
+
+def _first_networks(
+    start: Path, projections: Sequence[Projection], recipe: Recipe
+) -> dict[Projection, OriginNetwork | None]:
+    """The networks of another model to begin with."""
+    found: dict[Projection, OriginNetwork | None] = {}
+    files = network_files(start)
+    for projection in projections:
+        if projection not in files:
+            raise CheckpointError(f"{start} has no network for {projection} to begin with")
+        network = load_checkpoint(files[projection], projection).network
+        difference = first_difference(asdict(recipe.network), asdict(network.spec))
+        if difference:
+            raise CheckpointError(f"{start} has another architecture than the recipe: {difference}")
+        found[projection] = network
+    return found
 
 
 def _labelled(data: DataSet) -> DataSet:

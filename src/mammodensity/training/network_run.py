@@ -8,13 +8,10 @@ drawn before; the state to keep is then the tensors of network and optimiser and
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -28,6 +25,7 @@ from mammodensity.terms import Projection
 from mammodensity.training.history import EpochFigures, write_history
 from mammodensity.training.recipes import Recipe
 from mammodensity.training.resume import RESUME_FILE, TrainingState, restore_state, save_state
+from mammodensity.training.stopping import stop_requests
 
 _PLATEAU_PATIENCE, _PLATEAU_FACTOR, _PLATEAU_FLOOR = 15, 0.1, 1e-3  # the origin's
 _ONE_CYCLE_RISE = 0.2
@@ -46,6 +44,8 @@ class NetworkTask:
     device: torch.device
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else to record in the checkpoint; JSON values only."""
+    start: OriginNetwork | None = None
+    """A network whose weights to begin with."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def train_network(task: NetworkTask, report: Callable[[Step], None] | None = Non
     run = _Run(task)
     run.save()  # before any network file: a network without a resume file is a finished one
     epochs = task.recipe.epochs
-    with _stop_requests() as stop, _tensorboard(task.folder, run.state.epoch) as board:
+    with stop_requests() as stop, _tensorboard(task.folder, run.state.epoch) as board:
         while run.state.epoch < epochs:
             for step, steps in run.remaining_steps():
                 run.take_step(step)
@@ -103,6 +103,8 @@ class _Run:
         network = OriginNetwork(self.recipe.network)
         # channels_last: the layout oneDNN and cuDNN convolve fastest
         self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if task.start is not None:
+            self.network.load_state_dict(task.start.state_dict())
         self.optimiser = _optimiser(self.network, self.recipe)
         restored = restore_state(task.folder, self.network, self.optimiser, self.recipe)
         self.state = restored or TrainingState(rate=self.recipe.learning_rate)
@@ -231,27 +233,6 @@ def _rng(seed: int, *purpose: int | str) -> np.random.Generator:
 
 def _seed(seed: int, *purpose: int | str) -> int:
     return int(_rng(seed, *purpose).integers(2**63))
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event set by the first Ctrl-C or SIGTERM, so that a run stops between steps; a second one stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals reach only the main thread
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

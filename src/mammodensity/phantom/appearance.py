@@ -1,0 +1,256 @@
+"""One phantom breast in many looks: other amounts of tissue, other muscles, other beams, film or a vendor's processing.
+
+Made to train the networks that must read real mammograms without having seen one. The paths of a view are physical
+lengths, so everything that differs between machines can be drawn anew each time: beam quality, scatter, film and its
+characteristic curve, logarithm, thickness equalisation, edge enhancement, windows and tone curves. Ranges are wider
+than what is seen, so that real images lie inside them (domain randomisation: Tobin et al., IROS 2017; Billot et al.,
+Med. Image Anal. 2023).
+
+Everything here looks at images whose chest wall is on the left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.special import expit, logit
+
+from mammodensity.phantom.anatomy import FIELD_MM, Floats
+from mammodensity.phantom.geometry import SKIN_MM, blur, resample
+from mammodensity.phantom.imaging import MU_FAT, MU_GLAND
+from mammodensity.phantom.projection import DENSE_SHARE, LABELS, SMOOTH_MM, Labels, Paths
+
+Mask = NDArray[np.bool_]
+
+_REFERENCE_KEV = 20.0
+_VISIBLE = 0.04  # of full scale above base and fog: what is darker on a film cannot be told from its background
+_TIP = 0.02  # of the image's width: a muscle thinner than this at its lower end is not drawn by readers
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which changes are made; each is drawn anew for each image. Switched off, its plain middle is taken."""
+
+    amount: bool = True
+    """More or less glandular tissue than the phantom's, denser or thinner spread."""
+    muscle: bool = True
+    """A wider or longer muscle of other brightness than the phantom's, with fibres."""
+    paddle: bool = True
+    """A compression paddle that tilts and bends: thickness that differs over the breast, in fat as in gland."""
+    beam: bool = True
+    """Energy, scatter, heel effect, thickness of skin."""
+    vendors: bool = True
+    """Equalisation, edge enhancement, local contrast, windows and tone curves of digital systems."""
+
+
+def render(paths: Paths, rng: np.random.Generator, *, film: bool, look: Look = Look()) -> tuple[Floats, Labels]:
+    """One look of a view, on film or digital.
+
+    Returns
+    -------
+    The image (rows, cols), 0 to 1, and its labels: 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle.
+    On film, what fades into the background is labelled as background: a label says what can be seen.
+    """
+    if look.amount:
+        paths = _other_amount(paths, rng)
+    if look.muscle and (paths.labels == LABELS["pectoral"]).any():
+        paths = _other_muscle(paths, rng)
+    labels = _labels(paths)
+    lead = _lead(paths, rng, look)
+    if film:
+        return _film(lead, paths, labels, rng)
+    return _digital(lead, paths, rng, look), labels
+
+
+def _other_amount(paths: Paths, rng: np.random.Generator) -> Paths:
+    """Glandular shares moved on the logit scale, so that the dense area becomes a drawn part of the breast.
+
+    Where tissue lies is kept; the core of lobes stays nearly pure gland while their margin moves.
+    """
+    if rng.random() < 0.2:  # soft tissue without small lobules
+        paths = replace(paths, glandular=gaussian_filter(paths.glandular, rng.uniform(0.5, 2.5)))
+    wanted = rng.uniform(0, 0.85) if rng.random() < 0.75 else rng.uniform(0, 0.06)
+    share = np.clip(_smoothed_share(paths), 1e-3, 1 - 1e-3)
+    limit = float(np.quantile(share[np.isin(paths.labels, (1, 2))], 1 - wanted))
+    border = logit(DENSE_SHARE)
+    steep = rng.uniform(1.0, 2.6)  # from tissue that fades into fat to lobes with a clear edge
+    over = steep * (logit(np.clip(paths.glandular, 1e-4, 1 - 1e-4)) - np.clip(logit(limit), border - 2, border + 3))
+    glandular = np.where(paths.glandular > 0, expit(border + over), 0)
+    return replace(
+        paths,
+        glandular=glandular.astype(np.float32),
+        fibrous=np.minimum(paths.fibrous * np.exp(rng.uniform(-3.0, 0.8)), 0.9 * paths.tissue),
+    )
+
+
+def _smoothed_share(paths: Paths) -> Floats:
+    """Glandular share of the path without muscle, smoothed as for the labels of a phantom."""
+    weight = paths.tissue * (1 - paths.muscle)
+    sigma = SMOOTH_MM / FIELD_MM * len(weight)
+    result: Floats = gaussian_filter(paths.glandular * weight, sigma) / np.maximum(gaussian_filter(weight, sigma), 1e-3)
+    return result
+
+
+def _other_muscle(paths: Paths, rng: np.random.Generator) -> Paths:
+    """Muscles up to the skin at the top and down to the lower edge, filling nearly all of the path or little of it."""
+    if rng.random() < 0.3:
+        return replace(paths, muscle=np.clip(paths.muscle * rng.uniform(0.6, 1.3), 0, 1))
+    drawn, share = _draw_muscle(paths.thickness > 0, rng)
+    labels = np.where(paths.labels == LABELS["pectoral"], LABELS["adipose"], paths.labels)
+    return replace(paths, muscle=share, labels=np.where(drawn, LABELS["pectoral"], labels).astype(np.uint8))
+
+
+def _draw_muscle(body: Mask, rng: np.random.Generator) -> tuple[Mask, Floats]:
+    """A wedge in the upper corner, down to the height of the nipple or near it as positioning asks for.
+
+    Its border is straight, convex or concave, sharp or soft; inside run fibres and folds along it.
+
+    Returns
+    -------
+    Where it is seen, and the share of the path it fills, both (rows, cols).
+    """
+    y, x = np.indices(body.shape, dtype=np.float32)
+    rows, cols = body.shape
+    unit = rows / 192  # lengths below are of an image of 192 rows
+    widest = max(float(body[: rows // 12 + 1].any(axis=0).sum()), 0.15 * cols)
+    top = widest * rng.uniform(0.3, 1.05)
+    end = rows * (rng.uniform(0.4, 1.0) if rng.random() < 0.75 else rng.uniform(0.2, 0.6))
+    down = np.clip(y / end, 0, 1)
+    bow, sway = rng.normal(0.045, 0.05), rng.normal(0, 0.012)
+    border = top * (1 - down) + cols * (bow * np.sin(np.pi * down) + sway * np.sin(2 * np.pi * down))
+    border = border + gaussian_filter(rng.normal(0, 1, rows), 6 * unit)[:, None] * rng.uniform(0, 3) * unit
+    over = (border - x) * end / np.hypot(end, top) / unit
+    soft = np.clip(0.5 + over / rng.uniform(1, 7), 0, 1) * (y < end)
+    fibres = gaussian_filter(rng.normal(0, 1, 400), rng.uniform(1, 6))
+    fibres = np.interp(over + 4 * np.sin(3 * down + rng.uniform(0, 6)), np.arange(-200, 200), fibres)
+    streaks = gaussian_filter(rng.normal(0, 1, body.shape), (6 * unit, 1.5 * unit))
+    rise = 1 - rng.uniform(0, 0.5) * np.exp(-np.maximum(over, 0) / rng.uniform(5, 25))
+    rise = rise - rng.uniform(-0.1, 0.2) * down  # thinner towards its lower end
+    share = rng.uniform(0.25, 1.0) * rise + rng.uniform(0, 0.25) * fibres * (over > 3) + rng.uniform(0, 0.3) * streaks
+    drawn = body & (soft >= 0.5) & (border > _TIP * cols)
+    return drawn, np.clip(share * soft * body, 0, 1).astype(np.float32)
+
+
+def _labels(paths: Paths) -> Labels:
+    """What is dense, by the rule of :mod:`mammodensity.phantom.projection`; skin and nipple are not."""
+    dense = (_smoothed_share(paths) > DENSE_SHARE) & (paths.distance > SKIN_MM)
+    labels = np.where(dense & (paths.labels > 0), LABELS["fibroglandular"], np.minimum(paths.labels, 1))
+    result: Labels = np.where(paths.labels == LABELS["pectoral"], LABELS["pectoral"], labels).astype(np.uint8)
+    return result
+
+
+def _lead(paths: Paths, rng: np.random.Generator, look: Look) -> Floats:
+    """Minus the logarithm of the signal, with scatter; attenuation falls with energy (Johns and Yaffe 1987)."""
+    energy = rng.uniform(16, 25) if look.beam else _REFERENCE_KEV
+    mu_fat = MU_FAT * (_REFERENCE_KEV / energy) ** 1.9
+    mu_gland = MU_GLAND * (_REFERENCE_KEV / energy) ** 2.3
+    skin = rng.uniform(0.6, 1.7) if look.beam else 1.0
+    scatter = rng.uniform(0.02, 0.45) if look.beam else 0.15
+    tissue = paths.tissue * _paddle(paths.tissue.shape, rng) if look.paddle else paths.tissue
+    free = tissue * (1 - paths.muscle)
+    dense = tissue * paths.muscle + np.minimum(paths.glandular * free + paths.fibrous, free)
+    primary = np.exp(-(mu_fat * (tissue - dense) + mu_gland * (dense + skin * paths.skin)))
+    body = (paths.thickness > 0).astype(np.float32)
+    veil = blur(primary * body, rng.uniform(10, 25) / FIELD_MM * len(primary))
+    lead: Floats = -np.log(primary + scatter * veil)
+    if look.beam:  # heel effect: up to a fifth less exposure towards the anode
+        lead = lead + rng.uniform(-0.1, 0.22) * np.linspace(0, 1, lead.shape[1], dtype=np.float32)
+    return lead
+
+
+def _paddle(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """Compressed thickness (rows, cols) as a share of the slab's.
+
+    Paddles tilt and bend by 1 to 2 cm, mostly down towards the nipple: Mawdsley et al., Med. Phys. 2009.
+    """
+    y, x = (np.linspace(-0.5, 0.5, size, dtype=np.float32) for size in shape)
+    tilt = rng.normal(-0.12, 0.12) * x[None, :] + rng.normal(0, 0.1) * y[:, None]
+    bend = resample(rng.normal(0, 0.035, (4, 4)).astype(np.float32), (shape[0], shape[1]))
+    result: Floats = np.clip(1 + tilt + bend, 0.6, 1.4).astype(np.float32)
+    return result
+
+
+def _film(lead: Floats, paths: Paths, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
+    """Optical density after the sigmoid characteristic curve, exposed for the middle of the breast, then scanned.
+
+    References
+    ----------
+    Average gradients of mammographic film are 3 to 4, maximum densities 3.5 to 4.5 (Haus and Yaffe, Radiol. Clin. North
+    Am. 2000); automatic exposure control aims at a density of 1.2 to 1.8 in the middle of the breast.
+    """
+    exposure = -lead / np.log(10)
+    inside = paths.distance > 12
+    aim = float(np.median(exposure[inside])) if inside.any() else float(np.median(exposure))
+    most, gradient = rng.uniform(3.0, 4.5), rng.uniform(2.2, 4.5)
+    steep = 4 * gradient / most
+    wanted = rng.uniform(0.8, 2.4) / most
+    speed = aim + np.log((1 - wanted) / wanted) / steep
+    density = 1 / (1 + np.exp(-steep * (exposure - speed)))
+    grey = 1 - density
+    if rng.random() < 0.25:  # a scanner that writes transmittance, not density
+        grey = 10 ** (-most * density * rng.uniform(0.2, 0.6))
+    body = paths.thickness > 0
+    grey = np.where(body, grey, float(grey[~body].mean()) if not body.all() else 0)
+    base = float(np.quantile(grey, 0.01))
+    grey = (grey - base) / max(float(grey.max()) - base, 1e-3)
+    seen = gaussian_filter(grey, 0.7) > _VISIBLE
+    return grey, np.where(seen | (paths.distance > 15), labels, 0).astype(np.uint8)
+
+
+def _digital(lead: Floats, paths: Paths, rng: np.random.Generator, look: Look) -> Floats:
+    """Processing for presentation: logarithm, peripheral equalisation, edge enhancement, window, tone curve."""
+    spacing = FIELD_MM / len(lead)
+    wild = look.vendors
+    slab = float(paths.thickness.max())
+    body = paths.thickness > 0
+    # Vendors estimate the missing thickness at the edge, more or less well, and fill it in part or in full.
+    estimate = blur(paths.thickness, rng.uniform(0, 4) / spacing) if wild else paths.thickness
+    lowest = rng.uniform(0.05, 0.6) if wild else 0.35
+    missing = slab - np.maximum(estimate, lowest * slab)
+    fat = float(np.median((lead / np.maximum(paths.thickness, 1))[body & (paths.distance > 5)]))
+    image: Floats = lead + (rng.uniform(0, 1.05) if wild else 0.85) * fat * missing * rng.uniform(0.8, 1)
+    if wild:
+        if rng.random() < 0.35:
+            image = _even(image, body, rng.uniform(15, 60) / spacing, rng.uniform(0.2, 0.9))
+        for sigma_mm in (1.2, 4.0, 12.0):
+            image = image + rng.choice([0, rng.uniform(0, 1.5)]) * (image - blur(image, sigma_mm / spacing))
+        if rng.random() < 0.3:  # local contrast brought to one level, as in synthetic 2-D images
+            image = _level_contrast(image, body, rng.uniform(8, 30) / spacing, rng.uniform(0.3, 1))
+    interior = (paths.distance > 8) & (paths.muscle == 0)
+    values = image[interior] if interior.any() else image[body]
+    low, high = (float(p) for p in np.percentile(values, (rng.uniform(1, 20), rng.uniform(96, 99.8))))
+    span = max(high - low, (rng.uniform(0.15, 0.5) if wild else 0.2) * (MU_GLAND - MU_FAT) * slab)
+    bottom = rng.uniform(0.02, 0.65)
+    grey = bottom + rng.uniform(0.25, 1.0) * (1 - bottom) * (image - low) / span
+    grey = np.maximum(grey, 0)
+    if rng.random() < 0.6:
+        knee = rng.uniform(0.4, 0.9)  # a shoulder: straight up to the knee, then bending towards 1
+        over = np.maximum(grey - knee, 0)
+        grey = np.minimum(grey, knee) + (1 - knee) * (1 - np.exp(-over / (1 - knee)))
+    grey = np.clip(grey, 0, 1) ** np.exp(rng.normal(0, 0.3) if wild else 0)
+    result: Floats = grey * np.clip(0.5 + paths.distance / spacing, body, 1)
+    return result
+
+
+def _even(image: Floats, body: Mask, sigma: float, share: float) -> Floats:
+    """Part of the slow changes of brightness taken out: the flattened periphery, and more."""
+    weight = body.astype(np.float32)
+    slow = blur(image * weight, sigma) / np.maximum(blur(weight, sigma), 1e-2)
+    middle = float(slow[body].mean())
+    result: Floats = image - share * (slow - middle)
+    return result
+
+
+def _level_contrast(image: Floats, body: Mask, sigma: float, share: float) -> Floats:
+    """Contrast to the neighbourhood divided by its own size there."""
+    weight = body.astype(np.float32)
+    cover = np.maximum(blur(weight, sigma), 1e-2)
+    slow = blur(image * weight, sigma) / cover
+    detail = (image - slow) * weight
+    size = np.sqrt(blur(detail**2, sigma) / cover)
+    typical = float(size[body].mean())
+    result: Floats = slow + detail * (typical / np.maximum(size, 0.3 * typical)) ** share
+    return result

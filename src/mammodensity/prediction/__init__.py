@@ -1,0 +1,50 @@
+"""From exams to scores: trained networks, or the default model that comes with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mammodensity.prediction.calibration import ENOUGH_EXAMS, Calibration, calibrate
+from mammodensity.prediction.density_model import DensityModel, load_networks
+from mammodensity.prediction.scoring import Model, ViewReading, predict, require_networks, stacked_projections
+from mammodensity.prediction.tissue_model import MAP_FILE, TissueModel, read_category_map
+
+__all__ = [
+    "ENOUGH_EXAMS",
+    "Calibration",
+    "DensityModel",
+    "Model",
+    "TissueModel",
+    "ViewReading",
+    "calibrate",
+    "load_model",
+    "load_networks",
+    "predict",
+    "require_networks",
+    "stacked_projections",
+]
+
+
+def load_model(path: Path | str | None = None, device: str = "auto") -> DensityModel | TissueModel:
+    """Load the default model, or a model folder as written by ``train``, ``import-keras`` or ``calibrate``.
+
+    Parameters
+    ----------
+    path
+        None: the model that comes with the package. Otherwise a model folder, or the folder or file of a single
+        network.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, for trained networks; the default model is small and runs on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        Nothing there, or it is damaged, or a network lies in the folder of another projection.
+    DeviceError
+        The device is absent.
+    """
+    if path is None:
+        return TissueModel()
+    if (Path(path) / MAP_FILE).is_file():
+        return TissueModel(read_category_map(Path(path)))
+    return load_networks(path, device)

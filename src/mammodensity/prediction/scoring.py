@@ -1,0 +1,145 @@
+"""From exams to scores, with any model of single views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import CheckpointError, ImageError
+from mammodensity.exam import Exam, Mammogram
+from mammodensity.fusion import ExamScores, FusedScores, fuse_exam
+from mammodensity.ingest import DataSet, ImageRecord, read_image
+from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, Projection
+from mammodensity.workers import usable_cores
+
+
+@dataclass(frozen=True, eq=False)
+class ViewReading:
+    """What a model made of one image."""
+
+    scores: NDArray[np.float64]
+    """(4,) in the order A-D."""
+    percent_density: float | None = None
+    """Where the model measures it."""
+
+
+class Model(Protocol):
+    """What scores the views of an exam: trained networks, or the default model."""
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        """The projections it can read."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user of its scores must know, a line each."""
+
+    def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
+        """Read one image; raise ``ImageError`` where it is refused."""
+
+    def score(self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False) -> ExamScores:
+        """Score one exam."""
+
+
+def score_exam(model: Model, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False) -> ExamScores:
+    """Score one exam view by view.
+
+    A projection is missing without an image, without a network, or where its image is refused: what is fused from it is
+    not given, unless ``allow_missing`` asks to fuse the projections present; either way the result names the missing
+    ones, and why an image was refused.
+
+    Raises
+    ------
+    OptionError
+        Unknown fusion method.
+    """
+    views: dict[Projection, ViewReading] = {}
+    refused: dict[Projection, str] = {}
+    for projection in PROJECTIONS:
+        if projection in exam.mammograms and projection in model.projections:
+            try:
+                views[projection] = model.read(projection, exam.mammograms[projection])
+            except ImageError as error:
+                refused[projection] = str(error)
+    scores = {projection: view.scores for projection, view in views.items()}
+    fused = fuse_exam(scores, fusion, allow_missing)
+    return ExamScores(exam.exam_id, scores, fused, _percent_densities(views, fused), refused)
+
+
+def _percent_densities(views: Mapping[Projection, ViewReading], fused: Mapping[str, FusedScores]) -> dict[str, float]:
+    """By view, breast and subject, where all views have one and scores are given: means of views, then of breasts."""
+    found = {str(p): view.percent_density for p, view in views.items() if view.percent_density is not None}
+    if not found:
+        return {}
+    for breast in ("right", "left"):
+        own = [found[view] for view in FUSED_LEVELS[breast] if view in found]
+        if own and fused[breast].scores is not None:
+            found[breast] = float(np.mean(own))
+    breasts = [found[breast] for breast in ("right", "left") if breast in found]
+    if breasts and fused["subject"].scores is not None:
+        found["subject"] = float(np.mean(breasts))
+    return found
+
+
+def predict(model: Model, data: DataSet, *, fusion: str = "mean", allow_missing: bool = False) -> Iterator[ExamScores]:
+    """Score the exams of a data set one after the other, in sorted order; an image that is refused is a missing view.
+
+    Raises
+    ------
+    LayoutError
+        The data set cannot be used.
+    CheckpointError
+        The model has no network for any projection of the data set.
+    """
+    require_networks(model, data)
+    for exam_id, records in data.exams().items():
+        exam, unread = _readable(exam_id, records)
+        scored = model.score(exam, fusion=fusion, allow_missing=allow_missing)
+        yield replace(scored, refused={**scored.refused, **unread})
+
+
+def _readable(exam_id: str, records: Mapping[Projection, ImageRecord]) -> tuple[Exam, dict[Projection, str]]:
+    """The images of an exam that can be read, and why the others cannot; read side by side."""
+    with ThreadPoolExecutor(min(len(records), usable_cores())) as readers:
+        read = dict(zip(records, readers.map(_read, records.items()), strict=True))
+    images = {projection: image for projection, image in read.items() if isinstance(image, Mammogram)}
+    return Exam(exam_id, images), {p: image for p, image in read.items() if isinstance(image, str)}
+
+
+def _read(item: tuple[Projection, ImageRecord]) -> Mammogram | str:
+    """An image, or why there is none."""
+    projection, record = item
+    try:
+        return read_image(record.path, projection, synthetic=record.synthetic)
+    except ImageError as error:
+        return str(error)
+
+
+def require_networks(model: Model, data: DataSet, *, all_projections: bool = False) -> None:
+    """Raise ``CheckpointError`` unless the model can read some projection of the data set, or all four."""
+    present = {record.projection for record in data.records}
+    has = ", ".join(model.projections)
+    if not present & set(model.projections):
+        holds = ", ".join(sorted(present))
+        raise CheckpointError(
+            f"the model has networks for {has}, but {data.root} only holds {holds}; name another model"
+        )
+    if all_projections and set(model.projections) != set(PROJECTIONS):
+        raise CheckpointError(
+            f"the model has networks for {has} only; the origin's text files need all four projections"
+        )
+
+
+def stacked_projections(exams: Sequence[ExamScores]) -> dict[Projection, NDArray[np.float64]]:
+    """Scores (N, 4) of each projection that any of the exams has, with a row of NaN where an exam lacks it."""
+    absent = np.full(len(CATEGORIES), np.nan)
+    return {
+        projection: np.stack([np.asarray(exam.projections.get(projection, absent)) for exam in exams])
+        for projection in PROJECTIONS
+        if any(projection in exam.projections for exam in exams)
+    }

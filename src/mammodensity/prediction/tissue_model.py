@@ -1,0 +1,94 @@
+"""The default model: percent density of each view by the tissue network, and categories from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.exam import Exam, Mammogram
+from mammodensity.fusion import ExamScores
+from mammodensity.outputs import write_json
+from mammodensity.prediction.scoring import ViewReading, score_exam
+from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Projection
+from mammodensity.tissue import DEFAULT_MAP, CategoryMap, TissueMap, find_tissue
+
+MAP_FILE = "category_map.json"
+
+
+@dataclass(frozen=True, eq=False)
+class TissueModel:
+    """The tissue network that comes with the package, with the default category map or a site's own."""
+
+    category_map: CategoryMap = DEFAULT_MAP
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        """The projections it can read: all."""
+        return PROJECTIONS
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user of its scores must know, a line each."""
+        found = ["the default model learned from synthetic breasts; docs/default-model.md says how far to trust it"]
+        if self.category_map == DEFAULT_MAP:
+            found.append("categories follow published percent densities; `mammodensity calibrate` fits them to a site")
+        return found
+
+    def find_tissue(self, projection: Projection, mammogram: Mammogram) -> TissueMap:
+        """The tissue of one view.
+
+        Raises
+        ------
+        ImageError
+            It is refused: no breast in it, inverted, or unlike a mammogram.
+        """
+        return find_tissue(replace(mammogram, projection=projection))
+
+    def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
+        """Read one image.
+
+        Raises
+        ------
+        ImageError
+            It is refused.
+        """
+        percent = self.find_tissue(projection, mammogram).percent_density
+        return ViewReading(self.category_map.scores(percent), percent)
+
+    def score(self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False) -> ExamScores:
+        """Score one exam; see :func:`mammodensity.prediction.scoring.score_exam`."""
+        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing)
+
+
+def write_category_map(folder: Path, category_map: CategoryMap, facts: Mapping[str, Any]) -> Path:
+    """Write a model folder that holds nothing but a category map for the default tissue network.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    path = folder / MAP_FILE
+    write_json(path, {"note": RESEARCH_USE_ONLY, **asdict(category_map), **facts})
+    return path
+
+
+def read_category_map(folder: Path) -> CategoryMap:
+    """Read the category map of a model folder.
+
+    Raises
+    ------
+    CheckpointError
+        It is damaged.
+    """
+    path = folder / MAP_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        first, second, third = (float(cut) for cut in values["cuts"])
+        return CategoryMap((first, second, third), float(values["slope"]), str(values["source"]))
+    except (OSError, ValueError, KeyError, TypeError, OptionError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}; calibrate again") from error

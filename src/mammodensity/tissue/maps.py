@@ -1,0 +1,112 @@
+"""The tissue of one mammogram: background, adipose, fibroglandular or pectoral, and the percent density from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mammodensity.errors import ImageError
+from mammodensity.exam import Mammogram
+from mammodensity.preprocess.regions import Outline, find_outline
+
+BACKGROUND, ADIPOSE, FIBROGLANDULAR, PECTORAL = 0, 1, 2, 3
+"""Values of a label image."""
+
+Floats = NDArray[np.floating[Any]]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class TissueMap:
+    """What is where in a mammogram, and how dense it is."""
+
+    outline: Outline
+    box: Box
+    """Of the breast in the turned image, as shares of its size: left, top, right, bottom."""
+    dense_scores: NDArray[np.float32]
+    """(h, w) scores of fibroglandular against adipose tissue in the box, turned so that the chest wall is on the left;
+    0 in muscle and background."""
+    percent_density: float
+    """Fibroglandular area over fibroglandular plus adipose area, per cent."""
+    shape: tuple[int, int]
+    """(H, W) of the image."""
+
+    @property
+    def chest_side(self) -> str:
+        """``"left"`` or ``"right"``: the side of the image the chest wall is on."""
+        return self.outline.chest_side
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8]:
+        """(H, W) at the size of the image: 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle."""
+        labels = self.outline.regions(self.shape).labels
+        labels[(self.dense > 0.5) & (labels == ADIPOSE)] = FIBROGLANDULAR
+        return labels
+
+    @cached_property
+    def dense(self) -> NDArray[np.float32]:
+        """(H, W) scores of fibroglandular tissue at the size of the image, 0 outside the breast's box."""
+        rows, columns = self.shape
+        left, top, right, bottom = (
+            round(share * size) for share, size in zip(self.box, (columns, rows, columns, rows), strict=True)
+        )
+        inside = Image.fromarray(self.dense_scores).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+        whole = np.zeros(self.shape, np.float32)
+        whole[top:bottom, left:right] = np.asarray(inside)
+        return whole[:, self.outline.flip]
+
+
+def find_tissue(mammogram: Mammogram) -> TissueMap:
+    """Find breast, muscle and dense tissue; a mirrored mammogram gives a mirrored map.
+
+    Raises
+    ------
+    ImageError
+        There is no breast in it, or its grey values are inverted.
+    """
+    from mammodensity.tissue.network import SIZE, tissue_scores
+
+    outline = find_outline(mammogram)
+    box = _box(outline.body > 0.5)
+    pixels = mammogram.pixels[:, outline.flip].astype(np.float32)
+    grey = _cut(pixels, box, SIZE)
+    body = _cut(outline.body, box, SIZE) > 0.5
+    muscle = np.zeros(SIZE, bool) if outline.muscle is None else _cut(outline.muscle, box, SIZE) > 0.5
+    breast = body & ~muscle
+    if not breast.any():
+        name = mammogram.path if mammogram.path is not None else "the image"
+        raise ImageError(f"{name}: nothing but muscle was found in it", code="no-breast")
+    scores = tissue_scores(grey, breast)
+    dense = np.where(breast, scores[FIBROGLANDULAR] / (scores[ADIPOSE] + scores[FIBROGLANDULAR] + 1e-6), 0)
+    percent = 100 * float((dense > 0.5).sum()) / float(breast.sum())
+    rows, columns = mammogram.pixels.shape
+    return TissueMap(outline, box, dense.astype(np.float32), percent, (rows, columns))
+
+
+def _box(body: NDArray[np.bool_]) -> Box:
+    rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
+    height, width = body.shape
+    return (
+        float(columns[0] / width),
+        float(rows[0] / height),
+        float((columns[-1] + 1) / width),
+        float((rows[-1] + 1) / height),
+    )
+
+
+def _cut(image: NDArray[np.float32], box: Box, size: tuple[int, int]) -> NDArray[np.float32]:
+    """The part of an image (H, W) in the box, brought to ``size``."""
+    rows, columns = image.shape
+    left, top, right, bottom = box
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(image)).resize(
+            (size[1], size[0]),
+            Image.Resampling.BILINEAR,
+            box=(left * columns, top * rows, right * columns, bottom * rows),
+        )
+    )

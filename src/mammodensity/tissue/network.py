@@ -1,0 +1,78 @@
+"""The tissue network: adipose and fibroglandular tissue inside a breast that has been found already.
+
+It is trained on phantoms alone, as the segmenter of :mod:`mammodensity.preprocess`, so it carries no patient's data. It
+sees the bounding box of the breast, whose grey values are scaled on the inner breast: what a reader judges is how much
+brighter tissue is than the fat beside it, and tone curves differ from machine to machine.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from scipy.ndimage import binary_erosion
+
+from mammodensity.preprocess.unet import UNet
+
+Floats = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+
+SIZE = (256, 160)
+"""Rows and columns the network sees, whatever the aspect of the breast."""
+WEIGHTS = Path(__file__).with_name("tissue.safetensors")
+
+_RIM = 0.04  # of the rows: skin and the equalised edge are left out where grey values are scaled
+_LEAST_PX = 200
+
+
+def new_tissue_network() -> UNet:
+    """Its architecture, with weights at random: (B, 4, H, W) to logits of background, adipose, dense and muscle."""
+    return UNet(4, 4, (16, 32, 64, 96, 128))
+
+
+def tissue_input(grey: Floats, breast: Mask) -> NDArray[np.float32]:
+    """Four channels (4, H, W) of a crop with the chest wall on the left.
+
+    The grey values between the 5th and the 99th percentile of the inner breast; their ranks in it, which no tone curve
+    changes; their contrast to its median, as a share of how far that stands above the background, which tells an even
+    breast from one with much contrast; and the logarithm of the whole crop, which shows the faint edge.
+
+    Parameters
+    ----------
+    grey
+        (H, W), any scale.
+    breast
+        (H, W), without muscle.
+    """
+    rim = max(1, round(_RIM * grey.shape[0]))
+    inner = binary_erosion(np.pad(breast, ((0, 0), (rim, 0)), mode="edge"), iterations=rim)[:, rim:]
+    values = np.sort(grey[inner if inner.sum() >= _LEAST_PX else breast])
+    low, high = values[int(0.05 * len(values))], values[int(0.99 * (len(values) - 1))]
+    scaled = np.clip((grey - low) / max(float(high - low), 1e-6), -1, 2)
+    ranks = np.searchsorted(values[:: max(1, len(values) // 512)], grey) / 512
+    dark, bright = np.percentile(grey, (0.5, 99.5))
+    middle = values[len(values) // 2]
+    contrast = np.clip(4 * (grey - middle) / max(float(middle - dark), 1e-6), -2, 2)
+    dim = np.log(np.clip((grey - dark) / max(float(bright - dark), 1e-6), 0, 1.2) + 0.02) / 4 + 0.5
+    return np.stack([scaled, np.minimum(ranks, 1.2), contrast, dim]).astype(np.float32)
+
+
+@cache
+def load_tissue_network() -> UNet:
+    """The tissue network that comes with the package, loaded once."""
+    network = new_tissue_network()
+    network.load_state_dict(load_file(WEIGHTS))
+    return network.eval()
+
+
+def tissue_scores(grey: Floats, breast: Mask) -> NDArray[np.float32]:
+    """Scores (4, H, W) of background, adipose, fibroglandular and muscle for a crop of ``SIZE``."""
+    with torch.inference_mode():
+        logits = load_tissue_network()(torch.from_numpy(tissue_input(grey, breast))[None])
+        scores: NDArray[np.float32] = torch.softmax(logits, dim=1)[0].numpy()
+    return scores

@@ -1,0 +1,276 @@
+"""Training of the two networks that come with the package, from phantoms alone: outline and tissue.
+
+Every training image depends on the seed and on its number only, so a run can be stopped and resumed at any step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mammodensity.errors import CheckpointError, Interrupted, OptionError
+from mammodensity.networks.checkpoint import read_tensors, write_tensors
+from mammodensity.outputs import file_sha256, receipt, write_bytes, write_json
+from mammodensity.phantom import PhantomSpec
+from mammodensity.phantom.disturbance import Disturbance
+from mammodensity.preprocess.segmenter import new_segmenter
+from mammodensity.preprocess.unet import UNet
+from mammodensity.terms import RESEARCH_USE_ONLY
+from mammodensity.tissue.network import new_tissue_network
+from mammodensity.training.default_phantoms import (
+    PhantomPaths,
+    Sample,
+    outline_sample,
+    phantom_paths,
+    tissue_sample,
+)
+from mammodensity.training.resume import first_difference
+from mammodensity.training.stopping import stop_requests
+from mammodensity.workers import usable_cores
+
+_RISE = 0.1  # share of the steps in which the learning rate rises
+_LARGEST_GRADIENT = 1.0
+_KEPT_EVERY = 250
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class DefaultRecipe:
+    """How the default networks are trained.
+
+    Raises
+    ------
+    OptionError
+        A number is not positive.
+    """
+
+    breasts: int = 480
+    """Phantoms traced; each gives a CC and an MLO view."""
+    rows: int = 256
+    """Of the phantoms."""
+    phantom_seed: int = 91
+    seed: int = 1
+    """Of weights and of every disturbance."""
+    outline_steps: int = 2500
+    tissue_steps: int = 7500
+    batch: int = 8
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    averaging: float = 0.995
+    """The weights kept are a running mean; this share of it is kept at each step."""
+    changes: Disturbance = field(default_factory=Disturbance)
+
+    def __post_init__(self) -> None:
+        for name in ("breasts", "rows", "outline_steps", "tissue_steps", "batch", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise OptionError(f"{name} must be positive. Got {getattr(self, name)} instead.")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One of the two networks."""
+
+    name: str
+    new_network: Callable[[], UNet]
+    steps: Callable[[DefaultRecipe], int]
+    sample: Callable[[PhantomPaths, np.random.Generator, Disturbance], Sample]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def train_default(
+    folder: Path, recipe: DefaultRecipe, device: torch.device, progress: Progress | None = None
+) -> list[Path]:
+    """Trace the phantoms, train both networks, and write ``segmenter.safetensors`` and ``tissue.safetensors``.
+
+    What an earlier run left in ``folder`` is gone on with.
+
+    Raises
+    ------
+    CheckpointError
+        The folder holds a run of another recipe.
+    Interrupted
+        Ctrl-C or SIGTERM; the same call goes on.
+    """
+    _require_recipe(folder, recipe)
+    spec = PhantomSpec(rows=recipe.rows, seed=recipe.phantom_seed)
+    phantoms = phantom_paths(folder / "phantoms", spec, recipe.breasts, progress and _named(progress, "phantoms"))
+    written = []
+    for task in (_OUTLINE, _TISSUE):
+        path = folder / f"{task.name}.safetensors"
+        if not path.is_file():
+            network = _train(task, recipe, phantoms, device=device, folder=folder, progress=progress)
+            write_bytes(path, _half(network))
+            (folder / f"{task.name}.resume").unlink()
+        written.append(path)
+    hashes = {path.name: file_sha256(path) for path in written}
+    write_json(folder / "receipt.json", {"note": RESEARCH_USE_ONLY, **receipt("train-default", networks=hashes)})
+    return written
+
+
+def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(name, done, total)
+
+
+def _require_recipe(folder: Path, recipe: DefaultRecipe) -> None:
+    path = folder / "recipe.json"
+    if path.is_file():
+        difference = first_difference(asdict(recipe), json.loads(path.read_text(encoding="utf-8")))
+        if difference:
+            raise CheckpointError(f"{path} is of another recipe: {difference}; name another folder")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, asdict(recipe))
+
+
+class _Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """Disturbed phantoms; image ``index`` depends on the seed and on ``index`` alone."""
+
+    def __init__(self, task: _Task, phantoms: PhantomPaths, recipe: DefaultRecipe, first: int, count: int) -> None:
+        self.task, self.phantoms, self.recipe = task, phantoms, recipe
+        self.first, self.count = first, count
+
+    def __len__(self) -> int:
+        return self.count - self.first
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self.recipe.seed, self.first + index])
+        image, classes = self.task.sample(self.phantoms, rng, self.recipe.changes)
+        return torch.from_numpy(image), torch.from_numpy(classes)
+
+
+def _train(
+    task: _Task,
+    recipe: DefaultRecipe,
+    phantoms: PhantomPaths,
+    *,
+    device: torch.device,
+    folder: Path,
+    progress: Progress | None,
+) -> UNet:
+    """AdamW with one cycle of the learning rate; the weights given back are a running mean."""
+    steps = task.steps(recipe)
+    torch.manual_seed(recipe.seed)
+    network = task.new_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    running_mean = torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging)  # type: ignore[no-untyped-call]
+    averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=running_mean, use_buffers=True)
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay)
+    path = folder / f"{task.name}.resume"
+    done = _restore(path, network, averaged, optimiser)
+    images = _Images(task, phantoms, recipe, done * recipe.batch, steps * recipe.batch)
+    loader = torch.utils.data.DataLoader(images, recipe.batch, num_workers=max(1, usable_cores() - 1))
+    network.train()
+    with stop_requests() as stop:
+        for step, (inputs, classes) in enumerate(loader, start=done):
+            _set_pace(optimiser, recipe.learning_rate, step, steps)
+            logits = network(inputs.to(device).contiguous(memory_format=torch.channels_last))
+            loss = task.loss(logits.float(), classes.to(device))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+            optimiser.step()
+            averaged.update_parameters(network)
+            if progress:
+                progress(task.name, step + 1, steps)
+            if (step + 1) % _KEPT_EVERY == 0 or stop.is_set() or step + 1 == steps:
+                _save(path, step + 1, network, averaged, optimiser)
+            if stop.is_set():
+                raise Interrupted(f"stopped at step {step + 1} of {steps} ({task.name}); the same command goes on")
+    final = averaged.module.cpu()
+    assert isinstance(final, UNet)
+    return final
+
+
+def _set_pace(optimiser: torch.optim.Optimizer, highest: float, step: int, steps: int) -> None:
+    """One cycle: the learning rate up to the highest and down to almost nothing, momentum the other way.
+
+    Smith and Topin, SPIE 2019. A function of the step alone, so that a resumed run needs no schedule's state.
+    """
+    top = _RISE * steps - 1
+    if step <= top:
+        start, end, momentum, share = highest / 25, highest, (0.95, 0.85), step / max(top, 1)
+    else:
+        start, end, momentum, share = highest, highest / 25e4, (0.85, 0.95), (step - top) / max(steps - 1 - top, 1)
+    for group in optimiser.param_groups:
+        group["lr"], group["betas"] = _between(start, end, share), (_between(*momentum, share), 0.999)
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """From start to end along half a cosine."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+def _save(path: Path, done: int, network: UNet, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"averaged/{name}": tensor for name, tensor in averaged.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        tensors |= {f"optimiser/{name}/{key}": value for key, value in optimiser.state[parameter].items()}
+    write_tensors(path, tensors, {"done": done})
+
+
+def _restore(path: Path, network: UNet, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Put everything back where it was; the number of steps done."""
+    if not path.is_file():
+        return 0
+    tensors, description = read_tensors(path)
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+    network.load_state_dict(under("network/"))
+    averaged.load_state_dict(under("averaged/"))
+    for name, parameter in network.named_parameters():
+        saved = under(f"optimiser/{name}/")
+        optimiser.state[parameter] = {
+            key: value if key == "step" else value.to(parameter.device) for key, value in saved.items()
+        }
+    return int(description["done"])
+
+
+def _half(network: UNet) -> bytes:
+    """Half the bytes: weights are kept in 16 bits."""
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    return save({name: one.half() if one.is_floating_point() else one for name, one in tensors.items()})
+
+
+def outline_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy plus one minus the soft Dice of breast (muscle included) and of muscle."""
+    scores = torch.softmax(logits, dim=1)
+    loss = nn.functional.cross_entropy(logits, classes)
+    for found, true in ((1 - scores[:, 0], classes > 0), (scores[:, 2], classes == 2)):
+        loss = loss + (1 - _dice(found, true, 50)).mean()
+    return loss
+
+
+def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy, half of one minus the soft Dice of dense tissue and of muscle, and the error of the density."""
+    scores = torch.softmax(logits, dim=1)
+    loss = nn.functional.cross_entropy(logits, classes)
+    for index in (2, 3):
+        loss = loss + 0.5 * (1 - _dice(scores[:, index], classes == index, 200)).mean()
+    found = _share(scores[:, 1], scores[:, 2])
+    true = _share((classes == 1).float(), (classes == 2).float())
+    return loss + (found - true).abs().mean()
+
+
+def _dice(found: Tensor, true: Tensor, smooth: float) -> Tensor:
+    """(B,) soft Dice coefficients."""
+    both = (found * true).sum((1, 2))
+    return (2 * both + smooth) / (found.sum((1, 2)) + true.sum((1, 2)) + smooth)
+
+
+def _share(adipose: Tensor, dense: Tensor) -> Tensor:
+    """(B,) dense area as a share of dense and adipose area."""
+    return dense.sum((1, 2)) / (adipose.sum((1, 2)) + dense.sum((1, 2)) + 1)
+
+
+_OUTLINE = _Task("segmenter", new_segmenter, lambda recipe: recipe.outline_steps, outline_sample, outline_loss)
+_TISSUE = _Task("tissue", new_tissue_network, lambda recipe: recipe.tissue_steps, tissue_sample, tissue_loss)

@@ -1,0 +1,394 @@
+"""Dense tissue, percent density, categories from it, and the default model built on them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import mammodensity
+from dicom_samples import mammogram as dicom_mammogram
+from mammodensity.cli import main
+from mammodensity.errors import CheckpointError, ImageError, Interrupted, OptionError, OutputError, TableError
+from mammodensity.exam import Exam, Mammogram
+from mammodensity.explanation import explain_exam
+from mammodensity.ingest import find_images
+from mammodensity.phantom import PhantomSpec, make_exam, write_phantoms
+from mammodensity.phantom.disturbance import disturb
+from mammodensity.phantom.exam import trace_breast
+from mammodensity.phantom.impostors import impostor
+from mammodensity.prediction import TissueModel, calibrate, load_model, predict
+from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.tissue import DEFAULT_MAP, CategoryMap, find_tissue, fit_category_map
+from mammodensity.tissue.files import table_row, write_segmentations
+from mammodensity.tissue.network import new_tissue_network
+from mammodensity.training.default_networks import DefaultRecipe, train_default
+
+
+@pytest.fixture(scope="module")
+def exams():
+    """Phantoms of another seed than the networks', one of each category."""
+    return [make_exam(PhantomSpec(rows=160, seed=7), index) for index in range(4)]
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    """Sixteen exams in the origin's folders."""
+    folder = tmp_path_factory.mktemp("phantoms") / "data"
+    write_phantoms(PhantomSpec(rows=96, seed=8), 16, folder)
+    return folder
+
+
+def as_exam(made) -> Exam:
+    views = {p: Mammogram(view.image, p, spacing_mm=view.spacing_mm) for p, view in made.views.items()}
+    return Exam("one", views)
+
+
+# --- the map --------------------------------------------------------------------------------------------------------
+
+
+def test_percent_density_follows_the_truth(exams):
+    true, found = [], []
+    for exam in exams:
+        for projection, view in exam.views.items():
+            tissue = find_tissue(Mammogram(view.image, projection))
+            true.append(view.percent_density)
+            found.append(tissue.percent_density)
+            assert tissue.labels.shape == view.image.shape
+            assert set(np.unique(tissue.labels)) <= {0, 1, 2, 3}
+            counted = (tissue.labels == 2).sum() / np.isin(tissue.labels, (1, 2)).sum()
+            assert 100 * counted == pytest.approx(tissue.percent_density, abs=2.5)
+    assert np.corrcoef(true, found)[0, 1] > 0.9
+    assert np.abs(np.subtract(true, found)).mean() < 10
+
+
+def test_a_mirrored_image_gives_a_mirrored_map(exams):
+    image = exams[2].views[Projection.MLO_L].image
+    one = find_tissue(Mammogram(image, Projection.MLO_L))
+    other = find_tissue(Mammogram(np.ascontiguousarray(image[:, ::-1]), Projection.MLO_L))
+    assert (one.chest_side, other.chest_side) == ("left", "right")
+    assert (one.labels != other.labels[:, ::-1]).mean() < 2e-3
+    assert one.percent_density == pytest.approx(other.percent_density, abs=0.3)
+
+
+def test_bit_depth_and_brightness_do_not_matter(exams):
+    image = exams[1].views[Projection.CC_R].image
+    one = find_tissue(Mammogram(image)).percent_density
+    assert find_tissue(Mammogram(image.astype(np.uint16) * 257)).percent_density == pytest.approx(one, abs=0.1)
+    darker = find_tissue(Mammogram(image.astype(np.uint16) * 30)).percent_density
+    assert darker == pytest.approx(one, abs=1.5)
+
+
+def test_no_muscle_where_the_view_is_known_to_be_cc(exams):
+    image = exams[0].views[Projection.MLO_R].image
+    assert (find_tissue(Mammogram(image)).labels == 3).any()
+    assert not (find_tissue(Mammogram(image, Projection.CC_R)).labels == 3).any()
+
+
+# --- what is no mammogram -------------------------------------------------------------------------------------------
+
+
+def test_images_that_are_no_mammograms_are_refused():
+    rng = np.random.default_rng(3)
+    traced = trace_breast(PhantomSpec(rows=96, seed=6), 0, "L")
+    refused = 0
+    for _ in range(60):
+        breast, _ = disturb(traced["MLO"], (230, 160), rng)
+        image = np.rint(impostor((230, 160), rng, breast) * 255).astype(np.uint8)
+        try:
+            find_tissue(Mammogram(image))
+        except ImageError as error:
+            assert error.code in ("no-breast", "inverted")
+            refused += 1
+    assert refused >= 57
+
+
+def test_photographs_are_refused():
+    from matplotlib import cbook
+    from sklearn.datasets import load_sample_images
+
+    photographs = [*load_sample_images().images, np.asarray(Image.open(cbook.get_sample_data("grace_hopper.jpg")))]
+    for photograph in photographs:
+        for image in (photograph, np.rot90(photograph), photograph[:, : photograph.shape[1] // 2]):
+            with pytest.raises(ImageError):
+                find_tissue(Mammogram(np.ascontiguousarray(image.mean(axis=2).astype(np.uint8))))
+
+
+# --- categories -----------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_ordinal():
+    percents = np.linspace(0, 100, 201)
+    scores = np.stack([DEFAULT_MAP.scores(percent) for percent in percents])
+    assert np.allclose(scores.sum(axis=1), 1)
+    assert (scores >= 0).all()
+    assert (np.diff(scores @ np.arange(4)) > 0).all()
+    assert [DEFAULT_MAP.category(percent) for percent in (0, 20, 50, 90)] == list(CATEGORIES)
+    for cut, place in zip(DEFAULT_MAP.cuts, (1, 2, 3), strict=True):
+        assert DEFAULT_MAP.scores(cut)[place:].sum() == pytest.approx(0.5)
+
+
+def test_a_refit_finds_the_map_that_made_the_labels():
+    true = CategoryMap((10.0, 25.0, 45.0), 6.0, "made up")
+    rng = np.random.default_rng(0)
+    percents = rng.uniform(0, 80, 300)
+    categories = [CATEGORIES[rng.choice(4, p=true.scores(percent))] for percent in percents]
+    found = fit_category_map(list(percents), categories, "test")
+    assert np.allclose(found.cuts, true.cuts, atol=2.5)
+    assert found.slope == pytest.approx(true.slope, rel=0.3)
+
+
+def test_a_refit_holds_with_few_exams_and_absent_categories():
+    found = fit_category_map([5.0] * 10 + [60.0] * 10, [DensityCategory.B] * 10 + [DensityCategory.C] * 10, "test")
+    assert found.cuts[0] < 5 < found.cuts[1] < 60 < found.cuts[2]
+    with pytest.raises(TableError, match="at least 10 labelled exams"):
+        fit_category_map([1.0] * 9, [DensityCategory.A] * 9, "test")
+    with pytest.raises(TableError, match="all of one category"):
+        fit_category_map([1.0] * 20, [DensityCategory.A] * 20, "test")
+
+
+@pytest.mark.parametrize("cuts", [(3.0, 2.0, 50.0), (-1.0, 2.0, 3.0), (1.0, 2.0, 101.0), (1.0, float("nan"), 3.0)])
+def test_maps_that_make_no_sense(cuts):
+    with pytest.raises(OptionError, match="cut"):
+        CategoryMap(cuts, 1.0, "test")
+    with pytest.raises(OptionError, match="slope"):
+        CategoryMap((1.0, 2.0, 3.0), 0.0, "test")
+
+
+# --- the default model ----------------------------------------------------------------------------------------------
+
+
+def test_an_exam_gets_percent_densities_and_scores(exams):
+    model = mammodensity.load_model()
+    result = model.score(as_exam(exams[3]))
+    assert isinstance(model, TissueModel)
+    assert list(result.projections) == list(PROJECTIONS)
+    density = result.percent_density
+    assert density["right"] == pytest.approx((density["CC_R"] + density["MLO_R"]) / 2)
+    assert density["subject"] == pytest.approx((density["right"] + density["left"]) / 2)
+    for projection, scores in result.projections.items():
+        assert np.allclose(scores, DEFAULT_MAP.scores(density[projection]))
+
+
+def test_a_refused_view_is_missing_and_named(exams):
+    exam = as_exam(exams[2])
+    rng = np.random.default_rng(0)
+    noise = Mammogram(rng.integers(0, 255, (160, 128)).astype(np.uint8), Projection.CC_L)
+    spoilt = Exam("one", {**exam.mammograms, Projection.CC_L: noise})
+    result = load_model().score(spoilt)
+    assert result.category is None
+    assert list(result.refused) == [Projection.CC_L]
+    assert "subject" not in result.percent_density
+    assert "right" in result.percent_density
+    asked = load_model().score(spoilt, allow_missing=True)
+    assert asked.category is not None
+    assert asked.percent_density["left"] == asked.percent_density["MLO_L"]
+
+
+def test_predict_goes_on_after_a_damaged_image(phantoms, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(phantoms, copy)
+    first = sorted((copy / "CC_R").rglob("*.png"))[0]
+    first.write_bytes(b"nothing")
+    results = list(predict(load_model(), find_images(copy)))
+    assert len(results) == 16
+    assert sum(bool(result.refused) for result in results) == 1
+    assert sum(result.category is not None for result in results) == 15
+
+
+def test_calibration(phantoms, tmp_path):
+    calls = []
+    found = calibrate(find_images(phantoms), tmp_path / "site", progress=lambda *done: calls.append(done))
+    assert found.exams == 16 == len(calls)
+    assert found.agreement_refitted > 0.5
+    model = load_model(tmp_path / "site")
+    assert isinstance(model, TissueModel)
+    assert model.category_map == found.category_map != DEFAULT_MAP
+    written = json.loads((tmp_path / "site" / "category_map.json").read_text())
+    assert written["note"] == RESEARCH_USE_ONLY
+    assert written["exams"] == 16
+    (tmp_path / "site" / "category_map.json").write_text('{"cuts": [3, 2, 1]}')
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model(tmp_path / "site")
+
+
+def test_calibration_needs_labels_and_a_folder_of_its_own(phantoms, tiny_model, tmp_path):
+    images = find_images(phantoms)
+    with pytest.raises(OutputError, match="holds trained networks"):
+        calibrate(images, tiny_model)
+    with pytest.raises(TableError, match="at least 10 labelled exams"):
+        calibrate(images.first_exams(5), tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_the_mask_is_the_explanation(exams):
+    explained = explain_exam(load_model(), as_exam(exams[2]))
+    assert explained.method == "tissue"
+    assert explained.scale == 1
+    for projection, one in explained.maps.items():
+        inside = one.values > 0.5
+        assert inside.mean() == pytest.approx((exams[2].views[projection].labels == 2).mean(), abs=0.12)
+        assert one.percent_density is not None
+    with pytest.raises(OptionError, match="tissue map"):
+        explain_exam(load_model(), as_exam(exams[2]), method="grad-cam")
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+def test_predict_without_a_model(phantoms, tmp_path, capsys):
+    assert run("predict", phantoms, "--csv", tmp_path / "scores.csv") == 0
+    said = capsys.readouterr().out
+    assert RESEARCH_USE_ONLY in said
+    assert "% dense" in said
+    with (tmp_path / "scores.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 16 * 7
+    assert all(0 <= float(row["percent_density"]) <= 100 for row in rows)
+    assert run("calibrate", phantoms, "--model", tmp_path / "site") == 0
+    assert run("predict", phantoms, "--model", tmp_path / "site") == 0
+    assert run("evaluate", "--csv", tmp_path / "scores.csv", "--labels", phantoms / "manifest.csv") == 0
+
+
+def test_predict_says_when_every_image_is_refused(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "exam").mkdir()
+    Image.fromarray(rng.integers(0, 255, (160, 128)).astype(np.uint8)).save(tmp_path / "exam" / "L-CC.png")
+    assert run("predict", tmp_path / "exam", "--allow-missing", "--csv", tmp_path / "x.csv") != 0
+    assert "no breast" in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_explain_without_a_model(phantoms, tmp_path):
+    assert run("explain", phantoms, "--first", 1, "--output", tmp_path / "maps") == 0
+    summary = json.loads((tmp_path / "maps" / "explanations.json").read_text())
+    assert summary["receipt"]["method"] == "tissue"
+    assert len(list((tmp_path / "maps").glob("*_overlay.png"))) == 4
+
+
+def test_files_of_a_segmentation(exams, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    names = {}
+    for number, projection in enumerate(PROJECTIONS):
+        names[f"e_{projection}"] = exams[0].views[projection].image
+        names[f"scan{number}"] = exams[1].views[projection].image
+    names["e2_MLO_R"] = exams[0].views[Projection.MLO_L].image
+    names["empty"] = np.eye(60, dtype=np.uint8)
+    for name, pixels in names.items():
+        Image.fromarray(pixels).save(images / f"{name}.png")
+    (images / "damaged.png").write_bytes(b"nothing")
+    calls = []
+    count, notes = write_segmentations([images], tmp_path / "out", progress=lambda *done: calls.append(done))
+    assert count == len(names) == len(calls) - 1
+    assert len(notes) == 2
+    with (tmp_path / "out" / "segment.csv").open(newline="") as stream:
+        rows = {row["file"]: row for row in csv.DictReader(stream)}
+    assert set(rows) == {f"{name}.png" for name in (*names, "damaged")}
+    for name, pixels in names.items():
+        labels = np.asarray(Image.open(tmp_path / "out" / f"{name}.png"))
+        assert labels.shape == pixels.shape
+        row = rows[f"{name}.png"]
+        if name == "empty":
+            assert not labels.any()
+            assert row["percent_density"] == ""
+            continue
+        for value, column in ((1, "adipose_px"), (2, "fibroglandular_px"), (3, "pectoral_px")):
+            assert int(row[column]) == (labels == value).sum()
+        assert 0 <= float(row["percent_density"]) <= 100
+        assert row["adipose_mm2"] == ""
+    assert rows["e_CC_R.png"]["projection"] == "CC_R"
+    assert rows["e_CC_R.png"]["stored_flipped"] == "no"
+    assert rows["e_CC_R.png"]["chest_side"] == "right"
+    assert rows["e2_MLO_R.png"]["stored_flipped"] == "yes"
+    assert [rows[f"scan{n}.png"]["view_position"] for n in range(4)] == ["CC", "CC", "MLO", "MLO"]
+    assert {rows[f"scan{n}.png"]["view_from"] for n in range(4)} == {"pixels"}
+    assert "no breast" in rows["empty.png"]["note"]
+
+
+def test_segment_reads_dicom(exams, tmp_path):
+    view = exams[2].views[Projection.MLO_L]
+    pixels = np.asarray(Image.fromarray(view.image).resize((640, 800))).astype(np.uint16) * 16
+    dicom_mammogram(Projection.MLO_L, pixels).save_as(tmp_path / "IM0001")
+    write_segmentations([tmp_path / "IM0001"], tmp_path / "out")
+    with (tmp_path / "out" / "segment.csv").open(newline="") as stream:
+        [row] = csv.DictReader(stream)
+    assert row["projection"] == "MLO_L"
+    assert row["view_from"] == "header"
+    assert float(row["adipose_mm2"]) > 0
+
+
+def test_areas_in_mm2_where_the_spacing_is_known(exams, tmp_path):
+    view = exams[0].views[Projection.MLO_R]
+    mammogram = Mammogram(view.image, Projection.MLO_R, spacing_mm=view.spacing_mm)
+    row = table_row(tmp_path / "a.png", mammogram, find_tissue(mammogram))
+    area = row["adipose_mm2"] + row["fibroglandular_mm2"]
+    assert area == pytest.approx(view.breast.sum() * view.spacing_mm**2, rel=0.06)
+
+
+def test_the_segment_command(exams, tmp_path, capsys):
+    Image.fromarray(exams[0].views[Projection.MLO_L].image).save(tmp_path / "L-MLO.png")
+    for arguments, code, words in (
+        ([tmp_path / "L-MLO.png", "--output", tmp_path / "out"], 0, "1 label images"),
+        ([tmp_path / "none.png", "--output", tmp_path / "out2"], 1, "none.png not found"),
+        ([tmp_path / "out" / "segment.csv", "--output", tmp_path / "L-MLO.png"], 1, "is a file, expected a folder"),
+        ([tmp_path / "L-MLO.png", "--output", tmp_path], 1, "holds images to be segmented"),
+    ):
+        assert run("segment", *arguments) == code
+        captured = capsys.readouterr()
+        assert words in captured.out + captured.err
+        assert (RESEARCH_USE_ONLY in captured.out) == (code == 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["L-MLO.png", "out"]
+
+
+def test_nothing_is_written_where_no_picture_can_be_read(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "b.png").write_bytes(b"nothing")
+    with pytest.raises(ImageError):
+        write_segmentations([tmp_path / "images"], tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    with pytest.raises(OptionError, match=r"both give b\.png"):
+        write_segmentations([tmp_path / "images" / "b.png"] * 2, tmp_path / "out")
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_the_networks_are_made_again_bit_for_bit_also_after_a_stop(tmp_path, monkeypatch):
+    recipe = DefaultRecipe(breasts=2, rows=64, outline_steps=3, tissue_steps=3, batch=2)
+    device = torch.device("cpu")
+    calls = []
+    whole = train_default(tmp_path / "whole", recipe, device, lambda *done: calls.append(done))
+    assert {call[0] for call in calls} == {"phantoms", "segmenter", "tissue"}
+
+    def stop(name: str, done: int, _total: int) -> None:
+        if (name, done) == ("tissue", 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="goes on"):
+        train_default(tmp_path / "halves", recipe, device, stop)
+    halves = train_default(tmp_path / "halves", recipe, device)
+    for one, other in zip(whole, halves, strict=True):
+        assert one.name == other.name
+        assert one.read_bytes() == other.read_bytes()
+    assert not list(tmp_path.rglob("*.resume"))
+    new_tissue_network().load_state_dict(load_file(whole[1]))
+    with pytest.raises(CheckpointError, match="another recipe: seed"):
+        train_default(tmp_path / "whole", replace(recipe, seed=2), device)
+    with pytest.raises(OptionError, match="tissue_steps must be positive"):
+        replace(recipe, tissue_steps=0)
