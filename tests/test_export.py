@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -86,6 +92,14 @@ def test_dicom_comes_out_without_identity_and_with_facts(tmp_path):
         assert secret not in text
 
 
+def test_ages_over_89_are_one_class_unless_names_are_kept(tmp_path):
+    save_exam(tmp_path / "archive", PatientAge="097Y")
+    sources = exam_sources(find_images(tmp_path / "archive"))
+    for spec, age in ((SALTED, "90"), (ExportSpec(keep_names=True), "97")):
+        rows = rows_of(export_exams(sources, tmp_path / age, spec, workers=1))
+        assert {row["age"] for row in rows} == {age}
+
+
 def test_an_image_stored_mirrored_is_turned(phantoms, tmp_path):
     folder = tmp_path / "exam"
     folder.mkdir()
@@ -140,10 +154,22 @@ def test_specs(tmp_path):
     spec = read_preprocess(tmp_path / "spec.json")
     assert (spec.crop, spec.pectoral, spec.depth) == ("none", "leave", "8-bit")
     assert read_preprocess(None).crop == "breast"
-    for text in ("[", '{"crops": "none"}', '{"crop": "half"}', "[1]"):
-        (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(OptionError):
-            read_preprocess(tmp_path / "bad.json")
+    bad = tmp_path / "bad.json"
+    for text, told in (
+        ("[", "is no JSON text"),
+        ("[1]", "holds no JSON object"),
+        ('{"crops": "none"}', "unknown entry 'crops'; expected rows, columns"),
+        ('{"crop": "half"}', "crop must be one of none, breast. Got 'half' instead"),
+        ('{"rows": "650"}', "rows must be a whole number. Got '650' instead"),
+        ('{"rows": 650.5}', "rows must be a whole number. Got 650.5 instead"),
+        ('{"columns": true}', "columns must be a whole number. Got True instead"),
+    ):
+        bad.write_text(text)
+        with pytest.raises(OptionError, match=re.escape(told)) as error:
+            read_preprocess(bad)
+        assert str(error.value).startswith(f"--spec {bad}")
+    with pytest.raises(OptionError, match="Is a directory"):
+        read_preprocess(tmp_path)
 
 
 def test_the_command(phantoms, tmp_path, capsys):
@@ -160,3 +186,46 @@ def test_the_command(phantoms, tmp_path, capsys):
     assert np.array_equal(np.asarray(Image.open(original)), np.asarray(Image.open(prepared)))
     assert run("prepare", phantoms, tmp_path / "out") == 1
     assert "already holds files" in capsys.readouterr().err
+    for out in (phantoms / "out", phantoms, phantoms.parent):
+        assert run("prepare", phantoms, out) == 1
+        assert "lie one within the other" in capsys.readouterr().err
+    assert not (phantoms / "out").exists()
+
+
+def test_input_that_changed_is_not_resumed(phantoms, tmp_path):
+    shutil.copytree(phantoms, tmp_path / "data")
+    sources = exam_sources(find_images(tmp_path / "data"))
+
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        export_exams(sources, tmp_path / "out", SALTED, workers=1, progress=stop)
+    image = sources[0].images[PROJECTIONS[0]]
+    os.utime(image, (1, 1))
+    with pytest.raises(CheckpointError, match="image files have changed"):
+        export_exams(sources, tmp_path / "out", SALTED, resume=True, workers=1)
+
+
+SLEEPERS = """
+import time
+from mammodensity.workers import in_workers
+if __name__ == "__main__":
+    print("begun", flush=True)
+    list(in_workers(time.sleep, [120, 120], 2))
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    (tmp_path / "sleepers.py").write_text(SLEEPERS)
+    with subprocess.Popen([sys.executable, str(tmp_path / "sleepers.py")], stdout=subprocess.PIPE) as parent:
+        children: list[psutil.Process] = []
+        while len(children) < 3:  # two workers, and Python's own tracker
+            time.sleep(0.05)
+            children = psutil.Process(parent.pid).children(recursive=True)
+        time.sleep(1)  # until they are at work
+        parent.kill()
+        parent.wait()
+        gone, alive = psutil.wait_procs(children, timeout=30)
+    assert len(gone) == 3
+    assert alive == []

@@ -19,7 +19,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mammodensity import __version__
-from mammodensity.errors import Interrupted, LayoutError, MammodensityError, OptionError, OutputError
+from mammodensity.errors import Interrupted, LayoutError, MammodensityError, OptionError, OutputError, printable
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 if TYPE_CHECKING:
@@ -159,11 +159,13 @@ def prepare(
     from mammodensity.export import ExportSpec, exam_sources, export_exams, read_preprocess
     from mammodensity.ingest import find_images
     from mammodensity.ingest.public import column_spec
-    from mammodensity.outputs import write_json
+    from mammodensity.outputs import require_apart, write_json
     from mammodensity.prepare import find_exams, holds_known_tables, sources_of
 
     if out is None and not dry_run:
         raise OptionError("OUT is needed: the folder to write to; or give --dry-run to list the exams only")
+    if out is not None:
+        require_apart(out, data)
     spec = ExportSpec(read_preprocess(spec_file), salt, keep_names)
     mapping = column_spec(columns, meaning) if columns or meaning else None
     if dataset or mapping or tables or dry_run or holds_known_tables(data):
@@ -565,5 +567,5 @@ def _stop_politely(_number: int, _frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"mammodensity: {' '.join(message.split())}", file=sys.stderr)
+    print(f"mammodensity: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

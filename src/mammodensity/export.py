@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +31,7 @@ FACTS = ("vendor", "model", "spacing_mm", "thickness_mm", "age")
 """Columns of the manifest beyond the usual ones; blank where nothing says."""
 REFUSED_FILE = "refused.csv"
 _WORK = ".prepare"
+_OLDEST = 90
 _REFUSED_COLUMNS = ("exam_id", "projection", "code", "text")
 
 Progress = Callable[[int, int], None]
@@ -72,12 +74,22 @@ def read_preprocess(path: Path | None) -> PreprocessSpec:
     """
     if path is None:
         return RAW_PREPROCESS
+    expected = 'expected JSON such as {"crop": "none"}'
     try:
-        return replace(RAW_PREPROCESS, **json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise OptionError(
-            f'{path} is no preprocessing spec ({error}); expected JSON such as {{"crop": "none"}}'
-        ) from error
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"--spec {path}: {error.strerror or error}; {expected}") from error
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"--spec {path} is no JSON text; {expected}") from error
+    if not isinstance(values, dict):
+        raise OptionError(f"--spec {path} holds no JSON object; {expected}")
+    known = [one.name for one in fields(PreprocessSpec)]
+    if unknown := sorted(values.keys() - set(known)):
+        raise OptionError(f"--spec {path}: unknown entry {unknown[0]!r}; expected {', '.join(known)}")
+    try:
+        return replace(RAW_PREPROCESS, **values)
+    except OptionError as error:
+        raise OptionError(f"--spec {path}: {error}") from error
 
 
 def exam_sources(data: DataSet) -> list[ExamSource]:
@@ -173,7 +185,7 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
                 "path": place.as_posix(),
                 "density": exam.category.value if exam.category else "",
                 "split": exam.split or "",
-                **_facts(exam, path, mammogram),
+                **_facts(exam, path, mammogram, spec),
                 "mirrored": "yes" if mirrored else "",
             }
         )
@@ -194,10 +206,20 @@ def _picture(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[bytes, bool]:
     return stream.getvalue(), mirrored
 
 
-def _facts(exam: ExamSource, path: Path, mammogram: Mammogram) -> dict[str, str]:
+def _facts(exam: ExamSource, path: Path, mammogram: Mammogram, spec: ExportSpec) -> dict[str, str]:
     header = acquisition_facts(path)
     spacing = f"{mammogram.spacing_mm:.4g}" if mammogram.spacing_mm else ""
-    return {name: header.get(name) or exam.facts.get(name) or "" for name in FACTS} | {"spacing_mm": spacing}
+    facts = {name: header.get(name) or exam.facts.get(name) or "" for name in FACTS} | {"spacing_mm": spacing}
+    return facts if spec.keep_names else facts | {"age": _common_age(facts["age"])}
+
+
+def _common_age(years: str) -> str:
+    """Ages over 89 are rare enough to tell who it is: one class, 90 (45 CFR 164.514(b)(2)(i)(C)).
+
+    >>> [_common_age(years) for years in ("89", "97", "102.0", "")]
+    ['89', '90', '90', '']
+    """
+    return str(_OLDEST) if re.fullmatch(r"\d+(\.\d*)?", years) and float(years) >= _OLDEST else years
 
 
 def _place(exam: ExamSource, projection: Projection, spec: ExportSpec) -> Path:
@@ -226,7 +248,7 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
     if len(keys) < len(exams):
         raise OutputError("two exams would get the same name; prepare them without --keep-names")
     note = out / _WORK / "run" / "spec.json"
-    names = "\n".join(f"{exam.exam_id} {sorted(exam.images)} {exam.category} {exam.split}" for exam in exams)
+    names = "\n".join(f"{exam.exam_id} {_state(exam)} {exam.category} {exam.split}" for exam in exams)
     wanted = {
         "exams": hashlib.sha256(names.encode()).hexdigest(),
         "preprocess": asdict(spec.preprocess),
@@ -241,9 +263,25 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(f"{note} is damaged; prepare into a new folder") from error
         if begun != wanted or (spec.salt and spec.salt != salt):
-            raise CheckpointError(f"{out} was begun with other exams or options; use the same to resume")
+            raise CheckpointError(
+                f"{out} was begun with other exams or options, or image files have changed since; "
+                "use the same to resume, or prepare into a new folder"
+            )
     else:
         require_new_folder(out)
         salt = spec.salt or secrets.token_hex(16)
         write_json(note, {**wanted, "salt": salt})
     return ExportSpec(spec.preprocess, salt, spec.keep_names)
+
+
+def _state(exam: ExamSource) -> list[tuple[str, str, int, int]]:
+    """Of each image its projection and file, with size and time of the last change (ns); -1 where it is gone."""
+    found = []
+    for projection, path in sorted(exam.images.items()):
+        try:
+            state = path.stat()
+            size, changed = state.st_size, state.st_mtime_ns
+        except OSError:
+            size = changed = -1
+        found.append((projection.value, str(path.resolve()), size, changed))
+    return found

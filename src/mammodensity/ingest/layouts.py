@@ -33,6 +33,8 @@ def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
     root = Path(path)
     if not root.exists():
         raise LayoutError(f"{root} not found; expected a data set: {_KNOWN_LAYOUTS}")
+    if not root.is_file() and not root.is_dir():
+        raise LayoutError(f"{root} is neither a file nor a folder; expected a data set: {_KNOWN_LAYOUTS}")
     if root.is_file():
         if root.suffix.lower() == ".csv":
             return read_manifest(root)
@@ -62,7 +64,7 @@ def _archive(root: Path, *, synthetic: bool) -> DataSet:
 
 def is_picture_layout(root: Path) -> bool:
     """True for a manifest, a folder with one, or the origin's folders: data sets with a structure of their own."""
-    if root.is_file():
+    if not root.is_dir():
         return root.suffix.lower() == ".csv"
     return (root / MANIFEST_NAME).is_file() or any(folder.name in PROJECTIONS for folder in _folders(root))
 
