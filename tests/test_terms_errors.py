@@ -21,6 +21,7 @@ STAGES = [
     {"ingest", "phantom"},
     {"preprocess"},
     {"splits"},
+    {"problems"},
     {"check", "export"},
     {"prepare"},
     {"data", "devices"},

@@ -99,14 +99,12 @@ def check(
 
     Example: mammodensity check phantoms
     """
-    from mammodensity.check import check_path
+    from mammodensity.check import check_paths
     from mammodensity.console import progress_bar, show_check
     from mammodensity.outputs import require_not_input, write_json
 
-    results = []
-    for path in paths:
-        with progress_bar("check") as progress:
-            results.append(check_path(path, read_pixels=not no_pixels, synthetic=synthetic, progress=progress))
+    with progress_bar("check") as progress:
+        results = check_paths(paths, read_pixels=not no_pixels, synthetic=synthetic, progress=progress)
     for result in results:
         show_check(result)
     require_not_input(json_file, (Path(file.path) for result in results for file in result.files))
@@ -156,10 +154,10 @@ def prepare(
     Example: mammodensity prepare archive training-set
     """
     from mammodensity.console import progress_bar, say, show_found
-    from mammodensity.export import ExportSpec, exam_sources, export_exams, read_preprocess
-    from mammodensity.ingest import find_images
+    from mammodensity.export import ExportSpec, export_exams, read_preprocess
+    from mammodensity.ingest import exam_sources, find_images, found_images, refused_files
     from mammodensity.ingest.public import column_spec
-    from mammodensity.outputs import require_apart, write_json
+    from mammodensity.outputs import require_apart, require_not_input, write_json
     from mammodensity.prepare import find_exams, holds_known_tables, sources_of
 
     if out is None and not dry_run:
@@ -177,15 +175,20 @@ def prepare(
         if json_file:
             write_json(json_file, found.to_dict())
         exams = sources_of(found)
+        refused = []
     else:
-        exams = exam_sources(find_images(data, synthetic=synthetic))
+        images = find_images(data, synthetic=synthetic)
+        require_not_input(json_file, (record.path for record in images.records))
+        if json_file:
+            write_json(json_file, found_images(images))
+        exams, refused = exam_sources(images), refused_files(images)
     if dry_run or out is None:
         return
     if not exams:
         raise LayoutError(f"{data} holds no image file of the exams in its tables; expected them beside or below it")
     with progress_bar("prepare") as progress:
-        manifest = export_exams(exams, out, spec, resume=resume, progress=progress)
-    say(f"{len(exams)} exams in {out}, listed in {manifest}; images that could not be used are in refused.csv")
+        manifest = export_exams(exams, out, spec, refused=refused, resume=resume, progress=progress)
+    say(f"{len(exams)} exams in {out}, listed in {manifest}; files that were not used are in refused.csv")
 
 
 @app.command()

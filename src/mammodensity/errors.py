@@ -67,7 +67,8 @@ class InputError(MammodensityError):
 class ImageError(InputError):
     """An image file that cannot be read, or whose content is not a usable grey-scale image.
 
-    ``code`` names the kind of fault for ``mammodensity check``: unreadable, colour, size, several, depth, constant.
+    ``code`` names the kind of fault for ``mammodensity check``: unreadable, colour, size, several, depth, constant,
+    no-breast, inverted.
     """
 
     def __init__(self, message: str, code: str = "unreadable") -> None:

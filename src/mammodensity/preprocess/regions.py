@@ -67,7 +67,7 @@ def find_regions(mammogram: Mammogram) -> Regions:
     side, scores = _side_and_scores(grey)
     if may_be_inverted(grey) and certainty(_side_and_scores(grey.max() - grey)[1]) > certainty(scores) + _MARGIN:
         raise ImageError(
-            f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", code="inverted"
+            f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", "inverted"
         )
     flip = slice(None, None, -1 if side == "right" else 1)
     body = breast_scores(scores, name)
