@@ -272,6 +272,22 @@ def test_ctrl_c_keeps_what_is_predicted_and_marks_it_incomplete(slow_model, tmp_
     assert not (tmp_path / "t.csv").exists()
 
 
+def test_names_cannot_drive_the_terminal(run, tmp_path):
+    (tmp_path / "a").mkdir()
+    write_blobs(tmp_path / "a", 1)
+    (tmp_path / "a" / "CC_R" / "A" / "x\n\x1b[31m_CC_R.png").write_bytes(b"")
+    _, output, _ = run("check", tmp_path / "a")
+    assert r"x\n\x1b[31m_CC_R.png" in output
+    assert "\x1b" not in output
+    _, _, error = run("predict", tmp_path / "no\x1b[31m", "--model", tmp_path, "--csv", tmp_path / "t.csv")
+    assert r"no\x1b[31m not found" in error
+
+
+def test_a_pipe_is_no_data_set(run, fails, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "is neither a file nor a folder" in fails("predict", tmp_path / "pipe", "--model", "m", "--csv", "t.csv")
+
+
 def test_projection_lists_are_spread_for_the_parser():
     assert cli._repeat_projection_option(["train", "CC_R", "--projection", "CC_R", "CC_L", "--epochs", "2"]) == [
         *("train", "CC_R", "--projection", "CC_R", "--projection", "CC_L", "--epochs", "2")

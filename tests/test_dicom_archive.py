@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,14 +134,84 @@ def test_check_of_single_files_and_of_rubbish_alone(tmp_path, capsys):
     assert "holds no PNG" in capsys.readouterr().err
 
 
-def test_pipes_dead_links_and_unreadable_files_do_not_stop_a_run(tmp_path):
-    import os
+def test_files_of_one_study_are_judged_together(tmp_path, run):
+    files = save_exam(tmp_path)
+    (tmp_path / "copy").write_bytes(files[0].read_bytes())
+    later = mammogram(StudyInstanceUID="1.2.3", ContentDate="20990101", stored=phantom() // 2)
+    later = save(later, tmp_path / "later")
+    code, output, _ = run("check", *files, tmp_path / "copy", later, files[0], "--json", tmp_path / "out.json")
+    assert code == 0
+    assert "6 files accepted, 0 refused" in output
+    entries = json.loads((tmp_path / "out.json").read_text())
+    told = {Path(entry["path"]).name: {one["code"] for one in entry["warnings"]} for entry in entries}
+    assert "duplicate" in told["copy"]
+    assert "other-image-chosen" in told["IM0000"]
+    assert "chosen-of-several" in told["later"]
+    assert not any("incomplete-exam" in codes for codes in told.values())
+    code, _, error = run("check", *files, tmp_path / "absent")
+    assert code == 1
+    assert "absent not found" in error
 
+
+def test_what_has_no_breast_or_is_inverted_is_refused_by_its_pixels(tmp_path):
+    root = tmp_path / "archive"
+    noise = np.random.default_rng(1).integers(0, 4096, phantom().shape).astype(np.uint16)
+    save(mammogram(stored=noise), root / "noise")
+    save(mammogram(stored=4095 - phantom()), root / "inverted")
+    save(mammogram(PhotometricInterpretation="MONOCHROME1"), root / "tag")
+    picture = (phantom(Projection.MLO_L) >> 4).astype(np.uint8)
+    Image.fromarray(255 - picture).save(root / "L-MLO.png")
+    save(mammogram(Projection.CC_L, phantom(Projection.CC_L)), root / "good")
+    reasons = {one.path.name: [reason.code for reason in one.reasons] for one in check_path(root).files}
+    assert reasons.pop("good") == []
+    assert reasons.pop("noise") == ["no-breast"]
+    assert reasons.pop("L-MLO.png") == ["inverted-image"]
+    # the chest wall may be found on the other side of an inverted image before that is noticed
+    assert all(codes in (["inverted"], ["contradictory-laterality"]) for codes in reasons.values()), reasons
+    assert all(one.accepted for one in check_path(root, read_pixels=False).files)
+
+
+def test_pictures_of_a_data_set_are_looked_at_too(tmp_path):
+    folder = tmp_path / "exam"
+    folder.mkdir()
+    picture = (phantom(Projection.MLO_L) >> 4).astype(np.uint8)
+    Image.fromarray(255 - picture).save(folder / "L-MLO.png")
+    assert [one.code for one in check_path(folder).problems if one.severe] == ["inverted-image"]
+    assert check_path(folder, read_pixels=False).usable
+
+
+def test_headers_alone_do_not_load_torch(tmp_path):
+    save_exam(tmp_path)
+    code = (
+        "import sys; from mammodensity.check import check_path; "
+        "check_path(sys.argv[1], read_pixels=False); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def test_pipes_dead_links_and_unreadable_files_do_not_stop_a_run(tmp_path):
     save(mammogram(), tmp_path / "good")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     accepted = {entry["path"][-4:]: entry["accepted"] for entry in check_path(tmp_path).to_list()}
     assert accepted == {"good": True, "pipe": False, "link": False}
+
+
+def test_folders_that_cannot_be_listed_are_refused(archive, monkeypatch):
+    scandir = os.scandir
+
+    def closed(path):  # root may read everything, so permissions cannot be taken away for a test
+        if Path(path).name == "d":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", closed)
+    result = check_path(archive, read_pixels=False)
+    assert {file.path: [one.code for one in file.reasons] for file in result.files if file.reasons} == {
+        archive / "d": ["unreadable-folder"]
+    }
+    assert [one.path for one in find_images(archive).refused] == [archive / "d"]
+    assert result.images == 8
 
 
 def test_pixels_are_read_only_where_the_header_is_accepted(tmp_path, monkeypatch):

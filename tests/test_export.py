@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
-from dicom_samples import save_exam
-from mammodensity import cli
+from dicom_samples import MG_RAW, mammogram, phantom, save, save_exam
+from mammodensity.check import check_path
 from mammodensity.errors import CheckpointError, Interrupted, OptionError, OutputError
-from mammodensity.export import ExportSpec, exam_sources, export_exams, read_preprocess
-from mammodensity.ingest import find_images
+from mammodensity.export import ExportSpec, export_exams, read_preprocess
+from mammodensity.ingest import exam_sources, find_images, load_exam, refused_files
 from mammodensity.phantom import PhantomSpec, write_phantoms
 from mammodensity.preprocess import find_regions
-from mammodensity.terms import PROJECTIONS
+from mammodensity.terms import PROJECTIONS, Projection
 
 SALTED = ExportSpec(salt="a secret")
 
@@ -86,6 +92,14 @@ def test_dicom_comes_out_without_identity_and_with_facts(tmp_path):
         assert secret not in text
 
 
+def test_ages_over_89_are_one_class_unless_names_are_kept(tmp_path):
+    save_exam(tmp_path / "archive", PatientAge="097Y")
+    sources = exam_sources(find_images(tmp_path / "archive"))
+    for spec, age in ((SALTED, "90"), (ExportSpec(keep_names=True), "97")):
+        rows = rows_of(export_exams(sources, tmp_path / age, spec, workers=1))
+        assert {row["age"] for row in rows} == {age}
+
+
 def test_an_image_stored_mirrored_is_turned(phantoms, tmp_path):
     folder = tmp_path / "exam"
     folder.mkdir()
@@ -114,6 +128,56 @@ def test_an_unusable_image_is_listed_and_the_others_go_on(phantoms, tmp_path):
     assert "JANE_DOE" not in refused["text"]
 
 
+def late(folder: Path, name: str, stored: np.ndarray | None = None, **changes: object) -> Path:
+    """Another right CC of the study of ``save_exam``, acquired an hour later."""
+    ds = mammogram(Projection.CC_R, stored, StudyInstanceUID="1.2.3", ContentDate="20200101", ContentTime="110000")
+    for keyword, value in changes.items():
+        setattr(ds, keyword, value)
+    return save(ds, folder / name)
+
+
+def test_the_next_image_is_taken_where_the_best_cannot_be_used(tmp_path):
+    root = tmp_path / "archive"
+    good = save_exam(root, ContentDate="20200101", ContentTime="100000")
+    late(root, "late", np.full_like(phantom(), 700))
+    [(exam_id, records)] = find_images(root).exams().items()
+    assert records[Projection.CC_R].path.name == "late"
+    assert load_exam(exam_id, records).mammograms[Projection.CC_R].path == good[0]
+    by_check = {Path(file.path).name for file in check_path(root).files if file.used}
+    assert by_check == {path.name for path in good}
+    data = find_images(root)
+    rows = rows_of(export_exams(exam_sources(data), tmp_path / "out", SALTED, refused=refused_files(data), workers=1))
+    assert sorted(row["projection"] for row in rows) == sorted(PROJECTIONS)
+    [refused] = rows_of(tmp_path / "out" / "refused.csv")
+    assert (refused["code"], refused["projection"], refused["path"]) == ("constant", "CC_R", "")
+
+
+def test_every_file_that_is_not_used_is_listed(tmp_path, run):
+    root = tmp_path / "JANE"
+    save_exam(root, ContentDate="20200101", ContentTime="100000")
+    best = late(root, "late")
+    (root / "copy").write_bytes(best.read_bytes())
+    save(mammogram(SOPClassUID=MG_RAW), root / "raw")
+    (root / "empty").write_bytes(b"")
+    (root / "notes.txt").write_text("nothing")
+    assert run("prepare", root, tmp_path / "out", "--json", tmp_path / "found.json", "--keep-names")[0] == 0
+    rows = rows_of(tmp_path / "out" / "refused.csv")
+    assert {Path(row["path"]).name: row["code"] for row in rows} == {
+        "raw": "for-processing",
+        "empty": "damaged",
+        "notes.txt": "not-dicom",
+        "IM0000": "other-image-chosen",
+        "late": "duplicate",  # of "copy", which comes first
+    }
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["summary"] == {"exams": 1, "images": 4, "refused": 3}
+    assert set(found["exams"][0]["files"]) == set(PROJECTIONS)
+    assert run("prepare", root, tmp_path / "keys")[0] == 0
+    text = (tmp_path / "keys" / "refused.csv").read_text()
+    assert text.count("\n") == 6
+    assert "JANE" not in text
+
+
 def test_an_interrupted_run_goes_on_to_the_same_files(phantoms, tmp_path):
     sources = exam_sources(find_images(phantoms))
 
@@ -140,23 +204,76 @@ def test_specs(tmp_path):
     spec = read_preprocess(tmp_path / "spec.json")
     assert (spec.crop, spec.pectoral, spec.depth) == ("none", "leave", "8-bit")
     assert read_preprocess(None).crop == "breast"
-    for text in ("[", '{"crops": "none"}', '{"crop": "half"}', "[1]"):
-        (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(OptionError):
-            read_preprocess(tmp_path / "bad.json")
+    bad = tmp_path / "bad.json"
+    for text, told in (
+        ("[", "is no JSON text"),
+        ("[1]", "holds no JSON object"),
+        ('{"crops": "none"}', "unknown entry 'crops'; expected rows, columns"),
+        ('{"crop": "half"}', "crop must be one of none, breast. Got 'half' instead"),
+        ('{"rows": "650"}', "rows must be a whole number. Got '650' instead"),
+        ('{"rows": 650.5}', "rows must be a whole number. Got 650.5 instead"),
+        ('{"columns": true}', "columns must be a whole number. Got True instead"),
+    ):
+        bad.write_text(text)
+        with pytest.raises(OptionError, match=re.escape(told)) as error:
+            read_preprocess(bad)
+        assert str(error.value).startswith(f"--spec {bad}")
+    with pytest.raises(OptionError, match="Is a directory"):
+        read_preprocess(tmp_path)
 
 
-def test_the_command(phantoms, tmp_path, capsys):
-    def run(*arguments: object) -> int:
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(argument) for argument in arguments])
-        return int(stop.value.code or 0)
-
+def test_the_command(phantoms, tmp_path, run):
     (tmp_path / "spec.json").write_text(json.dumps({"crop": "none", "pectoral": "leave"}))
-    assert run("prepare", phantoms, tmp_path / "out", "--spec", tmp_path / "spec.json", "--keep-names") == 0
-    assert "4 exams in" in capsys.readouterr().out
+    code, output, _ = run("prepare", phantoms, tmp_path / "out", "--spec", tmp_path / "spec.json", "--keep-names")
+    assert code == 0
+    assert "4 exams in" in output
     original = next((phantoms / "CC_L" / "D").iterdir())
     prepared = next((tmp_path / "out" / "CC_L" / "D").iterdir())
     assert np.array_equal(np.asarray(Image.open(original)), np.asarray(Image.open(prepared)))
-    assert run("prepare", phantoms, tmp_path / "out") == 1
-    assert "already holds files" in capsys.readouterr().err
+    code, _, error = run("prepare", phantoms, tmp_path / "out")
+    assert code == 1
+    assert "already holds files" in error
+    for out in (phantoms / "out", phantoms, phantoms.parent):
+        code, _, error = run("prepare", phantoms, out)
+        assert code == 1
+        assert "lie one within the other" in error
+    assert not (phantoms / "out").exists()
+
+
+def test_input_that_changed_is_not_resumed(phantoms, tmp_path):
+    shutil.copytree(phantoms, tmp_path / "data")
+    sources = exam_sources(find_images(tmp_path / "data"))
+
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        export_exams(sources, tmp_path / "out", SALTED, workers=1, progress=stop)
+    image = sources[0].images[PROJECTIONS[0]]
+    os.utime(image, (1, 1))
+    with pytest.raises(CheckpointError, match="image files have changed"):
+        export_exams(sources, tmp_path / "out", SALTED, resume=True, workers=1)
+
+
+SLEEPERS = """
+import time
+from mammodensity.workers import in_workers
+if __name__ == "__main__":
+    print("begun", flush=True)
+    list(in_workers(time.sleep, [120, 120], 2))
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    (tmp_path / "sleepers.py").write_text(SLEEPERS)
+    with subprocess.Popen([sys.executable, str(tmp_path / "sleepers.py")], stdout=subprocess.PIPE) as parent:
+        children: list[psutil.Process] = []
+        while len(children) < 3:  # two workers, and Python's own tracker
+            time.sleep(0.05)
+            children = psutil.Process(parent.pid).children(recursive=True)
+        time.sleep(1)  # until they are at work
+        parent.kill()
+        parent.wait()
+        gone, alive = psutil.wait_procs(children, timeout=30)
+    assert len(gone) == 3
+    assert alive == []

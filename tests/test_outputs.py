@@ -68,6 +68,20 @@ def test_staged_files_join_what_is_there(tmp_path):
         pass
 
 
+def test_what_cannot_be_staged_is_told_of_the_folder_named(tmp_path, monkeypatch):
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / ".mammodensity.x.partial"))
+
+    with pytest.raises(OutputError) as told, staged_folder(tmp_path / "out") as folder:
+        (folder / "file").mkdir()
+        write_text(folder / "file", "")
+    assert str(told.value).startswith(f"cannot write {tmp_path / 'out' / 'file'}: ")
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    with pytest.raises(OutputError) as told, staged_folder(tmp_path / "out"):
+        pass
+    assert str(told.value) == f"cannot write {tmp_path / 'out'}: Permission denied"
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path

@@ -22,6 +22,7 @@ STAGES = [
     {"preprocess"},
     {"tissue"},
     {"splits"},
+    {"problems"},
     {"check", "export"},
     {"prepare"},
     {"data", "devices"},

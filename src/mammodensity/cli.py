@@ -19,7 +19,15 @@ import typer
 from typer.exceptions import TyperException
 
 from mammodensity import __version__
-from mammodensity.errors import ImageError, Interrupted, LayoutError, MammodensityError, OptionError, OutputError
+from mammodensity.errors import (
+    ImageError,
+    Interrupted,
+    LayoutError,
+    MammodensityError,
+    OptionError,
+    OutputError,
+    printable,
+)
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 if TYPE_CHECKING:
@@ -102,14 +110,12 @@ def check(
 
     Example: mammodensity check phantoms
     """
-    from mammodensity.check import check_path
+    from mammodensity.check import check_paths
     from mammodensity.console import progress_bar, show_check
     from mammodensity.outputs import require_not_input, write_json
 
-    results = []
-    for path in paths:
-        with progress_bar("check") as progress:
-            results.append(check_path(path, read_pixels=not no_pixels, synthetic=synthetic, progress=progress))
+    with progress_bar("check") as progress:
+        results = check_paths(paths, read_pixels=not no_pixels, synthetic=synthetic, progress=progress)
     for result in results:
         show_check(result)
     require_not_input(json_file, (Path(file.path) for result in results for file in result.files))
@@ -159,14 +165,16 @@ def prepare(
     Example: mammodensity prepare archive training-set
     """
     from mammodensity.console import progress_bar, say, show_found
-    from mammodensity.export import ExportSpec, exam_sources, export_exams, read_preprocess
-    from mammodensity.ingest import find_images
+    from mammodensity.export import ExportSpec, export_exams, read_preprocess
+    from mammodensity.ingest import exam_sources, find_images, found_images, refused_files
     from mammodensity.ingest.public import column_spec
-    from mammodensity.outputs import write_json
+    from mammodensity.outputs import require_apart, require_not_input, write_json
     from mammodensity.prepare import find_exams, holds_known_tables, sources_of
 
     if out is None and not dry_run:
         raise OptionError("OUT is needed: the folder to write to; or give --dry-run to list the exams only")
+    if out is not None:
+        require_apart(out, data)
     spec = ExportSpec(read_preprocess(spec_file), salt, keep_names)
     mapping = column_spec(columns, meaning) if columns or meaning else None
     if dataset or mapping or tables or dry_run or holds_known_tables(data):
@@ -178,15 +186,20 @@ def prepare(
         if json_file:
             write_json(json_file, found.to_dict())
         exams = sources_of(found)
+        refused = []
     else:
-        exams = exam_sources(find_images(data, synthetic=synthetic))
+        images = find_images(data, synthetic=synthetic)
+        require_not_input(json_file, (record.path for record in images.records))
+        if json_file:
+            write_json(json_file, found_images(images))
+        exams, refused = exam_sources(images), refused_files(images)
     if dry_run or out is None:
         return
     if not exams:
         raise LayoutError(f"{data} holds no image file of the exams in its tables; expected them beside or below it")
     with progress_bar("prepare") as progress:
-        manifest = export_exams(exams, out, spec, resume=resume, progress=progress)
-    say(f"{len(exams)} exams in {out}, listed in {manifest}; images that could not be used are in refused.csv")
+        manifest = export_exams(exams, out, spec, refused=refused, resume=resume, progress=progress)
+    say(f"{len(exams)} exams in {out}, listed in {manifest}; files that were not used are in refused.csv")
 
 
 @app.command()
@@ -644,5 +657,5 @@ def _stop_politely(_number: int, _frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"mammodensity: {' '.join(message.split())}", file=sys.stderr)
+    print(f"mammodensity: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from mammodensity.errors import printable
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _PROGRESS = Console(stderr=True)
 
 def say(text: str) -> None:
     """One plain line on standard output."""
-    _OUT.print(text, markup=False, highlight=False, soft_wrap=True)
+    _OUT.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def say_research_use_only() -> None:
@@ -129,7 +130,7 @@ def show_found(found: FoundExams, most: int = 12) -> None:
         tissue = exam.tissue_of_breast
         right, left = (exam.density_of_breast.get(side) or tissue.get(side) or "-" for side in "RL")
         views = ["x" if projection in exam.images else "-" for projection in PROJECTIONS]
-        table.add_row(exam.exam_id, *views, right, left, exam.density or "-", exam.split or "-")
+        table.add_row(printable(exam.exam_id), *views, right, left, exam.density or "-", exam.split or "-")
     _OUT.print(table)
     if summary["exams"] > most:
         say(f"... and {summary['exams'] - most} more exams; --json lists all")
@@ -222,7 +223,7 @@ def show_exams(exams: list[ExamScores], most: int = 12) -> None:
         missing = " ".join(projection.value for projection in subject.missing)
         percent = exam.percent_density.get("subject")
         density = [] if not measured else ["-" if percent is None else f"{percent:.0f}"]
-        table.add_row(exam.exam_id, *views, exam.category or "-", scores, *density, missing)
+        table.add_row(printable(exam.exam_id), *views, exam.category or "-", scores, *density, missing)
     _OUT.print(table)
     if len(exams) > most:
         say(f"... and {len(exams) - most} more exams in the table")

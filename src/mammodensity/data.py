@@ -13,7 +13,7 @@ from torch import Tensor
 from mammodensity.check import Progress
 from mammodensity.errors import OptionError
 from mammodensity.exam import Mammogram
-from mammodensity.ingest import ImageRecord, read_image
+from mammodensity.ingest import ImageRecord, read_record
 from mammodensity.preprocess import PreprocessSpec, preprocess
 
 
@@ -60,8 +60,7 @@ def load_images(
 
     def load(index: int) -> None:
         record = records[index]
-        mammogram = read_image(record.path, record.projection, synthetic=record.synthetic)
-        images[index, 0] = torch.from_numpy(preprocess(mammogram, spec))
+        images[index, 0] = torch.from_numpy(preprocess(read_record(record), spec))
 
     with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(load, range(len(records))), start=1):

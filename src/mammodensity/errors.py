@@ -21,6 +21,8 @@ and exits with the class's ``exit_code``::
 
 from __future__ import annotations
 
+import unicodedata
+
 __all__ = [
     "CheckpointError",
     "DeviceError",
@@ -37,6 +39,20 @@ __all__ = [
     "TrainingError",
 ]
 
+_NOT_PRINTED = ("Cc", "Cf", "Cs")  # control, format (direction of writing), and bytes of a name that are no UTF-8
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal: control and format characters, as a file's name may hold, are written as escapes.
+
+    >>> printable("a\nb\x1b[31m")
+    'a\\nb\\x1b[31m'
+    """
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _NOT_PRINTED else letter
+        for letter in text
+    )
+
 
 class MammodensityError(Exception):
     """Root of the tree; the message is one line meant for the user."""
@@ -51,7 +67,8 @@ class InputError(MammodensityError):
 class ImageError(InputError):
     """An image file that cannot be read, or whose content is not a usable grey-scale image.
 
-    ``code`` names the kind of fault for ``mammodensity check``: unreadable, colour, size, several, depth, constant.
+    ``code`` names the kind of fault for ``mammodensity check``: unreadable, colour, size, several, depth, constant,
+    no-breast, inverted.
     """
 
     def __init__(self, message: str, code: str = "unreadable") -> None:

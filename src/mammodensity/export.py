@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -18,36 +19,22 @@ from PIL import Image
 
 from mammodensity.errors import CheckpointError, ImageError, Interrupted, OptionError, OutputError
 from mammodensity.exam import Mammogram
-from mammodensity.ingest import DataSet, read_image, reference_categories
-from mammodensity.ingest.dicom import acquisition_facts
+from mammodensity.ingest import ExamSource, Refusal, read_image
+from mammodensity.ingest.dicom import REASONS, WARNINGS, acquisition_facts
 from mammodensity.ingest.manifest import MANIFEST_COLUMNS, MANIFEST_NAME
 from mammodensity.outputs import receipt, require_new_folder, write_bytes, write_csv, write_json
 from mammodensity.preprocess import RAW_PREPROCESS, PreprocessSpec, find_regions, stored_flipped, visible_part
-from mammodensity.terms import DensityCategory, Projection
+from mammodensity.terms import Projection
 from mammodensity.workers import in_workers, usable_cores
 
 FACTS = ("vendor", "model", "spacing_mm", "thickness_mm", "age")
 """Columns of the manifest beyond the usual ones; blank where nothing says."""
 REFUSED_FILE = "refused.csv"
 _WORK = ".prepare"
-_REFUSED_COLUMNS = ("exam_id", "projection", "code", "text")
+_OLDEST = 90
+_REFUSED_COLUMNS = ("exam_id", "projection", "code", "text", "path")
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class ExamSource:
-    """An exam to be prepared: where its images are, and what is known of it."""
-
-    exam_id: str
-    patient_id: str
-    images: Mapping[Projection, Path]
-    category: DensityCategory | None = None
-    split: str | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Any of ``FACTS``; what a DICOM header says goes before it."""
-    synthetic: bool = False
-    """Accept 2-D images computed from tomosynthesis."""
 
 
 @dataclass(frozen=True)
@@ -72,31 +59,22 @@ def read_preprocess(path: Path | None) -> PreprocessSpec:
     """
     if path is None:
         return RAW_PREPROCESS
+    expected = 'expected JSON such as {"crop": "none"}'
     try:
-        return replace(RAW_PREPROCESS, **json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise OptionError(
-            f'{path} is no preprocessing spec ({error}); expected JSON such as {{"crop": "none"}}'
-        ) from error
-
-
-def exam_sources(data: DataSet) -> list[ExamSource]:
-    """The exams of a data set of pictures or DICOM files.
-
-    Raises
-    ------
-    LayoutError
-        Images of one exam contradict one another.
-    """
-    categories = reference_categories(data)
-    sources = []
-    for exam_id, records in data.exams().items():
-        first = next(iter(records.values()))
-        images = {projection: record.path for projection, record in records.items()}
-        synthetic = any(record.synthetic for record in records.values())
-        category = categories.get(exam_id)
-        sources.append(ExamSource(exam_id, first.patient_id, images, category, first.split, {}, synthetic))
-    return sources
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"--spec {path}: {error.strerror or error}; {expected}") from error
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"--spec {path} is no JSON text; {expected}") from error
+    if not isinstance(values, dict):
+        raise OptionError(f"--spec {path} holds no JSON object; {expected}")
+    known = [one.name for one in fields(PreprocessSpec)]
+    if unknown := sorted(values.keys() - set(known)):
+        raise OptionError(f"--spec {path}: unknown entry {unknown[0]!r}; expected {', '.join(known)}")
+    try:
+        return replace(RAW_PREPROCESS, **values)
+    except OptionError as error:
+        raise OptionError(f"--spec {path}: {error}") from error
 
 
 def export_exams(
@@ -104,15 +82,17 @@ def export_exams(
     out: Path,
     spec: ExportSpec | None = None,
     *,
+    refused: Iterable[Refusal] = (),
     resume: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a training set: the origin's folders, ``manifest.csv``, ``refused.csv`` and ``receipt.json``.
 
-    An image that cannot be used goes into ``refused.csv`` with its reason, and the others go on. No date, name or other
-    identity is copied: names of exams and patients become keys, hashed with a salt that is forgotten at the end. An
-    image stored mirrored is turned, so that right breasts have the chest wall on the right.
+    Where the best file of a projection cannot be used, the next is taken. Every other file goes into ``refused.csv``
+    with its reason, those ``refused`` before among them. No date, name or other identity is copied: names of exams and
+    patients become keys, hashed with a salt that is forgotten at the end. An image stored mirrored is turned, so that
+    right breasts have the chest wall on the right.
 
     Returns
     -------
@@ -142,7 +122,8 @@ def export_exams(
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {done} of {len(sources)} exams are in {out}, go on with --resume") from None
     records = [json.loads(_record_path(work, exam, spec).read_text(encoding="utf-8")) for exam in sources]
-    write_csv(out / REFUSED_FILE, _REFUSED_COLUMNS, (row for record in records for row in record["refused"]))
+    left_out = [_row_of(refusal, spec) for refusal in refused] + [row for one in records for row in one["refused"]]
+    write_csv(out / REFUSED_FILE, _REFUSED_COLUMNS, left_out)
     facts = {"preprocess": asdict(spec.preprocess), "exams": len(sources), "keys": not spec.keep_names}
     write_json(out / "receipt.json", receipt("prepare", **facts))
     rows = (row for record in records for row in record["images"])
@@ -154,16 +135,13 @@ def export_exams(
 def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
     """Prepare one exam: its pictures, and a record of them that says it is done."""
     images, refused = [], []
-    for projection, path in exam.images.items():
+    for projection in exam.images:
         names = {"exam_id": _key(exam.exam_id, spec), "projection": projection.value}
-        try:
-            mammogram = read_image(path, projection, synthetic=exam.synthetic)
-            picture, mirrored = _picture(mammogram, spec.preprocess)
-        except ImageError as error:
-            # A path may hold a patient's name: it stays out of what is written.
-            text = str(error).replace(str(path), "the image")
-            refused.append({**names, "code": error.code, "text": text})
+        taken, left = _first_usable(exam, projection, spec)
+        refused += [names | row for row in left]
+        if taken is None:
             continue
+        path, mammogram, picture, mirrored = taken
         place = _place(exam, projection, spec)
         write_bytes(out / place, picture)
         images.append(
@@ -173,11 +151,47 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
                 "path": place.as_posix(),
                 "density": exam.category.value if exam.category else "",
                 "split": exam.split or "",
-                **_facts(exam, path, mammogram),
+                **_facts(exam, path, mammogram, spec),
                 "mirrored": "yes" if mirrored else "",
             }
         )
     write_json(_record_path(out / _WORK, exam, spec), {"images": images, "refused": refused})
+
+
+def _first_usable(
+    exam: ExamSource, projection: Projection, spec: ExportSpec
+) -> tuple[tuple[Path, Mammogram, bytes, bool] | None, list[dict[str, str]]]:
+    """The best usable file of a projection with its picture and whether that was turned; a row for each other file."""
+    taken, left = None, []
+    for candidate in exam.candidates(projection):
+        code, text = candidate.code, WARNINGS.get(candidate.code, "")
+        if taken is None:
+            try:
+                mammogram = read_image(candidate.path, projection, synthetic=exam.synthetic)
+                taken = candidate.path, mammogram, *_picture(mammogram, spec.preprocess)
+                continue
+            except ImageError as error:
+                code, text = error.code, str(error)
+        left.append(_refused_row(candidate.path, code, text, spec))
+    return taken, left
+
+
+def _refused_row(path: Path, code: str, text: str, spec: ExportSpec) -> dict[str, str]:
+    """A path may hold a patient's name: it stays out of what is written, unless names are kept."""
+    return {
+        "code": code,
+        "text": text.replace(str(path), "the image"),
+        "path": str(path) if spec.keep_names else "",
+    }
+
+
+def _row_of(refusal: Refusal, spec: ExportSpec) -> dict[str, str]:
+    """The row of a file that its header refuses; the code's words, as the verdict's own may quote the header."""
+    return {
+        "exam_id": _key(refusal.exam_id, spec) if refusal.exam_id else "",
+        "projection": refusal.projection.value if refusal.projection else "",
+        **_refused_row(refusal.path, refusal.code, REASONS.get(refusal.code, ""), spec),
+    }
 
 
 def _picture(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[bytes, bool]:
@@ -194,10 +208,20 @@ def _picture(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[bytes, bool]:
     return stream.getvalue(), mirrored
 
 
-def _facts(exam: ExamSource, path: Path, mammogram: Mammogram) -> dict[str, str]:
+def _facts(exam: ExamSource, path: Path, mammogram: Mammogram, spec: ExportSpec) -> dict[str, str]:
     header = acquisition_facts(path)
     spacing = f"{mammogram.spacing_mm:.4g}" if mammogram.spacing_mm else ""
-    return {name: header.get(name) or exam.facts.get(name) or "" for name in FACTS} | {"spacing_mm": spacing}
+    facts = {name: header.get(name) or exam.facts.get(name) or "" for name in FACTS} | {"spacing_mm": spacing}
+    return facts if spec.keep_names else facts | {"age": _common_age(facts["age"])}
+
+
+def _common_age(years: str) -> str:
+    """Ages over 89 are rare enough to tell who it is: one class, 90 (45 CFR 164.514(b)(2)(i)(C)).
+
+    >>> [_common_age(years) for years in ("89", "97", "102.0", "")]
+    ['89', '90', '90', '']
+    """
+    return str(_OLDEST) if re.fullmatch(r"\d+(\.\d*)?", years) and float(years) >= _OLDEST else years
 
 
 def _place(exam: ExamSource, projection: Projection, spec: ExportSpec) -> Path:
@@ -226,7 +250,7 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
     if len(keys) < len(exams):
         raise OutputError("two exams would get the same name; prepare them without --keep-names")
     note = out / _WORK / "run" / "spec.json"
-    names = "\n".join(f"{exam.exam_id} {sorted(exam.images)} {exam.category} {exam.split}" for exam in exams)
+    names = "\n".join(f"{exam.exam_id} {_state(exam)} {exam.category} {exam.split}" for exam in exams)
     wanted = {
         "exams": hashlib.sha256(names.encode()).hexdigest(),
         "preprocess": asdict(spec.preprocess),
@@ -241,9 +265,26 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(f"{note} is damaged; prepare into a new folder") from error
         if begun != wanted or (spec.salt and spec.salt != salt):
-            raise CheckpointError(f"{out} was begun with other exams or options; use the same to resume")
+            raise CheckpointError(
+                f"{out} was begun with other exams or options, or image files have changed since; "
+                "use the same to resume, or prepare into a new folder"
+            )
     else:
         require_new_folder(out)
         salt = spec.salt or secrets.token_hex(16)
         write_json(note, {**wanted, "salt": salt})
     return ExportSpec(spec.preprocess, salt, spec.keep_names)
+
+
+def _state(exam: ExamSource) -> list[tuple[str, str, int, int]]:
+    """Of each image its projection and file, with size and time of the last change (ns); -1 where it is gone."""
+    found = []
+    for projection in sorted(exam.images):
+        for candidate in exam.candidates(projection):
+            try:
+                state = candidate.path.stat()
+                size, changed = state.st_size, state.st_mtime_ns
+            except OSError:
+                size = changed = -1
+            found.append((projection.value, str(candidate.path.resolve()), size, changed))
+    return found

@@ -97,22 +97,29 @@ def staged_folder(path: Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, expected a folder to write to")
-    with tempfile.TemporaryDirectory(prefix=".mammodensity.", suffix=".partial", dir=_existing_parent(path)) as name:
-        yield Path(name)
+    with _working_folder_beside(path) as working:
+        yield working
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for file in sorted(Path(name).iterdir()):
+            for file in sorted(working.iterdir()):
                 file.replace(path / file.name)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _existing_parent(path: Path) -> Path:
+@contextmanager
+def _working_folder_beside(path: Path) -> Iterator[Path]:
+    """A folder that goes at the end; what cannot be written is told of ``path``, which the user named."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        working = tempfile.TemporaryDirectory(prefix=".mammodensity.", suffix=".partial", dir=path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    return path.parent
+    with working as name:
+        try:
+            yield Path(name)
+        except OutputError as error:
+            raise OutputError(str(error).replace(name, str(path))) from error
 
 
 def require_new_folder(path: Path) -> None:
@@ -124,6 +131,16 @@ def require_new_folder(path: Path) -> None:
             raise OutputError(f"{path} already holds files; name a new folder, or remove it first")
     elif path.exists():
         raise OutputError(f"{path} is a file, expected a folder to write to")
+
+
+def require_apart(output: Path, data: Path) -> None:
+    """Raise ``OutputError`` when a folder to write to and the data that are read lie one within the other."""
+    inner, outer = output.resolve(), data.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise OutputError(
+            f"{output} and the data in {data} lie one within the other, so that results would be taken for data; "
+            "name a folder beside them"
+        )
 
 
 def require_not_input(output: Path | None, inputs: Iterable[Path]) -> None:

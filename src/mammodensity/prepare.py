@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodensity.errors import OptionError
-from mammodensity.export import ExamSource
+from mammodensity.ingest import ExamSource
 from mammodensity.ingest.public import (
     ADAPTERS,
     ColumnSpec,

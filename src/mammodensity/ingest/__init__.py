@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mammodensity.errors import LayoutError
 from mammodensity.exam import Exam
-from mammodensity.ingest.images import read_image
+from mammodensity.ingest.images import read_image, read_record
 from mammodensity.ingest.layouts import find_images
 from mammodensity.ingest.manifest import MANIFEST_COLUMNS, MANIFEST_NAME, read_manifest, write_manifest
 from mammodensity.ingest.pictures import read_picture
 from mammodensity.ingest.records import (
     SPLITS,
+    Candidate,
     DataSet,
     ImageRecord,
     Refusal,
@@ -20,23 +21,30 @@ from mammodensity.ingest.records import (
     reference_categories,
     require_complete,
 )
+from mammodensity.ingest.sources import ExamSource, exam_sources, found_images, refused_files
 from mammodensity.terms import Projection
 
 __all__ = [
     "MANIFEST_COLUMNS",
     "MANIFEST_NAME",
     "SPLITS",
+    "Candidate",
     "DataSet",
+    "ExamSource",
     "ImageRecord",
     "Refusal",
+    "exam_sources",
     "find_images",
+    "found_images",
     "holds_phantoms",
     "load_exam",
     "read_exam",
     "read_image",
     "read_manifest",
     "read_picture",
+    "read_record",
     "reference_categories",
+    "refused_files",
     "require_complete",
     "write_manifest",
 ]
@@ -50,13 +58,7 @@ def load_exam(exam_id: str, records: Mapping[Projection, ImageRecord]) -> Exam:
     ImageError
         An image cannot be read.
     """
-    return Exam(
-        exam_id,
-        {
-            projection: read_image(record.path, projection, synthetic=record.synthetic)
-            for projection, record in records.items()
-        },
-    )
+    return Exam(exam_id, {projection: read_record(record) for projection, record in records.items()})
 
 
 def read_exam(path: Path | str) -> Exam:

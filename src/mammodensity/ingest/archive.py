@@ -17,7 +17,8 @@ from mammodensity.ingest.dicom import Reason, Verdict, judge_file, looks_like_di
 from mammodensity.ingest.dicom.verdicts import REASONS, WARNINGS
 from mammodensity.ingest.names import exam_in_name, projection_in_name
 from mammodensity.ingest.pictures import PICTURE_SUFFIXES
-from mammodensity.ingest.records import DataSet, ImageRecord, Refusal
+from mammodensity.ingest.records import Candidate, DataSet, ImageRecord, Refusal
+from mammodensity.terms import Projection
 
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
@@ -35,20 +36,27 @@ def is_archive(path: Path) -> bool:
     return any(looks_like_dicom(file) for file in others)
 
 
-def files_under(path: Path) -> Iterator[Path]:
-    """Every file, sorted folder by folder; hidden ones are passed over, links to folders are not followed."""
-    if path.is_file():
+def files_under(path: Path, unreadable: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """Every file, sorted folder by folder; hidden ones are passed over, links to folders are not followed.
+
+    ``unreadable`` is called for each folder that cannot be listed.
+    """
+    if not path.is_dir():
         yield path
         return
-    for folder, inner, files in os.walk(path):
+    for folder, inner, files in os.walk(path, onerror=unreadable):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
 
 
-def survey(path: Path, *, synthetic: bool = False, progress: Progress | None = None) -> list[Verdict]:
-    """The verdict on every file under ``path`` by header and name, in the order of ``files_under``; no choice made."""
-    files = list(files_under(path))
-    verdicts: list[Verdict] = []
+def survey(paths: Iterable[Path], *, synthetic: bool = False, progress: Progress | None = None) -> list[Verdict]:
+    """The verdict on every file under ``paths`` by header and name, in the order of ``files_under``; no choice made.
+
+    Folders that cannot be listed come first, refused.
+    """
+    closed: list[OSError] = []
+    files = [file for path in paths for file in files_under(path, closed.append)]
+    verdicts = [_closed_folder(error) for error in closed]
 
     def look(file: Path) -> Verdict:
         if looks_like_dicom(file):
@@ -61,8 +69,14 @@ def survey(path: Path, *, synthetic: bool = False, progress: Progress | None = N
         for start in range(0, len(files), _CHUNK):
             verdicts += pool.map(look, files[start : start + _CHUNK])
             if progress:
-                progress(len(verdicts), len(files))
+                progress(len(verdicts) - len(closed), len(files))
     return verdicts
+
+
+def _closed_folder(error: OSError) -> Verdict:
+    folder = Path(error.filename)
+    text = f"{folder}: the folder cannot be listed ({error.strerror}), what is in it is unknown; ask for permission"
+    return Verdict(folder, (Reason("unreadable-folder", text),))
 
 
 def _judge_picture(file: Path) -> Verdict:
@@ -128,6 +142,7 @@ def data_of(root: Path, verdicts: Iterable[Verdict]) -> DataSet:
     """The images that are used, as a data set. A patient is named after the first of his or her exams."""
     verdicts = list(verdicts)
     used = [verdict for verdict in verdicts if verdict.used]
+    alternatives = _alternatives(verdicts)
     patient_of: dict[str, str] = {}
     for verdict in used:
         if verdict.patient_key and verdict.exam_id:
@@ -140,6 +155,7 @@ def data_of(root: Path, verdicts: Iterable[Verdict]) -> DataSet:
             verdict.projection,
             verdict.path,
             synthetic="synthetic-2d" in verdict.marks,
+            alternatives=alternatives.get((verdict.exam_id, verdict.projection), ()),
         )
         for verdict in used
         if verdict.exam_id is not None and verdict.projection is not None
@@ -151,8 +167,25 @@ def data_of(root: Path, verdicts: Iterable[Verdict]) -> DataSet:
         records,
         tuple(verdict.path for verdict in refused if verdict.reasons[0].code in ("not-dicom", "dicomdir")),
         tuple(
-            Refusal(verdict.path, verdict.reasons[0].code, verdict.reasons[0].text)
+            Refusal(verdict.path, verdict.reasons[0].code, verdict.reasons[0].text, verdict.exam_id, verdict.projection)
             for verdict in refused
             if verdict.reasons[0].code not in ("not-dicom", "dicomdir")
         ),
     )
+
+
+def _alternatives(verdicts: Iterable[Verdict]) -> dict[tuple[str, Projection], tuple[Candidate, ...]]:
+    """By exam and projection the usable files that were not chosen, in the order in which ``choose`` prefers them."""
+    found: dict[tuple[str, Projection], list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.accepted and not verdict.used and verdict.exam_id is not None and verdict.projection is not None:
+            found[verdict.exam_id, verdict.projection].append(verdict)
+    return {
+        key: tuple(
+            Candidate(
+                one.path, "duplicate" if "duplicate" in one.marks else "other-image-chosen", "synthetic-2d" in one.marks
+            )
+            for one in sorted(others, key=lambda one: one.rank, reverse=True)  # equal ones stay in their order
+        )
+        for key, others in found.items()
+    }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import NoReturn
 
 from mammodensity.errors import LayoutError
-from mammodensity.ingest.archive import choose, data_of, is_archive, survey
+from mammodensity.ingest.archive import choose, data_of, files_under, is_archive, survey
 from mammodensity.ingest.manifest import MANIFEST_NAME, read_manifest, split_word
 from mammodensity.ingest.names import exam_in_name, patient_in_exam, projection_in_name
 from mammodensity.ingest.pictures import PICTURE_SUFFIXES
@@ -33,6 +33,8 @@ def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
     root = Path(path)
     if not root.exists():
         raise LayoutError(f"{root} not found; expected a data set: {_KNOWN_LAYOUTS}")
+    if not root.is_file() and not root.is_dir():
+        raise LayoutError(f"{root} is neither a file nor a folder; expected a data set: {_KNOWN_LAYOUTS}")
     if root.is_file():
         if root.suffix.lower() == ".csv":
             return read_manifest(root)
@@ -53,7 +55,7 @@ def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
 
 
 def _archive(root: Path, *, synthetic: bool) -> DataSet:
-    data = data_of(root, choose(survey(root, synthetic=synthetic)))
+    data = data_of(root, choose(survey([root], synthetic=synthetic)))
     if not data.records:
         first = data.refused[0].text if data.refused else "only files that are no images"
         raise LayoutError(f"{root} holds no DICOM file that can be used; {first}; `mammodensity check` names them all")
@@ -62,7 +64,7 @@ def _archive(root: Path, *, synthetic: bool) -> DataSet:
 
 def is_picture_layout(root: Path) -> bool:
     """True for a manifest, a folder with one, or the origin's folders: data sets with a structure of their own."""
-    if root.is_file():
+    if not root.is_dir():
         return root.suffix.lower() == ".csv"
     return (root / MANIFEST_NAME).is_file() or any(folder.name in PROJECTIONS for folder in _folders(root))
 
@@ -70,12 +72,13 @@ def is_picture_layout(root: Path) -> bool:
 def _require_nothing_deeper(data: DataSet) -> None:
     """Refuse a data set with pictures below the folders that its layout knows: nothing is left out silently."""
     known = {record.path for record in data.records}
-    for folder, _, files in os.walk(data.root):
-        for name in sorted(files):
-            path = Path(folder) / name
-            hidden = any(part.startswith(".") for part in path.relative_to(data.root).parts)
-            if path.suffix.lower() in PICTURE_SUFFIXES and not hidden and path not in known:
-                raise LayoutError(f"{path} lies too deep to tell its exam; expected {_KNOWN_LAYOUTS}")
+    for path in files_under(data.root, _refuse_closed):
+        if path.suffix.lower() in PICTURE_SUFFIXES and path not in known:
+            raise LayoutError(f"{path} lies too deep to tell its exam; expected {_KNOWN_LAYOUTS}")
+
+
+def _refuse_closed(error: OSError) -> NoReturn:
+    raise LayoutError(f"{error.filename} cannot be listed ({error.strerror}); ask for permission to read it") from error
 
 
 def _single_image(path: Path) -> DataSet:

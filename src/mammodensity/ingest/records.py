@@ -16,6 +16,16 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """Another file of the projection of an exam, usable as far as its header says."""
+
+    path: Path
+    code: str
+    """``duplicate`` or ``other-image-chosen``: why another file is taken before it."""
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
 class ImageRecord:
     """One image of a data set."""
 
@@ -29,15 +39,19 @@ class ImageRecord:
     """``train``, ``validation`` or ``test``; None before the data set is split."""
     synthetic: bool = False
     """True for a 2-D image computed from tomosynthesis, which was asked for."""
+    alternatives: tuple[Candidate, ...] = ()
+    """The next best files: only its pixels tell whether the first can be used."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A file that was taken for an image and refused."""
+    """A file that is refused."""
 
     path: Path
     code: str
     text: str
+    exam_id: str | None = None
+    projection: Projection | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mammodensity.errors import CheckpointError, ImageError
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.fusion import ExamScores, FusedScores, fuse_exam
-from mammodensity.ingest import DataSet, ImageRecord, read_image
+from mammodensity.ingest import DataSet, ImageRecord, read_record
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, Projection
 from mammodensity.workers import usable_cores
 
@@ -106,16 +106,15 @@ def predict(model: Model, data: DataSet, *, fusion: str = "mean", allow_missing:
 def _readable(exam_id: str, records: Mapping[Projection, ImageRecord]) -> tuple[Exam, dict[Projection, str]]:
     """The images of an exam that can be read, and why the others cannot; read side by side."""
     with ThreadPoolExecutor(min(len(records), usable_cores())) as readers:
-        read = dict(zip(records, readers.map(_read, records.items()), strict=True))
+        read = dict(zip(records, readers.map(_read, records.values()), strict=True))
     images = {projection: image for projection, image in read.items() if isinstance(image, Mammogram)}
     return Exam(exam_id, images), {p: image for p, image in read.items() if isinstance(image, str)}
 
 
-def _read(item: tuple[Projection, ImageRecord]) -> Mammogram | str:
+def _read(record: ImageRecord) -> Mammogram | str:
     """An image, or why there is none."""
-    projection, record = item
     try:
-        return read_image(record.path, projection, synthetic=record.synthetic)
+        return read_record(record)
     except ImageError as error:
         return str(error)
 

@@ -44,7 +44,7 @@ def require_structure(grey: Floats, name: object) -> None:
         It is noise.
     """
     if float((grey - gaussian_filter(grey, 1.5)).std()) > _MOST_NOISE * float(grey.std()):
-        raise ImageError(f"{name}: nothing but noise, no breast was found in it", code="no-breast")
+        raise ImageError(f"{name}: nothing but noise, no breast was found in it", "no-breast")
 
 
 def may_be_inverted(grey: Floats) -> bool:
@@ -74,7 +74,7 @@ def breast_scores(scores: Floats, name: object) -> NDArray[np.float32]:
     body = 1 - scores[0]
     region = largest_part(_smooth(body > 0.5))
     if region.mean() < _SMALLEST_SHARE:
-        raise ImageError(f"{name}: no breast was found in it", code="no-breast")
+        raise ImageError(f"{name}: no breast was found in it", "no-breast")
     return within(body, binary_fill_holes(region))
 
 

@@ -102,7 +102,7 @@ def find_outline(mammogram: Mammogram) -> Outline:
     side, scores = _side_and_scores(grey)
     if may_be_inverted(grey) and certainty(_side_and_scores(grey.max() - grey)[1]) > certainty(scores) + _MARGIN:
         raise ImageError(
-            f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", code="inverted"
+            f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", "inverted"
         )
     body = breast_scores(scores, name)
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"

@@ -47,6 +47,9 @@ class PreprocessSpec:
     """``"full"``, or ``"8-bit"``: grey values rounded to 256 levels, as in the origin's exports."""
 
     def __post_init__(self) -> None:
+        for name in ("rows", "columns"):
+            if type(getattr(self, name)) is not int:
+                raise OptionError(f"{name} must be a whole number. Got {getattr(self, name)!r} instead.")
         if not 16 <= self.rows <= 8192 or not 16 <= self.columns <= 8192:
             raise OptionError(f"image size must be 16 to 8192 pixels a side. Got {self.rows} x {self.columns} instead.")
         for name, choices in _CHOICES.items():

@@ -12,6 +12,7 @@ REASONS = {
     "not-dicom": "no DICOM file and no picture",
     "dicomdir": "an index of files, no image",
     "damaged": "cut short, empty, or bytes that cannot be followed",
+    "unreadable-folder": "a folder that cannot be listed",
     "not-mammography": "another modality, or no image of a breast",
     "for-processing": "raw detector values, not for presentation",
     "tomosynthesis": "a tomosynthesis volume, slice or projection",
@@ -34,6 +35,8 @@ REASONS = {
     "unsupported-syntax": "no installed decoder reads the transfer syntax",
     "absurd-size": "sides or length that no mammogram has",
     "constant": "all pixels have one value",
+    "no-breast": "no breast was found in the pixels",
+    "inverted": "the background is brighter than the breast",
 }
 """Code of a refusal to what it means; stable, explained in ``docs/dicom.md``."""
 
