@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -141,11 +142,86 @@ def test_eight_bits_in_big_endian_words(tmp_path):
     assert np.array_equal(stored(save(ds, tmp_path / "a")), grey)
 
 
-def test_unused_bits_and_a_high_high_bit(tmp_path):
-    dirty = phantom() | 0xA000
-    assert np.array_equal(stored(save(mammogram(stored=dirty), tmp_path / "a")), phantom())
-    high = phantom() << 4
-    assert np.array_equal(stored(save(mammogram(stored=high, HighBit=15), tmp_path / "b")), phantom())
+def packed(tmp_path, encoder, ds):
+    """A data set written, and packed by a program of dcmtk; None: as it is."""
+    path = save(ds, tmp_path / "unpacked")
+    if encoder is None:
+        return path
+    program, *options = DCMTK[encoder]
+    dcmtk(program, *options, path, tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+def plane(position):
+    """An overlay plane in the bits of the pixel cells (PS3.5 8.1.2)."""
+    ds = Dataset()
+    ds.add_new(0x60000100, "US", 16)
+    ds.add_new(0x60000102, "US", position)
+    return ds
+
+
+def cells_with_a_high_high_bit():
+    return mammogram(stored=phantom() << 4, HighBit=15), phantom()
+
+
+def cells_with_an_overlay():
+    values = phantom().copy()
+    values[20:40, 20:40] |= 0x1000
+    ds = mammogram(stored=values)
+    ds.update(plane(12))
+    return ds, phantom()
+
+
+def cells_signed_but_not_extended():
+    values = phantom().astype(np.int32) - 2048
+    return mammogram(stored=(values & 0xFFF).astype(np.uint16), PixelRepresentation=1), values
+
+
+def cells_signed_and_extended():
+    values = phantom().astype(np.int16) - 2048
+    return mammogram(stored=values, PixelRepresentation=1), values
+
+
+def cells_signed_with_an_overlay():
+    values = phantom().astype(np.int16) - 2048
+    drawn = values.copy()
+    drawn[20:40, 20:40] ^= 0x2000
+    ds = mammogram(stored=drawn, PixelRepresentation=1)
+    ds.update(plane(13))
+    return ds, values
+
+
+@pytest.mark.parametrize("encoder", [None, *DCMTK])
+@pytest.mark.parametrize(
+    "make",
+    [
+        cells_with_a_high_high_bit,
+        cells_with_an_overlay,
+        cells_signed_but_not_extended,
+        cells_signed_and_extended,
+        cells_signed_with_an_overlay,
+    ],
+)
+def test_what_lies_beside_the_stored_bits(tmp_path, encoder, make):
+    ds, expected = make()
+    assert np.array_equal(stored(packed(tmp_path, encoder, ds)), expected)
+
+
+@pytest.mark.parametrize("encoder", [None, *DCMTK])
+@pytest.mark.parametrize("changes", [{"BitsStored": 10, "HighBit": 9}, {"BitsStored": 8, "HighBit": 7}])
+def test_values_above_the_stored_bits_are_refused(tmp_path, encoder, changes):
+    with pytest.raises(DicomError, match="bits of its Bits Stored") as caught:
+        stored(packed(tmp_path, encoder, mammogram(**changes)))
+    assert caught.value.code == "depth"
+
+
+def test_loss_above_the_largest_value_is_cut_off(tmp_path):
+    values = np.random.default_rng(1).integers(4000, 4096, phantom().shape).astype(np.uint16)
+    path = save(mammogram(stored=values), tmp_path / "a")
+    dcmtk("dcmcjpls", "+en", "+md", "9", path, tmp_path / "b")
+    found = stored(tmp_path / "b")
+    assert found.max() == 4095
+    assert abs(found - values.astype(int)).max() <= 9
 
 
 def test_several_fragments(tmp_path):
@@ -227,6 +303,28 @@ def test_padding_is_background_and_a_range_of_it(tmp_path):
     found = pixels(tmp_path, stored=4095 - values, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=95)
     assert (found[:10] == 0).all()
     assert (found[10:20] > 60000).all()
+
+
+@pytest.mark.parametrize("encoder", [None, *DCMTK])
+@pytest.mark.parametrize("cell", [4095, 65535])
+def test_padding_whose_number_needs_more_bits_is_background(tmp_path, encoder, cell):
+    values = phantom().copy()
+    values[:10] = cell
+    path = packed(tmp_path, encoder, mammogram(stored=values, PixelPaddingValue=65535))
+    found = read_image(path).pixels
+    assert (found[:10] == 0).all()
+    assert np.array_equal(found[10:], LINEAR[phantom()[10:]])
+
+
+def test_signed_padding_whose_number_needs_more_bits(tmp_path):
+    values = phantom().astype(np.int16) - 2048
+    values[:10] = -32768
+    window = {"WindowCenter": 0, "PixelRepresentation": 1}
+    ds = mammogram(stored=values, **window)
+    ds.add_new(0x00280120, "SS", -32768)
+    found = read_image(save(ds, tmp_path / "a")).pixels
+    assert (found[:10] == 0).all()
+    assert np.array_equal(found[10:], LINEAR[phantom()[10:]])  # 0, its lower bits, is tissue
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])

@@ -321,7 +321,7 @@ def _shape(header: Header) -> tuple[int, int, int, int]:
     stored = allocated if stored is None else stored
     high = header.whole("HighBit")
     high = stored - 1 if high is None else high
-    if allocated not in (8, 16) or not 1 < stored <= allocated or not stored - 1 <= high < allocated:
+    if allocated not in (8, 16) or not 8 <= stored <= allocated or not stored - 1 <= high < allocated:
         text = f"Bits Allocated {allocated}, Stored {stored}, High Bit {high}; expected 8 to 16 bits in 8 or 16"
         raise DicomError(_say(header, text), "depth")
     return rows, columns, allocated, stored

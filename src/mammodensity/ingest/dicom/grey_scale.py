@@ -50,12 +50,29 @@ def rendered(header: Header, stored: NDArray[np.int32]) -> NDArray[np.uint16]:
     """
     bits = header.whole("BitsStored") or header.whole("BitsAllocated") or 16
     low = -(1 << (bits - 1)) if header.whole("PixelRepresentation") == 1 else 0
+    high = low + (1 << bits) - 1
     table = presentation_table(header, low, bits)
-    result = table[stored - low]
-    padding = padding_range(header)
-    if padding is not None:
-        result[(stored >= padding[0]) & (stored <= padding[1])] = 0
+    result = table[np.clip(stored, low, high) - low]
+    result[_is_padding(header, stored, low, high)] = 0
     return result
+
+
+def _is_padding(header: Header, stored: NDArray[np.int32], low: int, high: int) -> NDArray[np.bool_]:
+    """Where there is padding.
+
+    A number that needs more bits than there are (65535 with 12) is found as stored where the cells have room for it.
+    A coder without that room leaves its lower bits; they are taken for padding at the end of the range only, since
+    elsewhere they may be tissue.
+    """
+    ends = padding_range(header)
+    if ends is None:
+        return np.zeros(stored.shape, np.bool_)
+    found: NDArray[np.bool_] = (stored >= ends[0]) & (stored <= ends[1])
+    if ends[0] > high or ends[1] < low:
+        lower = (ends[0] - low) % (high - low + 1) + low
+        if lower in (low, high):
+            found |= stored == lower
+    return found
 
 
 def presentation_table(header: Header, low: int, bits: int) -> NDArray[np.uint16]:

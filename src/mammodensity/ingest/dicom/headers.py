@@ -48,7 +48,8 @@ TAGS = tuple(
 )
 """Everything the gatekeeper and the grey-scale pipeline look at; nothing else of a header is kept."""
 _TAG_OF = {name: Tag(name) for name in TAGS}
-_WANTED: list[BaseTag | int] = list(_TAG_OF.values())
+_OVERLAY_BIT_POSITIONS = [Tag(0x6000 + 2 * plane, 0x0102) for plane in range(16)]
+_WANTED: list[BaseTag | int] = [*_TAG_OF.values(), *_OVERLAY_BIT_POSITIONS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +114,25 @@ class Header:
         """An element as a whole number, or None."""
         number = self.number(keyword)
         return int(number) if number is not None and number == int(number) else None
+
+    def is_given(self, keyword: str) -> bool:
+        """True where an element is there and not empty, readable or not."""
+        tag = _TAG_OF[keyword]
+        if tag not in self.dataset:
+            return False
+        value = self.dataset.get_item(tag).value
+        return bool(value.strip(b" \0") if isinstance(value, bytes) else value or value == 0)
+
+    def overlay_bits(self) -> int:
+        """The bits of a pixel cell that overlay planes lie in (PS3.5 8.1.2), as a mask; 0 where there is none."""
+        mask = 0
+        for tag in _OVERLAY_BIT_POSITIONS:
+            try:
+                position = int(self.dataset[tag].value)
+            except Exception:  # absent or unreadable
+                continue
+            mask |= 1 << position if 0 <= position < 16 else 0
+        return mask
 
     def items(self, keyword: str, inside: Any = None) -> list[Any]:
         """The items of a sequence; none where it is absent or damaged."""
