@@ -7,6 +7,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -16,11 +17,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_samples import dcmtk, lut, mammogram, phantom, save
+from dicom_samples import TOMO, dcmtk, lut, mammogram, phantom, save
 from mammodensity.errors import DicomError
 from mammodensity.ingest import read_image
 from mammodensity.ingest.dicom.decoding import read_stored_values
-from mammodensity.ingest.dicom.grey_scale import window
+from mammodensity.ingest.dicom.grey_scale import rendered, window
 from mammodensity.ingest.dicom.headers import read_header
 from mammodensity.terms import Projection
 
@@ -365,6 +366,85 @@ def test_grey_scales_without_sense_are_refused(tmp_path, changes):
     with pytest.raises(DicomError) as caught:
         pixels(tmp_path, **changes)
     assert caught.value.code == "grey-scale"
+
+
+def with_text(path, keyword, text, **changes):
+    """A file with an element whose text no writer lets pass."""
+    marker = {"WindowCenter": "20.48", "WindowWidth": "40.96", "RescaleSlope": "1.234", "RescaleIntercept": "5.678"}
+    ds = mammogram(**{keyword: marker[keyword], **changes})
+    content = save(ds, path).read_bytes()
+    value = (
+        ds[keyword].original_string.encode() if hasattr(ds[keyword], "original_string") else marker[keyword].encode()
+    )
+    assert content.count(value) == 1
+    path.write_bytes(content.replace(value, text.encode().ljust(len(value))))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [
+        ("WindowWidth", "9OO"),
+        ("WindowCenter", "26,8"),
+        ("WindowCenter", "nan"),
+        ("RescaleSlope", "abc"),
+        ("RescaleIntercept", "abc"),
+    ],
+)
+def test_numbers_of_the_grey_scale_that_are_none_are_refused(tmp_path, keyword, text):
+    with pytest.raises(DicomError, match="that is no number; export it again") as caught:
+        read_image(with_text(tmp_path / "a", keyword, text))
+    assert caught.value.code == "grey-scale"
+
+
+@pytest.mark.parametrize("missing", ["WindowCenter", "WindowWidth"])
+@pytest.mark.parametrize("empty", [None, ""])
+def test_half_a_window_is_refused(tmp_path, missing, empty):
+    with pytest.raises(DicomError, match=r"has a Window \w+ without a Window") as caught:
+        pixels(tmp_path, **{missing: empty})
+    assert caught.value.code == "grey-scale"
+
+
+def test_a_damaged_look_up_table_is_not_passed_over(tmp_path):
+    path = save(mammogram(), tmp_path / "a")
+    content = path.read_bytes()
+    place = content.index(b"\xe0\x7f\x10\x00OW")
+    broken = b"\x28\x00\x10\x30SQ\0\0\x04\0\0\0\x01\x02\x03\x04"
+    path.write_bytes(content[:place] + broken + content[place:])
+    with pytest.raises(DicomError, match="VOI LUT Sequence that cannot be read") as caught:
+        read_image(path)
+    assert caught.value.code == "grey-scale"
+
+
+@pytest.mark.parametrize("where", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_the_window_of_a_synthetic_image_in_functional_groups(tmp_path, where):
+    def item(**values):
+        made = Dataset()
+        for keyword, value in values.items():
+            setattr(made, keyword, value)
+        return Sequence([made])
+
+    window = item(WindowCenter=3996, WindowWidth=8191, VOILUTFunction="LINEAR")
+    rescale = item(RescaleSlope=2, RescaleIntercept=-100, RescaleType="US")
+    other = item(WindowCenter=1, WindowWidth=2)
+    groups = {where: item(FrameVOILUTSequence=window, PixelValueTransformationSequence=rescale)}
+    if where.startswith("Per"):
+        groups["SharedFunctionalGroupsSequence"] = item(FrameVOILUTSequence=other)
+    ds = mammogram(
+        SOPClassUID=TOMO,
+        ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"],
+        NumberOfFrames=1,
+        WindowCenter=None,
+        WindowWidth=None,
+        **groups,
+    )
+    found = read_image(save(ds, tmp_path / "a"), synthetic=True).pixels
+    plain = {"RescaleSlope": 2, "RescaleIntercept": -100, "WindowCenter": 3996, "WindowWidth": 8191}
+    assert np.array_equal(found, pixels(tmp_path, **plain))
+    header = read_header(save(ds, tmp_path / "a"))
+    before = str(header.dataset)
+    rendered(header, read_stored_values(header))
+    assert str(header.dataset) == before
 
 
 def test_spacing(tmp_path):
