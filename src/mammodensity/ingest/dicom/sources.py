@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 from mammodensity.errors import DicomError
 
 MOST_HEADER_BYTES = 64_000_000  # a whole header; tomosynthesis headers reach a few MB
-MOST_READS = 300_000  # one or two an element; the headers of tomosynthesis volumes have some ten thousand elements
+MOST_READS = 100_000  # one or two an element; the headers of tomosynthesis volumes have some ten thousand elements
 _STEP = 1 << 18
 _KEPT = 1 << 16  # pydicom goes back by a few bytes only
 
