@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from dicom_samples import CAPTURE, MG_RAW, TOMO, code, deflated, mammogram, modified, phantom, save
+from dicom_samples import CAPTURE, MG_RAW, TOMO, code, mammogram, modified, phantom, save
 from mammodensity.errors import DicomError
 from mammodensity.ingest import read_image
 from mammodensity.ingest.dicom import REASONS, WARNINGS, judge_file, read_with_warnings
@@ -126,7 +126,13 @@ REFUSED = {
         {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PlanarConfiguration": 1},
         {"SamplesPerPixel": 3},
     ],
-    "depth": [{"BitsAllocated": 32}, {"BitsStored": 17}, {"HighBit": 3}, {"BitsAllocated": 12}],
+    "depth": [
+        {"BitsAllocated": 32},
+        {"BitsStored": 17},
+        {"BitsStored": 7, "HighBit": 6},
+        {"HighBit": 3},
+        {"BitsAllocated": 12},
+    ],
     "missing-tag": [{"Rows": None}, {"PhotometricInterpretation": None}, {"BitsAllocated": None}],
     "absurd-size": [{"Rows": 65535, "Columns": 65535}, {"Rows": 2}, {"Rows": 0}, {"Columns": 40000}],
     "damaged": [{"Rows": 4000}, {"PixelData": b""}, {"NumberOfFrames": -1}],
@@ -263,8 +269,8 @@ def test_files_that_are_not_dicom(tmp_path):
         ("empty", b"", "damaged"),
         ("text", b"no image at all, but some text " * 20, "not-dicom"),
         ("zeros", bytes(4000), "not-dicom"),
-        ("prefix", bytes(128) + b"DICM", "not-mammography"),
-        ("cut", bytes(128) + b"DICM\x02\x00\x10\x00UI", "not-mammography"),
+        ("prefix", bytes(128) + b"DICM", "damaged"),
+        ("cut", bytes(128) + b"DICM\x02\x00\x10\x00UI", "damaged"),
     ):
         (tmp_path / name).write_bytes(content)
         found = judge_file(tmp_path / name)
@@ -327,41 +333,6 @@ def test_a_codestream_that_claims_another_size_is_refused_before_decoding(tmp_pa
     found = judge_file(tmp_path / "a")
     assert codes(found) == {"damaged"}
     assert "50000 x 50000 by its pixels" in found.reasons[0].text
-
-
-def test_a_deflated_bomb_costs_no_memory(tmp_path):
-    import tracemalloc
-
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    ds = mammogram()
-    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    path = save(ds, tmp_path / "a")
-    whole = path.read_bytes()
-    meta = whole[: 132 + 12 + int.from_bytes(whole[140:144], "little")]
-    tag = b"\x09\x00\x10\x00UN\0\0" + (400_000_000).to_bytes(4, "little")
-    path.write_bytes(meta + deflated(tag + bytes(100_000_000)))
-    tracemalloc.start()
-    found = judge_file(path)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert not found.accepted
-    assert peak < 300_000_000
-
-
-def test_lengths_that_lie_cost_no_memory(tmp_path):
-    import tracemalloc
-
-    content = save(mammogram(), tmp_path / "a").read_bytes()
-    place = content.index(b"\x08\x00\x60\x00CS")
-    lie = b"\x08\x00\x2a\x21UN\0\0" + (0xFFFFFFF0).to_bytes(4, "little")
-    (tmp_path / "a").write_bytes(content[:place] + lie + content[place:])
-    tracemalloc.start()
-    found = judge_file(tmp_path / "a")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert not found.accepted
-    assert peak < 50_000_000
 
 
 def test_a_damaged_jpeg_lossless_stream_is_noticed(tmp_path):

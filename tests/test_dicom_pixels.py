@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -15,11 +17,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_samples import dcmtk, lut, mammogram, phantom, save
+from dicom_samples import TOMO, dcmtk, lut, mammogram, phantom, save
 from mammodensity.errors import DicomError
 from mammodensity.ingest import read_image
 from mammodensity.ingest.dicom.decoding import read_stored_values
-from mammodensity.ingest.dicom.grey_scale import window
+from mammodensity.ingest.dicom.grey_scale import rendered, window
 from mammodensity.ingest.dicom.headers import read_header
 from mammodensity.terms import Projection
 
@@ -141,11 +143,86 @@ def test_eight_bits_in_big_endian_words(tmp_path):
     assert np.array_equal(stored(save(ds, tmp_path / "a")), grey)
 
 
-def test_unused_bits_and_a_high_high_bit(tmp_path):
-    dirty = phantom() | 0xA000
-    assert np.array_equal(stored(save(mammogram(stored=dirty), tmp_path / "a")), phantom())
-    high = phantom() << 4
-    assert np.array_equal(stored(save(mammogram(stored=high, HighBit=15), tmp_path / "b")), phantom())
+def packed(tmp_path, encoder, ds):
+    """A data set written, and packed by a program of dcmtk; None: as it is."""
+    path = save(ds, tmp_path / "unpacked")
+    if encoder is None:
+        return path
+    program, *options = DCMTK[encoder]
+    dcmtk(program, *options, path, tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+def plane(position):
+    """An overlay plane in the bits of the pixel cells (PS3.5 8.1.2)."""
+    ds = Dataset()
+    ds.add_new(0x60000100, "US", 16)
+    ds.add_new(0x60000102, "US", position)
+    return ds
+
+
+def cells_with_a_high_high_bit():
+    return mammogram(stored=phantom() << 4, HighBit=15), phantom()
+
+
+def cells_with_an_overlay():
+    values = phantom().copy()
+    values[20:40, 20:40] |= 0x1000
+    ds = mammogram(stored=values)
+    ds.update(plane(12))
+    return ds, phantom()
+
+
+def cells_signed_but_not_extended():
+    values = phantom().astype(np.int32) - 2048
+    return mammogram(stored=(values & 0xFFF).astype(np.uint16), PixelRepresentation=1), values
+
+
+def cells_signed_and_extended():
+    values = phantom().astype(np.int16) - 2048
+    return mammogram(stored=values, PixelRepresentation=1), values
+
+
+def cells_signed_with_an_overlay():
+    values = phantom().astype(np.int16) - 2048
+    drawn = values.copy()
+    drawn[20:40, 20:40] ^= 0x2000
+    ds = mammogram(stored=drawn, PixelRepresentation=1)
+    ds.update(plane(13))
+    return ds, values
+
+
+@pytest.mark.parametrize("encoder", [None, *DCMTK])
+@pytest.mark.parametrize(
+    "make",
+    [
+        cells_with_a_high_high_bit,
+        cells_with_an_overlay,
+        cells_signed_but_not_extended,
+        cells_signed_and_extended,
+        cells_signed_with_an_overlay,
+    ],
+)
+def test_what_lies_beside_the_stored_bits(tmp_path, encoder, make):
+    ds, expected = make()
+    assert np.array_equal(stored(packed(tmp_path, encoder, ds)), expected)
+
+
+@pytest.mark.parametrize("encoder", [None, *DCMTK])
+@pytest.mark.parametrize("changes", [{"BitsStored": 10, "HighBit": 9}, {"BitsStored": 8, "HighBit": 7}])
+def test_values_above_the_stored_bits_are_refused(tmp_path, encoder, changes):
+    with pytest.raises(DicomError, match="bits of its Bits Stored") as caught:
+        stored(packed(tmp_path, encoder, mammogram(**changes)))
+    assert caught.value.code == "depth"
+
+
+def test_loss_above_the_largest_value_is_cut_off(tmp_path):
+    values = np.random.default_rng(1).integers(4000, 4096, phantom().shape).astype(np.uint16)
+    path = save(mammogram(stored=values), tmp_path / "a")
+    dcmtk("dcmcjpls", "+en", "+md", "9", path, tmp_path / "b")
+    found = stored(tmp_path / "b")
+    assert found.max() == 4095
+    assert abs(found - values.astype(int)).max() <= 9
 
 
 def test_several_fragments(tmp_path):
@@ -229,6 +306,28 @@ def test_padding_is_background_and_a_range_of_it(tmp_path):
     assert (found[10:20] > 60000).all()
 
 
+@pytest.mark.parametrize("encoder", [None, *DCMTK])
+@pytest.mark.parametrize("cell", [4095, 65535])
+def test_padding_whose_number_needs_more_bits_is_background(tmp_path, encoder, cell):
+    values = phantom().copy()
+    values[:10] = cell
+    path = packed(tmp_path, encoder, mammogram(stored=values, PixelPaddingValue=65535))
+    found = read_image(path).pixels
+    assert (found[:10] == 0).all()
+    assert np.array_equal(found[10:], LINEAR[phantom()[10:]])
+
+
+def test_signed_padding_whose_number_needs_more_bits(tmp_path):
+    values = phantom().astype(np.int16) - 2048
+    values[:10] = -32768
+    window = {"WindowCenter": 0, "PixelRepresentation": 1}
+    ds = mammogram(stored=values, **window)
+    ds.add_new(0x00280120, "SS", -32768)
+    found = read_image(save(ds, tmp_path / "a")).pixels
+    assert (found[:10] == 0).all()
+    assert np.array_equal(found[10:], LINEAR[phantom()[10:]])  # 0, its lower bits, is tissue
+
+
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 def test_monochrome_twins_are_equal(tmp_path, function):
     """The same breast, once bright and once dark where dense: inverted after the VOI, equal to the last bit."""
@@ -267,6 +366,85 @@ def test_grey_scales_without_sense_are_refused(tmp_path, changes):
     with pytest.raises(DicomError) as caught:
         pixels(tmp_path, **changes)
     assert caught.value.code == "grey-scale"
+
+
+def with_text(path, keyword, text, **changes):
+    """A file with an element whose text no writer lets pass."""
+    marker = {"WindowCenter": "20.48", "WindowWidth": "40.96", "RescaleSlope": "1.234", "RescaleIntercept": "5.678"}
+    ds = mammogram(**{keyword: marker[keyword], **changes})
+    content = save(ds, path).read_bytes()
+    value = (
+        ds[keyword].original_string.encode() if hasattr(ds[keyword], "original_string") else marker[keyword].encode()
+    )
+    assert content.count(value) == 1
+    path.write_bytes(content.replace(value, text.encode().ljust(len(value))))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [
+        ("WindowWidth", "9OO"),
+        ("WindowCenter", "26,8"),
+        ("WindowCenter", "nan"),
+        ("RescaleSlope", "abc"),
+        ("RescaleIntercept", "abc"),
+    ],
+)
+def test_numbers_of_the_grey_scale_that_are_none_are_refused(tmp_path, keyword, text):
+    with pytest.raises(DicomError, match="that is no number; export it again") as caught:
+        read_image(with_text(tmp_path / "a", keyword, text))
+    assert caught.value.code == "grey-scale"
+
+
+@pytest.mark.parametrize("missing", ["WindowCenter", "WindowWidth"])
+@pytest.mark.parametrize("empty", [None, ""])
+def test_half_a_window_is_refused(tmp_path, missing, empty):
+    with pytest.raises(DicomError, match=r"has a Window \w+ without a Window") as caught:
+        pixels(tmp_path, **{missing: empty})
+    assert caught.value.code == "grey-scale"
+
+
+def test_a_damaged_look_up_table_is_not_passed_over(tmp_path):
+    path = save(mammogram(), tmp_path / "a")
+    content = path.read_bytes()
+    place = content.index(b"\xe0\x7f\x10\x00OW")
+    broken = b"\x28\x00\x10\x30SQ\0\0\x04\0\0\0\x01\x02\x03\x04"
+    path.write_bytes(content[:place] + broken + content[place:])
+    with pytest.raises(DicomError, match="VOI LUT Sequence that cannot be read") as caught:
+        read_image(path)
+    assert caught.value.code == "grey-scale"
+
+
+@pytest.mark.parametrize("where", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_the_window_of_a_synthetic_image_in_functional_groups(tmp_path, where):
+    def item(**values):
+        made = Dataset()
+        for keyword, value in values.items():
+            setattr(made, keyword, value)
+        return Sequence([made])
+
+    window = item(WindowCenter=3996, WindowWidth=8191, VOILUTFunction="LINEAR")
+    rescale = item(RescaleSlope=2, RescaleIntercept=-100, RescaleType="US")
+    other = item(WindowCenter=1, WindowWidth=2)
+    groups = {where: item(FrameVOILUTSequence=window, PixelValueTransformationSequence=rescale)}
+    if where.startswith("Per"):
+        groups["SharedFunctionalGroupsSequence"] = item(FrameVOILUTSequence=other)
+    ds = mammogram(
+        SOPClassUID=TOMO,
+        ImageType=["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"],
+        NumberOfFrames=1,
+        WindowCenter=None,
+        WindowWidth=None,
+        **groups,
+    )
+    found = read_image(save(ds, tmp_path / "a"), synthetic=True).pixels
+    plain = {"RescaleSlope": 2, "RescaleIntercept": -100, "WindowCenter": 3996, "WindowWidth": 8191}
+    assert np.array_equal(found, pixels(tmp_path, **plain))
+    header = read_header(save(ds, tmp_path / "a"))
+    before = str(header.dataset)
+    rendered(header, read_stored_values(header))
+    assert str(header.dataset) == before
 
 
 def test_spacing(tmp_path):

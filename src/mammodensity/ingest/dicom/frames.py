@@ -14,11 +14,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
-from typing import BinaryIO
 
 from mammodensity.errors import DicomError
-from mammodensity.ingest.dicom.headers import Header, inflated_content, opened
+from mammodensity.ingest.dicom.headers import Header, opened_content
+from mammodensity.ingest.dicom.sources import Source
 from mammodensity.ingest.dicom.syntaxes import ENCAPSULATED, JPEG_2000, NATIVE, RLE
 
 _UNDEFINED = 0xFFFFFFFF
@@ -54,7 +53,7 @@ class PixelData:
         return sum(length for _, length in self.spans)
 
 
-def find_pixel_data(header: Header, stream: BinaryIO) -> PixelData:
+def find_pixel_data(header: Header, stream: Source) -> PixelData:
     """Locate the pixels without reading them.
 
     Raises
@@ -64,7 +63,7 @@ def find_pixel_data(header: Header, stream: BinaryIO) -> PixelData:
     """
     path = header.path
     if header.pixel_start < 0:
-        raise DicomError(f"{path} has no Pixel Data; it is not an image", "no-pixels")
+        raise DicomError(f"{path} has no Pixel Data: it is no image, or cut off before its pixels", "no-pixels")
     order = "<" if header.little else ">"
     stream.seek(header.pixel_start)
     head = stream.read(12)
@@ -88,7 +87,7 @@ def find_pixel_data(header: Header, stream: BinaryIO) -> PixelData:
     return PixelData(tuple(_fragments(header, stream, start)), True, vr)
 
 
-def _fragments(header: Header, stream: BinaryIO, start: int) -> Iterator[tuple[int, int]]:
+def _fragments(header: Header, stream: Source, start: int) -> Iterator[tuple[int, int]]:
     """Offset and length of every fragment after the offset table."""
     place, size = start, header.size
     for count in range(_MOST_FRAGMENTS):
@@ -108,34 +107,31 @@ def _fragments(header: Header, stream: BinaryIO, start: int) -> Iterator[tuple[i
     raise DicomError(f"{header.path} has more pixel fragments than any mammogram", "absurd-size")
 
 
+def native_bytes(header: Header) -> int:
+    """Bytes of one uncompressed frame by size and depth of the header."""
+    pixels = (header.whole("Rows") or 0) * (header.whole("Columns") or 0)
+    return pixels * (header.whole("SamplesPerPixel") or 1) * ((header.whole("BitsAllocated") or 16) // 8)
+
+
 def read_pixel_bytes(header: Header) -> tuple[PixelData, bytes]:
-    """The bytes of the pixels: native values, or the codestream of the one frame."""
-    if header.syntax == "1.2.840.10008.1.2.1.99":
-        content = inflated_content(header)
-        whole = Header(header.path, header.dataset, header.syntax, len(content), header.pixel_start)
-        found = find_pixel_data(whole, BytesIO(content))
-        [(start, length)] = found.spans
-        return found, content[start : start + length]
-    with opened(header.path) as (stream, size):
+    """The bytes of the pixels: native values of one frame, or the codestream."""
+    with opened_content(header) as stream:
         found = find_pixel_data(header, stream)
-        if found.length > size:
-            raise DicomError(f"{header.path} is cut short in its pixels; copy it again", "damaged")
         pieces = []
         for start, length in found.spans:
             stream.seek(start)
-            pieces.append(stream.read(length))
+            pieces.append(stream.read(length if found.encapsulated else min(length, native_bytes(header))))
     return found, b"".join(pieces)
 
 
-def read_codestream_head(header: Header, found: PixelData) -> bytes:
+def read_codestream_head(stream: Source, found: PixelData) -> bytes:
     """The first bytes of the codestream, as many as its own header takes."""
-    with opened(header.path) as (stream, _):
-        pieces = []
-        for start, length in found.spans[:4]:
-            stream.seek(start)
-            pieces.append(stream.read(min(length, 1 << 16)))
-            if length > 1 << 16:
-                break
+    pieces = []
+    for start, length in found.spans[:4]:
+        stream.seek(start)
+        pieces.append(stream.read(min(length, 1 << 16)))
+        if length > 1 << 16:
+            break
     return b"".join(pieces)
 
 

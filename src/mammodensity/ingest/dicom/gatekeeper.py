@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 from mammodensity.errors import DicomError
-from mammodensity.ingest.dicom.frames import codestream_of, find_pixel_data, read_codestream_head
-from mammodensity.ingest.dicom.headers import MOST_PIXELS, Header, inflated_content, opened, quiet, read_header
+from mammodensity.ingest.dicom.frames import codestream_of, find_pixel_data, native_bytes, read_codestream_head
+from mammodensity.ingest.dicom.headers import MOST_PIXELS, Header, opened_content, quiet, read_header
 from mammodensity.ingest.dicom.projection import DESCRIPTIONS, Found, find_projection
+from mammodensity.ingest.dicom.sources import Source
 from mammodensity.ingest.dicom.syntaxes import (
     ENCAPSULATED,
     JPEG12_EXTRA,
@@ -50,6 +50,8 @@ _BREAST_WORDS = ("BREAST", "MAMM", "BRUST", "MAMA", "SEIN", "SENO", "BORST", "BR
 
 _SMALLEST_SIDE_PX = 16
 _LARGEST_SIDE_PX = 32_000
+_MOST_PADDING_BYTES = 15  # less than the shortest row or column
+_MOST_EXPANSION = 4  # JPEG Lossless takes up to 24 bits for 8
 _CONTACT_MAGNIFICATION = 1.3  # contact views have 1.0 to 1.2, magnified ones 1.5 and more
 _REDUCED_PX = 1000  # no detector has fewer pixels along its longer side
 _SMALLEST_FIELD_MM = 130.0  # longer side; the smallest screening detector is 180 x 240 mm, biopsy fields about 50 x 50
@@ -289,19 +291,14 @@ def require_decodable(header: Header) -> None:
         text = f"transfer syntax {syntax[:64]} is not read; export it uncompressed"
         raise DicomError(_say(header, text), "unsupported-syntax")
     samples = header.whole("SamplesPerPixel") or 1
-    if syntax == "1.2.840.10008.1.2.1.99":
-        content = inflated_content(header)
-        inflated = Header(header.path, header.dataset, syntax, len(content), header.pixel_start)
-        _require_native_length(inflated, find_pixel_data(inflated, BytesIO(content)).spans[0], rows * columns, samples)
-        return
-    with opened(header.path) as (stream, _):
+    with opened_content(header) as stream:
         found = find_pixel_data(header, stream)
-    if syntax not in ENCAPSULATED:
-        _require_native_length(header, found.spans[0], rows * columns, samples)
-        return
-    if not found.spans or not found.length:
-        raise DicomError(_say(header, "its Pixel Data is empty; copy it again"), "damaged")
-    _require_codestream(header, read_codestream_head(header, found), rows, columns, (allocated, stored, samples))
+        if syntax not in ENCAPSULATED:
+            _require_native_length(header, stream, found.spans[0])
+            return
+        _require_codestream_length(header, found.length)
+        head = read_codestream_head(stream, found)
+    _require_codestream(header, head, rows, columns, (allocated, stored, samples))
 
 
 def _shape(header: Header) -> tuple[int, int, int, int]:
@@ -311,7 +308,8 @@ def _shape(header: Header) -> tuple[int, int, int, int]:
         value = header.whole(keyword)
         if value is None:
             if header.pixel_start < 0:
-                raise DicomError(_say(header, "no Pixel Data; it is not an image"), "no-pixels")
+                text = "no Pixel Data: it is no image, or cut off before its pixels"
+                raise DicomError(_say(header, text), "no-pixels")
             raise DicomError(_say(header, f"{name} is absent or unreadable; export it again"), "missing-tag")
         values.append(value)
     rows, columns, allocated = values
@@ -323,7 +321,7 @@ def _shape(header: Header) -> tuple[int, int, int, int]:
     stored = allocated if stored is None else stored
     high = header.whole("HighBit")
     high = stored - 1 if high is None else high
-    if allocated not in (8, 16) or not 1 < stored <= allocated or not stored - 1 <= high < allocated:
+    if allocated not in (8, 16) or not 8 <= stored <= allocated or not stored - 1 <= high < allocated:
         text = f"Bits Allocated {allocated}, Stored {stored}, High Bit {high}; expected 8 to 16 bits in 8 or 16"
         raise DicomError(_say(header, text), "depth")
     return rows, columns, allocated, stored
@@ -340,12 +338,26 @@ def _require_grey(header: Header) -> None:
         raise DicomError(_say(header, text), "colour")
 
 
-def _require_native_length(header: Header, span: tuple[int, int], pixels: int, samples: int) -> None:
-    expected = pixels * samples * ((header.whole("BitsAllocated") or 16) // 8)
+def _require_native_length(header: Header, stream: Source, span: tuple[int, int]) -> None:
+    """The pixels fill the element but for padding (PS3.5 8.1.1: to an even length; some writers pad to words)."""
+    expected = native_bytes(header)
     start, length = span
-    if length < expected or start + expected > header.size:
-        held = max(0, min(length, header.size - start))
-        text = f"{held} bytes of pixels where its size needs {expected}; copy it again"
+    stream.seek(start + expected - 1)
+    if length < expected or not stream.read(1):
+        text = f"less than the {expected} bytes of pixels that its size needs; copy it again"
+        raise DicomError(_say(header, text), "damaged")
+    if length - expected > _MOST_PADDING_BYTES and (header.whole("NumberOfFrames") or 1) == 1:
+        text = f"{length} bytes of pixels where its Rows and Columns need {expected}; export it again"
+        raise DicomError(_say(header, text), "damaged")
+
+
+def _require_codestream_length(header: Header, length: int) -> None:
+    """No more bytes than a lossless coder can make of one frame, so that a false length costs no memory."""
+    if not length:
+        raise DicomError(_say(header, "its Pixel Data is empty; copy it again"), "damaged")
+    most = _MOST_EXPANSION * native_bytes(header) + (1 << 20)
+    if length > most and (header.whole("NumberOfFrames") or 1) == 1:
+        text = f"{length} bytes of compressed pixels where its size needs at most {most}; export it again"
         raise DicomError(_say(header, text), "damaged")
 
 

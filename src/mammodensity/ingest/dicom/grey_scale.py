@@ -6,21 +6,30 @@ the image looks its result up.
 References
 ----------
 PS3.3 C.11.1 (modality LUT, rescale), C.11.2 (VOI LUT; C.11.2.1.2 and C.11.2.1.3 the window functions), C.7.5.1.1.2
-(pixel padding), C.8.11.3 (presentation LUT shape of digital X-ray); PS3.4 N.2 (order of the steps).
+(pixel padding), C.7.6.16.2.9 and C.7.6.16.2.10 (rescale and window of frames), C.8.11.3 (presentation LUT shape of
+digital X-ray); PS3.4 N.2 (order of the steps).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.datadict import dictionary_description
+from pydicom.dataset import Dataset
 
 from mammodensity.errors import DicomError
 from mammodensity.ingest.dicom.headers import Header, quiet
 
 _WHITE = 65535
+_OF_FRAMES = {
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+}
+"""Functional group to what it says of grey values."""
 Values = NDArray[np.float64]
 
 
@@ -48,14 +57,54 @@ def rendered(header: Header, stored: NDArray[np.int32]) -> NDArray[np.uint16]:
     DicomError
         A rescale, window or table that makes no sense.
     """
+    header = _with_frame(header)
     bits = header.whole("BitsStored") or header.whole("BitsAllocated") or 16
     low = -(1 << (bits - 1)) if header.whole("PixelRepresentation") == 1 else 0
+    high = low + (1 << bits) - 1
     table = presentation_table(header, low, bits)
-    result = table[stored - low]
-    padding = padding_range(header)
-    if padding is not None:
-        result[(stored >= padding[0]) & (stored <= padding[1])] = 0
+    result = table[np.clip(stored, low, high) - low]
+    result[_is_padding(header, stored, low, high)] = 0
     return result
+
+
+def _with_frame(header: Header) -> Header:
+    """The header with the rescale and window of its one frame, where functional groups state them.
+
+    So do the SOP classes of tomosynthesis, which synthetic images may have; there, these elements have no other place.
+    """
+    dataset = Dataset(dict(header.dataset.items()))  # of a data set itself, pydicom would share the elements
+    for keyword, names in _OF_FRAMES.items():
+        for group in _frame_groups(header, keyword):
+            for name in names:
+                dataset.pop(name, None)
+                if name in group:
+                    dataset[name] = group[name]
+    return replace(header, dataset=dataset, _texts={})
+
+
+def _frame_groups(header: Header, keyword: str) -> Iterator[Dataset]:
+    """A functional group of the first frame, as shared by all frames and then as its own, which counts more."""
+    for where in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for item in header.items(where)[:1]:
+            yield from header.items(keyword, item)[:1]
+
+
+def _is_padding(header: Header, stored: NDArray[np.int32], low: int, high: int) -> NDArray[np.bool_]:
+    """Where there is padding.
+
+    A number that needs more bits than there are (65535 with 12) is found as stored where the cells have room for it.
+    A coder without that room leaves its lower bits; they are taken for padding at the end of the range only, since
+    elsewhere they may be tissue.
+    """
+    ends = padding_range(header)
+    if ends is None:
+        return np.zeros(stored.shape, np.bool_)
+    found: NDArray[np.bool_] = (stored >= ends[0]) & (stored <= ends[1])
+    if ends[0] > high or ends[1] < low:
+        lower = (ends[0] - low) % (high - low + 1) + low
+        if lower in (low, high):
+            found |= stored == lower
+    return found
 
 
 def presentation_table(header: Header, low: int, bits: int) -> NDArray[np.uint16]:
@@ -79,20 +128,44 @@ def is_inverted(header: Header) -> bool:
 
 def modality_values(header: Header, values: Values) -> Values:
     """Stored values after the modality LUT or rescale."""
-    for item in header.items("ModalityLUTSequence"):
+    item = _first_item(header, "ModalityLUTSequence")
+    if item is not None:
         return _table(header, item, signed=header.whole("PixelRepresentation") == 1).apply(values)
-    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
-    if (slope is None and header.get("RescaleSlope") is not None) or slope == 0:
-        raise DicomError(f"{header.path} has a Rescale Slope that makes no sense; export it again", "grey-scale")
+    slope, intercept = _stated(header, "RescaleSlope"), _stated(header, "RescaleIntercept")
+    if slope == 0:
+        raise DicomError(f"{header.path} has a Rescale Slope of 0; export it again", "grey-scale")
     return values * (1.0 if slope is None else slope) + (0.0 if intercept is None else intercept)
+
+
+def _stated(header: Header, keyword: str) -> float | None:
+    """A number of the grey scale; None where it is absent, a refusal where it is there but no number."""
+    number = header.number(keyword)
+    if number is None and header.is_given(keyword):
+        name = dictionary_description(keyword)
+        raise DicomError(f"{header.path} has a {name} that is no number; export it again", "grey-scale")
+    return number
+
+
+def _first_item(header: Header, keyword: str) -> Dataset | None:
+    """The first item of a sequence; None where it is absent or empty, a refusal where it cannot be read."""
+    items = header.items(keyword)
+    if not items and header.is_given(keyword):
+        name = dictionary_description(keyword)
+        raise DicomError(f"{header.path} has a {name} that cannot be read; export it again", "grey-scale")
+    return items[0] if items else None
 
 
 def voi_share(header: Header, values: Values) -> Values:
     """Modality values, all there can be, as shares 0 to 1 of the output range."""
-    for item in header.items("VOILUTSequence"):
+    item = _first_item(header, "VOILUTSequence")
+    if item is not None:
         table = _table(header, item, signed=bool(values.min() < 0))
         return np.clip(table.apply(values) / ((1 << table.bits) - 1), 0, 1)
-    centre, width = header.number("WindowCenter"), header.number("WindowWidth")
+    centre, width = _stated(header, "WindowCenter"), _stated(header, "WindowWidth")
+    if (centre is None) != (width is None):
+        there, missing = ("Width", "Center") if centre is None else ("Center", "Width")
+        text = f"a Window {there} without a Window {missing}; export it again"
+        raise DicomError(f"{header.path} has {text}", "grey-scale")
     if centre is None or width is None:
         lowest, highest = values.min(), values.max()
         return np.asarray((values - lowest) / (highest - lowest))

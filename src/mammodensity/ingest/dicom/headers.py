@@ -6,28 +6,26 @@ import logging
 import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from mammodensity.errors import DicomError
+from mammodensity.ingest.dicom.sources import MOST_HEADER_BYTES, Bounded, Inflating, Source, opened
 
 PREFIX = b"DICM"
 MOST_PIXELS = 100_000_000  # five times the largest mammography detector; more is a mistake or an attack
 LARGEST_FILE_BYTES = 2_000_000_000
-_MOST_HEADER_BYTES = 64_000_000  # tomosynthesis headers reach a few MB
 _MOST_META_BYTES = 1 << 20
-_MOST_READS = 2_000_000
-_MOST_INFLATED_BYTES = 2 * MOST_PIXELS + _MOST_HEADER_BYTES
+_MOST_VALUE_BYTES = 2_000_000  # a look-up table takes 130 kB; sequences are parsed whole, so a large one costs time
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 TAGS = tuple(
@@ -45,46 +43,13 @@ TAGS = tuple(
     RescaleSlope WindowCenterWidthExplanation VOILUTFunction BreastImplantPresent PartialView ModalityLUTSequence
     VOILUTSequence NominalScannedPixelSpacing ViewCodeSequence CalibrationImage ContainerIdentifier
     SpecimenDescriptionSequence PresentationLUTShape SharedFunctionalGroupsSequence ImageComments
-    LossyImageCompression
+    LossyImageCompression PerFrameFunctionalGroupsSequence
     """.split()  # noqa: SIM905  (a list of eighty quoted names is harder to read)
 )
 """Everything the gatekeeper and the grey-scale pipeline look at; nothing else of a header is kept."""
 _TAG_OF = {name: Tag(name) for name in TAGS}
-_WANTED: list[BaseTag | int] = list(_TAG_OF.values())
-
-
-class Source(Protocol):
-    """What pydicom needs of a file."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read bytes."""
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move."""
-
-    def tell(self) -> int:
-        """Say where."""
-
-
-class _Bounded:
-    """A file whose ``read`` never asks for more than is there, so that a false length costs no memory."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream = stream
-        self._size = size
-        self._left = _MOST_READS
-        self.seek = stream.seek
-        self.tell = stream.tell
-
-    def read(self, size: int = -1, /) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise DicomError("its header has more elements than any header", "damaged")
-        left = max(0, self._size - self._stream.tell())
-        wanted = left if size < 0 else min(size, left)
-        if wanted > _MOST_HEADER_BYTES:
-            raise DicomError("an element before the pixels is larger than any header", "damaged")
-        return self._stream.read(wanted)
+_OVERLAY_BIT_POSITIONS = [Tag(0x6000 + 2 * plane, 0x0102) for plane in range(16)]
+_WANTED: list[BaseTag | int] = [*_TAG_OF.values(), *_OVERLAY_BIT_POSITIONS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +61,15 @@ class Header:
     syntax: str
     """Transfer Syntax UID."""
     size: int
-    """Bytes of the file, or of the inflated content."""
+    """Bytes of the file."""
     pixel_start: int
-    """Offset of the tag of Pixel Data; -1 where there is none."""
+    """Offset of the tag of Pixel Data, in the inflated content where that is deflated; -1 where there is none."""
     implicit: bool = False
     little: bool = True
     flags: tuple[str, ...] = field(default=())
     """What was lenient about reading it."""
+    deflated_at: int = -1
+    """Offset of the deflated data set; -1 where the data set is not deflated."""
     _texts: dict[str, str] = field(default_factory=dict, repr=False)
 
     def get(self, keyword: str, default: Any = None) -> Any:
@@ -148,6 +115,25 @@ class Header:
         number = self.number(keyword)
         return int(number) if number is not None and number == int(number) else None
 
+    def is_given(self, keyword: str) -> bool:
+        """True where an element is there and not empty, readable or not."""
+        tag = _TAG_OF[keyword]
+        if tag not in self.dataset:
+            return False
+        value = self.dataset.get_item(tag).value
+        return bool(value.strip(b" \0") if isinstance(value, bytes) else value or value == 0)
+
+    def overlay_bits(self) -> int:
+        """The bits of a pixel cell that overlay planes lie in (PS3.5 8.1.2), as a mask; 0 where there is none."""
+        mask = 0
+        for tag in _OVERLAY_BIT_POSITIONS:
+            try:
+                position = int(self.dataset[tag].value)
+            except Exception:  # absent or unreadable
+                continue
+            mask |= 1 << position if 0 <= position < 16 else 0
+        return mask
+
     def items(self, keyword: str, inside: Any = None) -> list[Any]:
         """The items of a sequence; none where it is absent or damaged."""
         try:
@@ -163,15 +149,17 @@ def looks_like_dicom(path: Path) -> bool:
         if not path.is_file():  # opening a pipe would wait for its writer
             return False
         with path.open("rb") as stream:
-            return _kind(stream.read(144)) is not None
+            return _begin(stream.read(144)) is not None
     except OSError:
         return False
 
 
-def _kind(start: bytes) -> str | None:
-    """``"file"`` with preamble and prefix, ``"bare"`` without, None for what is no DICOM file."""
+def _begin(start: bytes) -> int | None:
+    """Offset of the first element: after preamble and prefix, or where one or both are absent; None for other files."""
     if start[128:132] == PREFIX:
-        return "file"
+        return 132
+    if start[:4] == PREFIX:
+        return 4
     if len(start) < 16:
         return None
     for order in "<>":
@@ -181,9 +169,9 @@ def _kind(start: bytes) -> str | None:
         if start[4:6].isalpha() and start[4:6].isupper():
             length = struct.unpack(f"{order}H", start[6:8])[0]
             if length <= 256:
-                return "bare"
+                return 0
         elif struct.unpack(f"{order}L", start[4:8])[0] <= 256 and order == "<":
-            return "bare"
+            return 0
     return None
 
 
@@ -222,16 +210,10 @@ def _silenced() -> ExitStack:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """The file and its size, closed afterwards; system errors become a refusal."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            yield stream, size
-    except FileNotFoundError as error:
-        raise DicomError(f"{path} not found", "not-dicom") from error
-    except OSError as error:
-        raise DicomError(f"{path} cannot be read ({error.strerror or error})", "damaged") from error
+def opened_content(header: Header) -> Iterator[Source]:
+    """The file again, inflated where it is deflated; offsets are those of the header."""
+    with opened(header.path) as (stream, _):
+        yield stream if header.deflated_at < 0 else Inflating(stream, header.deflated_at, header.path)
 
 
 def read_header(path: Path) -> Header:
@@ -258,55 +240,82 @@ def read_header(path: Path) -> Header:
 def _parse(path: Path, stream: BinaryIO, size: int) -> Header:
     if size == 0:
         raise DicomError(f"{path} is empty; copy it again", "damaged")
-    start = stream.read(144)
-    kind = _kind(start)
-    if kind is None:
+    begin = _begin(stream.read(144))
+    if begin is None:
         raise DicomError(f"{path} is no DICOM file", "not-dicom")
     if size > LARGEST_FILE_BYTES:
         raise DicomError(f"{path} is larger than any mammogram ({size} bytes)", "absurd-size")
-    flags: tuple[str, ...] = ()
-    stream.seek(132 if kind == "file" else 0)
-    source: Any = _Bounded(stream, size)
-    meta, after = _meta(_Bounded(stream, min(size, _MOST_META_BYTES)))
+    stream.seek(begin)
+    meta, after = _meta(path, stream, min(size, _MOST_META_BYTES))
     syntax = str(meta.get("TransferSyntaxUID", "") or "").strip()
-    if kind == "bare":
-        flags += ("no-preamble",)
-    if not syntax:
-        flags += ("no-transfer-syntax",)
+    flags = (("no-preamble",) if begin < 132 else ()) + (() if syntax else ("no-transfer-syntax",))
+    deflated = syntax == DeflatedExplicitVRLittleEndian
     stream.seek(after)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        source, size = _inflated(stream, _MOST_HEADER_BYTES)
+    source = Bounded(Inflating(stream, after, path), MOST_HEADER_BYTES) if deflated else Bounded(stream, size)
     implicit, little = _encoding(source, syntax)
     if not syntax:
         syntax = ImplicitVRLittleEndian if implicit else "1.2.840.10008.1.2.1" if little else ExplicitVRBigEndian
-    stopped: list[bool] = []
+    dataset, pixel_start = _data_set(path, source, implicit=implicit, little=little)
+    if not dataset.get("SOPClassUID") and meta.get("MediaStorageSOPClassUID"):
+        dataset.SOPClassUID = meta.get("MediaStorageSOPClassUID")
+    return Header(path, dataset, syntax, size, pixel_start, implicit, little, flags, after if deflated else -1)
+
+
+def _data_set(path: Path, source: Bounded, *, implicit: bool, little: bool) -> tuple[Dataset, int]:
+    """The wanted elements, and the offset of Pixel Data (-1: none)."""
+    tags: list[int] = []
 
     def at_pixels(tag: Any, _vr: str | None, _length: int) -> bool:
-        if tag in _PIXEL_TAGS:
-            stopped.append(True)
-        return bool(stopped)
+        tags[:] = [int(tag)]
+        return tag in _PIXEL_TAGS
 
-    dataset = read_dataset(source, implicit, little, stop_when=at_pixels, specific_tags=_WANTED)
-    for keyword in ("MediaStorageSOPClassUID",):
-        if not dataset.get("SOPClassUID") and meta.get(keyword):
-            dataset.SOPClassUID = meta.get(keyword)
-    return Header(path, dataset, syntax, size, source.tell() if stopped else -1, implicit, little, flags)
+    reader: Any = source
+    dataset = read_dataset(
+        reader, implicit, little, stop_when=at_pixels, defer_size=_MOST_VALUE_BYTES, specific_tags=_WANTED
+    )
+    if tags and tags[0] in _PIXEL_TAGS:
+        _require_small(path, dataset)
+        return dataset, source.tell()
+    if source.cut or any(_is_short(element) for element in dataset.values()):
+        raise DicomError(f"{path} ends inside an element of its header; copy it again", "damaged")
+    if not tags:
+        raise DicomError(f"{path} ends before its data set; copy it again", "damaged")
+    _require_small(path, dataset)
+    return dataset, -1
 
 
-def _meta(source: Any) -> tuple[Dataset, int]:
+def _is_short(element: Any) -> bool:
+    """True for an element with fewer bytes than its length says: the file ends there."""
+    return isinstance(element, RawDataElement) and len(element.value or b"") < element.length <= _MOST_VALUE_BYTES
+
+
+def _require_small(path: Path, dataset: Dataset) -> None:
+    """Values above the limit are left unread; only those of every frame may be so long, in files of many frames."""
+    for element in dataset.values():
+        unread = isinstance(element, RawDataElement) and element.value is None and element.length > _MOST_VALUE_BYTES
+        if unread and element.tag != _TAG_OF["PerFrameFunctionalGroupsSequence"]:
+            raise DicomError(f"{path}: element {element.tag} is larger than in any header; export it again", "damaged")
+
+
+def _meta(path: Path, stream: BinaryIO, size: int) -> tuple[Dataset, int]:
     """The file meta information (group 2) and the offset after it; empty where there is none."""
-    begin = source.tell()
-    first = source.read(8)
-    source.seek(begin)
-    if len(first) < 8 or struct.unpack("<H", first[:2])[0] != 2:
+    begin = stream.tell()
+    first = stream.read(8)
+    stream.seek(begin)
+    if len(first) == 8 and struct.unpack("<H", first[:2])[0] != 2:
         return Dataset(), begin
     implicit = not first[4:6].isalpha()  # against the standard, but met
 
     def after_meta(tag: Any, _vr: str | None, _length: int) -> bool:
         return int(tag) >> 16 != 2
 
-    meta = read_dataset(source, implicit, True, stop_when=after_meta)
-    return meta, _rewound(source, begin, implicit)
+    source = Bounded(stream, size)
+    reader: Any = source
+    meta = read_dataset(reader, implicit, True, stop_when=after_meta)
+    after = _rewound(source, begin, implicit)
+    if source.cut:
+        raise DicomError(f"{path} ends inside its file meta information; copy it again", "damaged")
+    return meta, after
 
 
 def _rewound(source: Any, begin: int, implicit: bool) -> int:
@@ -320,8 +329,7 @@ def _rewound(source: Any, begin: int, implicit: bool) -> int:
         if implicit:
             length = struct.unpack("<L", head[4:])[0]
         elif head[4:6] in (b"OB", b"OW", b"UN", b"UT", b"SQ", b"OF"):
-            more = source.read(4)
-            length = struct.unpack("<L", more)[0] if len(more) == 4 else 0
+            length = struct.unpack("<L", source.read(4).ljust(4, b"\0"))[0]
         else:
             length = struct.unpack("<H", head[6:8])[0]
         source.seek(source.tell() + length)
@@ -339,35 +347,6 @@ def _encoding(source: Any, syntax: str) -> tuple[bool, bool]:
         little = struct.unpack("<H", head[:2])[0] < struct.unpack(">H", head[:2])[0]
     explicit = head[4:6].isalpha() and head[4:6].isupper()
     return not explicit, little
-
-
-def _inflated(stream: BinaryIO, most: int) -> tuple[BytesIO, int]:
-    """The content after a deflated header, at most so many bytes of it."""
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    out = bytearray()
-    while len(out) < most and not inflate.eof:
-        chunk = inflate.unconsumed_tail or stream.read(1 << 16)
-        if not chunk:
-            break
-        try:
-            out += inflate.decompress(chunk, min(1 << 22, most - len(out)))
-        except zlib.error as error:
-            raise DicomError("its deflated content is damaged; copy it again", "damaged") from error
-        if out.find(b"\xe0\x7f\x10\x00", max(0, len(out) - (1 << 22) - 4)) >= 0 and most == _MOST_HEADER_BYTES:
-            break  # the header needs no more
-    return BytesIO(bytes(out)), len(out)
-
-
-def inflated_content(header: Header) -> bytes:
-    """All content of a deflated file, refused where it is larger than any mammogram."""
-    with opened(header.path) as (stream, size):
-        stream.seek(132)
-        _, after = _meta(_Bounded(stream, min(size, _MOST_META_BYTES)))
-        stream.seek(after)
-        content, length = _inflated(stream, _MOST_INFLATED_BYTES)
-        if length >= _MOST_INFLATED_BYTES:
-            raise DicomError(f"{header.path} inflates to more than any mammogram holds", "absurd-size")
-        return content.getvalue()
 
 
 def one_line(error: BaseException) -> str:

@@ -36,6 +36,8 @@ READABLE = {**NATIVE, **ENCAPSULATED}
 LOSSY = (*JPEG_BASELINE, *JPEG_EXTENDED, "1.2.840.10008.1.2.4.81")
 """Always with loss; the JPEG 2000 syntaxes may be either, Lossy Image Compression tells."""
 
+MAY_LOSE = (*LOSSY, "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
+
 PLUGINS = {
     **dict.fromkeys(JPEG_BASELINE, "pillow"),
     **dict.fromkeys(JPEG_EXTENDED, "pillow"),

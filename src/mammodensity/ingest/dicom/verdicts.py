@@ -29,7 +29,7 @@ REASONS = {
     "no-pixels": "no Pixel Data",
     "multi-frame": "more than one frame",
     "colour": "a colour image",
-    "depth": "a number of bits that no mammogram has",
+    "depth": "a number of bits that no mammogram has, or values that need more",
     "missing-tag": "an element is absent without which pixels cannot be read",
     "grey-scale": "rescale, window or look-up table that make no sense",
     "unsupported-syntax": "no installed decoder reads the transfer syntax",
