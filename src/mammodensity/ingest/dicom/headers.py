@@ -157,6 +157,11 @@ class Header:
             return []
 
 
+def say(header: Header, text: str) -> str:
+    """One line about a file."""
+    return f"{header.path}: {text}"
+
+
 def looks_like_dicom(path: Path) -> bool:
     """True when the content begins as a DICOM file does, with or without the preamble; reads 140 bytes."""
     try:

@@ -1,0 +1,115 @@
+"""The pixels, from outside: whether they are there whole, grey, of a sane size, and in a syntax that is read."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from mammodensity.errors import DicomError
+from mammodensity.ingest.dicom.frames import codestream_of, find_pixel_data, read_codestream_head
+from mammodensity.ingest.dicom.headers import MOST_PIXELS, Header, inflated_content, opened, say
+from mammodensity.ingest.dicom.syntaxes import (
+    ENCAPSULATED,
+    JPEG12_EXTRA,
+    JPEG_2000,
+    JPEG_BASELINE,
+    JPEG_EXTENDED,
+    JPEG_LOSSLESS,
+    JPEG_LS,
+    READABLE,
+    has_jpeg12,
+)
+
+_SMALLEST_SIDE_PX = 16
+_LARGEST_SIDE_PX = 32_000
+
+
+def require_decodable(header: Header) -> None:
+    """Raise unless the pixels are there whole, of a sane size, and in a syntax that is read; nothing is decoded."""
+    rows, columns, allocated, stored = _shape(header)
+    _require_grey(header)
+    syntax = header.syntax
+    if syntax not in READABLE:
+        text = f"transfer syntax {syntax[:64]} is not read; export it uncompressed"
+        raise DicomError(say(header, text), "unsupported-syntax")
+    samples = header.whole("SamplesPerPixel") or 1
+    if syntax == "1.2.840.10008.1.2.1.99":
+        content = inflated_content(header)
+        inflated = Header(header.path, header.dataset, syntax, len(content), header.pixel_start)
+        _require_native_length(inflated, find_pixel_data(inflated, BytesIO(content)).spans[0], rows * columns, samples)
+        return
+    with opened(header.path) as (stream, _):
+        found = find_pixel_data(header, stream)
+    if syntax not in ENCAPSULATED:
+        _require_native_length(header, found.spans[0], rows * columns, samples)
+        return
+    if not found.spans or not found.length:
+        raise DicomError(say(header, "its Pixel Data is empty; copy it again"), "damaged")
+    _require_codestream(header, read_codestream_head(header, found), rows, columns, (allocated, stored, samples))
+
+
+def _shape(header: Header) -> tuple[int, int, int, int]:
+    """Rows, columns, bits allocated and stored, each checked."""
+    values = []
+    for keyword, name in (("Rows", "Rows"), ("Columns", "Columns"), ("BitsAllocated", "Bits Allocated")):
+        value = header.whole(keyword)
+        if value is None:
+            if header.pixel_start < 0:
+                raise DicomError(say(header, "no Pixel Data; it is not an image"), "no-pixels")
+            raise DicomError(say(header, f"{name} is absent or unreadable; export it again"), "missing-tag")
+        values.append(value)
+    rows, columns, allocated = values
+    if rows <= 0 or columns <= 0:
+        raise DicomError(say(header, f"{rows} x {columns} pixels; expected an image"), "absurd-size")
+    if min(rows, columns) < _SMALLEST_SIDE_PX or max(rows, columns) > _LARGEST_SIDE_PX or rows * columns > MOST_PIXELS:
+        raise DicomError(say(header, f"{rows} x {columns} pixels; no mammogram has that size"), "absurd-size")
+    stored = header.whole("BitsStored")
+    stored = allocated if stored is None else stored
+    high = header.whole("HighBit")
+    high = stored - 1 if high is None else high
+    if allocated not in (8, 16) or not 1 < stored <= allocated or not stored - 1 <= high < allocated:
+        text = f"Bits Allocated {allocated}, Stored {stored}, High Bit {high}; expected 8 to 16 bits in 8 or 16"
+        raise DicomError(say(header, text), "depth")
+    return rows, columns, allocated, stored
+
+
+def _require_grey(header: Header) -> None:
+    samples = header.whole("SamplesPerPixel") or 1
+    photometric = header.text("PhotometricInterpretation")
+    if not photometric:
+        raise DicomError(say(header, "Photometric Interpretation is absent; export it again"), "missing-tag")
+    grey = photometric in ("MONOCHROME1", "MONOCHROME2") and samples == 1
+    if not grey and not (photometric == "RGB" and samples == 3 and (header.whole("PlanarConfiguration") or 0) == 0):
+        text = f"{photometric[:16]} with {samples} samples a pixel; expected MONOCHROME1 or MONOCHROME2"
+        raise DicomError(say(header, text), "colour")
+
+
+def _require_native_length(header: Header, span: tuple[int, int], pixels: int, samples: int) -> None:
+    expected = pixels * samples * ((header.whole("BitsAllocated") or 16) // 8)
+    start, length = span
+    if length < expected or start + expected > header.size:
+        held = max(0, min(length, header.size - start))
+        text = f"{held} bytes of pixels where its size needs {expected}; copy it again"
+        raise DicomError(say(header, text), "damaged")
+
+
+def _require_codestream(header: Header, head: bytes, rows: int, columns: int, depth: tuple[int, int, int]) -> None:
+    allocated, stored, samples = depth
+    stream = codestream_of(header, head)
+    if stream is None:
+        return
+    if (stream.rows, stream.columns) != (rows, columns) or stream.samples != samples:
+        text = f"{rows} x {columns} by the header, {stream.rows} x {stream.columns} by its pixels; export it again"
+        raise DicomError(say(header, text), "damaged")
+    if not 2 <= stream.precision <= 16 or stream.precision > allocated or stream.precision < stored - 8:
+        raise DicomError(say(header, f"{stream.precision} bits in its pixels, {stored} by its header"), "damaged")
+    expected = {
+        **dict.fromkeys(JPEG_BASELINE, (0xC0,)),
+        **dict.fromkeys(JPEG_EXTENDED, (0xC0, 0xC1)),
+        **dict.fromkeys(JPEG_LOSSLESS, (0xC3,)),
+        **dict.fromkeys(JPEG_LS, (0xF7,)),
+    }.get(header.syntax)
+    if expected and stream.process not in expected and header.syntax not in JPEG_2000:
+        raise DicomError(say(header, "its pixels are another kind of JPEG than its transfer syntax says"), "damaged")
+    if header.syntax in JPEG_EXTENDED and stream.precision > 8 and not has_jpeg12():
+        text = f"12-bit JPEG Extended needs an optional decoder: pip install '{JPEG12_EXTRA}'"
+        raise DicomError(say(header, text), "unsupported-syntax")

@@ -1,0 +1,70 @@
+"""Which breast and which view: why a header that says nothing, or contradicts itself, is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mammodensity.ingest.dicom.headers import Header, say
+from mammodensity.ingest.dicom.projection import DESCRIPTIONS, Found
+from mammodensity.ingest.dicom.verdicts import Reason
+from mammodensity.ingest.dicom.views import SCREENING_VIEWS, SPECIAL_WORDS, is_harmless
+from mammodensity.terms import Projection
+
+_CONTACT_MAGNIFICATION = 1.3  # contact views have 1.0 to 1.2, magnified ones 1.5 and more
+
+
+def first_side(found: Found) -> str | None:
+    sides = [one.says for one in found.sides if one.says in ("R", "L")]
+    return sides[0] if sides else found.described.says[-1] if found.described else None
+
+
+def first_view(found: Found) -> str | None:
+    if found.views:
+        return found.views[0].says
+    return found.described.says[:-2] if found.described else None
+
+
+def side_reasons(header: Header, found: Found, stated: Projection | None) -> Iterator[Reason]:
+    said = {one.place: one.says for one in found.sides}
+    unusable = {place: side for place, side in said.items() if side not in ("R", "L")}
+    for place, side in unusable.items():
+        word = "both breasts" if side == "B" else "neither R nor L"
+        yield Reason("missing-laterality", say(header, f"{place} says {word}; expected one breast"))
+    sides = {place: side for place, side in said.items() if side in ("R", "L")}
+    if found.described:
+        sides[found.described.place] = found.described.says[-1]
+    if stated:
+        sides["the data set's table"] = stated.laterality
+    if len(set(sides.values())) > 1:
+        shown = ", ".join(f"{place} {side}" for place, side in sides.items())
+        yield Reason("contradictory-laterality", say(header, f"{shown}; correct the header"))
+    elif not sides and not unusable:
+        text = "no Image Laterality, Laterality or Frame Laterality, and no description tells the breast"
+        yield Reason("missing-laterality", say(header, text))
+
+
+def view_reasons(header: Header, found: Found, stated: Projection | None) -> Iterator[Reason]:
+    special = [f"{one.place} {one.says}" for one in found.views if one.says not in SCREENING_VIEWS]
+    special += [f"view modifier {modifier}" for modifier in found.modifiers if not is_harmless(modifier)]
+    magnification = header.number("EstimatedRadiographicMagnificationFactor")
+    if magnification is not None and magnification > _CONTACT_MAGNIFICATION:
+        special.append(f"magnified {magnification:.2f} times")
+    if not special or not found.views:
+        words = " ".join(header.text(keyword) for keyword in (*DESCRIPTIONS, "PaddleDescription")).replace("_", " ")
+        match = SPECIAL_WORDS.search(words)
+        if match:
+            special.append(f"description says {match['word']}")
+    if special:
+        text = f"{', '.join(special)}: no screening view; expected CC or MLO without modifiers"
+        yield Reason("non-screening-view", say(header, text))
+    views = {one.place: one.says for one in found.views if one.says in SCREENING_VIEWS}
+    if found.described:
+        views.setdefault(found.described.place, found.described.says[:-2])
+    if stated:
+        views["the data set's table"] = stated.view_position
+    if len(set(views.values())) > 1:
+        shown = ", ".join(f"{place} {view}" for place, view in views.items())
+        yield Reason("contradictory-view", say(header, f"{shown}; correct the header"))
+    elif not views and not special:
+        text = "no View Position or View Code Sequence, and no description tells the view"
+        yield Reason("missing-view", say(header, text))
