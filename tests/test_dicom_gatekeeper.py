@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -115,6 +116,17 @@ REFUSED = {
         {"ViewPosition": "LCC"},
         {"AnatomicRegionSequence": Sequence([code("T-04030")])},
         {"BodyPartExamined": "LEFT BREAST"},
+        {"PatientOrientation": ["P", "R"]},
+        {"PatientOrientation": ["A", "R"]},  # or upside down
+        {"PatientOrientation": ["A", "FR"]},
+        {"ImageLaterality": None, "SeriesDescription": "R CC", "PatientOrientation": ["A", "R"]},
+    ],
+    "turned": [
+        {"PatientOrientation": ["P", "H"]},
+        {"PatientOrientation": ["A", "HR"]},
+        {"PatientOrientation": ["L", "A"]},
+        {"PatientOrientation": ["F", "A"]},
+        {"PatientOrientation": ["FL", "P"]},
     ],
     "missing-view": [{"ViewPosition": None, "ViewCodeSequence": None}, {"ViewPosition": "", "ViewCodeSequence": None}],
     "contradictory-view": [{"ViewPosition": "MLO"}, {"SeriesDescription": "R MLO"}],
@@ -248,6 +260,25 @@ def test_images_stored_flipped_are_recognised(tmp_path, flip):
     mammo, warnings = read_with_warnings(path)
     assert [warning.code for warning in warnings] == ["stored-flipped"]
     assert mammo.projection == Projection.CC_R
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_patient_orientation_settles_a_swapped_breast(tmp_path, projection, mirrored):
+    right = projection.laterality == "R"
+    rows = "P" if right != mirrored else "A"
+    columns = ("F" if projection.view_position == "MLO" else "") + ("L" if right else "R")
+    stored = np.ascontiguousarray(phantom(projection)[:, :: -1 if mirrored else 1])
+    path = tmp_path / "a"
+    save(mammogram(projection, stored, PatientOrientation=[rows, columns]), path)
+    assert read_image(path).projection == projection
+    swapped = "L" if right else "R"
+    save(mammogram(projection, stored, PatientOrientation=[rows, columns], ImageLaterality=swapped), path)
+    assert codes(judge_file(path)) == {"contradictory-laterality"}
+    if not mirrored:  # columns that do not tell: a swapped label looks like a mirrored image, and is not taken for one
+        save(mammogram(projection, stored, PatientOrientation=[rows, "F"], ImageLaterality=swapped), path)
+        with pytest.raises(DicomError, match="neither Patient Orientation nor Field of View"):
+            read_image(path)
 
 
 def test_a_wrong_patient_orientation_is_only_a_warning(tmp_path):
@@ -395,7 +426,7 @@ def test_every_code_is_documented_and_tested():
     assert set(REASONS) - set(REFUSED) == {"not-dicom", "grey-scale", "unsupported-syntax", "constant"}
 
 
-def test_real_files(shared_data):
+def test_real_files(shared_data, tmp_path):
     folder = shared_data / "dicom"
     if not folder.is_dir():
         pytest.skip(f"no DICOM files in {folder}")
@@ -407,4 +438,8 @@ def test_real_files(shared_data):
     mammo, warnings = read_with_warnings(folder / "GH133.dcm")
     assert mammo.pixels.shape == (3062, 2394)
     assert warnings == ()
+    swapped = pydicom.dcmread(folder / "GH133.dcm")
+    swapped.ImageLaterality = "L"
+    swapped.save_as(tmp_path / "swapped")
+    assert codes(judge_file(tmp_path / "swapped")) == {"contradictory-laterality"}
     assert mammo.spacing_mm == pytest.approx(0.0940909)

@@ -10,6 +10,7 @@ from mammodensity.errors import DicomError
 from mammodensity.ingest.dicom.decodable import require_decodable
 from mammodensity.ingest.dicom.headers import Header, quiet, read_header, say
 from mammodensity.ingest.dicom.kinds import CAPTURES, is_synthetic, kind_reasons
+from mammodensity.ingest.dicom.orientation import side_by_columns, turned_reasons
 from mammodensity.ingest.dicom.projection import Found, find_projection
 from mammodensity.ingest.dicom.side_view import first_side, first_view, side_reasons, view_reasons
 from mammodensity.ingest.dicom.syntaxes import LOSSY
@@ -48,9 +49,11 @@ def judge(header: Header, *, synthetic: bool = False, stated: Projection | None 
     if any(reason.code in ("not-mammography", "dicomdir") for reason in kind):
         return Verdict(header.path, tuple(kind))
     found = find_projection(header)
-    sides = list(side_reasons(header, found, stated))
     views = list(view_reasons(header, found, stated))
-    reasons = [*kind, *views, *sides, *_pixel_reasons(header)]
+    upright = not (kind or views)  # what Patient Orientation must be is known of CC and MLO only
+    sides = list(side_reasons(header, found, stated, side_by_columns(header) if upright else None))
+    turned = turned_reasons(header) if upright else ()
+    reasons = [*kind, *views, *sides, *turned, *_pixel_reasons(header)]
     warnings = [*_warnings(header, found), *_stated_warnings(header, found, stated, synthetic=synthetic)]
     side, view = first_side(found), first_view(found)
     projection = Projection(f"{view}_{side}") if side and view in SCREENING_VIEWS and not (sides or views) else stated

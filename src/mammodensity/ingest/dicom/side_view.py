@@ -24,7 +24,13 @@ def first_view(found: Found) -> str | None:
     return found.described.says[:-2] if found.described else None
 
 
-def side_reasons(header: Header, found: Found, stated: Projection | None) -> Iterator[Reason]:
+def side_reasons(
+    header: Header, found: Found, stated: Projection | None, oriented: str | None = None
+) -> Iterator[Reason]:
+    """``oriented``: the breast by Patient Orientation, which may contradict but is not enough alone.
+
+    A CC that is stored upside down has the columns of the other breast.
+    """
     said = {one.place: one.says for one in found.sides}
     unusable = {place: side for place, side in said.items() if side not in ("R", "L")}
     for place, side in unusable.items():
@@ -35,9 +41,12 @@ def side_reasons(header: Header, found: Found, stated: Projection | None) -> Ite
         sides[found.described.place] = found.described.says[-1]
     if stated:
         sides["the data set's table"] = stated.laterality
+    if sides and oriented:
+        sides["Patient Orientation"] = oriented
     if len(set(sides.values())) > 1:
         shown = ", ".join(f"{place} {side}" for place, side in sides.items())
-        yield Reason("contradictory-laterality", say(header, f"{shown}; correct the header"))
+        upright = " or, where it is stored upside down, export it upright" if oriented else ""
+        yield Reason("contradictory-laterality", say(header, f"{shown}; correct the header{upright}"))
     elif not sides and not unusable:
         text = "no Image Laterality, Laterality or Frame Laterality, and no description tells the breast"
         yield Reason("missing-laterality", say(header, text))

@@ -23,6 +23,7 @@ REASONS = {
     "quality-control": "a test or calibration image",
     "missing-laterality": "nothing says which breast",
     "contradictory-laterality": "places of the header, or header and pixels, disagree on the breast",
+    "turned": "stored upside down or turned by a quarter",
     "missing-view": "nothing says which view",
     "contradictory-view": "places of the header disagree on the view",
     "no-pixels": "no Pixel Data",
