@@ -74,6 +74,12 @@ def test_the_choice_among_candidates(tmp_path):
         assert text.endswith("4 was chosen")
 
 
+def test_dicom_files_named_as_pictures_make_an_archive(tmp_path):
+    save(mammogram(), tmp_path / "deep" / "x.png")
+    assert [record.projection for record in find_images(tmp_path).records] == [Projection.CC_R]
+    assert mammodensity.read_exam(tmp_path).mammograms[Projection.CC_R].path.name == "x.png"
+
+
 def test_copies_of_one_instance_count_once(tmp_path):
     path = save(mammogram(), tmp_path / "a")
     (tmp_path / "b").write_bytes(path.read_bytes())

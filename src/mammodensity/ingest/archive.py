@@ -28,11 +28,8 @@ _THREADS = min(8, (os.cpu_count() or 1) + 2)  # headers wait for the disk more t
 
 
 def is_archive(path: Path) -> bool:
-    """True for a DICOM file, or a folder with one somewhere under it; files named as pictures are not opened."""
-    if path.is_file():
-        return looks_like_dicom(path)
-    others = (file for file in files_under(path) if file.suffix.lower() not in PICTURE_SUFFIXES)
-    return any(looks_like_dicom(file) for file in others)
+    """True for a DICOM file, or a folder with one somewhere under it, whatever the names."""
+    return any(map(looks_like_dicom, files_under(path)))
 
 
 def files_under(path: Path) -> Iterator[Path]:
