@@ -74,6 +74,23 @@ def test_the_choice_among_candidates(tmp_path):
         assert text.endswith("4 was chosen")
 
 
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ({"AcquisitionTime": "100000.2"}, {"AcquisitionTime": "100000.75"}),
+        ({"AcquisitionTime": "100000.200000"}, {"AcquisitionTime": "100000.2001"}),
+        ({"AcquisitionTime": "100000"}, {"AcquisitionTime": "100000.1"}),
+        ({"AcquisitionDateTime": "20200101100000.5+0100"}, {"AcquisitionDateTime": "20200101100000.6+0100"}),
+        ({"AcquisitionDateTime": "20200101100000.5"}, {"AcquisitionTime": "100001"}),
+        ({"ContentTime": "0959"}, {"ContentTime": "095900.1"}),
+    ],
+)
+def test_a_repeat_within_a_second_is_chosen(tmp_path, earlier, later):
+    save(mammogram(AcquisitionDate="20200101", InstanceNumber=2, **earlier), tmp_path / "a")
+    save(mammogram(AcquisitionDate="20200101", InstanceNumber=1, **later), tmp_path / "b")
+    assert [record.path.name for record in find_images(tmp_path).records] == ["b"]
+
+
 def test_dicom_files_named_as_pictures_make_an_archive(tmp_path):
     save(mammogram(), tmp_path / "deep" / "x.png")
     assert [record.projection for record in find_images(tmp_path).records] == [Projection.CC_R]
