@@ -423,7 +423,13 @@ def test_every_code_is_documented_and_tested():
     refusals, warnings = page.split("## Warnings")
     assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", refusals.split("## Refusals")[1], re.M)) == set(REASONS)
     assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", warnings.split("\n## ")[0], re.M)) == set(WARNINGS)
-    assert set(REASONS) - set(REFUSED) == {"not-dicom", "grey-scale", "unsupported-syntax", "constant"}
+    assert set(REASONS) - set(REFUSED) == {
+        "not-dicom",
+        "grey-scale",
+        "unsupported-syntax",
+        "constant",
+        "several-patients",
+    }
 
 
 def test_real_files(shared_data, tmp_path):

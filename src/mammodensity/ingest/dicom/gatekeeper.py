@@ -66,8 +66,9 @@ def judge(header: Header, *, synthetic: bool = False, stated: Projection | None 
         tuple(dict.fromkeys(warnings)),
         projection if not (sides or views) else None,
         exam_name(header),
-        _digest(header.text("IssuerOfPatientID") + "|" + header.text("PatientID")) if header.text("PatientID") else "",
-        _digest(header.text("SOPInstanceUID")) if header.text("SOPInstanceUID") else "",
+        _digest(header.text("PatientID")),
+        _digest(header.text("IssuerOfPatientID")),
+        _digest(header.text("SOPInstanceUID")),
         _rank(header, found),
     )
 
@@ -75,14 +76,18 @@ def judge(header: Header, *, synthetic: bool = False, stated: Projection | None 
 def exam_name(header: Header) -> str:
     """A name for the exam that tells nothing of the patient: from a hash of the Study Instance UID.
 
-    Where there is none, from a hash of the folder.
+    Where there is none, from a hash of folder, Patient ID and Study Date: two patients in one folder are two exams.
     """
     study = header.text("StudyInstanceUID")
-    return f"study-{_digest(study or f'folder {header.path.absolute().parent}')}"
+    if not study:
+        whose = [header.text(keyword) for keyword in ("IssuerOfPatientID", "PatientID", "StudyDate")]
+        study = "|".join([f"folder {header.path.absolute().parent}", *whose])
+    return f"study-{_digest(study)}"
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    """Twelve digits; nothing for nothing."""
+    return text and hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _pixel_reasons(header: Header) -> Iterator[Reason]:
