@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 
 from mammodensity.errors import DicomError
@@ -21,6 +22,7 @@ from mammodensity.ingest.dicom.syntaxes import (
 
 _SMALLEST_SIDE_PX = 16
 _LARGEST_SIDE_PX = 32_000
+_PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
 def require_decodable(header: Header) -> None:
@@ -29,7 +31,8 @@ def require_decodable(header: Header) -> None:
     _require_grey(header)
     syntax = header.syntax
     if syntax not in READABLE:
-        text = f"transfer syntax {syntax[:64]} is not read; export it uncompressed"
+        named = syntax[:64] if re.fullmatch(r"[0-9.]+", syntax) else "that is no UID"
+        text = f"transfer syntax {named} is not read; export it uncompressed"
         raise DicomError(say(header, text), "unsupported-syntax")
     samples = header.whole("SamplesPerPixel") or 1
     if syntax == "1.2.840.10008.1.2.1.99":
@@ -79,7 +82,8 @@ def _require_grey(header: Header) -> None:
         raise DicomError(say(header, "Photometric Interpretation is absent; export it again"), "missing-tag")
     grey = photometric in ("MONOCHROME1", "MONOCHROME2") and samples == 1
     if not grey and not (photometric == "RGB" and samples == 3 and (header.whole("PlanarConfiguration") or 0) == 0):
-        text = f"{photometric[:16]} with {samples} samples a pixel; expected MONOCHROME1 or MONOCHROME2"
+        named = photometric if photometric in _PHOTOMETRIC else "Photometric Interpretation of another value"
+        text = f"{named} with {samples} samples a pixel; expected MONOCHROME1 or MONOCHROME2"
         raise DicomError(say(header, text), "colour")
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from mammodensity.ingest.dicom.descriptions import (
+    BIOPSY_WORDS,
+    CONTRAST_WORDS,
+    DERIVED_WORDS,
+    LOW_ENERGY_WORDS,
+    NO_IMAGE_WORDS,
+    QUALITY_WORDS,
+    SLICE_WORDS,
+    SPECIMEN_WORDS,
+    SYNTHETIC_WORDS,
+    TOMO_WORDS,
+    kind_text,
+    own_text,
+    text_of,
+)
 from mammodensity.ingest.dicom.headers import Header, say
-from mammodensity.ingest.dicom.projection import DESCRIPTIONS
 from mammodensity.ingest.dicom.verdicts import Reason
-from mammodensity.ingest.dicom.views import BIOPSY_WORDS, DERIVED_WORDS, SPECIMEN_WORDS, SYNTHETIC_WORDS
 
 CAPTURES = ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.7.3")
 _DIRECTORY = "1.2.840.10008.1.3.10"
@@ -19,6 +33,11 @@ _TOMO = (
     "1.2.840.10008.5.1.4.1.1.13.1.5",  # Breast Projection, for processing
 )
 _OTHER_X_RAY = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1")  # CR and DX, met with Modality MG
+_MODALITIES = ("CR", "CT", "DOC", "DX", "KO", "MR", "NM", "OT", "PR", "PT", "PX", "RF", "SC", "SEG", "SR", "US", "XA")
+# PS3.3 C.8.11.7.1.4, values 3 to 5 of Image Type; those after them as vendors write them
+_BIOPSY_TYPES = ("STEREO", "PREFIRE", "POSTFIRE", "POSTBIOPSY", "POSTMARKER", "TOMO SCOUT", "BIOPSY")
+_CONTRAST_TYPES = {"ADDITION", "SUBTRACTION", "HIGH ENERGY", "RECOMBINED"}
+_GENERATED = re.compile(r"GENERATED 2D|\b(?:TOMO|SYN\w*) ?2D\b|\bSYNTHE(?:TIC|SI[SZ]ED)")
 _REDUCED_PX = 1000  # no detector has fewer pixels along its longer side
 _SMALLEST_FIELD_MM = 130.0  # longer side; the smallest screening detector is 180 x 240 mm, biopsy fields about 50 x 50
 
@@ -32,36 +51,52 @@ def kind_reasons(header: Header, *, synthetic: bool, listed: bool) -> Iterator[R
     mammographic = sop in (_MG, _MG_PROCESSING, *_TOMO)
     untold = listed and not sop and not modality
     if modality not in ("MG", "") or not (mammographic or modality == "MG" or untold):
-        yield Reason("not-mammography", say(header, f"its modality is {modality[:16] or 'not given'}; expected MG"))
+        shown = modality if modality in _MODALITIES else "another value" if modality else "not given"
+        yield Reason("not-mammography", say(header, f"its modality is {shown}; expected MG"))
         return
     if sop and not (mammographic or sop in CAPTURES or sop in _OTHER_X_RAY):
         yield Reason("not-mammography", say(header, "its SOP class is not one of mammography images"))
         return
-    if "FOR PROCESSING" in header.text("PresentationIntentType") or sop == _MG_PROCESSING or sop == _TOMO[2]:
+    if "SCREEN SAVE" in _types(header) or NO_IMAGE_WORDS.search(kind_text(header)):
+        yield Reason("not-mammography", say(header, "a report or picture of a screen"))
+        return
+    intent = header.text("PresentationIntentType")
+    if (intent and "PRESENT" not in intent) or sop == _MG_PROCESSING or sop == _TOMO[2]:
         yield Reason("for-processing", say(header, "raw detector values; export the images FOR PRESENTATION"))
     yield from _tomo_reasons(header, sop, synthetic=synthetic)
     yield from _purpose_reasons(header)
+    yield from _part_reasons(header)
+
+
+def _types(header: Header) -> list[str]:
+    """The values of Image Type, with spaces where the standard has underscores: habit has both."""
+    return header.text("ImageType").replace("_", " ").split("\\")
 
 
 def is_synthetic(header: Header) -> bool:
-    """True for a 2-D image computed from tomosynthesis."""
-    types = header.text("ImageType").split("\\")
-    generated = any("GENERATED_2D" in word or word.startswith("SYNTHE") for word in types)
-    return generated or bool(SYNTHETIC_WORDS.search(header.text("SeriesDescription").replace("_", " ")))
+    """True for a 2-D image computed from tomosynthesis.
+
+    Of the tomosynthesis classes only Image Type can say so (PS3.3 C.8.21.6.1.1): "synthesized" is said of slabs, too.
+    """
+    if any(_GENERATED.search(word) for word in _types(header)):
+        return True
+    described = text_of(header, "SeriesDescription")
+    if header.text("SOPClassUID") in _TOMO or SLICE_WORDS.search(described):
+        return False
+    return bool(SYNTHETIC_WORDS.search(described) or SYNTHETIC_WORDS.search(own_text(header, "ProtocolName")))
 
 
 def _tomo_reasons(header: Header, sop: str, *, synthetic: bool) -> Iterator[Reason]:
-    types = header.text("ImageType").split("\\")
     frames = header.whole("NumberOfFrames") or 1
-    described = header.text("SeriesDescription")
     if is_synthetic(header) and frames == 1:
         if not synthetic:
             yield Reason("synthetic-2d", say(header, "computed from tomosynthesis; --synthetic accepts such images"))
     elif (
         sop in _TOMO
-        or any(word.startswith("TOMO") for word in types)
+        or any(word.startswith("TOMO") for word in _types(header))
         or header.text("VolumeBasedCalculationTechnique") == "TOMOSYNTHESIS"
-        or ("TOMOSYNTHESIS" in described and ("RECON" in described or "PROJ" in described or "SLICE" in described))
+        or SLICE_WORDS.search(text_of(header, "SeriesDescription"))
+        or TOMO_WORDS.search(own_text(header, "SeriesDescription"))
     ):
         yield Reason("tomosynthesis", say(header, "tomosynthesis; give the 2-D mammogram"))
         return
@@ -72,22 +107,30 @@ def _tomo_reasons(header: Header, sop: str, *, synthetic: bool) -> Iterator[Reas
 
 
 def _purpose_reasons(header: Header) -> Iterator[Reason]:
-    if header.text("QualityControlImage") == "YES" or header.text("CalibrationImage") == "YES":
+    words, types = kind_text(header), _types(header)
+    marked = header.text("QualityControlImage") == "YES" or header.text("CalibrationImage") == "YES"
+    if marked or "PHANTOM" in header.text("BodyPartExamined") or QUALITY_WORDS.search(words):
         yield Reason("quality-control", say(header, "a test or calibration image"))
-    words = " ".join(header.text(keyword) for keyword in (*DESCRIPTIONS, "PaddleDescription")).replace("_", " ")
-    types = header.text("ImageType").split("\\")
     if header.items("SpecimenDescriptionSequence") or SPECIMEN_WORDS.search(words) or "SPECIMEN" in types:
         yield Reason("specimen", say(header, "an image of a specimen"))
     if (
-        any(word.startswith(("STEREO", "BIOPSY")) for word in types)
+        any(word.startswith(_BIOPSY_TYPES) for word in types)
         or header.text("DetectorMode") == "STEREO"
         or header.text("PositionerType").startswith("STEREO")
         or BIOPSY_WORDS.search(words)
     ):
         yield Reason("biopsy", say(header, "an image of a biopsy or localisation"))
-    if header.text("PartialView") == "YES":
+    low = "LOW ENERGY" in types or LOW_ENERGY_WORDS.search(words)
+    if set(types) & _CONTRAST_TYPES or (CONTRAST_WORDS.search(words) and not low):
+        text = "a subtracted, recombined or high-energy image of a contrast examination; give the low-energy image"
+        yield Reason("contrast-enhanced", say(header, text))
+
+
+def _part_reasons(header: Header) -> Iterator[Reason]:
+    told = header.items("PartialViewCodeSequence") or header.text("PartialViewDescription")
+    if header.text("PartialView") == "YES" or (told and not header.text("PartialView")):
         yield Reason("partial-breast", say(header, "a partial view of the breast"))
-    elif DERIVED_WORDS.search(words):
+    elif DERIVED_WORDS.search(kind_text(header)):
         yield Reason("partial-breast", say(header, "a crop or mask made from a mammogram"))
     field = field_mm(header)
     if field is not None and 0 < max(field) < _SMALLEST_FIELD_MM:

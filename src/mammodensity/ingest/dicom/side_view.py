@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mammodensity.ingest.dicom.descriptions import PADDLE_WORDS, SPECIAL_WORDS, kind_text, text_of
 from mammodensity.ingest.dicom.headers import Header, say
-from mammodensity.ingest.dicom.projection import DESCRIPTIONS, Found
+from mammodensity.ingest.dicom.projection import Found
 from mammodensity.ingest.dicom.verdicts import Reason
-from mammodensity.ingest.dicom.views import SCREENING_VIEWS, SPECIAL_WORDS, is_harmless
+from mammodensity.ingest.dicom.views import SCREENING_VIEWS, is_harmless
 from mammodensity.terms import Projection
 
 _CONTACT_MAGNIFICATION = 1.3  # contact views have 1.0 to 1.2, magnified ones 1.5 and more
@@ -55,14 +56,14 @@ def side_reasons(
 def view_reasons(header: Header, found: Found, stated: Projection | None) -> Iterator[Reason]:
     special = [f"{one.place} {one.says}" for one in found.views if one.says not in SCREENING_VIEWS]
     special += [f"view modifier {modifier}" for modifier in found.modifiers if not is_harmless(modifier)]
-    magnification = header.number("EstimatedRadiographicMagnificationFactor")
+    magnification = _magnification(header)
     if magnification is not None and magnification > _CONTACT_MAGNIFICATION:
         special.append(f"magnified {magnification:.2f} times")
-    if not special or not found.views:
-        words = " ".join(header.text(keyword) for keyword in (*DESCRIPTIONS, "PaddleDescription")).replace("_", " ")
-        match = SPECIAL_WORDS.search(words)
+    if not special:
+        paddle = PADDLE_WORDS.search(text_of(header, "PaddleDescription"))
+        match = SPECIAL_WORDS.search(kind_text(header)) or paddle
         if match:
-            special.append(f"description says {match['word']}")
+            special.append(f"description or paddle says {match['word']}")
     if special:
         text = f"{', '.join(special)}: no screening view; expected CC or MLO without modifiers"
         yield Reason("non-screening-view", say(header, text))
@@ -77,3 +78,12 @@ def view_reasons(header: Header, found: Found, stated: Projection | None) -> Ite
     elif not views and not special:
         text = "no View Position or View Code Sequence, and no description tells the view"
         yield Reason("missing-view", say(header, text))
+
+
+def _magnification(header: Header) -> float | None:
+    """As stated; else source to detector by source to breast support, which PS3.3 C.8.11.7 defines it by."""
+    stated = header.number("EstimatedRadiographicMagnificationFactor")
+    detector, support = header.number("DistanceSourceToDetector"), header.number("DistanceSourceToPatient")
+    if stated is None and detector and support and support > 0:
+        return detector / support
+    return stated

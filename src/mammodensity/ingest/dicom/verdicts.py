@@ -19,6 +19,7 @@ REASONS = {
     "non-screening-view": "neither CC nor MLO, or spot, magnified, rolled, exaggerated",
     "specimen": "an image of a specimen",
     "biopsy": "an image of a biopsy or localisation",
+    "contrast-enhanced": "a subtracted, recombined or high-energy image of a contrast examination",
     "partial-breast": "a part of the breast only",
     "quality-control": "a test or calibration image",
     "missing-laterality": "nothing says which breast",
