@@ -78,11 +78,89 @@ def test_the_choice_among_candidates(tmp_path):
         assert text.endswith("4 was chosen")
 
 
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ({"AcquisitionTime": "100000.2"}, {"AcquisitionTime": "100000.75"}),
+        ({"AcquisitionTime": "100000.200000"}, {"AcquisitionTime": "100000.2001"}),
+        ({"AcquisitionTime": "100000"}, {"AcquisitionTime": "100000.1"}),
+        ({"AcquisitionDateTime": "20200101100000.5+0100"}, {"AcquisitionDateTime": "20200101100000.6+0100"}),
+        ({"AcquisitionDateTime": "20200101100000.5"}, {"AcquisitionTime": "100001"}),
+        ({"ContentTime": "0959"}, {"ContentTime": "095900.1"}),
+    ],
+)
+def test_a_repeat_within_a_second_is_chosen(tmp_path, earlier, later):
+    save(mammogram(AcquisitionDate="20200101", InstanceNumber=2, **earlier), tmp_path / "a")
+    save(mammogram(AcquisitionDate="20200101", InstanceNumber=1, **later), tmp_path / "b")
+    assert [record.path.name for record in find_images(tmp_path).records] == ["b"]
+
+
+def test_dicom_files_named_as_pictures_make_an_archive(tmp_path):
+    save(mammogram(), tmp_path / "deep" / "x.png")
+    assert [record.projection for record in find_images(tmp_path).records] == [Projection.CC_R]
+    assert mammodensity.read_exam(tmp_path).mammograms[Projection.CC_R].path.name == "x.png"
+
+
 def test_copies_of_one_instance_count_once(tmp_path):
     path = save(mammogram(), tmp_path / "a")
     (tmp_path / "b").write_bytes(path.read_bytes())
     assert len(find_images(tmp_path).records) == 1
     assert check_path(tmp_path).files[1].marks >= {"duplicate"}
+
+
+def test_one_instance_uid_with_several_contents_loses_no_image(tmp_path):
+    shared = {"SOPInstanceUID": "1.2.3.4"}
+
+    def made(name, projection=Projection.CC_R, **changes):
+        return save(mammogram(projection, **shared, **changes), tmp_path / name)
+
+    made("a")
+    made("b", Projection.MLO_R)
+    made("c", StudyInstanceUID="1.2.99")
+    made("d", stored=phantom() // 2, InstanceNumber=2)
+    made("e", PatientName="Coerced^Copy")
+    found = {file.path.name: file.marks for file in check_path(tmp_path).files}
+    assert [name for name, marks in found.items() if "duplicate" in marks] == ["e"]
+    assert [name for name, marks in found.items() if "instance-reused" in marks] == list("abcd")
+    records = find_images(tmp_path).records
+    assert sorted(record.path.name for record in records) == ["b", "c", "d"]  # d by its number, before a
+
+
+def test_several_patients_in_one_study_are_refused(tmp_path):
+    save_exam(tmp_path / "one", study="1.2.3", patient="SECRET-1")
+    save_exam(tmp_path / "two", study="1.2.3", patient="SECRET-2", InstanceNumber=9)
+    save_exam(tmp_path / "good", study="1.2.4", patient="SECRET-3")
+    for issuer in ("A", "B"):
+        changes = {"StudyInstanceUID": "1.2.5", "IssuerOfPatientID": issuer}
+        save(mammogram(**changes), tmp_path / "issuers" / issuer)
+    result = check_path(tmp_path)
+    refused = {file.path.parent.name for file in result.files if file.reasons}
+    assert refused == {"one", "two", "issuers"}
+    assert {one.code for file in result.files for one in file.reasons} == {"several-patients"}
+    assert "SECRET" not in str(result.to_list())
+    assert len(find_images(tmp_path).exams()) == 1
+
+
+def test_a_study_with_a_patient_and_images_without_one_is_whole(tmp_path):
+    save(mammogram(PatientID="", IssuerOfPatientID=None), tmp_path / "a")
+    save(mammogram(Projection.CC_L, IssuerOfPatientID="A"), tmp_path / "b")
+    save(mammogram(Projection.MLO_L), tmp_path / "c")
+    assert len(mammodensity.read_exam(tmp_path).mammograms) == 3
+
+
+def test_without_study_uid_patients_and_dates_of_one_folder_are_kept_apart(tmp_path):
+    def made(name, projection, patient, date):
+        changes = {"StudyInstanceUID": None, "PatientID": patient, "StudyDate": date}
+        save(mammogram(projection, **changes), tmp_path / name)
+
+    made("a", Projection.CC_R, "P1", "20200101")
+    made("b", Projection.CC_L, "P1", "20200101")
+    made("c", Projection.CC_L, "P2", "20200101")
+    made("d", Projection.MLO_L, "P1", "20220101")
+    data = find_images(tmp_path)
+    exams = sorted("".join(sorted(one.path.name for one in views.values())) for views in data.exams().values())
+    assert exams == ["ab", "c", "d"]
+    assert len({record.patient_id for record in data.records}) == 2
 
 
 def test_check_on_a_folder_of_mixed_rubbish(tmp_path, capsys):

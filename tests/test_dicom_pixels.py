@@ -121,7 +121,7 @@ def test_jpeg_baseline_is_close(tmp_path):
 def test_twelve_bit_extended_jpeg_names_the_extra(tmp_path, monkeypatch):
     save(mammogram(), tmp_path / "plain")
     dcmtk("dcmcjpeg", "+ee", "+q", "95", "--bits-force-12", tmp_path / "plain", tmp_path / "packed")
-    monkeypatch.setattr("mammodensity.ingest.dicom.gatekeeper.has_jpeg12", lambda: False)
+    monkeypatch.setattr("mammodensity.ingest.dicom.decodable.has_jpeg12", lambda: False)
     with pytest.raises(DicomError, match=r"pip install 'mammodensity\[jpeg12\]'") as caught:
         read_image(tmp_path / "packed")
     assert caught.value.code == "unsupported-syntax"

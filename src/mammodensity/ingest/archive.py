@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from mammodensity.ingest.dicom import Reason, Verdict, judge_file, looks_like_dicom
+from mammodensity.errors import DicomError
+from mammodensity.ingest.dicom import Reason, Verdict, judge_file, looks_like_dicom, pixel_digest
 from mammodensity.ingest.dicom.verdicts import REASONS, WARNINGS
 from mammodensity.ingest.names import exam_in_name, projection_in_name
 from mammodensity.ingest.pictures import PICTURE_SUFFIXES
@@ -29,11 +30,8 @@ _THREADS = min(8, (os.cpu_count() or 1) + 2)  # headers wait for the disk more t
 
 
 def is_archive(path: Path) -> bool:
-    """True for a DICOM file, or a folder with one somewhere under it; files named as pictures are not opened."""
-    if path.is_file():
-        return looks_like_dicom(path)
-    others = (file for file in files_under(path) if file.suffix.lower() not in PICTURE_SUFFIXES)
-    return any(looks_like_dicom(file) for file in others)
+    """True for a DICOM file, or a folder with one somewhere under it, whatever the names."""
+    return any(map(looks_like_dicom, files_under(path)))
 
 
 def files_under(path: Path, unreadable: Callable[[OSError], object] | None = None) -> Iterator[Path]:
@@ -106,32 +104,77 @@ def _judge_other(file: Path) -> Verdict:
 def choose(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Mark all but one accepted image for each projection of an exam, by rule, and say which was chosen.
 
-    The same SOP Instance twice: the first file. Else acquired before computed from tomosynthesis, then implant
-    displaced, then acquired last (a repeat replaces what it repeats), then most pixels, then the higher Instance
-    Number, then the first in order.
+    Exams that hold several patients are refused. Copies of one image count once: the first file. Else acquired before
+    computed from tomosynthesis, then implant displaced, then acquired last (a repeat replaces what it repeats), then
+    most pixels, then the higher Instance Number, then the first in order.
     """
-    result = list(verdicts)
-    seen: dict[str, Path] = {}
+    result = _with_copies_marked(_without_joined_patients(verdicts))
     candidates: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for place, verdict in enumerate(verdicts):
-        if not verdict.accepted or verdict.projection is None or verdict.exam_id is None:
-            continue
-        first = seen.setdefault(verdict.instance, verdict.path) if verdict.instance else verdict.path
-        if first is not verdict.path:
-            result[place] = _marked(verdict, "duplicate", f"the same image as {first}; one is enough")
-            continue
-        candidates[verdict.exam_id, verdict.projection].append(place)
+    for place, verdict in enumerate(result):
+        if verdict.used and verdict.projection is not None and verdict.exam_id is not None:
+            candidates[verdict.exam_id, verdict.projection].append(place)
     for (exam_id, projection), places in candidates.items():
         if len(places) < 2:
             continue
-        best = max(places, key=lambda place: (verdicts[place].rank, -place))
+        best = max(places, key=lambda place: (result[place].rank, -place))
         told = f"{WARNINGS['chosen-of-several']} ({len(places)} {projection} images)"
-        result[best] = _marked(result[best], "chosen-of-several", told)
-        text = f"exam {exam_id} has {len(places)} {projection} images; by the rule {verdicts[best].path} was chosen"
+        text = f"exam {exam_id} has {len(places)} {projection} images; by the rule {result[best].path} was chosen"
         for place in places:
-            if place != best:
-                result[place] = _marked(verdicts[place], "other-image-chosen", text)
+            code = "chosen-of-several" if place == best else "other-image-chosen"
+            result[place] = _marked(result[place], code, told if place == best else text)
     return result
+
+
+def _without_joined_patients(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Refuse the images of an exam with several Patient IDs, or one ID of several issuers.
+
+    A study is of one patient (PS3.3 A.1.2); two in one would get one score, and nothing tells which are whose.
+    """
+    keys: dict[str | None, set[tuple[str, str]]] = defaultdict(set)
+    for verdict in verdicts:
+        if verdict.accepted and verdict.patient_key:
+            keys[verdict.exam_id].add((verdict.patient_key, verdict.issuer_key))
+    joined = {
+        exam_id
+        for exam_id, pairs in keys.items()
+        if len({patient for patient, _ in pairs}) > 1 or len({issuer for _, issuer in pairs if issuer}) > 1
+    }
+    return [_of_joined_patients(verdict) if verdict.exam_id in joined else verdict for verdict in verdicts]
+
+
+def _of_joined_patients(verdict: Verdict) -> Verdict:
+    text = f"{verdict.path}: exam {verdict.exam_id} has images of several Patient IDs; give each its own study"
+    return replace(verdict, reasons=(*verdict.reasons, Reason("several-patients", text)))
+
+
+def _with_copies_marked(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Mark copies: the same SOP Instance UID, exam, projection and pixels. The same UID alone makes no copy."""
+    result = list(verdicts)
+    bearers: dict[str, list[int]] = defaultdict(list)
+    for place, verdict in enumerate(verdicts):
+        if verdict.accepted and verdict.instance:
+            bearers[verdict.instance].append(place)
+    for places in bearers.values():
+        if len(places) < 2:
+            continue
+        first: dict[tuple[str | None, str | None, str], int] = {}
+        for place in places:
+            verdict = verdicts[place]
+            kept = first.setdefault((verdict.exam_id, verdict.projection, _content(verdict.path)), place)
+            if kept != place:
+                text = f"the same image as {verdicts[kept].path}; one is enough"
+                result[place] = _marked(verdict, "duplicate", text)
+        for place in first.values() if len(first) > 1 else ():
+            result[place] = _marked(verdicts[place], "instance-reused", WARNINGS["instance-reused"])
+    return result
+
+
+def _content(path: Path) -> str:
+    """A digest of the pixels as stored; of a file that is suddenly gone its name, which is like no other."""
+    try:
+        return pixel_digest(path)
+    except DicomError:
+        return str(path)
 
 
 def _marked(verdict: Verdict, code: str, text: str) -> Verdict:
@@ -143,15 +186,15 @@ def data_of(root: Path, verdicts: Iterable[Verdict]) -> DataSet:
     verdicts = list(verdicts)
     used = [verdict for verdict in verdicts if verdict.used]
     alternatives = _alternatives(verdicts)
-    patient_of: dict[str, str] = {}
+    patient_of: dict[tuple[str, str], str] = {}
     for verdict in used:
         if verdict.patient_key and verdict.exam_id:
-            named = patient_of.setdefault(verdict.patient_key, verdict.exam_id)
-            patient_of[verdict.patient_key] = min(named, verdict.exam_id)
+            patient = verdict.patient_key, verdict.issuer_key
+            patient_of[patient] = min(patient_of.get(patient, verdict.exam_id), verdict.exam_id)
     records = tuple(
         ImageRecord(
             verdict.exam_id,
-            patient_of.get(verdict.patient_key, verdict.exam_id),
+            patient_of.get((verdict.patient_key, verdict.issuer_key), verdict.exam_id),
             verdict.projection,
             verdict.path,
             synthetic="synthetic-2d" in verdict.marks,

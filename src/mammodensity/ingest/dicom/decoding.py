@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity.errors import DicomError
+from mammodensity.ingest.dicom.decodable import require_decodable
 from mammodensity.ingest.dicom.frames import codestream_of, is_complete, read_pixel_bytes
-from mammodensity.ingest.dicom.gatekeeper import require_decodable
 from mammodensity.ingest.dicom.grey_scale import padding_range
 from mammodensity.ingest.dicom.headers import Header, one_line, quiet
 from mammodensity.ingest.dicom.isolation import decode_apart

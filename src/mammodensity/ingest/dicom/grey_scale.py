@@ -187,7 +187,7 @@ def window(values: Values, centre: float, width: float, function: str, name: str
     if function == "LINEAR_EXACT":
         return np.asarray(np.clip((values - centre) / width + 0.5, 0, 1))
     if function != "LINEAR":
-        raise DicomError(f"{name} has the VOI LUT Function {function[:16]}, which is not defined", "grey-scale")
+        raise DicomError(f"{name} has a VOI LUT Function that is not defined", "grey-scale")
     if width == 1:
         return (values > centre - 0.5).astype(np.float64)
     return np.asarray(np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1))

@@ -43,7 +43,8 @@ TAGS = tuple(
     RescaleSlope WindowCenterWidthExplanation VOILUTFunction BreastImplantPresent PartialView ModalityLUTSequence
     VOILUTSequence NominalScannedPixelSpacing ViewCodeSequence CalibrationImage ContainerIdentifier
     SpecimenDescriptionSequence PresentationLUTShape SharedFunctionalGroupsSequence ImageComments
-    LossyImageCompression PerFrameFunctionalGroupsSequence
+    LossyImageCompression PerFrameFunctionalGroupsSequence DistanceSourceToDetector DistanceSourceToPatient
+    ViewModifierCodeSequence PartialViewCodeSequence PartialViewDescription
     """.split()  # noqa: SIM905  (a list of eighty quoted names is harder to read)
 )
 """Everything the gatekeeper and the grey-scale pipeline look at; nothing else of a header is kept."""
@@ -143,6 +144,11 @@ class Header:
             return []
 
 
+def say(header: Header, text: str) -> str:
+    """One line about a file."""
+    return f"{header.path}: {text}"
+
+
 def looks_like_dicom(path: Path) -> bool:
     """True when the content begins as a DICOM file does, with or without the preamble; reads 140 bytes."""
     try:
@@ -234,7 +240,9 @@ def read_header(path: Path) -> Header:
         except OSError:
             raise
         except Exception as error:  # pydicom raises many types on damaged bytes
-            raise DicomError(f"{path} has a damaged header ({one_line(error)}); copy it again", "damaged") from error
+            raise DicomError(
+                f"{path} has a damaged header ({type(error).__name__}); copy it again", "damaged"
+            ) from error
 
 
 def _parse(path: Path, stream: BinaryIO, size: int) -> Header:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from mammodensity.errors import DicomError, ImageError
 from mammodensity.exam import Mammogram
 from mammodensity.ingest.dicom.decoding import read_stored_values
+from mammodensity.ingest.dicom.frames import read_pixel_bytes
 from mammodensity.ingest.dicom.gatekeeper import judge
 from mammodensity.ingest.dicom.grey_scale import rendered
 from mammodensity.ingest.dicom.headers import Header, quiet, read_header
@@ -61,6 +63,21 @@ def _read(path: Path, projection: Projection | None, *, synthetic: bool) -> tupl
     if spacing_mm(header) is None and _spacings(header) is not None:
         more.append(Reason("non-square-pixels", WARNINGS["non-square-pixels"]))
     return mammogram, (*verdict.warnings, *more)
+
+
+def pixel_digest(path: Path) -> str:
+    """A digest of size and stored pixel bytes, undecoded: equal for copies, whatever their headers say.
+
+    Raises
+    ------
+    DicomError
+        There are no pixels to read.
+    """
+    with quiet():
+        header = read_header(path)
+        _, data = read_pixel_bytes(header)
+    size = f"{header.text('Rows')} {header.text('Columns')} "
+    return hashlib.sha256(size.encode() + data).hexdigest()
 
 
 def spacing_mm(header: Header) -> float | None:

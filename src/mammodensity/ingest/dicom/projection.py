@@ -8,6 +8,7 @@ from typing import Any
 
 from mammodensity.ingest.dicom.headers import Header
 from mammodensity.ingest.dicom.views import (
+    AXILLA_CODES,
     IMPLANT_DISPLACED,
     MODIFIER_CODES,
     SIDE_CODES,
@@ -16,8 +17,9 @@ from mammodensity.ingest.dicom.views import (
 )
 from mammodensity.ingest.names import projection_in_name
 
-DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription")
+_DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription")
 _SIDES = {"R": "R", "L": "L", "B": "B", "RIGHT": "R", "LEFT": "L", "BOTH": "B"}
+_OTHER = "another value"  # what is not known is not repeated: free text may name the patient
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ def find_projection(header: Header) -> Found:
     sides = list(_sides(header))
     views: list[Evidence] = []
     modifiers: list[str] = []
-    for item in _view_items(header):
-        _read_view_item(header, item, views, modifiers)
+    for item in header.items("ViewCodeSequence"):
+        _read_view_item(item, views)
+        modifiers += _modifiers(header, item)
+    modifiers += _modifiers(header)  # its place is in the view's item; some write it beside
     word = header.text("ViewPosition")
     if word:
         view, side, displaced = view_in_word(word)
-        views.append(Evidence("View Position", view or word[:16]))
+        views.append(Evidence("View Position", view or _OTHER))
         if side:
             sides.append(Evidence("View Position", side))
         if displaced:
@@ -61,11 +65,12 @@ def find_projection(header: Header) -> Found:
             views.append(Evidence("Patient Orientation", view))
         if side:
             sides.append(Evidence("Patient Orientation", side))
+    views += _other_regions(header)
     return Found(tuple(sides), tuple(views), tuple(dict.fromkeys(modifiers)), _described(header))
 
 
 def _described(header: Header) -> Evidence | None:
-    for keyword in DESCRIPTIONS:
+    for keyword in _DESCRIPTIONS:
         projection = projection_in_name(header.text(keyword))
         if projection is not None:
             return Evidence(keyword, projection.value)
@@ -76,12 +81,12 @@ def _sides(header: Header) -> Iterator[Evidence]:
     for keyword, name in (("ImageLaterality", "Image Laterality"), ("Laterality", "Laterality")):
         word = header.text(keyword)
         if word:
-            yield Evidence(name, _SIDES.get(word, word[:16]))
+            yield Evidence(name, _SIDES.get(word, _OTHER))
     for group in header.items("SharedFunctionalGroupsSequence"):
         for item in header.items("FrameAnatomySequence", group):
             word = _text(item, "FrameLaterality")
             if word:
-                yield Evidence("Frame Laterality", _SIDES.get(word, word[:16]))
+                yield Evidence("Frame Laterality", _SIDES.get(word, _OTHER))
     for region in header.items("AnatomicRegionSequence"):
         side = SIDE_CODES.get(_text(region, "CodeValue"))
         if side:
@@ -96,21 +101,30 @@ def _sides(header: Header) -> Iterator[Evidence]:
             yield Evidence("Body Part Examined", side[0])
 
 
-def _view_items(header: Header) -> list[Any]:
-    return header.items("ViewCodeSequence")
-
-
-def _read_view_item(header: Header, item: Any, views: list[Evidence], modifiers: list[str]) -> None:
+def _read_view_item(item: Any, views: list[Evidence]) -> None:
     code = _text(item, "CodeValue") or _text(item, "LongCodeValue")
     meaning = _text(item, "CodeMeaning")
     view = VIEW_CODES.get(code) or view_in_word(meaning)[0]
     if view or code or meaning:
-        views.append(Evidence("View Code Sequence", view or code[:16] or meaning[:16]))
+        views.append(Evidence("View Code Sequence", view or _OTHER))
+
+
+def _modifiers(header: Header, item: Any = None) -> Iterator[str]:
+    """View modifiers in an item or in the header itself, by our names: a meaning is free text and is not repeated."""
     for modifier in header.items("ViewModifierCodeSequence", item):
-        code = _text(modifier, "CodeValue")
-        meaning = _text(modifier, "CodeMeaning").lower()
+        code, meaning = _text(modifier, "CodeValue"), _text(modifier, "CodeMeaning").lower()
         if code or meaning:
-            modifiers.append(MODIFIER_CODES.get(code) or meaning[:40] or code[:16])
+            known = meaning if meaning in MODIFIER_CODES.values() else _OTHER
+            yield MODIFIER_CODES.get(code, known)
+
+
+def _other_regions(header: Header) -> Iterator[Evidence]:
+    """Regions beside the breast, which are no view of it."""
+    for region in header.items("AnatomicRegionSequence"):
+        if _text(region, "CodeValue") in AXILLA_CODES or "AXILLA" in _text(region, "CodeMeaning"):
+            yield Evidence("Anatomic Region Sequence", "axilla")
+    if "AXILLA" in header.text("BodyPartExamined"):
+        yield Evidence("Body Part Examined", "axilla")
 
 
 def _text(item: Any, keyword: str) -> str:

@@ -20,12 +20,15 @@ REASONS = {
     "non-screening-view": "neither CC nor MLO, or spot, magnified, rolled, exaggerated",
     "specimen": "an image of a specimen",
     "biopsy": "an image of a biopsy or localisation",
+    "contrast-enhanced": "a subtracted, recombined or high-energy image of a contrast examination",
     "partial-breast": "a part of the breast only",
     "quality-control": "a test or calibration image",
     "missing-laterality": "nothing says which breast",
     "contradictory-laterality": "places of the header, or header and pixels, disagree on the breast",
+    "turned": "stored upside down or turned by a quarter",
     "missing-view": "nothing says which view",
     "contradictory-view": "places of the header disagree on the view",
+    "several-patients": "its exam holds images of several Patient IDs",
     "no-pixels": "no Pixel Data",
     "multi-frame": "more than one frame",
     "colour": "a colour image",
@@ -54,14 +57,15 @@ WARNINGS = {
     "stored-flipped": "the chest wall is on the other side than usual, and the header says so",
     "orientation-disagrees": "Patient Orientation does not fit the pixels",
     "lossy": "compressed with loss",
-    "no-study": "Study Instance UID is absent; the folder counts as the exam",
+    "no-study": "Study Instance UID is absent; folder, Patient ID and Study Date count as the exam",
     "header-leniency": "preamble or transfer syntax is absent",
     "body-part": "Body Part Examined is not the breast",
     "polarity": "Presentation LUT Shape does not fit Photometric Interpretation",
     "non-square-pixels": "pixel spacing differs between rows and columns; no spacing is used",
     "chosen-of-several": "the best of several images of its projection",
     "other-image-chosen": "usable, but another image of the same projection and exam is better by the rule",
-    "duplicate": "usable, but the same image (SOP Instance) as another file",
+    "duplicate": "usable, but the same image (SOP Instance and pixels) as another file",
+    "instance-reused": "another image has the same SOP Instance UID and is no copy; both are kept",
     "duplicate-content": "the same pixels as another file",
 }
 """Code of a warning to what it means."""
@@ -87,7 +91,9 @@ class Verdict:
     exam_id: str | None = None
     """Name of the exam, with nothing of the patient in it."""
     patient_key: str = ""
-    """Only for grouping within one run; never written."""
+    """Digest of the Patient ID; only for grouping within one run, never written."""
+    issuer_key: str = ""
+    """Digest of who issued that ID; the same."""
     instance: str = ""
     """Digest of the SOP Instance UID."""
     rank: tuple[int | float | str, ...] = ()

@@ -2,7 +2,8 @@
 
 References
 ----------
-PS3.16 CID 4014 (views), CID 4015 (view modifiers), CID 6022 (side); each in SNOMED CT (SCT) and in the older SRT codes.
+PS3.16 CID 4014 (views), CID 4015 (view modifiers), CID 6022 (side), CID 4 (axilla); each in SNOMED CT (SCT) and in the
+older SRT codes.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ SIDE_CODES = {
     "7771000": "L",
 }
 
+AXILLA_CODES = ("T-D8104", "91470000")
+
 _VIEW_WORDS = {
     "CC": "CC",
     "MLO": "MLO",
@@ -119,19 +122,6 @@ _VIEW_WORDS = {
 }
 _WITH_SIDE = re.compile(r"(?P<side>[RL])[ _-]?(?P<view>XCC[LM]?|CC|MLO|LMO|ML|LM|FB|SIO|ISO|CV|AT|TAN)")
 _DISPLACED = re.compile(r"(?P<view>(?:[RL][ _-]?)?(?:CC|MLO))[ _-]?I(?:MPLANT )?D(?:ISPLACED)?")
-
-SPECIAL_WORDS = re.compile(
-    r"\b(?P<word>SPOT|MAG|MAGN\w*|ROLLED|ROLL|XCC[LM]?|CLEAVAGE|TANGENTIAL|AXILLA\w*|EKLUND MAG|"
-    r"[RL]?(?:ML|LM|LMO|SIO|FB|XCC))\b"
-)
-"""Words of a paddle or series that say it is no screening view; of the bare views only whole words count."""
-BIOPSY_WORDS = re.compile(r"\b(?:BIOPS\w*|STEREOTA\w*|STEREO|NEEDLE|WIRE LOC\w*|LOCALI[SZ]ATION|PUNCTIE\w*)\b")
-SPECIMEN_WORDS = re.compile(r"\b(?:SPECIMEN\w*|PREPARAAT|PR[AE]+PARAT)\b")
-SYNTHETIC_WORDS = re.compile(
-    r"\b(?:C[- ]?VIEW|S[- ]?VIEW|V[- ]?PREVIEW|SYNTHE\w*|SYN2D|INSIGHT ?2D|INTELLIGENT ?2D|GENERATED[_ ]2D)\b"
-)
-TOMO_WORDS = re.compile(r"\b(?:TOMO\w*|DBT)\b")
-DERIVED_WORDS = re.compile(r"\b(?:CROPPED IMAGES?|ROI MASK IMAGES?|MASK IMAGES?)\b")
 
 
 def view_in_word(word: str) -> tuple[str | None, str | None, bool]:
