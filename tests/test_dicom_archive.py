@@ -215,7 +215,7 @@ def test_check_of_single_files_and_of_rubbish_alone(tmp_path, capsys):
 def test_files_of_one_study_are_judged_together(tmp_path, run):
     files = save_exam(tmp_path)
     (tmp_path / "copy").write_bytes(files[0].read_bytes())
-    later = mammogram(StudyInstanceUID="1.2.3", ContentDate="20990101", stored=phantom() // 2)
+    later = mammogram(StudyInstanceUID="1.2.3", PatientID="P1", ContentDate="20990101", stored=phantom() // 2)
     later = save(later, tmp_path / "later")
     code, output, _ = run("check", *files, tmp_path / "copy", later, files[0], "--json", tmp_path / "out.json")
     assert code == 0
