@@ -141,7 +141,7 @@ def test_the_demo_can_be_typed():
 
 
 @pytest.mark.parametrize(
-    "wrong", ["nope", "predict DATA", "train DATA --model m --epochs many", "check DATA --jason f", "--nope"]
+    "wrong", ["nope", "explain DATA", "train DATA --model m --epochs many", "check DATA --jason f", "--nope"]
 )
 def test_wrong_commands_would_be_noticed(wrong):
     with pytest.raises((AssertionError, TyperException, MammodensityError)):
