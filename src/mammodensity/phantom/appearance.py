@@ -26,7 +26,7 @@ from mammodensity.phantom.projection import DENSE_SHARE, LABELS, SMOOTH_MM, Labe
 Mask = NDArray[np.bool_]
 
 _REFERENCE_KEV = 20.0
-_VISIBLE = 0.04  # of full scale above base and fog: what is darker on a film cannot be told from its background
+_VISIBLE = 0.13  # of full scale above base: what is darker on a film, a reader does not tell from its background
 _TIP = 0.02  # of the image's width: a muscle thinner than this at its lower end is not drawn by readers
 
 
@@ -197,7 +197,7 @@ def _film(lead: Floats, paths: Paths, labels: Labels, rng: np.random.Generator) 
     base = float(np.quantile(grey, 0.01))
     grey = (grey - base) / max(float(grey.max()) - base, 1e-3)
     seen = gaussian_filter(grey, 0.7) > _VISIBLE
-    return grey, np.where(seen | (paths.distance > 15), labels, 0).astype(np.uint8)
+    return grey, np.where(seen | (paths.distance > 20), labels, 0).astype(np.uint8)
 
 
 def _digital(lead: Floats, paths: Paths, rng: np.random.Generator, look: Look) -> Floats:

@@ -18,6 +18,8 @@ from mammodensity.phantom.geometry import resample
 
 Size = tuple[int, int]
 
+_OF_MAMMOGRAMS = 0.35  # share that shows a breast as it should not be
+
 
 def impostor(size: Size, rng: np.random.Generator, mammogram: Floats) -> Floats:
     """One image (H, W), 0 to 1, of a kind drawn at random.
@@ -27,10 +29,10 @@ def impostor(size: Size, rng: np.random.Generator, mammogram: Floats) -> Floats:
     mammogram
         (H, W) with the chest wall on the left: for those kinds that show a breast as it should not be.
     """
-    kind = _KINDS[int(rng.integers(len(_KINDS)))]
-    image = kind(size, rng)
-    if kind is _empty and rng.random() < 0.5:
+    if rng.random() < _OF_MAMMOGRAMS:
         image = _turned_or_double(mammogram, size, rng)
+    else:
+        image = _KINDS[int(rng.integers(len(_KINDS)))](size, rng)
     image = image - image.min()
     image = image / max(float(image.max()), 1e-6) * rng.uniform(0.5, 1) + rng.normal(0, rng.uniform(0, 0.03), size)
     made: Floats = np.clip(image, 0, 1).astype(np.float32)
@@ -153,6 +155,5 @@ _KINDS: tuple[Callable[[Size, np.random.Generator], Floats], ...] = (
     _test_object,
     _page,
     _plain,
-    _empty,
     _empty,
 )
