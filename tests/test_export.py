@@ -130,7 +130,9 @@ def test_an_unusable_image_is_listed_and_the_others_go_on(phantoms, tmp_path):
 
 def late(folder: Path, name: str, stored: np.ndarray | None = None, **changes: object) -> Path:
     """Another right CC of the study of ``save_exam``, acquired an hour later."""
-    ds = mammogram(Projection.CC_R, stored, StudyInstanceUID="1.2.3", PatientID="P1", ContentDate="20200101", ContentTime="110000")
+    ds = mammogram(
+        Projection.CC_R, stored, StudyInstanceUID="1.2.3", PatientID="P1", ContentDate="20200101", ContentTime="110000"
+    )
     for keyword, value in changes.items():
         setattr(ds, keyword, value)
     return save(ds, folder / name)

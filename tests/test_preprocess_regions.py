@@ -93,6 +93,17 @@ def test_phantoms_with_known_regions(traced, name):
     assert min(muscle) > 0.6
 
 
+def test_padding_and_labels_do_not_matter(exams):
+    """As where images of all sizes were brought to one: margins on any side, a label in one of them."""
+    for position in ("MLO", "CC"):
+        for projection, image, labels in left_views(exams, position):
+            for margins in (((0, 20), (0, 40)), ((15, 15), (0, 60)), ((10, 10), (20, 30))):
+                padded = np.pad(image, margins)
+                padded[3:9, -18:-4] = 0.9
+                found = find_regions(made(padded / 2, projection))
+                assert dice(found.labels > 0, np.pad(labels, margins) > 0) > 0.9
+
+
 def test_a_mirrored_image_gives_mirrored_regions(exams):
     for _, image, _ in left_views(exams, "MLO"):
         one, other = (find_regions(made(image, mirrored=mirrored)) for mirrored in (False, True))

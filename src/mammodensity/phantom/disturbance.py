@@ -23,6 +23,9 @@ from mammodensity.phantom.projection import LABELS, Labels, Paths
 MUSCLE = LABELS["pectoral"]
 
 
+_PADDED = 0.35  # share of the images
+
+
 @dataclass(frozen=True)
 class Disturbance:
     """Which changes are made; each is drawn anew for each image."""
@@ -38,7 +41,7 @@ class Disturbance:
     tone: bool = True
     """Tone curve, haze, fog, background level, blur, noise and scanner bands."""
     objects: bool = True
-    """Markers, labels, patches, borders and film edges."""
+    """Markers, labels, patches, borders, film edges and padding."""
 
 
 def disturb(
@@ -62,7 +65,23 @@ def disturb(
         image = _other_tone(image, labels, film, rng)
     if changes.objects:
         image, labels = _objects(image, labels, rng)
+        if rng.random() < _PADDED:
+            image, labels = _padded(image, labels, rng)
     return np.clip(image, 0, 1).astype(np.float32), labels
+
+
+def _padded(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
+    """Even margins on any side, as where images of all sizes were brought to one: breasts end in them abruptly."""
+    height, width = image.shape
+    top, bottom, left, right = rng.uniform(0, 0.25, 4) * (rng.random(4) < 0.55)
+    first_row, last_row = round(top * height), height - round(bottom * height)
+    first_col, last_col = round(left * width), width - round(right * width)
+    small, classes = _resized(image, labels, (last_row - first_row, last_col - first_col))
+    frame = np.full(image.shape, 0.0 if rng.random() < 0.85 else rng.uniform(0, 0.3), np.float32)
+    frame[first_row:last_row, first_col:last_col] = small
+    known = np.zeros_like(labels)
+    known[first_row:last_row, first_col:last_col] = classes
+    return frame, known
 
 
 def _resized(image: Floats, labels: Labels, size: tuple[int, int]) -> tuple[Floats, Labels]:

@@ -34,7 +34,7 @@ _LENGTHS = tuple(
 _WHOLE = (272, 176)  # an image before it is cut to the breast: about as large as the phantom it is made from
 _MLO_SHARE = {"outline": 0.78, "tissue": 0.6}  # muscles are the harder part of outlines
 _LEAST_BOX, _LEAST_PX = (60, 40), 400
-_IMPOSTORS = 0.15  # share of the images the segmenter sees
+_IMPOSTORS = 0.1  # share of the images the segmenter sees
 
 
 class PhantomPaths:
