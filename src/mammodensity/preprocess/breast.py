@@ -47,12 +47,34 @@ def require_structure(grey: Floats, name: object) -> None:
         raise ImageError(f"{name}: nothing but noise, no breast was found in it", "no-breast")
 
 
-def breast_scores(scores: Floats) -> NDArray[np.float32] | None:
-    """The score of breast or muscle (H, W), 0 in all parts but the largest, 1 in its holes; None if it is too small."""
+def may_be_inverted(grey: Floats) -> bool:
+    """Whether both corners of some side are bright: background, if inverted; else muscle and abdomen."""
+    low, high = np.percentile(grey, (1, 99))
+    rows, columns = grey.shape[0] // 16, grey.shape[1] // 16
+    corners = [
+        [float(np.median(grey[part, side])) for part in (np.s_[:rows], np.s_[-rows:])]
+        for side in (np.s_[:columns], np.s_[-columns:])
+    ]
+    return bool(high > low and max(map(min, corners)) >= low + 0.7 * (high - low))
+
+
+def certainty(scores: Floats) -> float:
+    """How sure scores (3, H, W) are of what is breast and what is background, on average: 0 to 1."""
+    return float(np.abs(2 * scores[0] - 1).mean())
+
+
+def breast_scores(scores: Floats, name: object) -> NDArray[np.float32]:
+    """The score of breast or muscle (H, W), 0 in all parts but the largest, 1 in its holes.
+
+    Raises
+    ------
+    ImageError
+        No region is large enough.
+    """
     body = 1 - scores[0]
     region = largest_part(_smooth(body > 0.5))
     if region.mean() < _SMALLEST_SHARE:
-        return None
+        raise ImageError(f"{name}: no breast was found in it", "no-breast")
     return within(body, binary_fill_holes(region))
 
 

@@ -12,6 +12,8 @@ from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
 from mammodensity.preprocess.breast import (
     breast_scores,
+    certainty,
+    may_be_inverted,
     reduced_grey,
     require_structure,
 )
@@ -20,6 +22,8 @@ from mammodensity.preprocess.pectoral import muscle_scores
 
 BACKGROUND, BREAST, PECTORAL = 0, 1, 3
 """Values of a label image; 2 is reserved for fibroglandular tissue."""
+
+_MARGIN = 0.005  # to refuse a good image is worse than to let an inverted one pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +100,11 @@ def find_outline(mammogram: Mammogram) -> Outline:
     grey = reduced_grey(mammogram, SIZE)
     require_structure(grey, name)
     side, scores = _side_and_scores(grey)
-    body = breast_scores(scores)
-    if body is None:
-        if breast_scores(_side_and_scores(grey.max() - grey)[1]) is None:
-            raise ImageError(f"{name}: no breast was found in it", "no-breast")
+    if may_be_inverted(grey) and certainty(_side_and_scores(grey.max() - grey)[1]) > certainty(scores) + _MARGIN:
         raise ImageError(
             f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", "inverted"
         )
+    body = breast_scores(scores, name)
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
     return Outline(body, None if is_cc else muscle_scores(scores, body > 0.5), side)
 

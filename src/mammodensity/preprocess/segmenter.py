@@ -1,6 +1,6 @@
 """The segmenter: a small network that tells background, breast and pectoral muscle apart on a reduced image.
 
-It is trained on phantoms alone (``mammodensity train-default``), so it carries no patient's data. A U-Net
+It is trained on phantoms alone (``docs/preprocessing.md``), so it carries no patient's data. A U-Net
 of 242,000 weights.
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodensity.check import Progress
-from mammodensity.errors import OptionError, TableError
+from mammodensity.errors import ImageError, OptionError, TableError
 from mammodensity.evaluation import (
     SCALAR_FIGURES,
     FiguresOfMerit,
@@ -157,6 +157,8 @@ def _made_from(folder: Path) -> dict[str, Any]:
 
 def _counted(exams: Iterable[ExamScores], total: int, progress: Progress | None) -> Iterator[ExamScores]:
     for done, exam in enumerate(exams, start=1):
+        for text in exam.refused.values():  # figures without it would be of other exams than the reader thinks
+            raise ImageError(text)
         yield exam
         if progress:
             progress(done, total)
