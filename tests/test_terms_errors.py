@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 
 import mammodensity
 from mammodensity import errors
@@ -76,3 +77,11 @@ def test_what_needs_no_torch_does_not_import_it():
     modules = "terms, errors, exam, ingest, fusion, evaluation, check, prepare, splits, cli"
     code = f"import sys; from mammodensity import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_data_file_is_packaged():
+    with (REPOSITORY / "pyproject.toml").open("rb") as stream:
+        patterns = tomllib.load(stream)["tool"]["setuptools"]["package-data"]["mammodensity"]
+    packaged = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    there = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there == packaged

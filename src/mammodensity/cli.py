@@ -472,6 +472,8 @@ def calibrate(
     if found.exams < ENOUGH_EXAMS:
         say(f"note: fewer than {ENOUGH_EXAMS} exams; the default map still weighs in")
     say(f"agreement: default map {found.agreement_default:.2f}, refitted {found.agreement_refitted:.2f} (ten-fold)")
+    if found.agreement_refitted <= found.agreement_default:
+        say("note: the refit agrees no better with these exams; more exams may help, or keep the default map")
     say(f"model in {model}; use it with --model {model}")
     say_research_use_only()
 
@@ -515,9 +517,9 @@ def explain(
     synthetic: Synthetic = False,
     device: Device = "auto",
 ) -> None:
-    """Draw where each network looked: map, overlay and contour of each image, and a page of each exam.
+    """Draw the evidence: map, overlay and contour of each image, and a page of each exam.
 
-    Without --model, draw the dense tissue that the default model found.
+    Without --model that is the dense tissue the default model found, else where each network looked.
 
     Example: mammodensity explain phantoms --first 4 --output explanations
     """

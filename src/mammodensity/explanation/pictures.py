@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mammodensity.exam import Mammogram
-from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps
+from mammodensity.explanation.exam_maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.terms import RESEARCH_USE_ONLY, Projection
 
 COLOUR_MAP = "inferno"
@@ -120,9 +120,14 @@ def exam_page(exam: ExamMaps, title: str) -> bytes:
     scale = ScalarMappable(Normalize(0, exam.scale or 1), colormaps[COLOUR_MAP])
     bar = figure.colorbar(scale, ax=axes, shrink=0.42, anchor=(0, 0.03), pad=0.01)  # beside the lower row
     bar.ax.tick_params(colors="white", labelsize=8)
-    bar.set_label(f"{exam.method}, one scale for the exam", color="white", fontsize=8)
+    tissue = exam.method == TISSUE
+    bar.set_label(
+        "score of dense tissue" if tissue else f"{exam.method}, one scale for the exam", color="white", fontsize=8
+    )
     figure.suptitle(title, color="white", parse_math=False)  # an exam's name may hold a dollar sign
-    figure.supxlabel(f"Line: half of the exam's largest value. {RESEARCH_USE_ONLY}", color="#bbbbbb", fontsize=9)
+    meaning = "Line: outline of dense tissue." if tissue else "Line: half of the exam's largest value."
+    separator = "\n" if len(shown) == 1 else " "  # one view alone makes a narrow page
+    figure.supxlabel(f"{meaning}{separator}{RESEARCH_USE_ONLY}", color="#bbbbbb", fontsize=9 if len(shown) > 1 else 7)
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()

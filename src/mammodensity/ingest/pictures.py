@@ -19,7 +19,7 @@ _SMALLEST_SIDE_PX = 16
 _LARGEST_PIXELS = 100_000_000  # five times the largest mammography detector; more is a mistake or an attack
 
 
-def read_picture(path: Path, projection: Projection | None = None) -> Mammogram:
+def read_picture(path: Path | str, projection: Projection | None = None) -> Mammogram:
     """Read one picture.
 
     A colour picture is accepted when its three channels are equal, as programs write that save grey as colour.
@@ -29,6 +29,7 @@ def read_picture(path: Path, projection: Projection | None = None) -> Mammogram:
     ImageError
         Not readable, truncated, in colour, of an absurd size, or all of one value.
     """
+    path = Path(path)
     try:
         with warnings.catch_warnings():
             # Pillow warns on sizes that are checked here, and on oddities in tags that are not used here.

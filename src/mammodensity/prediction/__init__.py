@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mammodensity.devices import find_device
 from mammodensity.prediction.calibration import ENOUGH_EXAMS, Calibration, calibrate
 from mammodensity.prediction.density_model import DensityModel, load_networks
 from mammodensity.prediction.scoring import Model, ViewReading, predict, require_networks, stacked_projections
@@ -43,6 +44,8 @@ def load_model(path: Path | str | None = None, device: str = "auto") -> DensityM
     DeviceError
         The device is absent.
     """
+    if path is None or (Path(path) / MAP_FILE).is_file():
+        find_device(device)  # one that is absent is an error for every model
     if path is None:
         return TissueModel()
     if (Path(path) / MAP_FILE).is_file():
