@@ -148,7 +148,7 @@ def prepare(
         str | None, typer.Option("--values", help="For csv: value=category,... e.g. 1=A,2=B,9=.", metavar="PAIRS")
     ] = None,
     keep_unlabelled: Annotated[
-        bool, typer.Option("--keep-unlabelled", help="Keep exams without a density category.")
+        bool, typer.Option("--keep-unlabelled", help="With --dataset: keep exams without a category.")
     ] = False,
     spec_file: Annotated[
         Path | None, typer.Option("--spec", help="JSON with crop, pectoral, background, depth.", metavar="FILE")
