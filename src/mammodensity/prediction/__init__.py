@@ -44,10 +44,7 @@ def load_model(path: Path | str | None = None, device: str = "auto") -> DensityM
     DeviceError
         The device is absent.
     """
-    if path is None or (Path(path) / MAP_FILE).is_file():
-        find_device(device)  # one that is absent is an error for every model
-    if path is None:
-        return TissueModel()
-    if (Path(path) / MAP_FILE).is_file():
-        return TissueModel(read_category_map(Path(path)))
-    return load_networks(path, device)
+    if path is not None and not (Path(path) / MAP_FILE).is_file():
+        return load_networks(path, device)
+    find_device(device)  # one that is absent is an error for every model
+    return TissueModel() if path is None else TissueModel(read_category_map(Path(path)))

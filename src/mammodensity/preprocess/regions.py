@@ -43,10 +43,14 @@ class Regions:
     @property
     def box(self) -> tuple[int, int, int, int]:
         """The bounding box of the breast, muscle included: first row, first column, height, width."""
-        body = self.labels != BACKGROUND
-        rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
-        top, left = int(rows[0]), int(columns[0])
-        return top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
+        return bounding_box(self.labels != BACKGROUND)
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """First row, first column, height and width of the box about a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    return top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,7 +92,7 @@ def fit_category_map(
     """
     if len(percent_densities) < least:
         raise TableError(f"at least {least} labelled exams are needed. Got {len(percent_densities)} instead.")
-    if len(set(categories)) < 2 <= least:
+    if len(set(categories)) < 2:
         raise TableError("the labelled exams are all of one category; at least two are needed")
     roots = np.sqrt(np.asarray(percent_densities, float))
     index = np.array([category.index for category in categories])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
-from mammodensity.preprocess.regions import Outline, find_outline
+from mammodensity.preprocess.regions import Outline, bounding_box, find_outline
 
 BACKGROUND, ADIPOSE, FIBROGLANDULAR, PECTORAL = 0, 1, 2, 3
 """Values of a label image."""
@@ -89,14 +89,9 @@ def find_tissue(mammogram: Mammogram) -> TissueMap:
 
 
 def _box(body: NDArray[np.bool_]) -> Box:
-    rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
-    height, width = body.shape
-    return (
-        float(columns[0] / width),
-        float(rows[0] / height),
-        float((columns[-1] + 1) / width),
-        float((rows[-1] + 1) / height),
-    )
+    top, left, height, width = bounding_box(body)
+    rows, columns = body.shape
+    return left / columns, top / rows, (left + width) / columns, (top + height) / rows
 
 
 def _cut(image: NDArray[np.float32], box: Box, size: tuple[int, int]) -> NDArray[np.float32]:

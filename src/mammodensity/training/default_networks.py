@@ -32,7 +32,7 @@ from mammodensity.training.default_phantoms import (
     phantom_paths,
     tissue_sample,
 )
-from mammodensity.training.resume import first_difference
+from mammodensity.training.resume import first_difference, restore_tensors, run_tensors, tensors_under
 from mammodensity.training.stopping import stop_requests
 from mammodensity.workers import usable_cores
 
@@ -209,10 +209,8 @@ def _between(start: float, end: float, share: float) -> float:
 
 
 def _save(path: Path, done: int, network: UNet, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors = run_tensors(network, optimiser)
     tensors |= {f"averaged/{name}": tensor for name, tensor in averaged.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        tensors |= {f"optimiser/{name}/{key}": value for key, value in optimiser.state[parameter].items()}
     write_tensors(path, tensors, {"done": done})
 
 
@@ -221,17 +219,8 @@ def _restore(path: Path, network: UNet, averaged: nn.Module, optimiser: torch.op
     if not path.is_file():
         return 0
     tensors, description = read_tensors(path)
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
-
-    network.load_state_dict(under("network/"))
-    averaged.load_state_dict(under("averaged/"))
-    for name, parameter in network.named_parameters():
-        saved = under(f"optimiser/{name}/")
-        optimiser.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device) for key, value in saved.items()
-        }
+    restore_tensors(tensors, network, optimiser)
+    averaged.load_state_dict(tensors_under(tensors, "averaged/"))
     return int(description["done"])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mammodensity.errors import CheckpointError
 from mammodensity.networks import OriginNetwork
@@ -41,11 +41,7 @@ def save_state(
     folder: Path, state: TrainingState, network: OriginNetwork, optimiser: torch.optim.Optimizer, recipe: Recipe
 ) -> None:
     """Write ``resume.safetensors`` whole or not at all."""
-    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"optimiser/{name}/{key}"] = value
+    tensors = run_tensors(network, optimiser)
     numbers = {**asdict(state), "lowest_loss": min(state.lowest_loss, _INFINITE)}
     write_tensors(folder / RESUME_FILE, tensors, {"recipe": recipe.to_dict(), "state": numbers})
 
@@ -68,18 +64,33 @@ def restore_state(
     if difference:
         raise CheckpointError(f"{path} is of another recipe: {difference}; use the same options to go on")
     try:
-        network.load_state_dict(_under(tensors, "network/"))
-        for name, parameter in network.named_parameters():
-            saved = _under(tensors, f"optimiser/{name}/")
-            if saved:
-                optimiser.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in saved.items()
-                }
+        restore_tensors(tensors, network, optimiser)
         numbers = dict(description["state"])
         history = [EpochFigures(**figures) for figures in numbers.pop("history")]
         return TrainingState(**numbers, history=history)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged; remove the folder {folder} to train it from the start") from error
+
+
+def run_tensors(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of a network and its optimiser by name."""
+    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser/{name}/{key}"] = value
+    return tensors
+
+
+def restore_tensors(tensors: Mapping[str, Tensor], network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """The inverse of :func:`run_tensors`."""
+    network.load_state_dict(tensors_under(tensors, "network/"))
+    for name, parameter in network.named_parameters():
+        saved = tensors_under(tensors, f"optimiser/{name}/")
+        if saved:
+            optimiser.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in saved.items()
+            }
 
 
 def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
@@ -94,5 +105,6 @@ def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
     return None if expected == found else f"{name or 'it'} is {found!r} there and {expected!r} here"
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
