@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -132,6 +133,71 @@ def test_train_predict_evaluate_explain_report(run, blobs, tiny_recipe, tmp_path
     assert code == 0
     assert str(tmp_path / "report.html") in output
     assert RESEARCH_USE_ONLY in (tmp_path / "report.html").read_text()
+
+
+def test_calibrated_results_and_their_schema(run, tiny_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 24)
+    table = tmp_path / "t.csv"
+    labels = tmp_path / "labels.csv"
+    run("predict", data, "--model", tiny_model, "--csv", table)
+    exams = sorted({row["exam_id"] for row in rows_of(table)})
+    labels.write_text("exam_id,density\n" + "".join(f"{exam},{'ABCD'[n % 4]}\n" for n, exam in enumerate(exams)))
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    code, output, _ = run("calibrate", table, "--labels", labels, "--model", model, "--coverage", 0.8)
+    assert code == 0
+    assert "15 of 15 combinations of views calibrated, on 24 exams each" in output
+    assert "covered" in output
+    assert RESEARCH_USE_ONLY in output
+    forms = ("--json", tmp_path / "r.json", "--results", tmp_path / "r.csv", "--html", tmp_path / "r.html")
+    code, output, _ = run("predict", data, "--model", model, *forms, "--notification")
+    assert code == 0
+    results = json.loads((tmp_path / "r.json").read_text())
+    code, schema, _ = run("schema")
+    jsonschema.Draft202012Validator(json.loads(schema)).validate(results)
+    assert [result["exam_id"] for result in results] == exams
+    assert {result["prediction_set"]["coverage"] for result in results} == {0.8}
+    assert all("calibration.json" in result["provenance"]["model"] for result in results)
+    assert len(rows_of(tmp_path / "r.csv")) == 24
+    assert RESEARCH_USE_ONLY in (tmp_path / "r.html").read_text()
+
+    code, _, error = run("predict", data, "--model", model, "--policy", "denser")
+    assert code != 0
+    assert "calibrated with policy mean, not denser" in error
+    code, output, _ = run(
+        "evaluate", "--csv", table, "--labels", labels, "--calibrate", "cv", "--json", tmp_path / "f.json"
+    )
+    assert code == 0
+    figures = json.loads((tmp_path / "f.json").read_text())["calibration"]
+    wanted = ("ece_before", "ece_after", "ece_null_low", "ece_null_high", "nll_before", "nll_after", "mean_set_size")
+    assert all(isinstance(figures[name], float) for name in wanted)
+    assert list(figures["coverage"]) == ["0.8", "0.9", "0.95"]
+
+
+def test_a_folder_without_a_model_calibrates_the_default_model(run, tiny_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 24)
+    run("predict", data, "--model", tiny_model, "--csv", tmp_path / "t.csv")
+    (tmp_path / "labels.csv").write_text(
+        "exam_id,density\n" + "".join(f"{100 + n}_1,{'ABCD'[n % 4]}\n" for n in range(24))
+    )
+    code, _, _ = run("calibrate", tmp_path / "t.csv", "--labels", tmp_path / "labels.csv", "--model", tmp_path / "site")
+    assert code == 0
+    assert {path.name for path in (tmp_path / "site").iterdir()} == {"calibration.json", "category_map.json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policy", "worst"), "--policy must be one of mean, denser. Got 'worst'"),
+        (("--coverage", 1.5), "coverage must be between 0 and 1"),
+        (("--fusion", "sum"), "fusion method must be one of"),
+        (("--rules", "absent.json"), "cannot be read as rules"),
+    ],
+)
+def test_wrong_settings_of_results_are_named(run, blobs, tiny_model, arguments, message):
+    code, _, error = run("predict", blobs, "--model", tiny_model, *arguments)
+    assert code != 0
+    assert message in error
 
 
 def test_named_projections_only(run, blobs, tiny_recipe, tmp_path):

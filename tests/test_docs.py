@@ -127,7 +127,7 @@ def test_commands_exist(page):
 def test_examples_in_the_help_can_be_typed():
     fenced, _ = blocks_and_prose((REPOSITORY / "docs" / "commands.md").read_text())
     examples = [line for line in fenced if line.strip().startswith("Example: ")]
-    assert len(examples) == len(GROUP.commands)
+    assert len(examples) >= len(GROUP.commands)
     for arguments in orders(examples):
         parse(arguments)
 

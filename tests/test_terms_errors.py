@@ -18,7 +18,8 @@ PACKAGE = REPOSITORY / "src" / "mammodensity"
 STAGES = [
     {"terms", "errors"},
     {"outputs"},
-    {"exam", "workers", "fusion"},
+    {"exam", "workers"},
+    {"fusion"},
     {"ingest", "phantom"},
     {"preprocess"},
     {"tissue"},
@@ -31,6 +32,8 @@ STAGES = [
     {"training"},
     {"prediction"},
     {"evaluation"},
+    {"calibration"},
+    {"result"},
     {"explanation"},
     {"report"},
     {"console"},
@@ -74,7 +77,7 @@ def test_modules_import_only_from_earlier_stages():
 
 
 def test_what_needs_no_torch_does_not_import_it():
-    modules = "terms, errors, exam, ingest, fusion, evaluation, check, prepare, splits, cli"
+    modules = "terms, errors, exam, ingest, fusion, evaluation, calibration, result, check, prepare, splits, cli"
     code = f"import sys; from mammodensity import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

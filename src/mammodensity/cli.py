@@ -31,8 +31,14 @@ from mammodensity.errors import (
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mammodensity.calibration import Calibration
+    from mammodensity.evaluation import ScoreTable
+    from mammodensity.fusion import ExamScores
     from mammodensity.ingest import DataSet
     from mammodensity.prediction import DensityModel, TissueModel
+    from mammodensity.result import Rules
 
 app = typer.Typer(
     name="mammodensity",
@@ -55,7 +61,12 @@ ModelOrDefault = Annotated[
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Fusion = Annotated[str, typer.Option(help="How views are fused: mean, geometric-mean or vote.")]
+Fusion = Annotated[
+    str | None, typer.Option("--fusion", help="How views are fused: mean (as by default), geometric-mean or vote.")
+]
+Policy = Annotated[
+    str | None, typer.Option(help="What speaks for the subject: mean of the views, or the denser breast (denser).")
+]
 Synthetic = Annotated[
     bool, typer.Option("--synthetic", help="Accept 2-D images computed from tomosynthesis, and mark them.")
 ]
@@ -329,38 +340,84 @@ def predict(
     origin_txt: Annotated[
         Path | None, typer.Option("--origin-txt", help="Also write the origin's four text files.", metavar="DIR")
     ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the results, as `schema` says.", metavar="FILE")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Also write the results as a table, one row an exam.", metavar="FILE"),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the results as a page.", metavar="FILE")] = None,
     split: Split = None,
-    fusion: Fusion = "mean",
+    fusion: Fusion = None,
+    policy: Policy = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="Of prediction sets; by default the calibration's own.", metavar="SHARE")
+    ] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="JSON file of rules for flags and abstention.", metavar="FILE")
+    ] = None,
+    notification: Annotated[
+        bool, typer.Option("--notification", help="Add the sentence of 21 CFR 900.12(c) to results.")
+    ] = False,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Fuse the views present where views are missing, and mark it.")
     ] = False,
     synthetic: Synthetic = False,
     device: Device = "auto",
 ) -> None:
-    """Score exams: a table by exam and projection, with right and left breast and subject.
+    """Read exams: category or abstention, with flags; scores by exam, breast and projection.
 
-    Without --model the default model reads them, which also gives percent density.
+    Without --model the default model reads them, which also gives percent density. A model that was calibrated gives
+    calibrated scores and prediction sets (--json, --results, --html); --csv always holds the scores as they are.
 
-    Example: mammodensity predict phantoms --csv predictions.csv
+    Example: mammodensity predict phantoms --csv predictions.csv --html results.html
     """
-    from mammodensity.console import progress_bar, say, say_research_use_only, show_exams
-    from mammodensity.evaluation import write_origin_tables, write_score_table
-    from mammodensity.ingest import reference_categories, require_complete
-    from mammodensity.outputs import require_not_input, staged_folder
-    from mammodensity.prediction import predict as predict_exams
-    from mammodensity.prediction import require_networks, stacked_projections
+    from mammodensity.calibration import read_calibration, require_coverage
+    from mammodensity.console import say, say_research_use_only
+    from mammodensity.ingest import require_complete
+    from mammodensity.outputs import require_not_input
+    from mammodensity.prediction import require_networks
+    from mammodensity.result import STANDARD_RULES, read_rules
 
     images = _images_of(data, split, synthetic=synthetic)
-    require_not_input(csv, _files_read(images, data, model))
+    for output in (csv, json_file, results, html):
+        require_not_input(output, _files_read(images, data, model))
+    settings = read_rules(rules) if rules else STANDARD_RULES
+    calibration = read_calibration(model) if model else None
+    fusion, policy = _fusion_and_policy(calibration, fusion, policy)
+    require_coverage(0.9 if coverage is None else coverage)
     if origin_txt:
         require_complete(images)  # before any image is scored
     scorer = _load_model(model, device)
     require_networks(scorer, images, all_projections=origin_txt is not None)
-    scored: list[Any] = []
+    scored = _score(scorer, images, csv, fusion=fusion, policy=policy, allow_missing=allow_missing)
+    _write_scores(scored, images, csv, origin_txt)
+    for exam in scored:
+        for text in exam.refused.values():
+            say(f"refused: {text}")
+    _give_results(
+        scored,
+        (calibration, settings, coverage, model),
+        {"json": json_file, "table": results, "page": html},
+        notification=notification,
+    )
+    for path in (csv, results, json_file, html):
+        if path:
+            say(f"{len(scored)} exams in {path}")
+    say_research_use_only()
+
+
+def _score(scorer: Any, images: DataSet, csv: Path | None, **how: Any) -> list[ExamScores]:
+    """Score every exam; what is done is kept at Ctrl-C."""
+    from mammodensity.console import progress_bar
+    from mammodensity.prediction import predict as predict_exams
+
+    scored: list[ExamScores] = []
+    total = len({record.exam_id for record in images.records})
     try:
         with progress_bar("predict") as progress:
-            total = len({record.exam_id for record in images.records})
-            for exam in predict_exams(scorer, images, fusion=fusion, allow_missing=allow_missing):
+            for exam in predict_exams(scorer, images, **how):
                 scored.append(exam)
                 progress(len(scored), total)
     except KeyboardInterrupt:
@@ -368,6 +425,15 @@ def predict(
     refused = [text for exam in scored for text in exam.refused.values()]
     if refused and not any(exam.projections for exam in scored):
         raise ImageError(refused[0])
+    return scored
+
+
+def _write_scores(scored: list[ExamScores], images: DataSet, csv: Path | None, origin_txt: Path | None) -> None:
+    from mammodensity.evaluation import write_origin_tables, write_score_table
+    from mammodensity.ingest import reference_categories
+    from mammodensity.outputs import staged_folder
+    from mammodensity.prediction import stacked_projections
+
     if origin_txt:
         labels = reference_categories(images)
         # as the origin's files are sorted: by class folder, then by name
@@ -378,12 +444,59 @@ def predict(
                 write_score_table(csv, scored)
     elif csv:
         write_score_table(csv, scored)
-    for text in refused:
-        say(f"refused: {text}")
-    show_exams(scored)
-    if csv:
-        say(f"{len(scored)} exams in {csv}")
-    say_research_use_only()
+
+
+def _give_results(
+    scored: list[ExamScores],
+    made_by: tuple[Calibration | None, Rules, float | None, Path | None],
+    files: Mapping[str, Path | None],
+    *,
+    notification: bool,
+) -> None:
+    """Turn scores into results by a calibration, rules and coverage; write those asked for, and show them."""
+    from mammodensity.console import show_results
+    from mammodensity.outputs import receipt, write_json
+    from mammodensity.prediction import model_hashes
+    from mammodensity.report import write_results_page
+    from mammodensity.result import exam_result, write_result_table
+
+    calibration, rules, coverage, model = made_by
+    provenance = receipt("predict", model=model_hashes(model), rules=rules.to_dict())
+    found = [exam_result(exam, calibration, rules=rules, coverage=coverage, provenance=provenance) for exam in scored]
+    if path := files["json"]:
+        write_json(path, [result.to_dict(notification=notification) for result in found])
+    if path := files["table"]:
+        write_result_table(path, found)
+    if path := files["page"]:
+        write_results_page(path, found, notification=notification)
+    show_results(found)
+
+
+def _fusion_and_policy(calibration: Calibration | None, fusion: str | None, policy: str | None) -> tuple[str, str]:
+    """As asked for; else as calibrated; else means."""
+    from mammodensity.fusion import POLICIES
+    from mammodensity.result import require_same_fusion
+
+    if policy is not None and policy not in POLICIES:
+        raise OptionError(f"--policy must be one of {', '.join(POLICIES)}. Got {policy!r} instead.")
+    chosen = (
+        fusion or (calibration.fusion if calibration else "mean"),
+        policy or (calibration.policy if calibration else "mean"),
+    )
+    if calibration:
+        require_same_fusion(calibration, *chosen)
+    return chosen
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the results that `predict --json` writes.
+
+    Example: mammodensity schema
+    """
+    from mammodensity.result import result_schema
+
+    typer.echo(json.dumps(result_schema(), indent=2))
 
 
 def _keep_incomplete(csv: Path | None, scored: list[Any]) -> Interrupted:
@@ -412,6 +525,9 @@ def evaluate(
     bootstrap: Annotated[
         int, typer.Option(help="Resamples of the exams for the intervals.", min=1, max=100_000)
     ] = 2000,
+    calibrate: Annotated[
+        str | None, typer.Option(help="cv: also judge calibration and prediction sets by cross-validation.")
+    ] = None,
 ) -> None:
     """Figures of merit for each projection, breast and subject, with 95 % bootstrap intervals over exams.
 
@@ -432,6 +548,8 @@ def evaluate(
         raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")
     if labels is None:
         raise OptionError("--labels FILE is needed: the reference density of each exam")
+    if calibrate not in {None, "cv"}:
+        raise OptionError(f"--calibrate must be cv. Got {calibrate!r} instead.")
     read = [labels, *([csv] if csv else (origin or Path()).glob("*"))]
     require_not_input(json_file, read)
     table = read_score_table(csv, fusion) if csv else read_origin_tables(origin or Path(), fusion or "mean")
@@ -441,23 +559,84 @@ def evaluate(
     unused = unused_labels(table, reference)
     if unused:
         say(f"(of the exams in {labels}, {len(unused)} were not predicted)")
+    judged = _judge_calibration(table, reference) if calibrate else {}
     if json_file:
-        write_json(json_file, to_json(figures))
+        write_json(json_file, to_json(figures) | judged)
         say(f"all figures and intervals in {json_file}")
     say_research_use_only()
 
 
+def _judge_calibration(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> dict[str, Any]:
+    """What calibration would be worth, by cross-validation on the subject's scores; shown, and as plain values."""
+    from mammodensity.calibration import cross_validate
+    from mammodensity.console import progress_bar, show_calibration_figures
+    from mammodensity.evaluation import match, scored_exams
+
+    scores, reference = scored_exams(table, match(table, labels))
+    with progress_bar("calibrate") as progress:
+        figures = cross_validate(scores, reference, progress=progress).to_dict()
+    show_calibration_figures(figures)
+    return {"calibration": figures}
+
+
 @app.command()
 def calibrate(
-    data: Annotated[Path, typer.Argument(help="Exams with known categories.", metavar="LABELLED")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Exams with known categories; with --labels, a table of predict.", metavar="LABELLED"),
+    ],
     model: Model,
+    labels: Annotated[
+        Path | None, typer.Option(help="Table of exam_id and density: calibrate the scores of a model.", metavar="FILE")
+    ] = None,
+    coverage: Annotated[float, typer.Option(help="Of the prediction sets.", metavar="SHARE")] = 0.9,
+    sets: Annotated[str, typer.Option(help="Prediction sets: ordinal, marginal or class-conditional.")] = "ordinal",
+    fusion: Fusion = None,
+    policy: Policy = None,
     split: Split = None,
     synthetic: Synthetic = False,
 ) -> None:
-    """Fit the default model's categories to a site, from 20 labelled exams on; percent density stays as it is.
+    """Make scores mean what they say, with prediction sets, by labelled predictions (--labels); or fit the default
+    model's categories to a site, from 20 labelled exams on.
+
+    Take exams that the model was not trained on. With --labels and a folder that holds no model, the default model's
+    scores are calibrated.
+
+    Example: mammodensity calibrate predictions.csv --labels phantoms/manifest.csv --model site
 
     Example: mammodensity calibrate phantoms --model site
     """
+    if labels is not None:
+        _calibrate_scores(data, labels, model, fusion or "mean", policy or "mean", coverage, sets)
+    else:
+        _calibrate_categories(data, model, split, synthetic=synthetic)
+
+
+def _calibrate_scores(
+    predictions: Path, labels: Path, model: Path, fusion: str, policy: str, coverage: float, sets: str
+) -> None:
+    from mammodensity.calibration import fit_calibration, write_calibration
+    from mammodensity.console import progress_bar, say, say_research_use_only, show_calibration
+    from mammodensity.evaluation import match, read_labels, read_score_table
+    from mammodensity.networks import network_files
+    from mammodensity.prediction import write_default_category_map
+
+    table = read_score_table(predictions, fusion)
+    reference = match(table, read_labels(labels))
+    scores = {view: table.scores[view.value] for view in PROJECTIONS}
+    with progress_bar("calibrate") as progress:
+        found = fit_calibration(
+            scores, reference, fusion=fusion, policy=policy, coverage=coverage, set_kind=sets, progress=progress
+        )
+    if not network_files(model):
+        write_default_category_map(model)
+    path = write_calibration(model, found)
+    show_calibration(found)
+    say(f"calibration in {path}; use it with predict --model {model}")
+    say_research_use_only()
+
+
+def _calibrate_categories(data: Path, model: Path, split: str | None, *, synthetic: bool) -> None:
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.prediction import ENOUGH_EXAMS
     from mammodensity.prediction import calibrate as calibrate_map

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -24,11 +24,12 @@ from mammodensity.errors import printable
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
 
 if TYPE_CHECKING:
+    from mammodensity.calibration import Calibration
     from mammodensity.check import CheckResult
     from mammodensity.evaluation import FiguresOfMerit
-    from mammodensity.fusion import ExamScores
     from mammodensity.ingest.dicom import Reason, Verdict
     from mammodensity.prepare import FoundExams
+    from mammodensity.result import ExamResult
     from mammodensity.training import Step
 
 # A file or pipe has no width: 80 columns would cut tables in a log.
@@ -208,31 +209,66 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
             say(f"{level}: exams scored without all of their views: {one.n_partial}")
 
 
-def show_exams(exams: list[ExamScores], most: int = 12) -> None:
-    """The categories of the first exams, and what is missing."""
-    measured = any(exam.percent_density for exam in exams)
-    columns = [*(projection.value for projection in PROJECTIONS), "subject", "scores A B C D"]
-    table = _table("exam", *columns, *(["% dense"] if measured else []), "missing")
-    for exam in exams[:most]:
+def show_results(results: list[ExamResult], most: int = 12) -> None:
+    """The results of the first exams: views, category or abstention, set, and flags."""
+    measured = any(result.exam and result.exam.percent_density is not None for result in results)
+    sets = any(result.prediction_set for result in results)
+    extra = [*(["possible"] if sets else []), *(["% dense"] if measured else [])]
+    table = _table(
+        "exam", *(projection.value for projection in PROJECTIONS), "result", "A    B    C    D", *extra, "flags"
+    )
+    for result in results[:most]:
         views = [
-            CATEGORIES[int(exam.projections[projection].argmax())].value if projection in exam.projections else "-"
+            result.projections[projection].category if projection in result.projections else "-"
             for projection in PROJECTIONS
         ]
-        subject = exam.fused["subject"]
-        scores = "-" if subject.scores is None else " ".join(f"{score:.2f}" for score in subject.scores)
-        missing = " ".join(projection.value for projection in subject.missing)
-        percent = exam.percent_density.get("subject")
-        density = [] if not measured else ["-" if percent is None else f"{percent:.0f}"]
-        table.add_row(printable(exam.exam_id), *views, exam.category or "-", scores, *density, missing)
+        scores = " ".join(f"{score:.2f}" for score in result.exam.scores.values()) if result.exam else "-"
+        possible = [" ".join(result.prediction_set.categories) if result.prediction_set else "-"] if sets else []
+        percent = result.exam.percent_density if result.exam else None
+        density = ["-" if percent is None else f"{percent:.0f}"] if measured else []
+        flags = " ".join(dict.fromkeys(flag.code for flag in result.flags))
+        table.add_row(printable(result.exam_id), *views, result.category or "-", scores, *possible, *density, flags)
     _OUT.print(table)
-    if len(exams) > most:
-        say(f"... and {len(exams) - most} more exams in the table")
-    unscored = sum(exam.category is None for exam in exams)
+    if len(results) > most:
+        say(f"... and {len(results) - most} more exams")
+    abstained = sum(result.abstained for result in results)
+    unscored = sum(result.exam is None for result in results)
     if unscored:
         say(
-            f"{unscored} of {len(exams)} exams get no subject score, as views are missing; "
+            f"{unscored} of {len(results)} exams get no subject score, as views are missing; "
             "--allow-missing fuses those present"
         )
+    if abstained > unscored:
+        say(f"{abstained - unscored} more exams get no category, for their flags; --json or --html says why")
+
+
+def show_calibration(calibration: Calibration) -> None:
+    """How many combinations of views were calibrated, and what it is worth for all four."""
+    exams = {len(one.reference) for one in calibration.views.values()}
+    counts = f"{min(exams)} to {max(exams)}" if len(exams) > 1 else f"{max(exams)}"
+    say(f"{len(calibration.views)} of 15 combinations of views calibrated, on {counts} exams each")
+    if calibration.figures:
+        show_calibration_figures(calibration.figures)
+    else:
+        say("(too few exams have all four views to judge the calibration of whole exams)")
+
+
+def show_calibration_figures(figures: Mapping[str, Any]) -> None:
+    """Figures before and after calibration, and the sets, by cross-validation."""
+    table = _table("calibration", "before", "after")
+    for name, key in (("log likelihood, negative", "nll"), ("accuracy", "accuracy"), ("calibration error", "ece")):
+        table.add_row(name, _number(figures[f"{key}_before"]), _number(figures[f"{key}_after"]))
+    _OUT.print(table)
+    band = f"{figures['ece_null_low']:.3f} to {figures['ece_null_high']:.3f}"
+    say(f"with {figures['exams']} exams a perfectly calibrated reader has a calibration error of {band} (9 in 10)")
+    table = _table("sets for", "covered", "mean size", "covered A", "B", "C", "D")
+    kind = figures["by_kind_of_set"]["ordinal"]
+    for coverage, covered in figures["coverage"].items():
+        by_category = ["-" if one is None else f"{one:.2f}" for one in kind["coverage_by_category"][coverage]]
+        size = figures["mean_set_size_by_coverage"][coverage]
+        table.add_row(f"{100 * float(coverage):g} %", f"{100 * covered:.1f} %", f"{size:.2f}", *by_category)
+    _OUT.print(table)
+    say(f"(each exam judged by others: {figures['folds']} folds, {figures['repeats']} times)")
 
 
 def _table(*columns: str) -> Table:

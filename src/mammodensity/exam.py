@@ -50,6 +50,16 @@ class Mammogram:
         return int(np.iinfo(self.pixels.dtype).max)
 
 
+@dataclass(frozen=True)
+class Flag:
+    """A reason to look twice: at an image, or at an exam's result."""
+
+    code: str
+    """Stable name; ``docs/results.md`` explains each."""
+    text: str
+    """What was found, in one line."""
+
+
 @dataclass(frozen=True, eq=False)
 class Exam:
     """The mammograms of one screening exam (a DICOM study), at most one a projection."""

@@ -13,12 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mammodensity.errors import OptionError, TableError
+from mammodensity.exam import Flag
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, DensityCategory, Projection
 
-__all__ = ["FUSION_METHODS", "ExamScores", "FusedScores", "fuse", "fuse_exam"]
+__all__ = ["FUSION_METHODS", "POLICIES", "ExamScores", "FusedScores", "fuse", "fuse_exam", "fuse_views"]
 
 FUSION_METHODS: tuple[str, ...] = ("mean", "geometric-mean", "vote")
 """``mean`` is the default and the origin's; see `fuse` for each."""
+
+POLICIES: tuple[str, ...] = ("mean", "denser")
+"""What speaks for the subject: ``mean``, all views alike (the origin's), or ``denser``, the breast with the higher
+expected category, as radiologists report by BI-RADS (5th edition, 2013: the denser one decides where they differ)."""
 
 _TIE_WEIGHT = 1e-6  # of the mean within a vote: far below one vote, far above the spacing of float64 near 1
 _SMALLEST_SCORE = float(np.finfo(np.float64).tiny)
@@ -48,6 +53,10 @@ class ExamScores:
     """Per cent, by level, where the model measures it."""
     refused: Mapping[Projection, str] = field(default_factory=dict)
     """Images that were there and could not be used, and why."""
+    view_flags: Mapping[Projection, tuple[Flag, ...]] = field(default_factory=dict)
+    """What is odd about the images that were used."""
+    fusion: str = "mean"
+    policy: str = "mean"
 
     @property
     def category(self) -> DensityCategory | None:
@@ -98,7 +107,10 @@ def fuse(view_scores: ArrayLike, method: str = "mean") -> NDArray[np.float64]:
 
 
 def fuse_exam(
-    projection_scores: Mapping[Projection, NDArray[np.floating]], method: str = "mean", allow_missing: bool = False
+    projection_scores: Mapping[Projection, NDArray[np.floating]],
+    method: str = "mean",
+    allow_missing: bool = False,
+    policy: str = "mean",
 ) -> dict[str, FusedScores]:
     """Fuse one exam's projections into right breast, left breast and subject.
 
@@ -111,11 +123,13 @@ def fuse_exam(
     allow_missing
         What to do where a projection is missing: False gives no scores, True fuses those present. A level with no
         projection at all never gets scores. ``missing`` names the absent ones either way.
+    policy
+        One of `POLICIES`: how the subject's scores come from the views.
 
     Raises
     ------
     OptionError
-        ``method`` is not one of `FUSION_METHODS`.
+        ``method`` is not one of `FUSION_METHODS`, or ``policy`` none of `POLICIES`.
     TableError
         A key is not a projection, or its scores do not have shape (4,).
     """
@@ -131,11 +145,42 @@ def fuse_exam(
         missing = tuple(view for view in wanted if view not in projection_scores)
         given = bool(views) and (allow_missing or not missing)
         fused[level] = FusedScores(
-            scores=fuse([projection_scores[view] for view in views], method) if given else None,
+            scores=fuse_views({view: projection_scores[view] for view in views}, method, policy) if given else None,
             views=views,
             missing=missing,
         )
     return fused
+
+
+def fuse_views(
+    view_scores: Mapping[Projection, NDArray[np.floating]], method: str = "mean", policy: str = "mean"
+) -> NDArray[np.float64]:
+    """Fuse the views present, of one exam (4,) each or of several (N, 4), by method and policy; at least one view.
+
+    Raises
+    ------
+    OptionError
+        Unknown method or policy.
+    """
+    if policy not in POLICIES:
+        raise OptionError(f"policy must be one of {', '.join(POLICIES)}. Got {policy!r} instead.")
+    sides = [
+        fuse(
+            np.stack([view_scores[view] for view in PROJECTIONS if view in view_scores and view in wanted], -2), method
+        )
+        for wanted in (FUSED_LEVELS["right"], FUSED_LEVELS["left"])
+        if any(view in view_scores for view in wanted)
+    ]
+    if policy == "mean" or len(sides) == 1:
+        return fuse(np.stack([view_scores[view] for view in PROJECTIONS if view in view_scores], -2), method)
+    return _denser(sides[0], sides[1])
+
+
+def _denser(right: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores of the breast with the higher expected category: (4,) or (N, 4) each."""
+    positions = np.arange(right.shape[-1])
+    result: NDArray[np.float64] = np.where((right @ positions >= left @ positions)[..., np.newaxis], right, left)
+    return result
 
 
 def _require_method(method: str) -> None:

@@ -13,7 +13,7 @@ from mammodensity.evaluation.figures import (
     figures_of_merit,
     to_json,
 )
-from mammodensity.evaluation.labels import match, read_labels, unused_labels
+from mammodensity.evaluation.labels import match, read_labels, scored_exams, unused_labels
 from mammodensity.evaluation.origin_tables import ORIGIN_FILES, read_origin_tables, write_origin_tables
 from mammodensity.evaluation.tables import ScoreTable, read_score_table, write_score_table
 
@@ -28,6 +28,7 @@ __all__ = [
     "read_labels",
     "read_origin_tables",
     "read_score_table",
+    "scored_exams",
     "to_json",
     "unused_labels",
     "write_origin_tables",

@@ -88,6 +88,14 @@ def match(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> NDArray[n
     return np.array([labels[exam_id].index for exam_id in ids], dtype=np.intp)
 
 
+def scored_exams(
+    table: ScoreTable, reference: NDArray[np.intp], level: str = "subject"
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Scores (n, 4) and reference (n,) of the exams that have scores at a level."""
+    given = ~np.isnan(table.scores[level]).any(axis=1)
+    return table.scores[level][given], reference[given]
+
+
 def unused_labels(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> tuple[str, ...]:
     """Exams that have a label and no place in ``table``, in the order of the labels."""
     known = set(table.exam_ids)

@@ -7,8 +7,9 @@ from pathlib import Path
 from mammodensity.devices import find_device
 from mammodensity.prediction.calibration import ENOUGH_EXAMS, Calibration, calibrate
 from mammodensity.prediction.density_model import DensityModel, load_networks
+from mammodensity.prediction.provenance import model_hashes
 from mammodensity.prediction.scoring import Model, ViewReading, predict, require_networks, stacked_projections
-from mammodensity.prediction.tissue_model import MAP_FILE, TissueModel, read_category_map
+from mammodensity.prediction.tissue_model import MAP_FILE, TissueModel, read_category_map, write_default_category_map
 
 __all__ = [
     "ENOUGH_EXAMS",
@@ -20,9 +21,11 @@ __all__ = [
     "calibrate",
     "load_model",
     "load_networks",
+    "model_hashes",
     "predict",
     "require_networks",
     "stacked_projections",
+    "write_default_category_map",
 ]
 
 

@@ -65,9 +65,11 @@ class DensityModel:
         """Read one image."""
         return ViewReading(self.score_images(projection, [mammogram])[0])
 
-    def score(self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False) -> ExamScores:
+    def score(
+        self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+    ) -> ExamScores:
         """Score one exam; see :func:`mammodensity.prediction.scoring.score_exam`."""
-        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing)
+        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy)
 
 
 def load_networks(path: Path | str, device: str = "auto") -> DensityModel:

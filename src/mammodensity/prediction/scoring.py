@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity.errors import CheckpointError, ImageError
-from mammodensity.exam import Exam, Mammogram
+from mammodensity.exam import Exam, Flag, Mammogram
 from mammodensity.fusion import ExamScores, FusedScores, fuse_exam
 from mammodensity.ingest import DataSet, ImageRecord, read_record
+from mammodensity.preprocess.quality import quality_flags
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, Projection
 from mammodensity.workers import usable_cores
 
@@ -26,6 +27,8 @@ class ViewReading:
     """(4,) in the order A-D."""
     percent_density: float | None = None
     """Where the model measures it."""
+    flags: tuple[Flag, ...] = ()
+    """What the model finds odd about the image."""
 
 
 class Model(Protocol):
@@ -42,11 +45,15 @@ class Model(Protocol):
     def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
         """Read one image; raise ``ImageError`` where it is refused."""
 
-    def score(self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False) -> ExamScores:
+    def score(
+        self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+    ) -> ExamScores:
         """Score one exam."""
 
 
-def score_exam(model: Model, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False) -> ExamScores:
+def score_exam(
+    model: Model, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+) -> ExamScores:
     """Score one exam view by view.
 
     A projection is missing without an image, without a network, or where its image is refused: what is fused from it is
@@ -56,23 +63,31 @@ def score_exam(model: Model, exam: Exam, *, fusion: str = "mean", allow_missing:
     Raises
     ------
     OptionError
-        Unknown fusion method.
+        Unknown fusion method or policy.
     """
     views: dict[Projection, ViewReading] = {}
     refused: dict[Projection, str] = {}
+    flags: dict[Projection, tuple[Flag, ...]] = {}
     for projection in PROJECTIONS:
         if projection in exam.mammograms and projection in model.projections:
             try:
                 views[projection] = model.read(projection, exam.mammograms[projection])
+                flags[projection] = quality_flags(exam.mammograms[projection]) + views[projection].flags
             except ImageError as error:
                 refused[projection] = str(error)
     scores = {projection: view.scores for projection, view in views.items()}
-    fused = fuse_exam(scores, fusion, allow_missing)
-    return ExamScores(exam.exam_id, scores, fused, _percent_densities(views, fused), refused)
+    fused = fuse_exam(scores, fusion, allow_missing, policy)
+    percents = _percent_densities(views, fused, policy)
+    return ExamScores(exam.exam_id, scores, fused, percents, refused, flags, fusion, policy)
 
 
-def _percent_densities(views: Mapping[Projection, ViewReading], fused: Mapping[str, FusedScores]) -> dict[str, float]:
-    """By view, breast and subject, where all views have one and scores are given: means of views, then of breasts."""
+def _percent_densities(
+    views: Mapping[Projection, ViewReading], fused: Mapping[str, FusedScores], policy: str
+) -> dict[str, float]:
+    """By view, breast and subject, where all views have one and scores are given.
+
+    A breast's is the mean of its views; the subject's is the mean of the breasts, or the denser one's by that policy.
+    """
     found = {str(p): view.percent_density for p, view in views.items() if view.percent_density is not None}
     if not found:
         return {}
@@ -82,11 +97,13 @@ def _percent_densities(views: Mapping[Projection, ViewReading], fused: Mapping[s
             found[breast] = float(np.mean(own))
     breasts = [found[breast] for breast in ("right", "left") if breast in found]
     if breasts and fused["subject"].scores is not None:
-        found["subject"] = float(np.mean(breasts))
+        found["subject"] = float(np.mean(breasts)) if policy == "mean" else max(breasts)
     return found
 
 
-def predict(model: Model, data: DataSet, *, fusion: str = "mean", allow_missing: bool = False) -> Iterator[ExamScores]:
+def predict(
+    model: Model, data: DataSet, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+) -> Iterator[ExamScores]:
     """Score the exams of a data set one after the other, in sorted order; an image that is refused is a missing view.
 
     Raises
@@ -99,7 +116,7 @@ def predict(model: Model, data: DataSet, *, fusion: str = "mean", allow_missing:
     require_networks(model, data)
     for exam_id, records in data.exams().items():
         exam, unread = _readable(exam_id, records)
-        scored = model.score(exam, fusion=fusion, allow_missing=allow_missing)
+        scored = model.score(exam, fusion=fusion, allow_missing=allow_missing, policy=policy)
         yield replace(scored, refused={**scored.refused, **unread})
 
 

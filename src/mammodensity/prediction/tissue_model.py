@@ -59,9 +59,11 @@ class TissueModel:
         percent = self.find_tissue(projection, mammogram).percent_density
         return ViewReading(self.category_map.scores(percent), percent)
 
-    def score(self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False) -> ExamScores:
+    def score(
+        self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+    ) -> ExamScores:
         """Score one exam; see :func:`mammodensity.prediction.scoring.score_exam`."""
-        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing)
+        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy)
 
 
 def write_category_map(folder: Path, category_map: CategoryMap, facts: Mapping[str, Any]) -> Path:
@@ -75,6 +77,12 @@ def write_category_map(folder: Path, category_map: CategoryMap, facts: Mapping[s
     path = folder / MAP_FILE
     write_json(path, {"note": RESEARCH_USE_ONLY, **asdict(category_map), **facts})
     return path
+
+
+def write_default_category_map(folder: Path) -> None:
+    """Make a folder a model folder of the default model, unless it is one already."""
+    if not (folder / MAP_FILE).is_file():
+        write_category_map(folder, DEFAULT_MAP, {})
 
 
 def read_category_map(folder: Path) -> CategoryMap:

@@ -93,7 +93,7 @@ def write_report(model_folder: Path, output: Path, *, examples: int = 6, progres
     if evaluation is None and evaluate_model(run.folder, progress=progress) is not None:
         evaluation = stored_evaluation(run.folder)
     shown = _examples(run, evaluation, examples, progress)
-    write_text(Path(output), _render(_page_values(run, evaluation, shown, examples)))
+    write_text(Path(output), render("page.html.jinja", _page_values(run, evaluation, shown, examples)))
     return Path(output)
 
 
@@ -107,7 +107,8 @@ def _examples(
     return picture_examples(run.model, test, choices, progress)
 
 
-def _render(values: Mapping[str, Any]) -> str:
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Fill a template of the report."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Exam names and file names come from users' folders: everything is escaped unless the template says otherwise.
@@ -119,8 +120,8 @@ def _render(values: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": percent, "listed": listed}
-    environment.globals |= {"counted": counted, "note_letter": note_letter}
-    return environment.get_template("page.html.jinja").render(values) + "\n"
+    environment.globals |= {"counted": counted, "note_letter": note_letter, "percent": percent}
+    return environment.get_template(template).render(values) + "\n"
 
 
 def _page_values(

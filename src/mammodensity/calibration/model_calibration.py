@@ -1,0 +1,217 @@
+"""The calibration of a model: a map and thresholds for every combination of views, fitted to labelled predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.calibration.conformal import (
+    SET_KINDS,
+    nonconformity,
+    prediction_sets,
+    require_coverage,
+    thresholds,
+)
+from mammodensity.calibration.cross_validation import (
+    LEAST_EXAMS,
+    CalibrationFigures,
+    cross_validate,
+    fit_held_out,
+    require_enough,
+)
+from mammodensity.calibration.maps import CalibrationMap, Floats, Positions, fit_map
+from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.fusion import FUSION_METHODS, POLICIES, fuse_views
+from mammodensity.outputs import receipt, write_json
+from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+
+CALIBRATION_FILE = "calibration.json"
+_FORMAT = 1
+Views = tuple[Projection, ...]
+COMBINATIONS: tuple[Views, ...] = tuple(
+    views for count in range(1, len(PROJECTIONS) + 1) for views in combinations(PROJECTIONS, count)
+)
+"""The fifteen combinations of views."""
+
+
+@dataclass(frozen=True, eq=False)
+class ViewsCalibration:
+    """Calibration of what is fused from one combination of views."""
+
+    calibration_map: CalibrationMap
+    held_out: Floats
+    """(N, 4) scores of the labelled exams, calibrated by maps that did not see them."""
+    reference: Positions
+    """(N,) their categories."""
+
+    def limits(self, kind: str, coverage: float) -> Floats:
+        """Threshold of each category (4,) for sets of one kind and coverage."""
+        return thresholds(self.held_out, self.reference, kind, coverage)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What makes the scores of a model calibrated, and gives prediction sets.
+
+    Raises
+    ------
+    OptionError
+        A setting is unknown or out of range.
+    """
+
+    views: Mapping[Views, ViewsCalibration]
+    fusion: str = "mean"
+    policy: str = "mean"
+    coverage: float = 0.9
+    set_kind: str = "ordinal"
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """Of all four views, by cross-validation; empty where fewer than 20 exams have all four."""
+
+    def __post_init__(self) -> None:
+        require_coverage(self.coverage)
+        for name, value, known in (
+            ("fusion", self.fusion, FUSION_METHODS),
+            ("policy", self.policy, POLICIES),
+            ("set_kind", self.set_kind, SET_KINDS),
+        ):
+            if value not in known:
+                raise OptionError(f"{name} must be one of {', '.join(known)}. Got {value!r} instead.")
+
+    def calibrated(self, views: Iterable[Projection], scores: Floats) -> Floats | None:
+        """Calibrate scores (4,) that were fused from these views; None where the combination was not calibrated."""
+        found = self.views.get(_sorted(views))
+        return None if found is None else found.calibration_map(scores[np.newaxis])[0]
+
+    def prediction_set(
+        self, views: Iterable[Projection], calibrated: Floats, coverage: float | None = None
+    ) -> tuple[DensityCategory, ...]:
+        """Categories of the set for calibrated scores (4,) of these views, which must have been calibrated."""
+        limits = self.views[_sorted(views)].limits(self.set_kind, coverage or self.coverage)
+        inside = prediction_sets(calibrated[np.newaxis], self.set_kind, limits)[0]
+        return tuple(category for category in CATEGORIES if inside[category.index])
+
+
+def fit_calibration(
+    scores: Mapping[Projection, NDArray[np.float64]],
+    reference: Positions,
+    *,
+    fusion: str = "mean",
+    policy: str = "mean",
+    coverage: float = 0.9,
+    set_kind: str = "ordinal",
+    seed: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Calibrate every combination of views that at least 20 exams have.
+
+    Parameters
+    ----------
+    scores
+        (N, 4) of each projection, a row of NaN where an exam lacks it.
+    reference
+        (N,) positions of the reference categories.
+
+    Raises
+    ------
+    TableError
+        No combination of views has 20 exams.
+    OptionError
+        A setting is unknown or out of range.
+    """
+    settings: dict[str, Any] = {"fusion": fusion, "policy": policy, "coverage": coverage, "set_kind": set_kind}
+    Calibration({}, **settings)  # wrong settings are told before any work
+    fitted: dict[Views, ViewsCalibration] = {}
+    figures: CalibrationFigures | None = None
+    most = 0
+    for done, views in enumerate(COMBINATIONS):
+        if not set(views) <= set(scores):
+            continue
+        has = ~np.any([np.isnan(scores[view]).any(axis=1) for view in views], axis=0)
+        most = max(most, int(has.sum()))
+        if has.sum() >= LEAST_EXAMS:
+            fused, known = fuse_views({view: scores[view][has] for view in views}, fusion, policy), reference[has]
+            held_out = fit_held_out(fused, known, np.random.default_rng(seed))
+            fitted[views] = ViewsCalibration(fit_map(held_out.kind, fused, known), held_out.held_out, known)
+            if len(views) == len(PROJECTIONS):
+                figures = cross_validate(fused, known, coverages=sorted({0.8, 0.9, 0.95, coverage}), seed=seed)
+        if progress:
+            progress(done + 1, len(COMBINATIONS))
+    if not fitted:
+        require_enough(most)
+    return Calibration(fitted, **settings, figures=figures.to_dict() if figures else {})
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> Path:
+    """Write ``calibration.json`` into a model folder."""
+    path = Path(folder) / CALIBRATION_FILE
+    content = {
+        "note": RESEARCH_USE_ONLY,
+        "format": _FORMAT,
+        "fusion": calibration.fusion,
+        "policy": calibration.policy,
+        "coverage": calibration.coverage,
+        "set_kind": calibration.set_kind,
+        "figures": dict(calibration.figures),
+        "views": [
+            {
+                "views": list(views),
+                "map": {"kind": one.calibration_map.kind, "coefficients": list(one.calibration_map.coefficients)},
+                "held_out": np.round(one.held_out, 7).tolist(),
+                "reference": "".join(CATEGORIES[place] for place in one.reference),
+            }
+            for views, one in calibration.views.items()
+        ],
+        "receipt": receipt("calibrate"),
+    }
+    write_json(path, content)
+    return path
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """Read the calibration of a model folder; None where there is none.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or of a later format.
+    """
+    path = Path(folder) / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise CheckpointError(f"{path} has format {content['format']}, expected {_FORMAT}; calibrate again")
+        views = {_sorted(Projection(name) for name in one["views"]): _read_views(one) for one in content["views"]}
+        settings = {name: content[name] for name in ("fusion", "policy", "coverage", "set_kind", "figures")}
+        return Calibration(views, **settings)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {error}); calibrate again") from error
+
+
+def _read_views(content: Mapping[str, Any]) -> ViewsCalibration:
+    held_out = np.array(content["held_out"], dtype=np.float64)
+    reference = np.array([DensityCategory(letter).index for letter in content["reference"]], dtype=np.intp)
+    if (
+        held_out.shape != (len(reference), len(CATEGORIES))
+        or not np.isfinite(nonconformity(held_out, "marginal")).all()
+    ):
+        raise ValueError("held-out scores and reference do not agree")
+    described = content["map"]
+    return ViewsCalibration(
+        CalibrationMap(described["kind"], tuple(float(value) for value in described["coefficients"])),
+        held_out,
+        reference,
+    )
+
+
+def _sorted(views: Iterable[Projection]) -> Views:
+    present = set(views)
+    return tuple(view for view in PROJECTIONS if view in present)

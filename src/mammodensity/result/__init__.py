@@ -1,0 +1,33 @@
+"""Exam results: category or abstention, calibrated scores, prediction set, flags, with a published JSON schema."""
+
+from __future__ import annotations
+
+from mammodensity.result.exam_result import (
+    SCHEMA_VERSION,
+    ExamResult,
+    PredictionSet,
+    Reading,
+    exam_result,
+    require_same_fusion,
+)
+from mammodensity.result.notification import NOTIFICATION
+from mammodensity.result.rules import FLAGS, STANDARD_RULES, Rules, read_rules
+from mammodensity.result.schema import result_schema
+from mammodensity.result.tables import RESULT_COLUMNS, write_result_table
+
+__all__ = [
+    "FLAGS",
+    "NOTIFICATION",
+    "RESULT_COLUMNS",
+    "SCHEMA_VERSION",
+    "STANDARD_RULES",
+    "ExamResult",
+    "PredictionSet",
+    "Reading",
+    "Rules",
+    "exam_result",
+    "read_rules",
+    "require_same_fusion",
+    "result_schema",
+    "write_result_table",
+]

@@ -1,0 +1,237 @@
+"""The result of one exam: what it is, how sure, what else it could be, and when not to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.calibration import Calibration
+from mammodensity.errors import CheckpointError
+from mammodensity.exam import Flag
+from mammodensity.fusion import ExamScores
+from mammodensity.result.notification import NOTIFICATION
+from mammodensity.result.rules import STANDARD_RULES, Rules, find_flags
+from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+
+SCHEMA_VERSION = "1.0"
+_DENSE = np.array([category.dense for category in CATEGORIES])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Scores of one exam, breast or projection."""
+
+    category: DensityCategory
+    """With the highest score, the lower one on a tie."""
+    scores: dict[DensityCategory, float]
+    dense_probability: float
+    """Score of C and D together."""
+    calibrated: bool
+    percent_density: float | None
+    """Per cent, where the model measures it."""
+    views: tuple[Projection, ...]
+    """What it was fused from."""
+
+    @property
+    def dense(self) -> bool:
+        """C or D is more probable than A or B."""
+        return self.dense_probability > 0.5
+
+
+@dataclass(frozen=True)
+class PredictionSet:
+    """Categories among which the reference lies with the stated probability."""
+
+    categories: tuple[DensityCategory, ...]
+    coverage: float
+    kind: str
+
+    @property
+    def text(self) -> str:
+        """In words: ``B or C (90 %)``."""
+        names = " or ".join(self.categories) if self.categories else "none"
+        return f"{names} ({100 * self.coverage:g} %)"
+
+
+@dataclass(frozen=True)
+class ExamResult:
+    """The honest result of one exam."""
+
+    exam_id: str
+    category: DensityCategory | None
+    """None where the result abstains."""
+    exam: Reading | None
+    """None where views are missing and were not to be done without, or all were refused."""
+    breasts: dict[str, Reading]
+    projections: dict[Projection, Reading]
+    prediction_set: PredictionSet | None
+    """None without a calibration of these views."""
+    flags: tuple[Flag, ...]
+    abstained_for: tuple[Flag, ...]
+    """The flags that made it abstain."""
+    missing: tuple[Projection, ...]
+    refused: dict[Projection, str]
+    fusion: str
+    policy: str
+    calibration: str
+    """What was calibrated, or why it was not."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def abstained(self) -> bool:
+        """No category is given."""
+        return self.category is None
+
+    @property
+    def notification(self) -> str | None:
+        """The sentence of the United States rule for the category; None where the result abstains."""
+        return NOTIFICATION[self.category] if self.category else None
+
+    def to_dict(self, *, notification: bool = False) -> dict[str, Any]:
+        """As the published JSON schema says (:func:`mammodensity.result.result_schema`)."""
+        content: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "note": RESEARCH_USE_ONLY,
+            "exam_id": self.exam_id,
+            "category": self.category,
+            "most_likely": self.exam.category if self.exam else None,
+            "abstained": self.abstained,
+            "abstained_for": [vars(flag) for flag in self.abstained_for],
+            "exam": _reading(self.exam),
+            "breasts": {side: _reading(self.breasts.get(side)) for side in ("right", "left")},
+            "projections": {view.value: _reading(self.projections.get(view)) for view in PROJECTIONS},
+            "prediction_set": _set(self.prediction_set),
+            "flags": [vars(flag) for flag in self.flags],
+            "missing": [view.value for view in self.missing],
+            "refused": {view.value: text for view, text in self.refused.items()},
+            "fusion": self.fusion,
+            "policy": self.policy,
+            "calibration": self.calibration,
+            "provenance": self.provenance,
+        }
+        return content | ({"notification": self.notification} if notification else {})
+
+
+def exam_result(
+    exam: ExamScores,
+    calibration: Calibration | None = None,
+    *,
+    rules: Rules = STANDARD_RULES,
+    coverage: float | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> ExamResult:
+    """Turn the scores of an exam into its result.
+
+    Parameters
+    ----------
+    calibration
+        The model's; None leaves the scores as they are, without a prediction set.
+    coverage
+        Of the prediction set; None for the calibration's own.
+
+    Raises
+    ------
+    CheckpointError
+        The calibration was fitted to scores of another fusion or policy.
+    """
+    if calibration is not None:
+        require_same_fusion(calibration, exam.fusion, exam.policy)
+    readings = {level: reading for level in _levels(exam) if (reading := _read(exam, level, calibration))}
+    whole = readings.get("subject")
+    values = {level: np.array(list(reading.scores.values())) for level, reading in readings.items()}
+    found = _prediction_set(whole, values.get("subject"), calibration, coverage)
+    flags = find_flags(exam, values, found.categories if found else None, rules)
+    reasons = tuple(flag for flag in flags if flag.code in rules.abstain_on)
+    return ExamResult(
+        exam_id=exam.exam_id,
+        category=whole.category if whole and not reasons else None,
+        exam=whole,
+        breasts={side: readings[side] for side in ("right", "left") if side in readings},
+        projections={view: readings[view] for view in PROJECTIONS if view in readings},
+        prediction_set=found,
+        flags=flags,
+        abstained_for=reasons,
+        missing=exam.fused["subject"].missing,
+        refused=dict(exam.refused),
+        fusion=exam.fusion,
+        policy=exam.policy,
+        calibration=_about(calibration, whole),
+        provenance=dict(provenance or {}),
+    )
+
+
+def require_same_fusion(calibration: Calibration, fusion: str, policy: str) -> None:
+    """Raise ``CheckpointError`` where scores were fused otherwise than those the calibration was fitted to."""
+    for name, found, wanted in (("fusion", fusion, calibration.fusion), ("policy", policy, calibration.policy)):
+        if found != wanted:
+            raise CheckpointError(
+                f"the model was calibrated with {name} {wanted}, not {found}; leave --{name} out, or calibrate again"
+            )
+
+
+def _levels(exam: ExamScores) -> list[str]:
+    return [*exam.projections, *FUSED_LEVELS]
+
+
+def _read(exam: ExamScores, level: str, calibration: Calibration | None) -> Reading | None:
+    if level in FUSED_LEVELS:
+        scores, views = exam.fused[level].scores, exam.fused[level].views
+    else:
+        scores, views = np.asarray(exam.projections[Projection(level)], np.float64), (Projection(level),)
+    if scores is None:
+        return None
+    better = calibration.calibrated(views, scores) if calibration else None
+    values: NDArray[np.float64] = scores if better is None else better
+    return Reading(
+        category=CATEGORIES[int(np.argmax(values))],
+        scores={category: float(values[category.index]) for category in CATEGORIES},
+        dense_probability=float(values[_DENSE].sum()),
+        calibrated=better is not None,
+        percent_density=exam.percent_density.get(level),
+        views=views,
+    )
+
+
+def _prediction_set(
+    whole: Reading | None, values: NDArray[np.float64] | None, calibration: Calibration | None, coverage: float | None
+) -> PredictionSet | None:
+    if whole is None or values is None or calibration is None or not whole.calibrated:
+        return None
+    categories = calibration.prediction_set(whole.views, values, coverage)
+    return PredictionSet(categories, coverage or calibration.coverage, calibration.set_kind)
+
+
+def _about(calibration: Calibration | None, whole: Reading | None) -> str:
+    if calibration is None:
+        return "not calibrated: the model has no calibration; `mammodensity calibrate` makes one"
+    if whole is None:
+        return "nothing to calibrate"
+    if not whole.calibrated:
+        return "not calibrated: too few labelled exams had these views"
+    fitted = calibration.views[whole.views]
+    return f"calibrated on {len(fitted.reference)} exams ({fitted.calibration_map.kind})"
+
+
+def _reading(reading: Reading | None) -> dict[str, Any] | None:
+    if reading is None:
+        return None
+    return {
+        "category": reading.category,
+        "scores": {category.value: score for category, score in reading.scores.items()},
+        "dense": reading.dense,
+        "dense_probability": reading.dense_probability,
+        "calibrated": reading.calibrated,
+        "percent_density": reading.percent_density,
+        "views": [view.value for view in reading.views],
+    }
+
+
+def _set(found: PredictionSet | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    names = [category.value for category in found.categories]
+    return {"categories": names, "coverage": found.coverage, "kind": found.kind, "text": found.text}
