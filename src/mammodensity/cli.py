@@ -54,6 +54,11 @@ ModelOrDefault = Annotated[
     Path | None, typer.Option("--model", help="Model folder; without it, the default model.", metavar="DIR")
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
+Manifest = Annotated[
+    Path | None,
+    typer.Option("--manifest", help="Table with patient and other columns by exam, if not the labels.", metavar="FILE"),
+]
+Bootstrap = Annotated[int, typer.Option(help="Resamples for the intervals.", min=1, max=100_000)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Fusion = Annotated[str, typer.Option(help="How views are fused: mean, geometric-mean or vote.")]
 Synthetic = Annotated[
@@ -407,19 +412,19 @@ def evaluate(
         Path | None,
         typer.Option(help="Table of exam_id (or row) and density; a manifest will do.", metavar="FILE"),
     ] = None,
+    manifest: Manifest = None,
     json_file: JsonFile = None,
     fusion: Annotated[str | None, typer.Option(help="Fuse the views anew: mean, geometric-mean or vote.")] = None,
-    bootstrap: Annotated[
-        int, typer.Option(help="Resamples of the exams for the intervals.", min=1, max=100_000)
-    ] = 2000,
+    bootstrap: Bootstrap = 2000,
 ) -> None:
-    """Figures of merit for each projection, breast and subject, with 95 % bootstrap intervals over exams.
+    """Figures of merit for each projection, breast and subject, with 95 % bootstrap intervals over patients.
 
     Example: mammodensity evaluate --csv predictions.csv --labels phantoms/manifest.csv --json figures.json
     """
-    from mammodensity.console import say, say_research_use_only, show_figures
+    from mammodensity.console import say, say_resampled, say_research_use_only, show_figures
     from mammodensity.evaluation import (
         evaluate_table,
+        read_exam_columns,
         read_labels,
         read_origin_tables,
         read_score_table,
@@ -432,12 +437,14 @@ def evaluate(
         raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")
     if labels is None:
         raise OptionError("--labels FILE is needed: the reference density of each exam")
-    read = [labels, *([csv] if csv else (origin or Path()).glob("*"))]
+    read = [labels, *([manifest] if manifest else []), *([csv] if csv else (origin or Path()).glob("*"))]
     require_not_input(json_file, read)
     table = read_score_table(csv, fusion) if csv else read_origin_tables(origin or Path(), fusion or "mean")
     reference = read_labels(labels)
-    figures = evaluate_table(table, reference, bootstrap=bootstrap)
+    columns = read_exam_columns(manifest or labels)
+    figures = evaluate_table(table, reference, patients=columns.patients(), bootstrap=bootstrap)
     show_figures(figures)
+    say_resampled(figures["subject"].patients)
     unused = unused_labels(table, reference)
     if unused:
         say(f"(of the exams in {labels}, {len(unused)} were not predicted)")

@@ -46,6 +46,14 @@ def say_research_use_only() -> None:
     _OUT.print(RESEARCH_USE_ONLY, style="yellow", highlight=False)
 
 
+def say_resampled(patients: int | None) -> None:
+    """What the intervals were drawn over."""
+    if patients is None:
+        say("(intervals over exams, as no patient_id is known; they are too narrow if a patient has several)")
+    else:
+        say(f"(intervals over {patients} patients)")
+
+
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that is moved by calling the yielded function with how many are done and how many there are."""
