@@ -31,9 +31,11 @@ STAGES = [
     {"training"},
     {"prediction"},
     {"evaluation"},
+    {"statistics"},
     {"explanation"},
     {"report"},
     {"console"},
+    {"statistics_commands"},
     {"cli"},
 ]
 
@@ -74,7 +76,7 @@ def test_modules_import_only_from_earlier_stages():
 
 
 def test_what_needs_no_torch_does_not_import_it():
-    modules = "terms, errors, exam, ingest, fusion, evaluation, check, prepare, splits, cli"
+    modules = "terms, errors, exam, ingest, fusion, evaluation, statistics, check, prepare, splits, cli"
     code = f"import sys; from mammodensity import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

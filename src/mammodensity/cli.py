@@ -28,6 +28,7 @@ from mammodensity.errors import (
     OutputError,
     printable,
 )
+from mammodensity.statistics_commands import Bootstrap, JsonFile, Manifest, compare
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 if TYPE_CHECKING:
@@ -53,12 +54,6 @@ Model = Annotated[Path, typer.Option("--model", help="Model folder.", metavar="D
 ModelOrDefault = Annotated[
     Path | None, typer.Option("--model", help="Model folder; without it, the default model.", metavar="DIR")
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
-Manifest = Annotated[
-    Path | None,
-    typer.Option("--manifest", help="Table with patient and other columns by exam, if not the labels.", metavar="FILE"),
-]
-Bootstrap = Annotated[int, typer.Option(help="Resamples for the intervals.", min=1, max=100_000)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Fusion = Annotated[str, typer.Option(help="How views are fused: mean, geometric-mean or vote.")]
 Synthetic = Annotated[
@@ -452,6 +447,9 @@ def evaluate(
         write_json(json_file, to_json(figures))
         say(f"all figures and intervals in {json_file}")
     say_research_use_only()
+
+
+app.command()(compare)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from mammodensity.errors import printable
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
@@ -241,6 +242,16 @@ def show_exams(exams: list[ExamScores], most: int = 12) -> None:
             f"{unscored} of {len(exams)} exams get no subject score, as views are missing; "
             "--allow-missing fuses those present"
         )
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of plain texts."""
+    table = _table()
+    for name in columns:
+        table.add_column(Text(printable(name)))
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))  # names in brackets are no markup
+    _OUT.print(table)
 
 
 def _table(*columns: str) -> Table:

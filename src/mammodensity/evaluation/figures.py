@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from math import isnan
 from typing import Any
 
@@ -108,7 +108,7 @@ class FiguresOfMerit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values that JSON knows: lists, numbers, text, and null for NaN."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        return {name: plain(value) for name, value in vars(self).items()}
 
 
 def figures_of_merit(
@@ -290,11 +290,14 @@ def check_scores(scores: ArrayLike) -> Floats:
     return values
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Values that JSON knows: lists for tuples, null for NaN; dataclasses by their fields."""
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if is_dataclass(value):
+        return plain(vars(value))
     if isinstance(value, float) and isnan(value):
         return None
     return value

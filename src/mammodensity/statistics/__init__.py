@@ -1,0 +1,17 @@
+"""Statistics on top of the figures of merit: comparisons, readers, groups, drift, abstention, sample size.
+
+Imports no torch. Every interval is a bootstrap over patients where they are known
+(`mammodensity.evaluation.resampling`), unless its function says otherwise.
+"""
+
+from __future__ import annotations
+
+from mammodensity.statistics.comparison import Comparison, compare
+from mammodensity.statistics.readings import Reading, read_reading
+
+__all__ = [
+    "Comparison",
+    "Reading",
+    "compare",
+    "read_reading",
+]

@@ -1,0 +1,97 @@
+"""Commands of `mammodensity.statistics`; `mammodensity.cli` puts them among the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mammodensity.statistics import Comparison
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
+Manifest = Annotated[
+    Path | None,
+    typer.Option("--manifest", help="Table with patient and other columns by exam, if not the labels.", metavar="FILE"),
+]
+Bootstrap = Annotated[int, typer.Option(help="Resamples for the intervals.", min=1, max=100_000)]
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="Score table, origin's folder, or a reader's table.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="Another of the same exams.", metavar="B")],
+    labels: Annotated[Path, typer.Option(help="Table of exam and density: the reference.", metavar="FILE")],
+    manifest: Manifest = None,
+    json_file: JsonFile = None,
+    bootstrap: Bootstrap = 2000,
+) -> None:
+    """Compare two models or readers on the same exams: McNemar's test, and differences with intervals over patients.
+
+    A reader's table has the columns exam_id and density.
+
+    Example: mammodensity compare predictions.csv reader.csv --labels labels.csv --json comparison.json
+    """
+    from mammodensity.console import say, say_resampled, say_research_use_only
+    from mammodensity.evaluation import read_exam_columns, read_labels
+    from mammodensity.evaluation.resampling import BootstrapSpec
+    from mammodensity.outputs import require_not_input, write_json
+    from mammodensity.statistics import compare as compare_readings
+    from mammodensity.statistics.readings import read_readings
+
+    require_not_input(json_file, _files(a, b, labels, manifest))
+    first, second = read_readings([a, b])
+    found = compare_readings(
+        first,
+        second,
+        read_labels(labels),
+        patients=read_exam_columns(manifest or labels).patients(),
+        spec=BootstrapSpec(bootstrap),
+    )
+    _show_comparison(found)
+    say_resampled(found.patients)
+    say(found.summary)
+    if json_file:
+        write_json(json_file, found.to_dict())
+        say(f"all figures and intervals in {json_file}")
+    say_research_use_only()
+
+
+def _show_comparison(found: Comparison) -> None:
+    from mammodensity.console import say, show_table
+    from mammodensity.statistics.comparison import p_text
+
+    rows = []
+    for name, one in found.figures.items():
+        interval = "-" if one.interval is None else f"{one.interval[0]:+.3f} to {one.interval[1]:+.3f}"
+        if one.undefined:
+            say(f"{name.replace('_', ' ')} is not compared: {one.undefined}")
+            continue
+        p_value = p_text(one.p_value).removeprefix("= ")
+        rows.append(
+            [name.replace("_", " "), f"{one.a:.3f}", f"{one.b:.3f}", f"{one.difference:+.3f}", interval, p_value]
+        )
+    show_table(["", found.a, found.b, "difference", f"{found.confidence:.0%}", "p"], rows)
+    counts = (found.errors_a, found.errors_b, found.between)
+    show_table(
+        ["exams", found.a, found.b, "the two differ"],
+        [
+            [words, *(str(getattr(one, name)) for one in counts)]
+            for words, name in (
+                ("wrong", "wrong"),
+                ("by two categories or more", "two_or_more"),
+                ("dense taken for not dense, or the reverse", "dense_flips"),
+            )
+        ],
+    )
+    for name, others in ((found.a, found.only_in_a), (found.b, found.only_in_b)):
+        if others:
+            say(f"{name}: exams that the other gives no category, and so left aside: {others}")
+
+
+def _files(*paths: Path | None) -> Iterable[Path]:
+    """What a command reads: files, and those in folders."""
+    for path in paths:
+        if path is not None:
+            yield from path.glob("*") if path.is_dir() else [path]
