@@ -28,7 +28,7 @@ from mammodensity.errors import (
     OutputError,
     printable,
 )
-from mammodensity.statistics_commands import Bootstrap, JsonFile, Manifest, compare
+from mammodensity.statistics_commands import Bootstrap, JsonFile, Manifest, compare, readers
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 if TYPE_CHECKING:
@@ -450,6 +450,7 @@ def evaluate(
 
 
 app.command()(compare)
+app.command()(readers)
 
 
 @app.command()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from mammodensity.statistics import Comparison
+    from mammodensity.statistics import Comparison, ReadersAgreement
+    from mammodensity.statistics.readers import Figure
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
 Manifest = Annotated[
@@ -56,6 +58,94 @@ def compare(
         write_json(json_file, found.to_dict())
         say(f"all figures and intervals in {json_file}")
     say_research_use_only()
+
+
+def readers(
+    files: Annotated[
+        list[Path], typer.Argument(help="One table a reader; score tables of models will do.", metavar="FILE...")
+    ],
+    reference: Annotated[Path | None, typer.Option(help="Table of exam and density.", metavar="FILE")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Table with patients by exam, if not the reference.", metavar="FILE")
+    ] = None,
+    json_file: JsonFile = None,
+    bootstrap: Bootstrap = 2000,
+) -> None:
+    """Measure how far several readers agree: with each other, with their consensus, and with a reference if given.
+
+    A reader's table has the columns exam_id and density.
+
+    Example: mammodensity readers anna.csv bruno.csv carla.csv --reference labels.csv --json readers.json
+    """
+    from mammodensity.console import say, say_resampled, say_research_use_only
+    from mammodensity.evaluation import read_exam_columns, read_labels
+    from mammodensity.evaluation.resampling import BootstrapSpec
+    from mammodensity.outputs import require_not_input, write_json
+    from mammodensity.statistics import readers_agreement
+    from mammodensity.statistics.readings import read_readings
+
+    require_not_input(json_file, _files(*files, reference, manifest))
+    named = manifest or reference
+    found = readers_agreement(
+        read_readings(files),
+        read_labels(reference) if reference else None,
+        patients=read_exam_columns(named).patients() if named else None,
+        spec=BootstrapSpec(bootstrap),
+    )
+    _show_readers(found)
+    say_resampled(found.patients)
+    say(found.summary)
+    if json_file:
+        write_json(json_file, found.to_dict())
+        say(f"all figures and intervals in {json_file}")
+    say_research_use_only()
+
+
+def _show_readers(found: ReadersAgreement) -> None:
+    from mammodensity.console import say, show_table
+
+    columns = ["exams", "agree", "linear kappa", "95 %", "quadratic kappa", "dense or not", "2 off", "flips"]
+    tables = (
+        ("two readers", found.pairs),
+        ("against the consensus of the others", found.with_consensus),
+        ("against the reference", found.with_reference),
+    )
+    for heading, pairs in tables:
+        if not pairs:
+            continue
+        rows = []
+        for pair in pairs:
+            figures = pair.figures
+            rows.append(
+                [
+                    f"{pair.a}, {pair.b}" if pairs is found.pairs else pair.a,
+                    str(pair.n),
+                    _value(figures["accuracy"]),
+                    _value(figures["linear_kappa"]),
+                    _interval(figures["linear_kappa"]),
+                    _value(figures["quadratic_kappa"]),
+                    _value(figures["dense_accuracy"]),
+                    str(pair.differ.two_or_more),
+                    str(pair.differ.dense_flips),
+                ]
+            )
+        show_table([heading, *columns], rows)
+    names = ("fleiss_kappa", "mean_linear_kappa", "mean_quadratic_kappa", "ordinal_alpha")
+    whole = [(name, getattr(found, name)) for name in names]
+    show_table(
+        ["all readers", "", "95 %"], [[name.replace("_", " "), _value(one), _interval(one)] for name, one in whole]
+    )
+    for name, one in whole:
+        if one.undefined:
+            say(f"{name.replace('_', ' ')} is undefined: {one.undefined}")
+
+
+def _value(figure: Figure) -> str:
+    return "-" if isnan(figure.value) else f"{figure.value:.3f}"
+
+
+def _interval(figure: Figure) -> str:
+    return "-" if figure.interval is None else f"{figure.interval[0]:.3f}-{figure.interval[1]:.3f}"
 
 
 def _show_comparison(found: Comparison) -> None:
