@@ -68,3 +68,55 @@ def test_patients_of_another_table(run, tables, tmp_path):
     assert found["subject"]["patients"] == 30
     assert found["subject"]["accuracy"] == without["subject"]["accuracy"]
     assert found["subject"]["intervals"] != without["subject"]["intervals"]
+
+
+def test_groups(run, tables):
+    figures, output = evaluated(run, tables, "--by", "vendor")
+    by = figures["by"]
+    assert (by["column"], by["bands"]) == ("vendor", None)
+    assert [(group["value"], group["n"]) for group in by["groups"]] == [("Fuji", 20), ("GE", 40)]
+    assert by["groups"][0]["warnings"][0] == "only 20 exams: too few to rely on"
+    assert "note: vendor Fuji: only 20 exams" in output
+    counts = [np.array(group["figures"]["confusion"]) for group in by["groups"]]
+    assert (sum(counts) == figures["subject"]["confusion"]).all()
+    assert list(figures["breast_density_fl"]) == ["overall", "Fuji", "GE"]
+
+
+def test_bands_of_numbers(run, tables):
+    figures, output = evaluated(run, tables, "--by", "age", "--bands", "50,80")
+    assert [group["value"] for group in figures["by"]["groups"]] == ["below 50", "50 to below 80", "80 and above"]
+    assert [group["n"] for group in figures["by"]["groups"]] == [10, 30, 20]
+    assert "50 to below 80" in output
+
+
+def test_curve_and_subsets_stand_beside_the_levels(run, tables):
+    plain, _ = evaluated(run, tables)
+    assert "view_subsets" not in plain
+    assert "by" not in plain
+    figures, output = evaluated(run, tables, "--subsets")
+    curve = figures["reject_curve"]
+    assert curve["points"][0]["accuracy"] == figures["subject"]["accuracy"] == curve["area_random"]
+    assert curve["points"][0]["kept"] == curve["n"] == EXAMS
+    subsets = figures["view_subsets"]
+    assert [one["views"] for one in subsets["combinations"]][4] == ["CC_R", "CC_L"]
+    assert subsets["combinations"][14]["accuracy"] == figures["subject"]["accuracy"]
+    assert subsets["combinations"][0]["linear_kappa"] == pytest.approx(figures["CC_R"]["linear_kappa"])
+    assert "mean of 2 views" in output
+    assert "leaving the least sure" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--by", "site"), 1, "no column 'site' to put exams into groups: "),
+        (("--by", "age"), 1, "column age has 60 different numbers, expected at most 12 groups"),
+        (("--bands", "40"), 2, "--bands needs --by COLUMN"),
+        (("--by", "age", "--bands", "50,40"), 2, "--bands must be rising numbers"),
+    ],
+)
+def test_mistakes_end_in_one_line(run, tables, options, code, message):
+    table, manifest = tables
+    found, _, error = run("evaluate", "--csv", table, "--labels", manifest, "--bootstrap", 10, *options)
+    assert found == code
+    assert message in error
+    assert error.count("\n") == 1

@@ -28,7 +28,7 @@ from mammodensity.errors import (
     OutputError,
     printable,
 )
-from mammodensity.statistics_commands import Bootstrap, JsonFile, Manifest, compare, readers
+from mammodensity.statistics_commands import Bootstrap, JsonFile, Manifest, compare, readers, show_further
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 if TYPE_CHECKING:
@@ -410,6 +410,13 @@ def evaluate(
     manifest: Manifest = None,
     json_file: JsonFile = None,
     fusion: Annotated[str | None, typer.Option(help="Fuse the views anew: mean, geometric-mean or vote.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Also by this column of the labels or manifest: vendor, age.", metavar="COLUMN")
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Limits of bands, if COLUMN holds numbers, e.g. 40,50,60.", metavar="LIMITS")
+    ] = None,
+    subsets: Annotated[bool, typer.Option("--subsets", help="Also for every combination of 1 to 4 views.")] = False,
     bootstrap: Bootstrap = 2000,
 ) -> None:
     """Figures of merit for each projection, breast and subject, with 95 % bootstrap intervals over patients.
@@ -426,7 +433,10 @@ def evaluate(
         to_json,
         unused_labels,
     )
+    from mammodensity.evaluation.exam_columns import patients_of
+    from mammodensity.evaluation.resampling import BootstrapSpec
     from mammodensity.outputs import require_not_input, write_json
+    from mammodensity.statistics.further import FurtherSpec, further_figures
 
     if (csv is None) == (origin is None):
         raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")
@@ -436,15 +446,18 @@ def evaluate(
     require_not_input(json_file, read)
     table = read_score_table(csv, fusion) if csv else read_origin_tables(origin or Path(), fusion or "mean")
     reference = read_labels(labels)
-    columns = read_exam_columns(manifest or labels)
-    figures = evaluate_table(table, reference, patients=columns.patients(), bootstrap=bootstrap)
+    columns = [read_exam_columns(path) for path in (manifest, labels) if path]
+    asked = FurtherSpec(by, bands, subsets, fusion or "mean")
+    further = further_figures(table, reference, columns, asked=asked, spec=BootstrapSpec(bootstrap))
+    figures = evaluate_table(table, reference, patients=patients_of(columns), bootstrap=bootstrap)
     show_figures(figures)
     say_resampled(figures["subject"].patients)
+    show_further(further)
     unused = unused_labels(table, reference)
     if unused:
         say(f"(of the exams in {labels}, {len(unused)} were not predicted)")
     if json_file:
-        write_json(json_file, to_json(figures))
+        write_json(json_file, to_json(figures) | further.to_dict())
         say(f"all figures and intervals in {json_file}")
     say_research_use_only()
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mammodensity.statistics import Comparison, ReadersAgreement
+    from mammodensity.statistics import Comparison, Group, ReadersAgreement, ViewSubsets
+    from mammodensity.statistics.further import FurtherFigures
     from mammodensity.statistics.readers import Figure
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
@@ -36,7 +37,7 @@ def compare(
     Example: mammodensity compare predictions.csv reader.csv --labels labels.csv --json comparison.json
     """
     from mammodensity.console import say, say_resampled, say_research_use_only
-    from mammodensity.evaluation import read_exam_columns, read_labels
+    from mammodensity.evaluation import read_labels
     from mammodensity.evaluation.resampling import BootstrapSpec
     from mammodensity.outputs import require_not_input, write_json
     from mammodensity.statistics import compare as compare_readings
@@ -48,7 +49,7 @@ def compare(
         first,
         second,
         read_labels(labels),
-        patients=read_exam_columns(manifest or labels).patients(),
+        patients=_patients(manifest, labels),
         spec=BootstrapSpec(bootstrap),
     )
     _show_comparison(found)
@@ -78,18 +79,17 @@ def readers(
     Example: mammodensity readers anna.csv bruno.csv carla.csv --reference labels.csv --json readers.json
     """
     from mammodensity.console import say, say_resampled, say_research_use_only
-    from mammodensity.evaluation import read_exam_columns, read_labels
+    from mammodensity.evaluation import read_labels
     from mammodensity.evaluation.resampling import BootstrapSpec
     from mammodensity.outputs import require_not_input, write_json
     from mammodensity.statistics import readers_agreement
     from mammodensity.statistics.readings import read_readings
 
     require_not_input(json_file, _files(*files, reference, manifest))
-    named = manifest or reference
     found = readers_agreement(
         read_readings(files),
         read_labels(reference) if reference else None,
-        patients=read_exam_columns(named).patients() if named else None,
+        patients=_patients(manifest, reference),
         spec=BootstrapSpec(bootstrap),
     )
     _show_readers(found)
@@ -141,11 +141,19 @@ def _show_readers(found: ReadersAgreement) -> None:
 
 
 def _value(figure: Figure) -> str:
-    return "-" if isnan(figure.value) else f"{figure.value:.3f}"
+    return _number(figure.value)
 
 
 def _interval(figure: Figure) -> str:
-    return "-" if figure.interval is None else f"{figure.interval[0]:.3f}-{figure.interval[1]:.3f}"
+    return _limits(figure.interval)
+
+
+def _number(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.3f}"
+
+
+def _limits(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}"
 
 
 def _show_comparison(found: Comparison) -> None:
@@ -178,6 +186,67 @@ def _show_comparison(found: Comparison) -> None:
     for name, others in ((found.a, found.only_in_a), (found.b, found.only_in_b)):
         if others:
             say(f"{name}: exams that the other gives no category, and so left aside: {others}")
+
+
+def show_further(found: FurtherFigures) -> None:
+    """What `evaluate` shows below its figures of merit: groups, subsets of views, one line of the reject curve."""
+    from mammodensity.console import say
+
+    if found.groups is not None:
+        _show_groups(str(found.spec.by), found.groups)
+    if found.subsets is not None:
+        _show_subsets(found.subsets)
+    elif found.spec.subsets:
+        say("no exam has all four projections, so that subsets of views cannot be compared")
+    if found.reject is not None and len(found.reject.points) > 1:
+        first, left = found.reject.points[0], found.reject.at(0.2)
+        say(
+            f"leaving the least sure {left.abstained:.0%} of exams to a reader: accuracy {first.accuracy:.3f} -> "
+            f"{left.accuracy:.3f}, errors of two categories {first.two_or_more} -> {left.two_or_more}, dense or not "
+            f"mistaken {first.dense_flips} -> {left.dense_flips}"
+        )
+
+
+def _show_groups(column: str, groups: list[Group]) -> None:
+    from mammodensity.console import say, show_table
+
+    rows = []
+    for group in groups:
+        figures = group.figures
+        cells = ["-"] * 6
+        if figures is not None:
+            cells = [
+                cell
+                for name in ("accuracy", "linear_kappa", "dense_accuracy")
+                for cell in (_number(getattr(figures, name)), _limits(figures.intervals.get(name)))
+            ]
+        rows.append([group.value, str(group.n), *cells])
+    show_table([column, "exams", "accuracy", "95 %", "linear kappa", "95 %", "dense or not", "95 %"], rows)
+    for group in groups:
+        for warning in group.warnings:
+            say(f"note: {column} {group.value}: {warning}")
+
+
+def _show_subsets(found: ViewSubsets) -> None:
+    from mammodensity.console import say, show_table
+
+    named = [(" ".join(one.views), one) for one in found.combinations]
+    named += [(f"mean of {size} view{'s' if size > 1 else ''}", one) for size, one in found.by_number.items()]
+    rows = []
+    for name, one in named:
+        figures = (one.accuracy, one.linear_kappa, one.quadratic_kappa, one.mean_confidence)
+        accuracy, *others = map(_number, figures)
+        rows.append([name, accuracy, _limits(one.intervals.get("accuracy")), *others])
+    show_table(["views", "accuracy", "95 %", "linear kappa", "quadratic kappa", "mean confidence"], rows)
+    if found.left_out:
+        say(f"(on the {found.n} exams with all four projections; {found.left_out} lack one)")
+
+
+def _patients(*paths: Path | None) -> dict[str, str] | None:
+    from mammodensity.evaluation import read_exam_columns
+    from mammodensity.evaluation.exam_columns import patients_of
+
+    return patients_of([read_exam_columns(path) for path in paths if path is not None])
 
 
 def _files(*paths: Path | None) -> Iterable[Path]:

@@ -90,6 +90,26 @@ def read_exam_columns(path: Path) -> ExamColumns:
     return ExamColumns(path, names, kept)
 
 
+def patients_of(tables: Sequence[ExamColumns]) -> dict[str, str] | None:
+    """The patients by the first table that has a column for them; None where none has."""
+    return next((found for table in tables if (found := table.patients()) is not None), None)
+
+
+def column_of(tables: Sequence[ExamColumns], name: str) -> dict[str, str]:
+    """A column by the first table that has it.
+
+    Raises
+    ------
+    TableError
+        None has, or the rows of an exam hold several words.
+    """
+    table = next((one for one in tables if name in one.names), None)
+    if table is None:
+        found = "; ".join(f"{one.path} has {', '.join(one.names)}" for one in tables)
+        raise TableError(f"no column {name!r} to put exams into groups: {found}")
+    return table.texts(name)
+
+
 def match_patients(exam_ids: Sequence[str], patients: Mapping[str, str]) -> list[str]:
     """The patient of each exam, in the order of ``exam_ids``.
 
