@@ -101,6 +101,34 @@ def readers(
     say_research_use_only()
 
 
+def sample_size(
+    figure: Annotated[str, typer.Option(help="linear_kappa, quadratic_kappa, accuracy, dense_accuracy or coverage.")],
+    expected: Annotated[float, typer.Option(help="What you expect the figure to be.")],
+    above: Annotated[float, typer.Option(help="What it is to be shown to exceed.")],
+    power: Annotated[float, typer.Option(help="Share of such studies that are to show it.")] = 0.8,
+    confidence: Annotated[float, typer.Option(help="Of the two-sided interval.")] = 0.95,
+    mix: Annotated[
+        str, typer.Option(help="Per cent of A to D among the exams, for kappas.", metavar="A/B/C/D")
+    ] = "10/40/40/10",
+    json_file: JsonFile = None,
+) -> None:
+    """Say how many exams a study needs to show that a figure lies above a value.
+
+    Example: mammodensity sample-size --figure linear_kappa --expected 0.80 --above 0.75
+    """
+    from mammodensity.console import say, say_research_use_only
+    from mammodensity.outputs import write_json
+    from mammodensity.statistics.sample_size import SampleSizeSpec, parse_mix
+    from mammodensity.statistics.sample_size import sample_size as needed_exams
+
+    found = needed_exams(SampleSizeSpec(figure, expected, above, power, confidence, parse_mix(mix)))
+    say(found.summary)
+    say(f"(by {found.method}; exams of different patients, and more if patients have several)")
+    if json_file:
+        write_json(json_file, found.to_dict())
+    say_research_use_only()
+
+
 def _show_readers(found: ReadersAgreement) -> None:
     from mammodensity.console import say, show_table
 

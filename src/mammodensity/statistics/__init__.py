@@ -11,6 +11,7 @@ from mammodensity.statistics.comparison import Comparison, compare
 from mammodensity.statistics.readers import ReadersAgreement, readers_agreement
 from mammodensity.statistics.readings import Reading, read_reading
 from mammodensity.statistics.rejection import RejectCurve, reject_curve
+from mammodensity.statistics.sample_size import SampleSize, SampleSizeSpec, sample_size
 from mammodensity.statistics.subgroups import Group, figures_by_group
 from mammodensity.statistics.view_subsets import ViewSubsets, view_subsets
 
@@ -21,6 +22,8 @@ __all__ = [
     "ReadersAgreement",
     "Reading",
     "RejectCurve",
+    "SampleSize",
+    "SampleSizeSpec",
     "ViewSubsets",
     "challenge_figures",
     "compare",
@@ -28,5 +31,6 @@ __all__ = [
     "read_reading",
     "readers_agreement",
     "reject_curve",
+    "sample_size",
     "view_subsets",
 ]
