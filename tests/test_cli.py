@@ -122,7 +122,7 @@ def test_train_predict_evaluate_explain_report(run, blobs, tiny_recipe, tmp_path
         code, output, _ = run("evaluate", *source, "--json", tmp_path / "figures.json", "--bootstrap", 100)
         assert code == 0
         figures = json.loads((tmp_path / "figures.json").read_text())
-        assert list(figures) == list(LEVELS)
+        assert list(figures)[: len(LEVELS)] == list(LEVELS)
         assert figures["subject"]["n"] == 24
         assert np.array(figures["subject"]["confusion"]).sum() == 24
 

@@ -15,6 +15,7 @@ import mammodensity.evaluation
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation import SCALAR_FIGURES, ScoreTable, evaluate_table, figures_of_merit, to_json
 from mammodensity.evaluation.agreement import sample_figures
+from mammodensity.evaluation.resampling import BootstrapSpec
 from mammodensity.terms import LEVELS, DensityCategory, Projection
 
 K = range(4)
@@ -150,9 +151,9 @@ def test_options_change_the_intervals(cohort):
 
 
 def test_chunked_resampling_has_the_asked_number_of_resamples(cohort, monkeypatch):
-    monkeypatch.setattr("mammodensity.evaluation.figures._CHUNK", 7 * 150)
+    monkeypatch.setattr("mammodensity.evaluation.resampling._CHUNK", 7 * 150)
     resample = mammodensity.evaluation.figures._resample
-    assert {len(values) for values in resample(*cohort, 20, 1).values()} == {20}
+    assert {len(values) for values in resample(*cohort, np.arange(150), BootstrapSpec(20)).values()} == {20}
 
 
 def test_an_exact_tie_goes_to_the_lower_category():

@@ -34,9 +34,11 @@ STAGES = [
     {"evaluation"},
     {"calibration"},
     {"result"},
+    {"statistics"},
     {"explanation"},
     {"report"},
     {"console"},
+    {"statistics_commands"},
     {"cli"},
 ]
 
@@ -77,7 +79,9 @@ def test_modules_import_only_from_earlier_stages():
 
 
 def test_what_needs_no_torch_does_not_import_it():
-    modules = "terms, errors, exam, ingest, fusion, evaluation, calibration, result, check, prepare, splits, cli"
+    modules = (
+        "terms, errors, exam, ingest, fusion, evaluation, calibration, result, statistics, check, prepare, splits, cli"
+    )
     code = f"import sys; from mammodensity import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

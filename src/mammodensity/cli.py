@@ -28,6 +28,7 @@ from mammodensity.errors import (
     OutputError,
     printable,
 )
+from mammodensity.statistics_commands import Bootstrap, JsonFile, Manifest, compare, readers, sample_size, show_further
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ Model = Annotated[Path, typer.Option("--model", help="Model folder.", metavar="D
 ModelOrDefault = Annotated[
     Path | None, typer.Option("--model", help="Model folder; without it, the default model.", metavar="DIR")
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Fusion = Annotated[
     str | None, typer.Option("--fusion", help="How views are fused: mean (as by default), geometric-mean or vote.")
@@ -520,29 +520,39 @@ def evaluate(
         Path | None,
         typer.Option(help="Table of exam_id (or row) and density; a manifest will do.", metavar="FILE"),
     ] = None,
+    manifest: Manifest = None,
     json_file: JsonFile = None,
     fusion: Annotated[str | None, typer.Option(help="Fuse the views anew: mean, geometric-mean or vote.")] = None,
-    bootstrap: Annotated[
-        int, typer.Option(help="Resamples of the exams for the intervals.", min=1, max=100_000)
-    ] = 2000,
+    by: Annotated[
+        str | None, typer.Option(help="Also by this column of the labels or manifest: vendor, age.", metavar="COLUMN")
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Limits of bands, if COLUMN holds numbers, e.g. 40,50,60.", metavar="LIMITS")
+    ] = None,
+    subsets: Annotated[bool, typer.Option("--subsets", help="Also for every combination of 1 to 4 views.")] = False,
+    bootstrap: Bootstrap = 2000,
     calibrate: Annotated[
         str | None, typer.Option(help="cv: also judge calibration and prediction sets by cross-validation.")
     ] = None,
 ) -> None:
-    """Figures of merit for each projection, breast and subject, with 95 % bootstrap intervals over exams.
+    """Figures of merit for each projection, breast and subject, with 95 % bootstrap intervals over patients.
 
     Example: mammodensity evaluate --csv predictions.csv --labels phantoms/manifest.csv --json figures.json
     """
-    from mammodensity.console import say, say_research_use_only, show_figures
+    from mammodensity.console import say, say_resampled, say_research_use_only, show_figures
     from mammodensity.evaluation import (
         evaluate_table,
+        read_exam_columns,
         read_labels,
         read_origin_tables,
         read_score_table,
         to_json,
         unused_labels,
     )
+    from mammodensity.evaluation.exam_columns import patients_of
+    from mammodensity.evaluation.resampling import BootstrapSpec
     from mammodensity.outputs import require_not_input, write_json
+    from mammodensity.statistics.further import FurtherSpec, further_figures
 
     if (csv is None) == (origin is None):
         raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")
@@ -550,20 +560,30 @@ def evaluate(
         raise OptionError("--labels FILE is needed: the reference density of each exam")
     if calibrate not in {None, "cv"}:
         raise OptionError(f"--calibrate must be cv. Got {calibrate!r} instead.")
-    read = [labels, *([csv] if csv else (origin or Path()).glob("*"))]
+    read = [labels, *([manifest] if manifest else []), *([csv] if csv else (origin or Path()).glob("*"))]
     require_not_input(json_file, read)
     table = read_score_table(csv, fusion) if csv else read_origin_tables(origin or Path(), fusion or "mean")
     reference = read_labels(labels)
-    figures = evaluate_table(table, reference, bootstrap=bootstrap)
+    columns = [read_exam_columns(path) for path in (manifest, labels) if path]
+    asked = FurtherSpec(by, bands, subsets, fusion or "mean")
+    further = further_figures(table, reference, columns, asked=asked, spec=BootstrapSpec(bootstrap))
+    figures = evaluate_table(table, reference, patients=patients_of(columns), bootstrap=bootstrap)
     show_figures(figures)
+    say_resampled(figures["subject"].patients)
+    show_further(further)
     unused = unused_labels(table, reference)
     if unused:
         say(f"(of the exams in {labels}, {len(unused)} were not predicted)")
     judged = _judge_calibration(table, reference) if calibrate else {}
     if json_file:
-        write_json(json_file, to_json(figures) | judged)
+        write_json(json_file, to_json(figures) | further.to_dict() | judged)
         say(f"all figures and intervals in {json_file}")
     say_research_use_only()
+
+
+app.command()(compare)
+app.command()(readers)
+app.command("sample-size")(sample_size)
 
 
 def _judge_calibration(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> dict[str, Any]:

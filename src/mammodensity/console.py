@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from mammodensity.errors import printable
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
@@ -45,6 +46,14 @@ def say(text: str) -> None:
 def say_research_use_only() -> None:
     """The line that goes with every result."""
     _OUT.print(RESEARCH_USE_ONLY, style="yellow", highlight=False)
+
+
+def say_resampled(patients: int | None) -> None:
+    """What the intervals were drawn over."""
+    if patients is None:
+        say("(intervals over exams, as no patient_id is known; they are too narrow if a patient has several)")
+    else:
+        say(f"(intervals over {patients} patients)")
 
 
 @contextmanager
@@ -269,6 +278,16 @@ def show_calibration_figures(figures: Mapping[str, Any]) -> None:
         table.add_row(f"{100 * float(coverage):g} %", f"{100 * covered:.1f} %", f"{size:.2f}", *by_category)
     _OUT.print(table)
     say(f"(each exam judged by others: {figures['folds']} folds, {figures['repeats']} times)")
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of plain texts."""
+    table = _table()
+    for name in columns:
+        table.add_column(Text(printable(name)))
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))  # names in brackets are no markup
+    _OUT.print(table)
 
 
 def _table(*columns: str) -> Table:

@@ -6,6 +6,7 @@ the figures are vectorised here (`mammodensity.evaluation.agreement`), and sciki
 
 from __future__ import annotations
 
+from mammodensity.evaluation.exam_columns import ExamColumns, read_exam_columns
 from mammodensity.evaluation.figures import (
     SCALAR_FIGURES,
     FiguresOfMerit,
@@ -20,11 +21,13 @@ from mammodensity.evaluation.tables import ScoreTable, read_score_table, write_s
 __all__ = [
     "ORIGIN_FILES",
     "SCALAR_FIGURES",
+    "ExamColumns",
     "FiguresOfMerit",
     "ScoreTable",
     "evaluate_table",
     "figures_of_merit",
     "match",
+    "read_exam_columns",
     "read_labels",
     "read_origin_tables",
     "read_score_table",

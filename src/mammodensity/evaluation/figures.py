@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from math import isnan
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mammodensity.errors import OptionError, TableError
+from mammodensity.errors import TableError
 from mammodensity.evaluation.agreement import Floats, confusion_matrices, sample_figures
+from mammodensity.evaluation.exam_columns import match_patients
 from mammodensity.evaluation.labels import match
 from mammodensity.evaluation.reading import SUM_TOLERANCE, score_problem
+from mammodensity.evaluation.resampling import BootstrapSpec, canonical_order, percentile_interval, resamples
 from mammodensity.evaluation.tables import ScoreTable
 from mammodensity.evaluation.undefined import mean_notes, undefined_reason
 from mammodensity.terms import CATEGORIES, LEVELS, DensityCategory
@@ -30,8 +32,6 @@ SCALAR_FIGURES: tuple[str, ...] = (
     "nll",
 )
 """The figures that get an interval."""
-
-_CHUNK = 2**19  # numbers in one array of resamples: a few such arrays of 4 MB stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class FiguresOfMerit:
     auc_per_category, recall_per_category, precision_per_category
         By letter.
     intervals
-        Figure to (low, high): percentile bootstrap over exams. None where the figure itself is undefined, or is so in
-        every resample; empty without a bootstrap.
+        Figure to (low, high): percentile bootstrap over patients, or over exams where patients are not known. None
+        where the figure itself is undefined, or is so in every resample; empty without a bootstrap.
     undefined
         Undefined figure to the reason. Figures of one category are called ``auc_A`` and so on.
     undefined_resamples
@@ -77,6 +77,8 @@ class FiguresOfMerit:
         Exams left out because this level has no scores for them.
     n_partial
         Exams counted although their scores were fused with a projection missing.
+    patients
+        Patients of the N exams, which were resampled; None where they are not known and exams were.
     """
 
     n: int
@@ -102,16 +104,18 @@ class FiguresOfMerit:
     confidence: float
     n_not_given: int = 0
     n_partial: int = 0
+    patients: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values that JSON knows: lists, numbers, text, and null for NaN."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        return {name: plain(value) for name, value in vars(self).items()}
 
 
 def figures_of_merit(
     reference: Sequence[str | int] | NDArray[Any],
     scores: ArrayLike,
     *,
+    patients: Sequence[str] | None = None,
     bootstrap: int = 2000,
     seed: int = 1,
     confidence: float = 0.95,
@@ -127,8 +131,10 @@ def figures_of_merit(
         N categories: `DensityCategory`, letters, or positions 0 to 3.
     scores
         Shape (N, 4), columns A to D; each row from 0 to 1 with sum 1.
+    patients
+        The patient of each exam: all exams of one are drawn together. Without it exams are drawn one by one.
     bootstrap
-        Number of resamples of N exams with replacement; 0 for no intervals.
+        Number of resamples with replacement; 0 for no intervals.
     seed
         Seed of the resampling.
     confidence
@@ -137,30 +143,30 @@ def figures_of_merit(
     Raises
     ------
     TableError
-        ``reference`` or ``scores`` has a wrong shape, length or value.
+        ``reference``, ``scores`` or ``patients`` has a wrong shape, length or value.
     OptionError
         ``bootstrap`` or ``confidence`` is out of range.
 
     References
     ----------
-    Efron, B., Tibshirani, R. (1993). An Introduction to the Bootstrap, chapter 13 (percentile intervals).
+    See `mammodensity.evaluation.resampling`.
     """
-    positions = _positions(reference)
-    values = _check_scores(scores)
+    positions = category_positions(reference)
+    values = check_scores(scores)
     if len(positions) != len(values):
         raise TableError(
             f"reference and scores must have the same length. Got {len(positions)} and {len(values)} instead."
         )
     if not len(positions):
         raise TableError("reference must hold at least one exam. Got none instead.")
-    _check_options(bootstrap, confidence)
-    return _figures(positions, values, bootstrap, seed, confidence)
+    return _figures(positions, values, patients, BootstrapSpec(bootstrap, seed, confidence))
 
 
 def evaluate_table(
     table: ScoreTable,
     labels: Mapping[str, DensityCategory],
     *,
+    patients: Mapping[str, str] | None = None,
     bootstrap: int = 2000,
     seed: int = 1,
     confidence: float = 0.95,
@@ -168,23 +174,26 @@ def evaluate_table(
     """Compute the figures of merit of every level of ``table``, in the order of `LEVELS`.
 
     Exams without scores at a level are left out of that level and counted in ``n_not_given``; a level without any
-    exam has ``n`` 0 and every figure undefined. Parameters and errors are those of `figures_of_merit`.
+    exam has ``n`` 0 and every figure undefined. ``patients`` maps exam to patient; the other parameters and the errors
+    are those of `figures_of_merit`.
 
     Raises
     ------
     TableError
-        An exam has no label, or scores are wrong.
+        An exam has no label or no patient, or scores are wrong.
     """
     reference = match(table, labels)
-    _check_options(bootstrap, confidence)
+    spec = BootstrapSpec(bootstrap, seed, confidence)
+    of_exam = None if patients is None else match_patients(table.exam_ids, patients)
     figures = {}
     for level in LEVELS:
         given = ~np.isnan(table.scores[level]).all(axis=1)  # (N,)
-        scores = _check_scores(table.scores[level][given])
+        scores = check_scores(table.scores[level][given])
         without = table.missing.get(level, ())
         partial = sum(bool(without[exam]) for exam in np.flatnonzero(given)) if without else 0
+        drawn = None if of_exam is None else [of_exam[exam] for exam in np.flatnonzero(given)]
         figures[level] = replace(
-            _figures(reference[given], scores, bootstrap, seed, confidence),
+            _figures(reference[given], scores, drawn, spec),
             n_not_given=int((~given).sum()),
             n_partial=partial,
         )
@@ -197,14 +206,15 @@ def to_json(figures: Mapping[str, FiguresOfMerit]) -> dict[str, Any]:
 
 
 def _figures(
-    reference: NDArray[np.intp], scores: Floats, bootstrap: int, seed: int, confidence: float
+    reference: NDArray[np.intp], scores: Floats, patients: Sequence[str] | None, spec: BootstrapSpec
 ) -> FiguresOfMerit:
-    order = np.lexsort((*scores.T, reference))  # so that no result depends on the order in which exams came
+    # so that no result depends on the order in which exams came
+    order, cluster = canonical_order(np.column_stack([reference, scores[:, ::-1]]), patients)
     reference, scores = reference[order], scores[order]
     everyone = np.ones((1, len(reference)))
     confusion = confusion_matrices(reference, scores.argmax(axis=1), everyone)[0].astype(int)
     point = {name: float(values[0]) for name, values in sample_figures(reference, scores, everyone).items()}
-    resampled = _resample(reference, scores, bootstrap, seed)
+    resampled = _resample(reference, scores, cluster, spec)
     return FiguresOfMerit(
         n=len(reference),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
@@ -220,47 +230,37 @@ def _figures(
         auc_per_category=_by_letter("auc", point),
         recall_per_category=_by_letter("recall", point),
         precision_per_category=_by_letter("precision", point),
-        intervals={name: _interval(point[name], values, confidence) for name, values in resampled.items()},
+        intervals={
+            name: percentile_interval(point[name], values, spec.confidence) for name, values in resampled.items()
+        },
         undefined={name: undefined_reason(name, confusion) for name, value in point.items() if isnan(value)},
         undefined_resamples={
             name: int(np.isnan(values).sum()) for name, values in resampled.items() if np.isnan(values).any()
         },
         notes=mean_notes(confusion),
-        bootstrap=bootstrap,
-        seed=seed,
-        confidence=confidence,
+        bootstrap=spec.number,
+        seed=spec.seed,
+        confidence=spec.confidence,
+        patients=None if patients is None else len(set(patients)),
     )
 
 
-def _resample(reference: NDArray[np.intp], scores: Floats, bootstrap: int, seed: int) -> dict[str, Floats]:
-    """Scalar figures of ``bootstrap`` resamples, shape (bootstrap,) each; none where there is nothing to resample."""
-    n = len(reference)
-    if not n or not bootstrap:
+def _resample(
+    reference: NDArray[np.intp], scores: Floats, cluster: NDArray[np.intp], spec: BootstrapSpec
+) -> dict[str, Floats]:
+    """Scalar figures of B resamples, shape (B,) each; none where there is nothing to resample."""
+    chunks = [sample_figures(reference, scores, counts) for counts in resamples(cluster, spec)]
+    if not chunks:
         return {}
-    generator = np.random.default_rng(seed)
-    chunks = []
-    step = max(1, _CHUNK // n)
-    for start in range(0, bootstrap, step):
-        size = min(step, bootstrap - start)
-        drawn = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, np.newaxis]
-        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
-        chunks.append(sample_figures(reference, scores, counts))
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in SCALAR_FIGURES}
-
-
-def _interval(point: float, values: Floats, confidence: float) -> tuple[float, float] | None:
-    defined = values[~np.isnan(values)]
-    if isnan(point) or not len(defined):
-        return None
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _by_letter(figure: str, point: Mapping[str, float]) -> dict[str, float]:
     return {category.value: point[f"{figure}_{category}"] for category in CATEGORIES}
 
 
-def _positions(reference: Sequence[str | int] | NDArray[Any]) -> NDArray[np.intp]:
+def category_positions(reference: Sequence[str | int] | NDArray[Any]) -> NDArray[np.intp]:
+    """Positions 0 to 3, shape (N,), of categories that are letters or positions."""
     positions = []
     for place, value in enumerate(reference):
         if isinstance(value, str) and value.upper() in CATEGORIES:
@@ -272,7 +272,8 @@ def _positions(reference: Sequence[str | int] | NDArray[Any]) -> NDArray[np.intp
     return np.array(positions, dtype=np.intp)
 
 
-def _check_scores(scores: ArrayLike) -> Floats:
+def check_scores(scores: ArrayLike) -> Floats:
+    """Scores as (N, 4) float64, each row from 0 to 1 with sum 1, or an error that says which is not."""
     try:
         values = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -289,18 +290,14 @@ def _check_scores(scores: ArrayLike) -> Floats:
     return values
 
 
-def _check_options(bootstrap: int, confidence: float) -> None:
-    if bootstrap < 0:
-        raise OptionError(f"bootstrap must be 0 or more resamples. Got {bootstrap} instead.")
-    if not 0 < confidence < 1:
-        raise OptionError(f"confidence must be between 0 and 1. Got {confidence} instead.")
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Values that JSON knows: lists for tuples, null for NaN; dataclasses by their fields."""
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if is_dataclass(value):
+        return plain(vars(value))
     if isinstance(value, float) and isnan(value):
         return None
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,7 @@ def read_labels(path: Path) -> dict[str, DensityCategory]:
     """
     path = Path(path)
     rows = read_rows(path, ("density",))
-    columns = rows[0][1]
-    key = next((name for name in _KEY_COLUMNS if name in columns), None)
-    if key is None:
-        raise TableError(
-            f"{path}, line 1: found the columns {', '.join(columns)}, expected one of "
-            f"{', '.join(_KEY_COLUMNS)} that names the exam of each density"
-        )
+    key = exam_key(path, rows[0][1])
     labels: dict[str, DensityCategory] = {}
     for line, row in rows:
         if not row["density"]:
@@ -72,7 +66,11 @@ def match(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> NDArray[n
     TableError
         An exam has no label, or both are numbered by row and have different lengths.
     """
-    ids = table.exam_ids
+    return match_exams(table.exam_ids, labels)
+
+
+def match_exams(ids: Sequence[str], labels: Mapping[str, DensityCategory]) -> NDArray[np.intp]:
+    """Do what `match` does, for exams by name."""
     if len(ids) != len(labels) and _numbered_by_row(ids) and _numbered_by_row(labels):
         raise TableError(
             f"the labels number {len(labels)} rows and the score table {len(ids)}; rows can only be matched by number "
@@ -80,10 +78,9 @@ def match(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> NDArray[n
         )
     without = [exam_id for exam_id in ids if exam_id not in labels]
     if without:
-        few = ", ".join(without[:_FEW]) + (", ..." if len(without) > _FEW else "")
         raise TableError(
-            f"{len(without)} of {len(ids)} exams in the score table have no density label ({few}); add them to the "
-            "labels, or leave these exams out of the score table"
+            f"{len(without)} of {len(ids)} exams in the score table have no density label ({few_of(without)}); add "
+            "them to the labels, or leave these exams out of the score table"
         )
     return np.array([labels[exam_id].index for exam_id in ids], dtype=np.intp)
 
@@ -100,6 +97,28 @@ def unused_labels(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> t
     """Exams that have a label and no place in ``table``, in the order of the labels."""
     known = set(table.exam_ids)
     return tuple(exam_id for exam_id in labels if exam_id not in known)
+
+
+def exam_key(path: Path, columns: Collection[str]) -> str:
+    """The column that names the exam of each row.
+
+    Raises
+    ------
+    TableError
+        There is none.
+    """
+    key = next((name for name in _KEY_COLUMNS if name in columns), None)
+    if key is None:
+        raise TableError(
+            f"{path}, line 1: found the columns {', '.join(columns)}, expected one of {', '.join(_KEY_COLUMNS)} that "
+            "names the exam of each row"
+        )
+    return key
+
+
+def few_of(names: Sequence[str]) -> str:
+    """The first names of a list, for a message."""
+    return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
 
 
 def _parse_density(where: str, text: str) -> DensityCategory:

@@ -76,7 +76,9 @@ def evaluate_model(
     facts = {"split": split, **_made_from(folder), "device": str(model.device), "fusion": "mean"}
     with staged_folder(folder / split) as staging:
         write_score_table(staging / PREDICTIONS_FILE, exams)
-        figures = evaluate_table(read_score_table(staging / PREDICTIONS_FILE), reference_categories(data))
+        patients = {record.exam_id: record.patient_id for record in data.records}
+        table = read_score_table(staging / PREDICTIONS_FILE)
+        figures = evaluate_table(table, reference_categories(data), patients=patients)
         write_json(staging / FIGURES_FILE, to_json(figures))
         write_json(staging / _RECEIPT_FILE, {"note": RESEARCH_USE_ONLY, **receipt("evaluate", **facts)})
     return figures

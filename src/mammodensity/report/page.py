@@ -171,6 +171,7 @@ def _figure_values(figures: Mapping[str, FiguresOfMerit] | None) -> dict[str, An
     notes, category_notes = Notes(), Notes()
     return {
         "figures": figures,
+        "resampled": "exams" if figures["subject"].patients is None else "patients",
         "level_words": LEVEL_WORDS,
         "confusion": confusion_tables(figures),
         "figure_rows": figure_rows(figures, notes),

@@ -138,7 +138,7 @@ def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
         found.append(f"{counted(subject.n, 'test exam')}: too few to tell a good model from a fair one.")
     if subject.accuracy in (0, 1):
         # Clopper-Pearson for n of n: p ** n = (1 - confidence) / 2. A bootstrap of hits alone has no spread to show.
-        bound = ((1 - subject.confidence) / 2) ** (1 / subject.n)
+        bound = ((1 - subject.confidence) / 2) ** (1 / (subject.patients or subject.n))
         all_right = subject.accuracy == 1
         found.append(
             f"Every test exam is {'right' if all_right else 'wrong'}, so the bootstrap interval has no width; by the "

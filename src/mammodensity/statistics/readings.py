@@ -1,0 +1,96 @@
+"""One reading of some exams: by a model, with scores, or by a reader, with categories only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import TableError
+from mammodensity.evaluation import read_labels, read_origin_tables, read_score_table
+from mammodensity.evaluation.agreement import Floats
+from mammodensity.evaluation.reading import read_rows
+from mammodensity.terms import CATEGORIES
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Categories, and scores where there are some, of N exams.
+
+    ``predicted`` has shape (N,), positions of categories; ``scores`` (N, 4), or is None for a reader. ``not_given``
+    exams of the table have no category and are left out.
+    """
+
+    name: str
+    exam_ids: tuple[str, ...]
+    predicted: NDArray[np.intp]
+    scores: Floats | None = None
+    not_given: int = 0
+
+    def of(self, exam_ids: Sequence[str]) -> Reading:
+        """The reading of these exams, in their order; each must be in it."""
+        place = {exam_id: number for number, exam_id in enumerate(self.exam_ids)}
+        rows = np.array([place[exam_id] for exam_id in exam_ids], dtype=np.intp)
+        scores = None if self.scores is None else self.scores[rows]
+        return replace(self, exam_ids=tuple(exam_ids), predicted=self.predicted[rows], scores=scores)
+
+
+def read_reading(path: Path) -> Reading:
+    """Read a score table, a folder with the origin's four files, or a reader's table of exam and ``density``.
+
+    Of scores the level ``subject`` is taken, its category that of the highest score.
+
+    Raises
+    ------
+    TableError
+        The file is none of these, is damaged, or gives no exam a category.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _of_scores(path.name, *_subject(path))
+    columns = read_rows(path, ())[0][1]
+    if {"projection", *CATEGORIES} <= set(columns):
+        return _of_scores(path.stem, *_subject(path))
+    if "density" not in columns:
+        raise TableError(
+            f"{path}, line 1: found the columns {', '.join(columns)}, expected a score table (exam_id, projection, A, "
+            "B, C, D) or a reader's table (exam_id, density)"
+        )
+    labels = read_labels(path)
+    return Reading(path.stem, tuple(labels), np.array([category.index for category in labels.values()], dtype=np.intp))
+
+
+def read_readings(paths: Sequence[Path]) -> list[Reading]:
+    """Read several, under names that differ: the files' stems, or their paths where stems repeat.
+
+    Raises
+    ------
+    TableError
+        A file cannot be read, or is given twice.
+    """
+    twice = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    if twice:
+        raise TableError(f"{twice[0]} is given more than once; expected another file for each reading")
+    readings = [read_reading(path) for path in paths]
+    count = Counter(reading.name for reading in readings)
+    return [
+        replace(reading, name=reading.name if count[reading.name] == 1 else str(path))
+        for reading, path in zip(readings, paths, strict=True)
+    ]
+
+
+def _subject(path: Path) -> tuple[tuple[str, ...], Floats]:
+    table = read_origin_tables(path) if path.is_dir() else read_score_table(path)
+    if np.isnan(table.scores["subject"]).all():
+        raise TableError(f"{path} gives no exam a subject's scores; expected all four projections, or rows for subject")
+    return table.exam_ids, table.scores["subject"]
+
+
+def _of_scores(name: str, exam_ids: tuple[str, ...], scores: Floats) -> Reading:
+    given = np.flatnonzero(~np.isnan(scores).any(axis=1))
+    kept = tuple(exam_ids[exam] for exam in given)
+    return Reading(name, kept, scores[given].argmax(axis=1), scores[given], len(exam_ids) - len(kept))

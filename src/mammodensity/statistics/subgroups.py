@@ -1,0 +1,155 @@
+"""Figures of merit by vendor, age, thickness, site or any other column of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import OptionError, TableError
+from mammodensity.evaluation import FiguresOfMerit, figures_of_merit
+from mammodensity.evaluation.agreement import Floats
+from mammodensity.evaluation.exam_columns import as_number
+from mammodensity.evaluation.labels import few_of
+from mammodensity.evaluation.resampling import BootstrapSpec
+from mammodensity.terms import CATEGORIES
+
+NOT_GIVEN = "(not given)"
+FEW = 30
+"""Below as many exams, or patients, a group's figures carry a warning."""
+
+_MOST_NUMBERS = 12
+_MOST_WORDS = 60
+
+
+@dataclass(frozen=True)
+class Group:
+    """Figures of the exams with one value of a column; ``figures`` is None where none of them has scores."""
+
+    value: str
+    n: int
+    figures: FiguresOfMerit | None
+    warnings: tuple[str, ...]
+
+
+def parse_bands(text: str) -> tuple[float, ...]:
+    """Limits between bands, as ``40,50,60``: below 40, 40 to below 50, and so on.
+
+    Raises
+    ------
+    OptionError
+        They are not rising numbers.
+    """
+    limits = tuple(as_number(part) for part in text.split(","))
+    numbers = tuple(limit for limit in limits if limit is not None)
+    if len(numbers) != len(limits) or any(low >= high for low, high in pairwise(numbers)):
+        raise OptionError(f"--bands must be rising numbers separated by commas, as 40,50,60. Got {text!r} instead.")
+    return numbers
+
+
+def group_values(
+    exam_ids: Sequence[str], texts: Mapping[str, str], column: str, bands: Sequence[float] = ()
+) -> tuple[list[str], list[str]]:
+    """Put exams into groups: the group of each exam, and all groups in order.
+
+    Numbers are ordered as numbers, words by letters; exams without a value come last, as a group of their own.
+
+    Raises
+    ------
+    TableError
+        An exam is not in the table; with bands, a value is no number; without, there are too many different ones.
+    """
+    absent = [exam_id for exam_id in exam_ids if exam_id not in texts]
+    if absent:
+        raise TableError(
+            f"{len(absent)} of {len(exam_ids)} exams are not in the table with column {column} ({few_of(absent)}); add "
+            "them, with a blank where it is not known"
+        )
+    given = [texts[exam_id] for exam_id in exam_ids]
+    if bands:
+        given = [_band(text, column, bands) for text in given]
+        names = [_band_name(place, bands) for place in range(len(bands) + 1)]
+        return [text or NOT_GIVEN for text in given], [*names, NOT_GIVEN]
+    distinct = {text for text in given if text}
+    numbers = {text: number for text in distinct if (number := as_number(text)) is not None}
+    if len(numbers) == len(distinct) > _MOST_NUMBERS:
+        raise TableError(
+            f"column {column} has {len(distinct)} different numbers, expected at most {_MOST_NUMBERS} groups; give the "
+            "limits of bands, for instance --bands 40,50,60"
+        )
+    if len(distinct) > _MOST_WORDS:
+        raise TableError(
+            f"column {column} has {len(distinct)} different values, expected at most {_MOST_WORDS} groups; name a "
+            "column that puts exams into groups"
+        )
+    ordered = sorted(distinct, key=lambda text: (text not in numbers, numbers.get(text, 0.0), text))
+    return [text or NOT_GIVEN for text in given], [*ordered, NOT_GIVEN]
+
+
+def figures_by_group(
+    reference: NDArray[np.intp],
+    scores: Floats,
+    groups: tuple[Sequence[str], Sequence[str]],
+    *,
+    patients: Sequence[str] | None = None,
+    spec: BootstrapSpec | None = None,
+) -> list[Group]:
+    """Measure each group that has an exam, in order; exams without scores are counted in its ``n`` only.
+
+    ``groups`` is what `group_values` returns. Each group is resampled by itself.
+    """
+    spec = spec or BootstrapSpec()
+    of_exam, names = np.array(groups[0], dtype=object), groups[1]
+    given = ~np.isnan(scores).any(axis=1)
+    found = []
+    for name in names:
+        inside = of_exam == name
+        chosen = np.flatnonzero(inside & given).tolist()
+        if not inside.any():
+            continue
+        if not len(chosen):
+            found.append(Group(name, int(inside.sum()), None, ("no exam has scores",)))
+            continue
+        figures = figures_of_merit(
+            reference[chosen],
+            scores[chosen],
+            patients=None if patients is None else [patients[exam] for exam in chosen],
+            bootstrap=spec.number,
+            seed=spec.seed,
+            confidence=spec.confidence,
+        )
+        figures = replace(figures, n_not_given=int(inside.sum()) - len(chosen))
+        found.append(Group(name, int(inside.sum()), figures, tuple(_warnings(figures))))
+    return found
+
+
+def _warnings(figures: FiguresOfMerit) -> list[str]:
+    found = []
+    if figures.n < FEW:
+        found.append(f"only {figures.n} exams: too few to rely on")
+    elif figures.patients is not None and figures.patients < FEW:
+        found.append(f"only {figures.patients} patients: too few to rely on")
+    absent = [category.value for category in CATEGORIES if not sum(figures.confusion[category.index])]
+    if absent:
+        found.append(f"no exam of category {', '.join(absent)}")
+    return found
+
+
+def _band(text: str, column: str, bands: Sequence[float]) -> str:
+    if not text:
+        return ""
+    number = as_number(text)
+    if number is None:
+        raise TableError(f"column {column} holds {text!r}, expected numbers, as --bands is given")
+    return _band_name(sum(limit <= number for limit in bands), bands)
+
+
+def _band_name(place: int, bands: Sequence[float]) -> str:
+    if place == 0:
+        return f"below {bands[0]:g}"
+    if place == len(bands):
+        return f"{bands[-1]:g} and above"
+    return f"{bands[place - 1]:g} to below {bands[place]:g}"
