@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mammodensity.data import input_batch
+from mammodensity.data import with_channels
 from mammodensity.devices import find_device
-from mammodensity.exam import Exam, Mammogram
+from mammodensity.exam import Exam, Flag, Mammogram
 from mammodensity.fusion import ExamScores
 from mammodensity.networks import Checkpoint, load_checkpoint, network_files
 from mammodensity.prediction.scoring import ViewReading, score_exam
+from mammodensity.preprocess import preprocess
+from mammodensity.preprocess.familiarity import Familiarity
 from mammodensity.terms import Projection
 from mammodensity.training.resume import RESUME_FILE
 
@@ -53,17 +55,35 @@ class DensityModel:
 
     def score_images(self, projection: Projection, mammograms: Sequence[Mammogram]) -> NDArray[np.float64]:
         """Scores (B, 4) of mammograms of one projection, in the order A-D."""
-        checkpoint = self.checkpoints[projection]
-        network = checkpoint.network
-        images = input_batch(mammograms, checkpoint.preprocess, network.spec.channels).to(self.device)
+        return self._scores(projection, np.stack([self._input(projection, one) for one in mammograms]))
+
+    def _input(self, projection: Projection, mammogram: Mammogram) -> NDArray[np.float32]:
+        return preprocess(mammogram, self.checkpoints[projection].preprocess)
+
+    def _scores(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores (B, 4) of network inputs (B, rows, columns)."""
+        network = self.checkpoints[projection].network
+        images = with_channels(torch.from_numpy(inputs)[:, None], network.spec.channels).to(self.device)
         with torch.inference_mode():
             logits = network(images.contiguous(memory_format=torch.channels_last))
         scores: NDArray[np.float64] = torch.softmax(logits.double(), dim=1).cpu().numpy()
         return scores
 
     def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
-        """Read one image."""
-        return ViewReading(self.score_images(projection, [mammogram])[0])
+        """Read one image, and say where it is unlike those the network was trained on."""
+        values = self._input(projection, mammogram)
+        return ViewReading(self._scores(projection, values[np.newaxis])[0], flags=self._flags(projection, values))
+
+    def _flags(self, projection: Projection, values: NDArray[np.float32]) -> tuple[Flag, ...]:
+        facts = self.checkpoints[projection].training.get("familiarity")
+        if not facts:
+            return ()
+        usual = Familiarity.from_dict(facts)
+        distance = usual.distance(values)
+        if distance <= usual.limit:
+            return ()
+        times = f"{distance / usual.limit:.1f}".removesuffix(".0")
+        return (Flag("unlike-training", f"unlike the images the network learned from ({times} times the limit)"),)
 
     def score(
         self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mammodensity.data import LabelledImages, augment, with_channels
 from mammodensity.errors import Interrupted, OutputError, TrainingError
 from mammodensity.networks import Checkpoint, OriginNetwork, load_checkpoint, save_checkpoint
+from mammodensity.preprocess.familiarity import fit_familiarity
 from mammodensity.terms import Projection
 from mammodensity.training.history import EpochFigures, write_history
 from mammodensity.training.recipes import Recipe
@@ -108,6 +109,7 @@ class _Run:
         self.optimiser = _optimiser(self.network, self.recipe)
         restored = restore_state(task.folder, self.network, self.optimiser, self.recipe)
         self.state = restored or TrainingState(rate=self.recipe.learning_rate)
+        self.familiarity = fit_familiarity(task.training.images[:, 0].numpy(), task.validation.images[:, 0].numpy())
         # A last batch of one image joins the one before: a single value a channel has no batch statistics.
         whole, rest = divmod(len(task.training), self.recipe.batch)
         self.steps = max(whole + (rest > 1), 1)
@@ -211,6 +213,7 @@ class _Run:
             "recipe": self.recipe.to_dict(),
             "epoch": asdict(figures),
             "images": {"train": len(self.task.training), "validation": len(self.task.validation)},
+            "familiarity": self.familiarity and self.familiarity.to_dict(),
             **self.task.facts,
         }
         return Checkpoint(self.network, self.task.projection, self.recipe.preprocess, training)
