@@ -121,8 +121,8 @@ def sample_size(spec: SampleSizeSpec, seed: int = 1) -> SampleSize:
 
     Shares: the exact binomial test, the smallest number from which on its power never falls below the one asked for.
     Kappas: by the standard error of Fleiss, Cohen and Everitt for a latent normal model with this mix of categories,
-    then held against 2,000 simulated studies, each with a percentile bootstrap as `evaluate` makes it, and raised if too
-    few of them show it.
+    then held against 2,000 simulated studies, each with a percentile bootstrap as `evaluate` makes it, and raised if
+    too few of them show it.
 
     Raises
     ------
