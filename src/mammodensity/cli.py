@@ -28,7 +28,16 @@ from mammodensity.errors import (
     OutputError,
     printable,
 )
-from mammodensity.statistics_commands import Bootstrap, JsonFile, Manifest, compare, readers, sample_size, show_further
+from mammodensity.statistics_commands import (
+    Bootstrap,
+    JsonFile,
+    Manifest,
+    compare,
+    drift,
+    readers,
+    sample_size,
+    show_further,
+)
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 if TYPE_CHECKING:
@@ -583,6 +592,7 @@ def evaluate(
 
 app.command()(compare)
 app.command()(readers)
+app.command()(drift)
 app.command("sample-size")(sample_size)
 
 

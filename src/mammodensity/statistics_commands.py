@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mammodensity.statistics import Comparison, Group, ReadersAgreement, ViewSubsets
+    from mammodensity.statistics import Comparison, Drift, Group, ReadersAgreement, ViewSubsets
     from mammodensity.statistics.further import FurtherFigures
     from mammodensity.statistics.readers import Figure
 
@@ -127,6 +127,80 @@ def sample_size(
     if json_file:
         write_json(json_file, found.to_dict())
     say_research_use_only()
+
+
+def drift(
+    table: Annotated[Path, typer.Argument(help="Score table, or a reader's table.", metavar="TABLE")],
+    manifest: Annotated[
+        Path, typer.Option(help="Table with the date of each exam, and patients if it has them.", metavar="FILE")
+    ],
+    date: Annotated[
+        str | None, typer.Option(help="Column of the dates; else study_date, exam_date or date.", metavar="COLUMN")
+    ] = None,
+    period: Annotated[str, typer.Option(help="month, quarter or year.")] = "month",
+    compare_periods: Annotated[
+        tuple[str, str] | None, typer.Option("--compare", help="Two periods to compare.", metavar="PERIOD PERIOD")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw it, as .svg or .png.", metavar="FILE")] = None,
+    json_file: JsonFile = None,
+    bootstrap: Bootstrap = 2000,
+) -> None:
+    """Show how predictions change over time: shares of A to D and of dense, confidence and flags by period.
+
+    Example: mammodensity drift predictions.csv --manifest dates.csv --period quarter --compare 2024-Q1 2024-Q3
+    """
+    from mammodensity.console import say, say_research_use_only
+    from mammodensity.evaluation import read_exam_columns
+    from mammodensity.evaluation.resampling import BootstrapSpec
+    from mammodensity.outputs import require_not_input, write_bytes, write_json
+    from mammodensity.statistics import drift as drift_of
+    from mammodensity.statistics.drift import date_column, read_flags
+    from mammodensity.statistics.plots import drift_plot, plot_format
+    from mammodensity.statistics.readings import read_reading
+
+    file_format = plot_format(plot) if plot else "svg"
+    for output in (json_file, plot):
+        require_not_input(output, _files(table, manifest))
+    columns = read_exam_columns(manifest)
+    found = drift_of(
+        read_reading(table),
+        columns.texts(date or date_column(columns)),
+        period=period,
+        compare=compare_periods,
+        patients=columns.patients(),
+        flags={} if table.is_dir() else read_flags(table),
+        spec=BootstrapSpec(bootstrap),
+    )
+    _show_drift(found)
+    if plot:
+        write_bytes(plot, drift_plot(found, file_format))
+        say(f"plot in {plot}")
+    if json_file:
+        write_json(json_file, found.to_dict())
+        say(f"all figures and intervals in {json_file}")
+    say_research_use_only()
+
+
+def _show_drift(found: Drift) -> None:
+    from mammodensity.console import say, show_table
+
+    flags = list(found.periods[0].flags)
+    rows = []
+    for one in found.periods:
+        confidence = "-" if one.mean_confidence is None else f"{one.mean_confidence:.3f}"
+        shares = [f"{share.value:.1%}" for share in (*one.shares.values(), one.dense)]
+        flagged = [f"{share.value:.1%}" for share in one.flags.values()]
+        rows.append([one.period, str(one.n), *shares, _limits(one.dense.interval), confidence, *flagged])
+    show_table([found.period, "exams", *"ABCD", "dense", "95 %", "confidence", *flags], rows)
+    if found.not_dated:
+        say(f"exams without a date, and so left aside: {found.not_dated}")
+    if not found.patients_known:
+        say("(each exam counts as a patient of its own, as no patient_id is known)")
+    for one in found.periods:
+        for warning in one.warnings:
+            say(f"note: {one.period}: {warning}")
+    if found.comparison is not None:
+        say(found.comparison.summary)
 
 
 def _show_readers(found: ReadersAgreement) -> None:

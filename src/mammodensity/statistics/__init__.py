@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mammodensity.statistics.challenge import ChallengeFigures, challenge_figures
 from mammodensity.statistics.comparison import Comparison, compare
+from mammodensity.statistics.drift import Drift, drift
 from mammodensity.statistics.readers import ReadersAgreement, readers_agreement
 from mammodensity.statistics.readings import Reading, read_reading
 from mammodensity.statistics.rejection import RejectCurve, reject_curve
@@ -18,6 +19,7 @@ from mammodensity.statistics.view_subsets import ViewSubsets, view_subsets
 __all__ = [
     "ChallengeFigures",
     "Comparison",
+    "Drift",
     "Group",
     "ReadersAgreement",
     "Reading",
@@ -27,6 +29,7 @@ __all__ = [
     "ViewSubsets",
     "challenge_figures",
     "compare",
+    "drift",
     "figures_by_group",
     "read_reading",
     "readers_agreement",
