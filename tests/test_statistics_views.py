@@ -41,6 +41,8 @@ def test_every_combination_is_fused_and_measured(cohort):
         assert one.linear_kappa == pytest.approx(kappa)
         assert one.mean_confidence == pytest.approx(mean.max(axis=1).mean())
         assert one.intervals["accuracy"][0] <= one.accuracy <= one.intervals["accuracy"][1]
+    by_number = [found.by_number[size].mean_set_size for size in (1, 2, 3, 4)]
+    assert 0 < by_number[3] < by_number[0] < 4  # more views, smaller sets
     for size in (1, 2, 3, 4):
         alike = [one.accuracy for one in found.combinations if len(one.views) == size]
         assert found.by_number[size].accuracy == pytest.approx(np.mean(alike))

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from mammodensity.calibration.conformal import SET_KINDS, nonconformity, prediction_sets, require_coverage, thresholds
-from mammodensity.calibration.cross_validation import LEAST_EXAMS, CalibrationFigures, cross_validate
+from mammodensity.calibration.cross_validation import (
+    LEAST_EXAMS,
+    CalibrationFigures,
+    cross_validate,
+    held_out_set_size,
+)
 from mammodensity.calibration.error import Reliability, expected_calibration_error, null_band, reliability
 from mammodensity.calibration.maps import MAPS, CalibrationMap, fit_map
 from mammodensity.calibration.model_calibration import (
@@ -31,6 +36,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_calibration",
     "fit_map",
+    "held_out_set_size",
     "nonconformity",
     "null_band",
     "prediction_sets",

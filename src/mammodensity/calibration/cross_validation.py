@@ -76,6 +76,15 @@ def fit_held_out(scores: Floats, reference: Positions, rng: np.random.Generator)
     return Fitted(kind, by_kind[kind], {name: float(values.mean()) for name, values in losses.items()})
 
 
+def held_out_set_size(scores: Floats, reference: Positions, coverage: float = 0.9, seed: int = 1) -> float:
+    """Mean number of categories in ordinal sets of exams calibrated by others; NaN for fewer than 20 exams."""
+    if len(reference) < LEAST_EXAMS:
+        return float("nan")
+    held_out = fit_held_out(scores, reference, np.random.default_rng(seed)).held_out
+    limits = thresholds(held_out, reference, SET_KINDS[0], coverage)
+    return float(prediction_sets(held_out, SET_KINDS[0], limits).sum(axis=1).mean())
+
+
 def cross_validate(
     scores: Floats,
     reference: Positions,

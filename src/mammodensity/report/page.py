@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mammodensity.calibration import read_calibration
 from mammodensity.check import Progress
 from mammodensity.errors import OptionError
-from mammodensity.evaluation import FiguresOfMerit
+from mammodensity.evaluation import FiguresOfMerit, match
 from mammodensity.ingest import reference_categories
 from mammodensity.outputs import write_text
+from mammodensity.report.certainty import certainty
 from mammodensity.report.examples import Example, absent_kinds, choose_examples, picture_examples
 from mammodensity.report.model_evaluation import StoredEvaluation, evaluate_model, stored_evaluation
 from mammodensity.report.plots import colour_scale, training_curves
@@ -152,8 +154,16 @@ def _page_values(
         "example_gaps": [_NO_SUCH_EXAM[kind] for kind in absent_kinds([example.choice for example in examples], asked)],
         "colour_scale": colour_scale(),
         "receipt": _receipt_tables(run),
+        "certainty": _certainty(run, evaluation),
         **_figure_values(figures),
     }
+
+
+def _certainty(run: RunRecord, evaluation: StoredEvaluation | None) -> dict[str, Any] | None:
+    if evaluation is None or run.data is None:
+        return None
+    reference = match(evaluation.table, reference_categories(run.data.in_split("test")))
+    return certainty(evaluation.table, reference, read_calibration(run.folder))
 
 
 def _tiles(subject: FiguresOfMerit) -> list[Tile]:

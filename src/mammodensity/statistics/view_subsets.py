@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodensity.calibration import held_out_set_size
 from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices
 from mammodensity.evaluation.resampling import BootstrapSpec, canonical_order, percentile_interval, resamples
 from mammodensity.evaluation.tables import ScoreTable
@@ -33,6 +34,8 @@ class SubsetFigures:
     dense_accuracy: float
     mean_confidence: float
     intervals: dict[str, tuple[float, float] | None]
+    mean_set_size: float
+    """Categories in the 90 % prediction set, by held-out calibration; NaN for fewer than 20 exams."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,11 @@ def view_subsets(
     fused = [fuse(views[:, subset, :], fusion) for subset in subsets]
     point = _all_figures(reference, fused, subsets, np.ones((1, len(whole))))
     chunks = [_all_figures(reference, fused, subsets, counts) for counts in resamples(cluster, spec)]
+    sizes: dict[tuple[int, ...] | int, float] = {
+        subset: held_out_set_size(scores, reference) for subset, scores in zip(subsets, fused, strict=True)
+    }
+    for size in range(1, len(PROJECTIONS) + 1):
+        sizes[size] = float(np.mean([sizes[subset] for subset in subsets if len(subset) == size]))
 
     def measured(key: tuple[int, ...] | int, named: tuple[Projection, ...]) -> SubsetFigures:
         values = {name: float(point[key][name][0]) for name in SUBSET_FIGURES}
@@ -83,7 +91,7 @@ def view_subsets(
             name: percentile_interval(value, np.concatenate([chunk[key][name] for chunk in chunks]), spec.confidence)
             for name, value in (values.items() if chunks else ())
         }
-        return SubsetFigures(named, **values, intervals=intervals)
+        return SubsetFigures(named, **values, intervals=intervals, mean_set_size=sizes[key])
 
     return ViewSubsets(
         n=len(whole),

@@ -1,0 +1,139 @@
+"""The report's section on how sure the model is: calibration, sets, abstention and missing views, on the test exams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.calibration import (
+    Calibration,
+    expected_calibration_error,
+    null_band,
+    prediction_sets,
+    reliability,
+)
+from mammodensity.evaluation import ScoreTable, scored_exams
+from mammodensity.fusion import fuse_views
+from mammodensity.report.examples import data_uri
+from mammodensity.statistics import reject_curve, view_subsets
+from mammodensity.statistics.plots import reject_plot
+from mammodensity.terms import PROJECTIONS
+
+_INK, _FAINT, _BAR = "#1d2733", "#8a949e", "#79a7cd"
+_LEAST_EXAMS = 10  # below, a curve would be noise
+_POINTS = (0.0, 0.1, 0.2, 0.3)
+
+Floats = NDArray[np.float64]
+Positions = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class CalibrationFigures:
+    """Scores of the test exams, as they are or calibrated."""
+
+    name: str
+    picture: str
+    """Reliability diagram, a data URI."""
+    error: float
+    band: tuple[float, float]
+    """Of a perfectly calibrated reader with as many exams, nine times of ten."""
+
+
+@dataclass(frozen=True)
+class SetFigures:
+    """Prediction sets of the test exams."""
+
+    coverage: float
+    exams: int
+    covered: float
+    mean_size: float
+
+
+def certainty(table: ScoreTable, reference: Positions, calibration: Calibration | None) -> dict[str, Any] | None:
+    """What the template shows of the test exams with scores; None for fewer than ten.
+
+    ``reference`` (N,) is in the order of the table's exams.
+    """
+    scores, known = scored_exams(table, reference)
+    if len(known) < _LEAST_EXAMS:
+        return None
+    curve = reject_curve(known, scores)
+    subsets = view_subsets(table, reference)
+    assert curve is not None
+    found: dict[str, Any] = {
+        "exams": len(known),
+        "calibrations": [_calibration_figures("as they are", scores, known)],
+        "sets": None,
+        "reject": data_uri(reject_plot(curve), "image/svg+xml"),
+        "rejected": [(share, curve.at(share)) for share in _POINTS],
+        "by_number": subsets.by_number if subsets else {},
+    }
+    fused, of_whole = _whole_exams(table, reference, calibration)
+    if calibration is not None and len(of_whole):
+        fitted = calibration.views[PROJECTIONS]
+        calibrated = fitted.calibration_map(fused)
+        found["calibrations"].append(_calibration_figures("calibrated", calibrated, of_whole))
+        limits = fitted.limits(calibration.set_kind, calibration.coverage)
+        sets = prediction_sets(calibrated, calibration.set_kind, limits)
+        covered = float(sets[np.arange(len(of_whole)), of_whole].mean())
+        found["sets"] = SetFigures(calibration.coverage, len(of_whole), covered, float(sets.sum(axis=1).mean()))
+    return found
+
+
+def _whole_exams(table: ScoreTable, reference: Positions, calibration: Calibration | None) -> tuple[Floats, Positions]:
+    """Scores of the exams with all views, fused as the calibration was."""
+    if calibration is None or PROJECTIONS not in calibration.views:
+        return np.empty((0, 4)), np.empty(0, np.intp)
+    views = {view: table.scores[view.value] for view in PROJECTIONS}
+    whole = ~np.any([np.isnan(scores).any(axis=1) for scores in views.values()], axis=0)
+    chosen = {view: scores[whole] for view, scores in views.items()}
+    return fuse_views(chosen, calibration.fusion, calibration.policy), reference[whole]
+
+
+def _calibration_figures(name: str, scores: Floats, reference: Positions) -> CalibrationFigures:
+    low, _, high = null_band(scores)
+    return CalibrationFigures(
+        name, reliability_diagram(scores, reference), expected_calibration_error(scores, reference), (low, high)
+    )
+
+
+def reliability_diagram(scores: Floats, reference: Positions) -> str:
+    """Share of right categories against the score given to them, with the number of exams, as SVG in a data URI."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    found = reliability(scores, reference)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mammodensity", "font.size": 10}):
+        figure = Figure(figsize=(3.6, 4.2), layout="constrained")
+        FigureCanvasSVG(figure)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        edges = np.linspace(0, 1, len(found.count) + 1)
+        heights = [0.0 if one is None else one for one in found.accuracy]
+        above.bar(edges[:-1], heights, 0.1, align="edge", color=_BAR, edgecolor=_INK, linewidth=0.5)
+        above.plot([0, 1], [0, 1], color=_INK, linewidth=1.0, linestyle="--")
+        shown = _given(found.confidence, found.accuracy)
+        above.plot([one for one, _ in shown], [two for _, two in shown], "o", color=_INK, markersize=4)
+        above.set_ylabel("share of right categories")
+        above.set_ylim(0, 1.02)
+        below.bar(edges[:-1], found.count, 0.1, align="edge", color=_FAINT)
+        below.set_ylabel("exams")
+        below.set_xlabel("highest score of the exam")
+        below.set_xlim(0, 1)
+        for axes in (above, below):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.spines[["left", "bottom"]].set_color(_FAINT)
+            axes.tick_params(colors=_INK, width=0.8)
+        stream = BytesIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    return data_uri(stream.getvalue(), "image/svg+xml")
+
+
+def _given(first: Sequence[float | None], second: Sequence[float | None]) -> list[tuple[float, float]]:
+    pairs = zip(first, second, strict=True)
+    return [(one, two) for one, two in pairs if one is not None and two is not None]
