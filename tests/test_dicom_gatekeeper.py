@@ -508,7 +508,7 @@ def test_every_code_is_documented_and_tested():
     assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", warnings.split("\n## ")[0], re.M)) == set(WARNINGS)
     assert set(REASONS) - set(REFUSED) == {
         *("not-dicom", "unreadable-folder", "grey-scale", "unsupported-syntax", "constant"),
-        *("no-breast", "inverted", "several-patients"),
+        *("no-breast", "no-mammogram", "inverted", "several-patients"),
     }
 
 

@@ -206,6 +206,23 @@ def test_files_of_an_explanation(model, blobs, tmp_path):
     assert "Not a medical device" in summary["note"]
 
 
+def test_a_folder_used_again_holds_the_last_run_only(model, blobs, tmp_path):
+    data = find_images(blobs)
+    names = sorted(data.exams())
+    write_explanations(model, data.of_exams(names[:2]), tmp_path / "out")
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    write_explanations(model, data.of_exams(names[1:2]), tmp_path / "out")
+    write_explanations(model, data.of_exams(names[1:2]), tmp_path / "alone")
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {path.name for path in (tmp_path / "alone").iterdir()} | {"mine.txt"}
+    for harmless in ("no json", json.dumps({"files": ["../kept.txt", 3, "mine.txt/"]}), "[]"):
+        (tmp_path / "kept.txt").write_text("kept")
+        (tmp_path / "out" / "explanations.json").write_text(harmless)
+        write_explanations(model, data.of_exams(names[1:2]), tmp_path / "out")
+        assert (tmp_path / "kept.txt").exists()
+        assert (tmp_path / "out" / "mine.txt").exists()
+
+
 def test_images_of_one_name_do_not_overwrite_each_other(model, blobs, tmp_path):
     source = next(iter(find_images(blobs).records)).path
     for exam in ("one", "two"):
@@ -225,10 +242,10 @@ def test_files_of_one_stem_and_exams_of_any_name(model, blobs, tmp_path):
     data = find_images(tmp_path / "data")
     for name in ("../../evil", "/abs/evil", "a/b", "$\\frac$", "x" * 240):
         named = replace(data, records=tuple(replace(record, exam_id=name) for record in data.records))
-        write_explanations(model, named, tmp_path / "out")
+        (page,) = write_explanations(model, named, tmp_path / "out")
+        assert list((tmp_path / "out").glob("*_exam.png")) == [page]
     assert {path.name for path in tmp_path.iterdir()} == {"data", "one", "out"}
     assert all(path.is_file() for path in (tmp_path / "out").iterdir())
-    assert len(list((tmp_path / "out").glob("*_exam.png"))) == 5
 
 
 def test_a_bad_image_leaves_no_file(model, blobs, tmp_path):

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
 
-from mammodensity.check import check_data
+from mammodensity import console
+from mammodensity.check import CheckResult, check_data
 from mammodensity.errors import LayoutError, OptionError
 from mammodensity.ingest import DataSet, ImageRecord, find_images
+from mammodensity.ingest.dicom import Reason, Verdict
+from mammodensity.phantom import PhantomSpec, make_exam
+from mammodensity.problems import Problem
 from mammodensity.splits import patients_in_two_splits, with_splits
-from mammodensity.terms import CATEGORIES, PROJECTIONS
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 from samples import broken_pictures, write_blobs
 
 
@@ -122,3 +129,51 @@ def test_problems_of_structure():
     ):
         result = check_data(changed, read_pixels=False)
         assert code in {problem.code for problem in result.problems if problem.severe}
+
+
+# --- what the terminal shows ----------------------------------------------------------------------------------------
+
+
+def test_check_says_each_thing_once_and_abridges(tmp_path, run):
+    view = make_exam(PhantomSpec(rows=128, seed=5), 0).views[Projection.CC_R].image
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(25):
+        changed = view.copy()
+        changed[0, 0] = number
+        Image.fromarray(changed[:, ::-1]).save(folder / f"{number}_R-CC.png")
+    (folder / "LICENSE").write_text("text")
+    code, out, _ = run("check", folder)
+    assert code == 0
+    assert out.count("[incomplete-exam] exam") == 20
+    assert "... and 5 more [incomplete-exam]" in out
+    assert out.count("[stored-flipped]") == 21, "20 notes and the line that says how many more"
+    assert "CC_R with the chest wall on the left" in out
+    assert "25 files accepted, 0 refused" in out
+    assert "1 files that are no images were left alone" in out
+    assert "not-dicom" not in out
+    code, out, _ = run("check", folder / "LICENSE", folder / "1_R-CC.png")
+    assert code == 1
+    assert out.count("no DICOM file and no picture") == 1
+    assert "1 files accepted, 1 refused" in out
+    assert "left alone" not in out
+
+
+def test_check_shows_every_reason_of_a_file():
+    reasons = (
+        Reason("one", "a: first"),
+        Reason("two", "a: second"),
+        Reason("two", "a: second"),
+        Reason("set", "whole set"),
+    )
+    problem = Problem("set", "whole set", True)
+    result = CheckResult(Path(), "DICOM archive", 0, 0, 0, {}, (problem,), 0, (Verdict(Path("a"), reasons),))
+    text, before = StringIO(), console._OUT
+    console._OUT = Console(file=text, width=200)
+    try:
+        console.show_check(result)
+    finally:
+        console._OUT = before
+    assert "refused [one, two] a: first; a: second\n" in text.getvalue()
+    assert text.getvalue().count("whole set") == 1
+    assert "projection" not in text.getvalue(), "no empty table"

@@ -308,6 +308,19 @@ def test_files_of_a_segmentation(exams, tmp_path):
     assert "no breast" in rows["empty.png"]["note"]
 
 
+def test_a_folder_used_again_holds_the_last_run_only(exams, tmp_path):
+    for name in ("a_L-CC", "b_L-CC"):
+        Image.fromarray(exams[0].views[Projection.CC_L].image).save(tmp_path / f"{name}.png")
+    write_segmentations([tmp_path / "a_L-CC.png"], tmp_path / "out")
+    (tmp_path / "out" / "mine.png").write_bytes(b"kept")
+    write_segmentations([tmp_path / "b_L-CC.png"], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_L-CC.png", "segment.csv", "mine.png"}
+    (tmp_path / "out" / "segment.csv").write_text("file\nmine.png\n")
+    write_segmentations([tmp_path / "a_L-CC.png"], tmp_path / "out")
+    assert (tmp_path / "out" / "mine.png").exists(), "a table of someone else says nothing of ours"
+    assert (tmp_path / "out" / "b_L-CC.png").exists()
+
+
 def test_segment_reads_dicom(exams, tmp_path):
     view = exams[2].views[Projection.MLO_L]
     pixels = np.asarray(Image.fromarray(view.image).resize((640, 800))).astype(np.uint16) * 16

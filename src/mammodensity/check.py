@@ -157,9 +157,11 @@ def _with_pixels(verdicts: list[Verdict], progress: Progress | None) -> Iterator
                 verdict = replace(verdict, warnings=warnings)
             else:
                 mammogram = read_image(verdict.path, verdict.projection)
-            _require_breast(mammogram)
+            flipped = _flipped(mammogram)
         except ImageError as error:
             return replace(verdict, reasons=(Reason(_code(verdict.path, error), str(error)),)), ""
+        if flipped:
+            verdict = replace(verdict, warnings=(*verdict.warnings, Reason("stored-flipped", flipped)))
         return verdict, _digest(mammogram.pixels)
 
     first_with: dict[str, Path] = {}
@@ -174,11 +176,28 @@ def _with_pixels(verdicts: list[Verdict], progress: Progress | None) -> Iterator
             yield verdict
 
 
-def _require_breast(mammogram: Mammogram) -> None:
-    """Refuse what ``prepare`` refuses: noise, no breast, inverted grey values."""
-    from mammodensity.preprocess import find_regions  # loads torch, which a look at headers must not wait for
+def _flipped(mammogram: Mammogram) -> str:
+    """What is to be said of a picture that is stored flipped, else nothing; the gatekeeper says it of DICOM files.
 
-    find_regions(mammogram)
+    Raises
+    ------
+    ImageError
+        ``prepare`` refuses it: noise, no breast, no mammogram, inverted grey values.
+    """
+    from mammodensity.preprocess import find_regions, stored_flipped  # torch: a look at headers must not wait for it
+
+    regions = find_regions(mammogram)
+    path, projection = mammogram.path, mammogram.projection
+    if (
+        path is None
+        or projection is None
+        or looks_like_dicom(path)
+        or not stored_flipped(projection, regions.chest_side)
+    ):
+        return ""
+    return (
+        f"{path}: {projection} with the chest wall on the {regions.chest_side}: stored flipped; `prepare` turns it back"
+    )
 
 
 def _code(path: Path, error: ImageError) -> str:
@@ -233,29 +252,30 @@ def check_data(
 
 def _pixel_problems(data: DataSet, find_breast: bool, progress: Progress | None) -> Iterator[Problem]:
     first_with: dict[str, ImageRecord] = {}
-    for done, (record, digest, error) in enumerate(_decode_all(data, find_breast), start=1):
+    for done, (record, digest, found) in enumerate(_decode_all(data, find_breast), start=1):
         if progress:
             progress(done, len(data.records))
-        if error is not None:
-            yield Problem(_code(record.path, error), str(error), True, str(record.path))
+        if isinstance(found, ImageError):
+            yield Problem(_code(record.path, found), str(found), True, str(record.path))
             continue
+        if found:
+            yield Problem("stored-flipped", found, False, str(record.path))
         other = first_with.setdefault(digest, record)
         if other is not record:
             text = f"{record.path} has the same pixels as {other.path}; keep one"
             yield Problem("duplicate-content", text, True, str(record.path))
 
 
-def _decode_all(data: DataSet, find_breast: bool) -> Iterator[tuple[ImageRecord, str, ImageError | None]]:
-    """Each record with a digest of its pixels, or the reason why it cannot be read."""
+def _decode_all(data: DataSet, find_breast: bool) -> Iterator[tuple[ImageRecord, str, ImageError | str]]:
+    """Each record with a digest of its pixels and a note, or with the reason why it cannot be read."""
 
-    def decode(record: ImageRecord) -> tuple[ImageRecord, str, ImageError | None]:
+    def decode(record: ImageRecord) -> tuple[ImageRecord, str, ImageError | str]:
         try:
             mammogram = read_image(record.path, record.projection, synthetic=record.synthetic)
-            if find_breast:
-                _require_breast(mammogram)
+            note = _flipped(mammogram) if find_breast else ""
         except ImageError as error:
             return record, "", error
-        return record, _digest(mammogram.pixels), None
+        return record, _digest(mammogram.pixels), note
 
     yield from _in_chunks(decode, data.records)
 

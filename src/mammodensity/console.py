@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from mammodensity.evaluation import FiguresOfMerit
     from mammodensity.ingest.dicom import Reason, Verdict
     from mammodensity.prepare import FoundExams
+    from mammodensity.problems import Problem
     from mammodensity.result import ExamResult
     from mammodensity.training import Step
 
 # A file or pipe has no width: 80 columns would cut tables in a log.
 _OUT = Console(width=None if sys.stdout.isatty() else 120)
 _PROGRESS = Console(stderr=True)
+_MOST = 20  # lines of one kind
 
 
 def say(text: str) -> None:
@@ -122,14 +124,24 @@ def show_check(result: CheckResult) -> None:
     for projection, splits in result.counts.items():
         for split, found in splits.items():
             table.add_row(projection, split, *(str(found.get(name, 0)) for name in columns))
-    _OUT.print(table)
+    if result.counts:
+        _OUT.print(table)
     _show_files(result)
-    if result.ignored:
+    if result.ignored and not result.named:
         say(f"{result.ignored} files that are no images were left alone")
-    for problem in result.problems:
-        say(f"{'ERROR' if problem.severe else 'note'} [{problem.code}] {problem.text}")
+    for problems in _by_code(result.problems):
+        for problem in problems[:_MOST]:
+            say(f"{'ERROR' if problem.severe else 'note'} [{problem.code}] {problem.text}")
+        if len(problems) > _MOST:
+            say(f"... and {len(problems) - _MOST} more [{problems[0].code}]; --json FILE lists every file")
     severe = sum(problem.severe for problem in result.problems)
     say(f"{severe} errors, {len(result.problems) - severe} notes: {'usable' if result.usable else 'not usable yet'}")
+
+
+def _by_code(problems: Sequence[Problem]) -> Iterator[list[Problem]]:
+    """Problems of one code together, in the order in which codes first appear."""
+    for code in dict.fromkeys(problem.code for problem in problems):
+        yield [problem for problem in problems if problem.code == code]
 
 
 def show_found(found: FoundExams, most: int = 12) -> None:
@@ -157,22 +169,32 @@ def show_found(found: FoundExams, most: int = 12) -> None:
             say(f"{word} [{reason.code}] {reason.count} {reason.unit}: {reason.text}")
 
 
-def _show_files(result: CheckResult, most: int = 40) -> None:
-    """How many files were refused or marked for which reason, and the first of them by name."""
+def _show_files(result: CheckResult) -> None:
+    """How many files were refused or marked for which reason, and the first of them by name.
+
+    What is said of the whole data set, or of files that are no images, is said once, by ``show_check``.
+    """
     if result.layout != "DICOM archive" and all(one.accepted for one in result.files):
         return
-    count = Counter((kind, one.code) for file in result.files for kind, ones in _told(file) for one in ones)
+    files = [file for file in result.files if result.named or "not-dicom" not in {one.code for one in file.reasons}]
+    count = Counter((kind, one.code) for file in files for kind, ones in _told(file) for one in ones)
     if count:
         table = _table("", "code", "files")
         for (kind, code), number in sorted(count.items(), key=lambda pair: (pair[0][0] != "refused", -pair[1])):
             table.add_row(kind, code, str(number))
         _OUT.print(table)
-    refused = [file for file in result.files if not file.accepted]
-    for file in refused[:most]:
-        say(f"refused [{', '.join(one.code for one in file.reasons)}] {file.reasons[0].text}")
-    if len(refused) > most:
-        say(f"... and {len(refused) - most} more; --json FILE lists every file")
-    say(f"{len(result.files) - len(refused)} files accepted, {len(refused)} refused")
+    said = {problem.text for problem in result.problems}
+    refused = [file for file in files if not file.accepted]
+    lines = []
+    for file in refused:
+        if others := [one for one in file.reasons if one.text not in said]:
+            codes = ", ".join(dict.fromkeys(one.code for one in others))
+            lines.append(f"refused [{codes}] {'; '.join(dict.fromkeys(one.text for one in others))}")
+    for line in lines[:_MOST]:
+        say(line)
+    if len(lines) > _MOST:
+        say(f"... and {len(lines) - _MOST} more; --json FILE lists every file")
+    say(f"{len(files) - len(refused)} files accepted, {len(refused)} refused")
 
 
 def _told(file: Verdict) -> tuple[tuple[str, Sequence[Reason]], ...]:

@@ -68,7 +68,7 @@ class ImageError(InputError):
     """An image file that cannot be read, or whose content is not a usable grey-scale image.
 
     ``code`` names the kind of fault for ``mammodensity check``: unreadable, colour, size, several, depth, constant,
-    no-breast, inverted.
+    no-breast, no-mammogram, inverted.
     """
 
     def __init__(self, message: str, code: str = "unreadable") -> None:

@@ -84,10 +84,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_folder(path: Path) -> Iterator[Path]:
+def staged_folder(path: Path, earlier: Iterable[str] = ()) -> Iterator[Path]:
     """Yield an empty working folder whose files move into ``path`` when the block ends without an error.
 
-    ``path`` may exist; files of the same name are replaced, others stay.
+    ``path`` may exist; files of the same name are replaced and those of an ``earlier`` run go, so that old results are
+    not taken for new ones. Others stay.
 
     Raises
     ------
@@ -101,6 +102,11 @@ def staged_folder(path: Path) -> Iterator[Path]:
         yield working
         try:
             path.mkdir(parents=True, exist_ok=True)
+            for name in earlier:
+                if (
+                    name == Path(name).name and (path / name).is_file()
+                ):  # names come from a file anyone may have changed
+                    (path / name).unlink()
             for file in sorted(working.iterdir()):
                 file.replace(path / file.name)
         except OSError as error:

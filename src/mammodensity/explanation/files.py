@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -47,7 +48,8 @@ def write_explanations(
     Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
     ``<image>_overlay.png`` and ``<image>_contours.png``; for each exam ``<exam>_exam.png``; and ``explanations.json``
     with scores, scale and contour lines. ``<image>`` is the file's name without ending; where two files share a name,
-    the exam's and if need be the projection's name come before it. All files appear together at the end, or none.
+    the exam's and if need be the projection's name come before it. All files appear together at the end, or none; those
+    that an earlier run listed in its ``explanations.json`` are removed.
 
     Returns
     -------
@@ -60,7 +62,7 @@ def write_explanations(
     page_names = _distinct([[_safe(exam_id)] for exam_id in exams])
     summaries: list[dict[str, Any]] = []
     pages = []
-    with staged_folder(folder) as staging:
+    with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
         for done, (exam_id, records) in enumerate(exams.items(), start=1):
             exam = explain_exam(model, load_exam(exam_id, records), method=method, category=category, layer=layer)
             for projection, one in exam.maps.items():
@@ -74,9 +76,25 @@ def write_explanations(
             if progress:
                 progress(done, len(exams))
         facts: Mapping[str, Any] = {"method": exam.method, "layer": layer}
-        summary = {"note": RESEARCH_USE_ONLY, "images": summaries, "receipt": receipt("explain", **facts)}
+        files = sorted(path.name for path in staging.iterdir())
+        summary = {
+            "note": RESEARCH_USE_ONLY,
+            "images": summaries,
+            "files": files,
+            "receipt": receipt("explain", **facts),
+        }
         write_json(staging / SUMMARY_FILE, summary)
     return pages
+
+
+def _earlier(summary: Path) -> list[str]:
+    """The files of an earlier run, by its summary; none where it is no summary of ours."""
+    try:
+        facts = json.loads(summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    files = facts.get("files") if isinstance(facts, dict) else None
+    return [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
 
 
 def _file_names(data: DataSet) -> dict[ImageRecord, str]:

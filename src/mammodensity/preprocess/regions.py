@@ -19,6 +19,7 @@ from mammodensity.preprocess.breast import (
 )
 from mammodensity.preprocess.orientation import chest_side
 from mammodensity.preprocess.pectoral import muscle_scores
+from mammodensity.preprocess.plausibility import require_mammogram
 
 BACKGROUND, BREAST, PECTORAL = 0, 1, 3
 """Values of a label image; 2 is reserved for fibroglandular tissue."""
@@ -85,7 +86,7 @@ def find_regions(mammogram: Mammogram) -> Regions:
     Raises
     ------
     ImageError
-        There is no breast in it, or its grey values are inverted.
+        There is no breast in it, it is no mammogram, or its grey values are inverted.
     """
     return find_outline(mammogram).regions(mammogram.pixels.shape)
 
@@ -96,7 +97,7 @@ def find_outline(mammogram: Mammogram) -> Outline:
     Raises
     ------
     ImageError
-        There is no breast in it, or its grey values are inverted.
+        There is no breast in it, it is no mammogram, or its grey values are inverted.
     """
     from mammodensity.preprocess.segmenter import SIZE
 
@@ -109,6 +110,8 @@ def find_outline(mammogram: Mammogram) -> Outline:
             f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", "inverted"
         )
     body = breast_scores(scores, name)
+    turned = grey[:, :: -1 if side == "right" else 1]
+    require_mammogram(mammogram.pixels, turned, body > 0.5, name)
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
     return Outline(body, None if is_cc else muscle_scores(scores, body > 0.5), side)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ COLUMNS = (
     "note",
 )
 """Of ``segment.csv``."""
+TABLE = "segment.csv"
 
 
 def write_segmentations(
@@ -46,6 +49,8 @@ def write_segmentations(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, list[str]]:
     """Write a label image for each image, ``<stem>.png`` of its size, and ``segment.csv``.
+
+    Label images that an earlier run listed in the ``segment.csv`` of that folder are removed.
 
     An image without a breast, or inverted, gives an empty label image; one that cannot be read or that the gatekeeper
     refuses gives none. Either has a note in the table.
@@ -74,7 +79,7 @@ def write_segmentations(
     if output.resolve() in {path.resolve().parent for path in files}:
         raise OutputError(f"{output} holds images to be segmented; name another folder for the label images")
     rows: list[dict[str, Any]] = []
-    with staged_folder(output) as folder:
+    with staged_folder(output, _earlier(output / TABLE)) as folder:
         for done, path in enumerate(files, start=1):
             rows.append(_segment(path, folder, synthetic=synthetic))
             if progress:
@@ -82,8 +87,19 @@ def write_segmentations(
         count = sum(1 for _ in folder.iterdir())
         if not count:
             raise ImageError(rows[0]["note"])
-        write_csv(folder / "segment.csv", COLUMNS, rows)
+        write_csv(folder / TABLE, COLUMNS, rows)
     return count, [row["note"] for row in rows if row["note"]]
+
+
+def _earlier(table: Path) -> list[str]:
+    """The label images of an earlier run, by its table; none where it is no table of ours."""
+    try:
+        rows = csv.DictReader(StringIO(table.read_text(encoding="utf-8")))
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            return []
+        return [f"{Path(row['file']).stem}.png" for row in rows if row["file"]]
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def _segment(path: Path, folder: Path, *, synthetic: bool) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def find_tissue(mammogram: Mammogram) -> TissueMap:
     Raises
     ------
     ImageError
-        There is no breast in it, or its grey values are inverted.
+        There is no breast in it, it is no mammogram, or its grey values are inverted.
     """
     from mammodensity.tissue.network import SIZE, tissue_scores
 

@@ -39,6 +39,7 @@ REASONS = {
     "absurd-size": "sides or length that no mammogram has",
     "constant": "all pixels have one value",
     "no-breast": "no breast was found in the pixels",
+    "no-mammogram": "the pixels are no mammogram's",
     "inverted": "the background is brighter than the breast",
 }
 """Code of a refusal to what it means; stable, explained in ``docs/dicom.md``."""
