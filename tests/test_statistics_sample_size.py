@@ -83,6 +83,10 @@ def test_kappas_reach_the_power_and_no_fewer_exams_do():
     assert simulated_power(worst, found.exams, spec, seed=7) < 0.05, "if it is not above, few studies show it"
 
 
+def test_no_kappa_is_shown_by_fewer_than_30_exams():
+    assert sample_size(SampleSizeSpec("linear_kappa", 0.9, 0.1)).exams == 30
+
+
 def test_every_option_counts():
     base = sample_size(SampleSizeSpec("quadratic_kappa", 0.85, 0.7)).exams
     assert sample_size(SampleSizeSpec("quadratic_kappa", 0.85, 0.75)).exams > base

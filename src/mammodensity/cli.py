@@ -36,7 +36,6 @@ from mammodensity.statistics_commands import (
     drift,
     readers,
     sample_size,
-    show_further,
 )
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
@@ -562,6 +561,7 @@ def evaluate(
     from mammodensity.evaluation.resampling import BootstrapSpec
     from mammodensity.outputs import require_not_input, write_json
     from mammodensity.statistics.further import FurtherSpec, further_figures
+    from mammodensity.statistics_commands.tables import show_further
 
     if (csv is None) == (origin is None):
         raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")

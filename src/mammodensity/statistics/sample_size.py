@@ -31,6 +31,7 @@ SHARES = ("accuracy", "dense_accuracy", "coverage")
 KAPPAS = {"linear_kappa": 1, "quadratic_kappa": 2}
 POPULATION_MIX = (0.1, 0.4, 0.4, 0.1)
 _MOST_EXAMS = 1_000_000
+_FEWEST = 30  # exams for a kappa: on fewer its interval is not to be trusted
 _STUDIES, _RESAMPLES = 2000, 400
 _NEARLY_ONE = 0.9999  # correlation: at 1 the normal distribution has no density
 _K = len(CATEGORIES)
@@ -122,7 +123,7 @@ def sample_size(spec: SampleSizeSpec, seed: int = 1) -> SampleSize:
     Shares: the exact binomial test, the smallest number from which on its power never falls below the one asked for.
     Kappas: by the standard error of Fleiss, Cohen and Everitt for a latent normal model with this mix of categories,
     then held against 2,000 simulated studies, each with a percentile bootstrap as `evaluate` makes it, and raised if
-    too few of them show it.
+    too few of them show it; 30 at least.
 
     Raises
     ------
@@ -218,7 +219,7 @@ def _of_kappa(spec: SampleSizeSpec, seed: int) -> SampleSize:
     table = kappa_table(spec.expected, spec.mix, KAPPAS[spec.figure])
     error = kappa_standard_error(table, KAPPAS[spec.figure])
     both = norm.ppf(1 - spec.alpha) + norm.ppf(spec.power)
-    exams = ceil((both * error / (spec.expected - spec.above)) ** 2)
+    exams = max(_FEWEST, ceil((both * error / (spec.expected - spec.above)) ** 2))
     _check_most(exams, spec)
     noise = np.sqrt(spec.power * (1 - spec.power) / _STUDIES)
     found = simulated_power(table, exams, spec, seed)
