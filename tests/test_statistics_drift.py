@@ -10,7 +10,7 @@ from scipy.stats import binomtest, chi2_contingency, fisher_exact
 
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.resampling import BootstrapSpec
-from mammodensity.statistics import Reading, drift, reject_curve
+from mammodensity.statistics import Reading, drift, read_reading, reject_curve
 from mammodensity.statistics.drift import period_of, read_flags
 from mammodensity.statistics.plots import drift_plot, reject_plot
 from mammodensity.statistics.proportions import Share, difference_interval, permutation_p_values, share, wilson
@@ -304,3 +304,21 @@ def test_the_same_figures_give_the_same_plot():
     text = reject_plot(curve).decode()
     assert "dense or not mistaken" in text
     assert RESEARCH_USE_ONLY in text
+
+
+def test_a_table_of_results_is_a_reading_with_flags(tmp_path):
+    header = "exam_id,category,most_likely,A,B,C,D,flags\n"
+    (tmp_path / "r.csv").write_text(
+        header + "e1,B,B,0.1,0.7,0.2,0.0,\ne2,,C,0.0,0.4,0.6,0.0,near-border views-disagree\ne3,,,,,,,not-scored\n"
+    )
+    found = read_reading(tmp_path / "r.csv")
+    assert found.exam_ids == ("e1", "e2")
+    assert found.predicted.tolist() == [1, 2]  # abstained, but read
+    assert found.not_given == 1
+    assert read_flags(tmp_path / "r.csv")["e2"] == ("near-border", "views-disagree")
+    (tmp_path / "r.csv").write_text(header + "e1,B,B,0.1,0.7,0.2,0.5,\n")
+    with pytest.raises(TableError, match=r"line 2: found scores that sum to 1\.5"):
+        read_reading(tmp_path / "r.csv")
+    (tmp_path / "r.csv").write_text(header + "e1,B,B,0.1,0.7,0.2,0,\ne1,B,B,0.1,0.7,0.2,0,\n")
+    with pytest.raises(TableError, match="an exam has two rows"):
+        read_reading(tmp_path / "r.csv")

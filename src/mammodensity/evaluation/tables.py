@@ -86,7 +86,7 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
             first = found[exam_id, level][0]
             raise TableError(f"{where}: exam {exam_id} has a second row for {level}, expected one (the first: {first})")
         exam_ids.setdefault(exam_id, len(exam_ids))
-        found[exam_id, level] = (line, _parse_scores(where, row), _parse_missing(where, row.get("missing", "")))
+        found[exam_id, level] = (line, parse_scores(where, row), _parse_missing(where, row.get("missing", "")))
     if method is not None:
         found = {key: row for key, row in found.items() if key[1] not in FUSED_LEVELS}
 
@@ -140,7 +140,8 @@ def fuse_levels(scores: Mapping[str, NDArray[np.float64]], method: str) -> dict[
     }
 
 
-def _parse_scores(where: str, row: Mapping[str, str]) -> list[float]:
+def parse_scores(where: str, row: Mapping[str, str]) -> list[float]:
+    """Four scores from the columns A to D of a row; NaN where all are blank."""
     texts = [row[letter] for letter in _LETTERS]
     if not any(texts):
         return [np.nan] * len(texts)

@@ -14,6 +14,7 @@ from mammodensity.errors import TableError
 from mammodensity.evaluation import read_labels, read_origin_tables, read_score_table
 from mammodensity.evaluation.agreement import Floats
 from mammodensity.evaluation.reading import read_rows
+from mammodensity.evaluation.tables import parse_scores
 from mammodensity.terms import CATEGORIES
 
 
@@ -40,9 +41,9 @@ class Reading:
 
 
 def read_reading(path: Path) -> Reading:
-    """Read a score table, a folder with the origin's four files, or a reader's table of exam and ``density``.
+    """Read a score table, a table of results, a folder with the origin's files, or a reader's table with ``density``.
 
-    Of scores the level ``subject`` is taken, its category that of the highest score.
+    Of scores the level ``subject`` is taken, its category that of the highest score, also where a result abstains.
 
     Raises
     ------
@@ -55,10 +56,12 @@ def read_reading(path: Path) -> Reading:
     columns = read_rows(path, ())[0][1]
     if {"projection", *CATEGORIES} <= set(columns):
         return _of_scores(path.stem, *_subject(path))
+    if {"exam_id", "most_likely", *CATEGORIES} <= set(columns):
+        return _of_results(path)
     if "density" not in columns:
         raise TableError(
             f"{path}, line 1: found the columns {', '.join(columns)}, expected a score table (exam_id, projection, A, "
-            "B, C, D) or a reader's table (exam_id, density)"
+            "B, C, D), a table of results (predict --results) or a reader's table (exam_id, density)"
         )
     labels = read_labels(path)
     return Reading(path.stem, tuple(labels), np.array([category.index for category in labels.values()], dtype=np.intp))
@@ -88,6 +91,20 @@ def _subject(path: Path) -> tuple[tuple[str, ...], Floats]:
     if np.isnan(table.scores["subject"]).all():
         raise TableError(f"{path} gives no exam a subject's scores; expected all four projections, or rows for subject")
     return table.exam_ids, table.scores["subject"]
+
+
+def _of_results(path: Path) -> Reading:
+    """The scores of exams in a table of ``predict --results``, calibrated if they were."""
+    ids, scores = [], []
+    for line, row in read_rows(path, ("exam_id", *CATEGORIES)):
+        ids.append(row["exam_id"])
+        scores.append(parse_scores(f"{path}, line {line}", row))
+    if len(set(ids)) != len(ids):
+        raise TableError(f"{path}: an exam has two rows; expected one row an exam")
+    found = _of_scores(path.stem, tuple(ids), np.array(scores))
+    if not found.exam_ids:
+        raise TableError(f"{path} gives no exam scores")
+    return found
 
 
 def _of_scores(name: str, exam_ids: tuple[str, ...], scores: Floats) -> Reading:

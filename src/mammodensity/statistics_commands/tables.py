@@ -140,10 +140,10 @@ def _show_subsets(found: ViewSubsets) -> None:
     named += [(f"mean of {size} view{'s' if size > 1 else ''}", one) for size, one in found.by_number.items()]
     rows = []
     for name, one in named:
-        figures = (one.accuracy, one.linear_kappa, one.quadratic_kappa, one.mean_confidence)
+        figures = (one.accuracy, one.linear_kappa, one.quadratic_kappa, one.mean_confidence, one.mean_set_size)
         accuracy, *others = map(_number, figures)
         rows.append([name, accuracy, _limits(one.intervals.get("accuracy")), *others])
-    show_table(["views", "accuracy", "95 %", "linear kappa", "quadratic kappa", "mean confidence"], rows)
+    show_table(["views", "accuracy", "95 %", "linear kappa", "quadratic kappa", "mean confidence", "90 % set"], rows)
     if found.left_out:
         say(f"(on the {found.n} exams with all four projections; {found.left_out} lack one)")
 
