@@ -334,3 +334,13 @@ def test_standard_rules_are_the_documented_ones():
         "unlike-training",
         "not-scored",
     ]
+
+
+def test_the_page_of_the_default_model_shows_the_tissue(run, tmp_path):
+    run("phantom", tmp_path / "ph", "--exams", 1, "--size", 160)
+    code, _, _ = run("predict", tmp_path / "ph", "--html", tmp_path / "r.html")
+    assert code == 0
+    content = (tmp_path / "r.html").read_text()
+    assert content.count("data:image/jpeg;base64,") == 4
+    assert "outline of the dense tissue" in content
+    assert "with a score of" in content

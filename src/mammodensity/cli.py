@@ -57,6 +57,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_MOST_PICTURED = 40  # exams on a page of results
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 _STOPPED = "interrupted; no output was left half-written"
 _NO_MEMORY = "not enough memory; use a smaller --size, a smaller batch or fewer images"
@@ -409,6 +410,7 @@ def predict(
         (calibration, settings, coverage, model),
         {"json": json_file, "table": results, "page": html},
         notification=notification,
+        pictures=_tissue_pictures(scorer, images, scored) if html else {},
     )
     for path in (csv, results, json_file, html):
         if path:
@@ -460,6 +462,7 @@ def _give_results(
     files: Mapping[str, Path | None],
     *,
     notification: bool,
+    pictures: Mapping[str, Any],
 ) -> None:
     """Turn scores into results by a calibration, rules and coverage; write those asked for, and show them."""
     from mammodensity.console import show_results
@@ -476,8 +479,27 @@ def _give_results(
     if path := files["table"]:
         write_result_table(path, found)
     if path := files["page"]:
-        write_results_page(path, found, notification=notification)
+        write_results_page(path, found, notification=notification, pictures=pictures)
     show_results(found)
+
+
+def _tissue_pictures(scorer: Any, images: DataSet, scored: list[ExamScores]) -> dict[str, Any]:
+    """What the default model found in the first exams, for their page; the maps of trained networks need a verdict."""
+    from mammodensity.console import progress_bar
+    from mammodensity.ingest import load_exam
+    from mammodensity.prediction import TissueModel
+    from mammodensity.report import picture_views
+
+    if not isinstance(scorer, TissueModel):
+        return {}
+    pictures = {}
+    records = images.exams()
+    with progress_bar("pictures") as progress:
+        for done, exam in enumerate(scored[:_MOST_PICTURED], start=1):
+            used = {view: record for view, record in records[exam.exam_id].items() if view in exam.projections}
+            pictures[exam.exam_id] = picture_views(scorer, load_exam(exam.exam_id, used))
+            progress(done, min(len(scored), _MOST_PICTURED))
+    return pictures
 
 
 def _fusion_and_policy(calibration: Calibration | None, fusion: str | None, policy: str | None) -> tuple[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mammodensity.explanation.exam_maps import DEFAULT_METHOD, METHODS, ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation.exam_maps import DEFAULT_METHOD, METHODS, TISSUE, ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.files import write_explanations
 from mammodensity.explanation.grad_cam import grad_cam
 
 __all__ = [
     "DEFAULT_METHOD",
     "METHODS",
+    "TISSUE",
     "ActivationMap",
     "ExamMaps",
     "explain_exam",

@@ -14,8 +14,8 @@ from PIL import Image
 from mammodensity.check import Progress
 from mammodensity.errors import OptionError
 from mammodensity.evaluation import ScoreTable, match
-from mammodensity.exam import Mammogram
-from mammodensity.explanation import ActivationMap, ExamMaps, explain_exam
+from mammodensity.exam import Exam, Mammogram
+from mammodensity.explanation import TISSUE, ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.pictures import (
     HANGING_ORDER,
     RgbImage,
@@ -26,7 +26,7 @@ from mammodensity.explanation.pictures import (
     overlay,
 )
 from mammodensity.ingest import DataSet, load_exam
-from mammodensity.prediction import DensityModel
+from mammodensity.prediction import DensityModel, TissueModel
 from mammodensity.terms import CATEGORIES, DensityCategory, Projection
 
 _LONGER_SIDE_PX = 420  # sharp at the width a view has on the page, at a tenth of the size of the page's limit
@@ -138,24 +138,31 @@ def picture_examples(
     exams = data.exams()
     examples = []
     for done, choice in enumerate(choices, start=1):
-        maps = explain_exam(model, load_exam(choice.exam_id, exams[choice.exam_id]))
-        views = tuple(_pictures(projection, maps) for projection in HANGING_ORDER if projection in maps.maps)
-        examples.append(Example(choice, views))
+        examples.append(Example(choice, picture_views(model, load_exam(choice.exam_id, exams[choice.exam_id]))))
         if progress:
             progress(done, len(choices))
     return examples
+
+
+def picture_views(model: DensityModel | TissueModel, exam: Exam) -> tuple[ViewPictures, ...]:
+    """Small pictures of an exam's views, plain and with their maps, in hanging order."""
+    maps = explain_exam(model, exam)
+    return tuple(_pictures(projection, maps) for projection in HANGING_ORDER if projection in maps.maps)
 
 
 def _pictures(projection: Projection, exam: ExamMaps) -> ViewPictures:
     one = _small(exam.maps[projection])
     lines = iso_contours(one.values, contour_level(exam.scale))
     rows, columns = one.mammogram.pixels.shape
+    grey = grey_picture(one.mammogram)
+    # A mask speaks by its outline, and what is below it must be seen; a map speaks by its colours.
+    below = grey if exam.method == TISSUE else overlay(one.mammogram, one.values, exam.scale)
     return ViewPictures(
         projection=projection,
         category=one.category,
         score=float(one.scores[one.category.index]),
-        plain=_jpeg_uri(grey_picture(one.mammogram)),
-        mapped=_jpeg_uri(draw_contours(overlay(one.mammogram, one.values, exam.scale), lines)),
+        plain=_jpeg_uri(grey),
+        mapped=_jpeg_uri(draw_contours(below, lines)),
         width=columns,
         height=rows,
     )

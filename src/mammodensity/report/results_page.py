@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mammodensity.outputs import write_text
+from mammodensity.report.examples import ViewPictures
 from mammodensity.report.page import render
 from mammodensity.report.wording import listed, percent
 from mammodensity.result import ExamResult, PredictionSet, Reading
@@ -20,8 +21,16 @@ _WORDS = {
 }
 
 
-def write_results_page(path: Path, results: Sequence[ExamResult], *, notification: bool = False) -> Path:
+def write_results_page(
+    path: Path,
+    results: Sequence[ExamResult],
+    *,
+    notification: bool = False,
+    pictures: Mapping[str, tuple[ViewPictures, ...]] | None = None,
+) -> Path:
     """Write one self-contained page of exam results, with the statutory sentence of each where asked for.
+
+    ``pictures`` are the views of exams with the dense tissue that was found in them.
 
     Raises
     ------
@@ -34,13 +43,13 @@ def write_results_page(path: Path, results: Sequence[ExamResult], *, notificatio
         "words": {category.value: text for category, text in _WORDS.items()},
         "counts": {category.value: sum(result.category is category for result in results) for category in CATEGORIES},
         "abstained": sum(result.abstained for result in results),
-        "results": [_card(result, notification) for result in results],
+        "results": [_card(result, notification, (pictures or {}).get(result.exam_id, ())) for result in results],
     }
     write_text(Path(path), render("results.html.jinja", values))
     return Path(path)
 
 
-def _card(result: ExamResult, notification: bool) -> dict[str, Any]:
+def _card(result: ExamResult, notification: bool, views: tuple[ViewPictures, ...]) -> dict[str, Any]:
     """What the template shows of one exam."""
     rows = [("exam", result.exam)]
     rows += [(f"{side} breast", result.breasts.get(side)) for side in ("right", "left")]
@@ -51,6 +60,7 @@ def _card(result: ExamResult, notification: bool) -> dict[str, Any]:
         "headline": _headline(result),
         "sentences": _sentences(result),
         "flags": result.flags,
+        "views": views,
         "measured": any(reading and reading.percent_density is not None for _, reading in rows),
         "rows": [{"name": name, "reading": reading} for name, reading in rows],
         "notification": result.notification if notification else None,
@@ -96,7 +106,8 @@ def _of_dense(exam: Reading) -> str:
     )
     word = "Dense" if exam.dense else "Not dense"
     share = exam.dense_probability if exam.dense else 1 - exam.dense_probability
-    return f"{word}, with a probability of {_probability(share)}{area}."
+    kind = "a probability" if exam.calibrated else "a score"
+    return f"{word}, with {kind} of {_probability(share)}{area}."
 
 
 def _probability(share: float) -> str:
