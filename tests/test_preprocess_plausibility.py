@@ -32,7 +32,7 @@ BROKEN = {
     "all sharp edges": {"edges": 0.3},
     "left and right are alike": {"mirror": 0.99},
     "turn it": {"upside_down": -0.6},
-    "three corners": {"corners": 3},
+    "four corners": {"corners": 4},
     "no dark background": {"order": 0.6},
     "no dark background beside": {"lost": 0.6},
     "no edge between": {"outline": 0.3},

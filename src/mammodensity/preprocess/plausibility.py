@@ -69,8 +69,8 @@ _RULES: tuple[tuple[Callable[[Signs], bool], str], ...] = (
     (lambda signs: signs.mirror > 0.9, "its left and right are alike, so there is no chest wall on one side"),
     # A breast hangs from the side; one that lies in the upper or lower half only hangs from above or below.
     (lambda signs: signs.upside_down < -0.35, "the chest wall is neither on the left nor on the right; turn it"),
-    # The side away from the chest wall has air above and below the nipple.
-    (lambda signs: signs.corners > 2, "the outline fills three corners of the image, which no breast does"),
+    # There is air below the nipple, however narrow the field of view; above, the tail may fill a corner.
+    (lambda signs: signs.corners > 3, "the outline fills all four corners of the image, which no breast does"),
     # X-rays lose more in any tissue than in air: the background is the darkest part (white film borders set aside).
     (
         lambda signs: (signs.order is not None and signs.order < 0.9) or (signs.lost is not None and signs.lost > 0.3),
