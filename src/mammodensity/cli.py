@@ -20,6 +20,7 @@ from typer.exceptions import TyperException
 
 from mammodensity import __version__
 from mammodensity.errors import (
+    CheckpointError,
     ImageError,
     Interrupted,
     LayoutError,
@@ -374,6 +375,7 @@ def predict(
     ] = False,
     synthetic: Synthetic = False,
     device: Device = "auto",
+    engine: Annotated[str, typer.Option(help="What runs trained networks: torch, onnx or openvino.")] = "torch",
 ) -> None:
     """Read exams: category or abstention, with flags; scores by exam, breast and projection.
 
@@ -398,7 +400,7 @@ def predict(
     require_coverage(0.9 if coverage is None else coverage)
     if origin_txt:
         require_complete(images)  # before any image is scored
-    scorer = _load_model(model, device)
+    scorer = _load_model(model, device, engine)
     require_networks(scorer, images, all_projections=origin_txt is not None)
     scored = _score(scorer, images, csv, fusion=fusion, policy=policy, allow_missing=allow_missing)
     _write_scores(scored, images, csv, origin_txt)
@@ -797,6 +799,35 @@ def report(
     say_research_use_only()
 
 
+@app.command()
+def export(
+    output: Annotated[Path, typer.Argument(help="New folder, one file a network.", metavar="OUT")],
+    model: Model,
+    file_format: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+) -> None:
+    """Write a model's networks as files that other programs can run, each compared with the network it was made from.
+
+    Example: mammodensity export exported --model model
+    """
+    from mammodensity.console import progress_bar, say, say_research_use_only
+    from mammodensity.networks import load_checkpoint, network_files
+    from mammodensity.outputs import staged_folder
+    from mammodensity.prediction.engines import export_onnx
+
+    if file_format != "onnx":
+        raise OptionError(f"--format must be onnx. Got {file_format!r} instead.")
+    networks = network_files(model)
+    if not networks:
+        raise CheckpointError(f"{model} holds no trained networks; name a folder written by train or import-keras")
+    with progress_bar("export") as progress, staged_folder(output) as staging:
+        for done, (projection, file) in enumerate(networks.items(), start=1):
+            difference = export_onnx(load_checkpoint(file, projection), staging / f"{projection}.onnx")
+            progress(done, len(networks))
+            say(f"{projection}.onnx: scores as the network's within {difference:.1g}")
+    say(f"{len(networks)} networks in {output}")
+    say_research_use_only()
+
+
 def _images_of(path: Path, split: str | None, *, synthetic: bool = False) -> DataSet:
     """The images of a data set, or of one of its splits."""
     from mammodensity.console import say
@@ -825,12 +856,12 @@ def _model_files(model: Path) -> list[Path]:
     return [*kept, model / "manifest.csv"]
 
 
-def _load_model(path: Path | None, device: str) -> DensityModel | TissueModel:
+def _load_model(path: Path | None, device: str, engine: str = "torch") -> DensityModel | TissueModel:
     """Load a model and say what its user must know."""
     from mammodensity.console import say
     from mammodensity.prediction import load_model
 
-    model = load_model(path, device)
+    model = load_model(path, device, engine)
     for warning in model.warnings:
         say(f"note: {path}: {warning}" if path else f"note: {warning}")
     return model

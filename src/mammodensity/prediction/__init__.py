@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mammodensity.devices import find_device
+from mammodensity.errors import OptionError
 from mammodensity.prediction.calibration import ENOUGH_EXAMS, Calibration, calibrate
 from mammodensity.prediction.density_model import DensityModel, load_networks
 from mammodensity.prediction.provenance import model_hashes
@@ -29,7 +30,9 @@ __all__ = [
 ]
 
 
-def load_model(path: Path | str | None = None, device: str = "auto") -> DensityModel | TissueModel:
+def load_model(
+    path: Path | str | None = None, device: str = "auto", engine: str = "torch"
+) -> DensityModel | TissueModel:
     """Load the default model, or a model folder as written by ``train``, ``import-keras`` or ``calibrate``.
 
     Parameters
@@ -39,6 +42,8 @@ def load_model(path: Path | str | None = None, device: str = "auto") -> DensityM
         network.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, for trained networks; the default model is small and runs on the CPU.
+    engine
+        What runs trained networks: ``torch``, ``onnx`` or ``openvino``.
 
     Raises
     ------
@@ -46,8 +51,12 @@ def load_model(path: Path | str | None = None, device: str = "auto") -> DensityM
         Nothing there, or it is damaged, or a network lies in the folder of another projection.
     DeviceError
         The device is absent.
+    OptionError
+        The engine is unknown, not installed, or not for this model or device.
     """
     if path is not None and not (Path(path) / MAP_FILE).is_file():
-        return load_networks(path, device)
+        return load_networks(path, device, engine)
+    if engine != "torch":
+        raise OptionError("the default model runs in torch; leave --engine out, or name a trained model")
     find_device(device)  # one that is absent is an error for every model
     return TissueModel() if path is None else TissueModel(read_category_map(Path(path)))

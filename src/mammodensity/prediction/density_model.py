@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from mammodensity.data import with_channels
 from mammodensity.devices import find_device
 from mammodensity.exam import Exam, Flag, Mammogram
 from mammodensity.fusion import ExamScores
 from mammodensity.networks import Checkpoint, load_checkpoint, network_files
+from mammodensity.prediction.engines import Logits, make_engine
 from mammodensity.prediction.scoring import ViewReading, score_exam
 from mammodensity.preprocess import preprocess
 from mammodensity.preprocess.familiarity import Familiarity
@@ -30,6 +32,8 @@ class DensityModel:
     device: torch.device
     unfinished: tuple[Projection, ...] = ()
     """Networks whose training was interrupted and not resumed."""
+    engine: str = "torch"
+    """What runs them: one of :data:`mammodensity.prediction.engines.ENGINES`."""
 
     @property
     def projections(self) -> tuple[Projection, ...]:
@@ -53,6 +57,10 @@ class DensityModel:
             found.append("trained on phantoms: its answers on images of patients mean nothing")
         return found
 
+    def prepare(self) -> None:
+        """Make every network ready to run, which the first image would do otherwise."""
+        _ = self._engines
+
     def score_images(self, projection: Projection, mammograms: Sequence[Mammogram]) -> NDArray[np.float64]:
         """Scores (B, 4) of mammograms of one projection, in the order A-D."""
         return self._scores(projection, np.stack([self._input(projection, one) for one in mammograms]))
@@ -62,12 +70,14 @@ class DensityModel:
 
     def _scores(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (B, 4) of network inputs (B, rows, columns)."""
-        network = self.checkpoints[projection].network
-        images = with_channels(torch.from_numpy(inputs)[:, None], network.spec.channels).to(self.device)
-        with torch.inference_mode():
-            logits = network(images.contiguous(memory_format=torch.channels_last))
-        scores: NDArray[np.float64] = torch.softmax(logits.double(), dim=1).cpu().numpy()
+        channels = self.checkpoints[projection].network.spec.channels
+        images = np.repeat(inputs[:, np.newaxis], channels, axis=1)
+        scores: NDArray[np.float64] = softmax(self._engines[projection](images).astype(np.float64), axis=1)
         return scores
+
+    @cached_property
+    def _engines(self) -> dict[Projection, Logits]:
+        return {view: make_engine(self.engine, one, self.device) for view, one in self.checkpoints.items()}
 
     def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
         """Read one image, and say where it is unlike those the network was trained on."""
@@ -92,7 +102,7 @@ class DensityModel:
         return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy)
 
 
-def load_networks(path: Path | str, device: str = "auto") -> DensityModel:
+def load_networks(path: Path | str, device: str = "auto", engine: str = "torch") -> DensityModel:
     """Load the networks of a model folder as written by ``mammodensity train`` or ``import-keras``.
 
     Parameters
@@ -101,6 +111,8 @@ def load_networks(path: Path | str, device: str = "auto") -> DensityModel:
         A model folder, or the folder or file of a single network.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    engine
+        ``torch``, ``onnx`` or ``openvino``.
 
     Raises
     ------
@@ -108,6 +120,8 @@ def load_networks(path: Path | str, device: str = "auto") -> DensityModel:
         Nothing there, or a network is damaged or lies in the folder of another projection.
     DeviceError
         The device is absent.
+    OptionError
+        The engine is unknown or not installed.
     """
     where = find_device(device)
     files = network_files(Path(path))
@@ -119,4 +133,6 @@ def load_networks(path: Path | str, device: str = "auto") -> DensityModel:
     for checkpoint in checkpoints.values():
         checkpoint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     unfinished = tuple(p for p, file in files.items() if (file.parent / RESUME_FILE).exists())
-    return DensityModel(checkpoints, where, unfinished)
+    model = DensityModel(checkpoints, where, unfinished, engine)
+    model.prepare()
+    return model
