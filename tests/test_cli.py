@@ -391,3 +391,21 @@ def test_evaluate_fuses_anew_when_told_how(run, tiny_model, blobs, tmp_path):
         found.append(json.loads((tmp_path / "f.json").read_text())["subject"]["nll"])
     assert found[0] == pytest.approx(found[1])
     assert found[0] != pytest.approx(found[2])
+
+
+def test_ctrl_c_while_modules_are_loading():
+    program = """
+import sys
+
+class Stop:
+    def find_spec(self, name, *rest):
+        if name == "mammodensity.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Stop())
+from mammodensity.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "mammodensity: interrupted; nothing was begun\n"
