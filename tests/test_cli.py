@@ -281,7 +281,7 @@ def test_mistakes_of_the_user_are_one_line(fails, blobs, tiny_model, tmp_path):
     assert "--output" in fails("explain", blobs, code=2)
     assert "No such command" in fails("classify", code=2)
     assert "give either" in fails("evaluate", "--labels", out, code=2)
-    assert "--labels FILE is needed" in fails("evaluate", "--csv", out, code=2)
+    assert "--labels PATH is needed" in fails("evaluate", "--csv", out, code=2)
     assert "unknown recipe" in fails("train", blobs, "--model", tmp_path / "m", "--recipe", "big", code=2)
     assert "16 to 8192" in fails("train", blobs, "--model", tmp_path / "m", "--size", 4, code=2)
     assert "was asked for" in fails("train", blobs, "--model", tmp_path / "m", "--device", "cuda:77")
@@ -461,3 +461,21 @@ def test_evaluate_fuses_anew_when_told_how(run, tiny_model, blobs, tmp_path):
         found.append(json.loads((tmp_path / "f.json").read_text())["subject"]["nll"])
     assert found[0] == pytest.approx(found[1])
     assert found[0] != pytest.approx(found[2])
+
+
+def test_ctrl_c_while_modules_are_loading():
+    program = """
+import sys
+
+class Stop:
+    def find_spec(self, name, *rest):
+        if name == "mammodensity.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Stop())
+from mammodensity.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "mammodensity: interrupted; nothing was begun\n"

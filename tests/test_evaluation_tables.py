@@ -19,7 +19,9 @@ from mammodensity.evaluation import (
     write_score_table,
 )
 from mammodensity.fusion import FUSION_METHODS, ExamScores, FusedScores, fuse, fuse_exam
+from mammodensity.ingest import find_images, reference_categories
 from mammodensity.terms import FUSED_LEVELS, LEVELS, PROJECTIONS, DensityCategory
+from samples import write_blobs
 
 HEADER = "exam_id,projection,A,B,C,D\n"
 A_ROW = "0.7,0.1,0.1,0.1"
@@ -332,6 +334,17 @@ def test_origin_files_need_every_projection(tmp_path):
 def test_labels_by_each_key(tmp_path, key):
     path = save(tmp_path / "labels.csv", f"density,{key}\nB,e1\nd,e2\n")
     assert read_labels(path) == {"e1": DensityCategory.B, "e2": DensityCategory.D}
+
+
+def test_labels_from_the_origins_folders(tmp_path):
+    data = write_blobs(tmp_path / "origin", 4)
+    labels = read_labels(data)
+    assert sorted(labels.values()) == list(DensityCategory)
+    assert labels == reference_categories(find_images(data))
+    (tmp_path / "exams" / "one").mkdir(parents=True)
+    (tmp_path / "exams" / "one" / "CC_R.png").write_bytes(next(data.rglob("*.png")).read_bytes())
+    with pytest.raises(TableError, match="no image in it has a density category"):
+        read_labels(tmp_path / "exams")
 
 
 def test_labels_from_a_manifest(tmp_path):

@@ -35,6 +35,23 @@ def test_jpeg_and_grey_saved_as_colour(tmp_path):
         assert np.array_equal(read_picture(tmp_path / "c.png").pixels, gradient())
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_pictures_are_turned_as_their_orientation_says(tmp_path, name):
+    """EXIF orientation, each value by hand: what is stored, and how a viewer shows it."""
+    shown = np.kron(np.array([[20, 90, 160], [230, 60, 130]], np.uint8), np.ones((16, 16), np.uint8))
+    stored = {
+        1: shown, 2: shown[:, ::-1], 3: shown[::-1, ::-1], 4: shown[::-1], 5: shown.T,
+        6: np.rot90(shown), 7: shown[::-1, ::-1].T, 8: np.rot90(shown, -1),
+    }  # fmt: skip
+    for orientation, pixels in stored.items():
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / name, exif=exif)
+        read = read_picture(tmp_path / name).pixels
+        assert read.shape == shown.shape, orientation
+        assert np.abs(read.astype(int) - shown).max() < 12, orientation  # JPEG is lossy
+
+
 def test_bad_pictures_are_refused_with_their_reason(tmp_path):
     for name, message in broken_pictures(tmp_path).items():
         with pytest.raises(ImageError, match=message) as caught:

@@ -548,6 +548,15 @@ def test_mini_mias(tmp_path, name):
     assert len(found.files) == 2
 
 
+def test_mini_mias_rows_that_differ_in_tissue(tmp_path):
+    write(tmp_path / "Info.txt", "mdb001 G NORM\nmdb001 F CIRC B 5 4 9\nmdb002 G NORM\n")
+    found = find_exams(tmp_path, "mini-mias")
+    assert notes(found) == {"contradicting-tissue": 1, "rows-merged": 1}
+    exam = by_id(found)["mdb001-002"]
+    assert (exam["tissue_left"], exam["tissue_right"]) == (None, "G")
+    assert found.summary()["images_by_tissue"] == {"G": 1}
+
+
 # --- the origin's folders, and any table ----------------------------------------------------------------------------
 
 
@@ -801,6 +810,19 @@ def test_dry_run_of_every_data_set_is_the_same_with_and_without_its_name(run, tm
         assert code == 0
         assert f"{folder.name}: " in output
         assert run("prepare", folder, "--dataset", folder.name, "--dry-run")[1] == output
+
+
+def test_dry_run_without_tables(run, tmp_path):
+    for exam in ("one", "two"):
+        touch(*(tmp_path / "exams" / exam / f"{projection}.png" for projection in ("CC_R", "MLO_L")))
+    (tmp_path / "exams" / "LICENSE").write_text("text")
+    code, output, _ = run("prepare", tmp_path / "exams", "--dry-run", "--json", tmp_path / "exams.json")
+    assert code == 0
+    assert "2 exams, 4 images" in output
+    assert "1 files would not be used" in output
+    listing = json.loads((tmp_path / "exams.json").read_text())
+    assert [exam["projections"] for exam in listing["exams"]] == [["CC_R", "MLO_L"]] * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["exams", "exams.json"]
 
 
 def test_what_the_command_refuses(run, tmp_path):

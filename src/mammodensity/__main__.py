@@ -1,5 +1,19 @@
-"""``python -m mammodensity`` is the command ``mammodensity``."""
+"""The command ``mammodensity``, also as ``python -m mammodensity``."""
 
-from mammodensity.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run a command; Ctrl-C while its modules are still loading ends it in one line, too."""
+    try:
+        from mammodensity.cli import main as run
+    except KeyboardInterrupt:
+        print("mammodensity: interrupted; nothing was begun", file=sys.stderr)
+        sys.exit(130)  # as cli.py and shells say it
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -178,19 +178,21 @@ def prepare(
     keep_names: Annotated[bool, typer.Option("--keep-names", help="Keep names of exams and patients.")] = False,
     synthetic: Synthetic = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what the tables describe.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the exams, by tables or by headers and names.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Make a training set of an archive or a public data set: cropped pictures in the origin's folders, and a manifest.
 
     Example: mammodensity prepare archive training-set
     """
-    from mammodensity.console import progress_bar, say, show_found
+    from mammodensity.console import progress_bar, say, show_found, show_listed
     from mammodensity.export import ExportSpec, export_exams, read_preprocess
-    from mammodensity.ingest import exam_sources, find_images, found_images, refused_files
+    from mammodensity.ingest import exam_sources, found_images, refused_files
     from mammodensity.ingest.public import column_spec
     from mammodensity.outputs import require_apart, require_not_input, write_json
-    from mammodensity.prepare import find_exams, holds_known_tables, sources_of
+    from mammodensity.prepare import find_exams, find_untabled, holds_known_tables, sources_of
 
     if out is None and not dry_run:
         raise OptionError("OUT is needed: the folder to write to; or give --dry-run to list the exams only")
@@ -198,7 +200,9 @@ def prepare(
         require_apart(out, data)
     spec = ExportSpec(read_preprocess(spec_file), salt, keep_names)
     mapping = column_spec(columns, meaning) if columns or meaning else None
-    if dataset or mapping or tables or dry_run or holds_known_tables(data):
+    by_tables = dataset or mapping or tables or holds_known_tables(data)
+    images = None if by_tables else find_untabled(data, synthetic=synthetic, dry_run=dry_run)
+    if images is None:
         with progress_bar("exams") as progress:
             found = find_exams(
                 data, dataset, tables=tables, columns=mapping, keep_unlabelled=keep_unlabelled, progress=progress
@@ -209,8 +213,9 @@ def prepare(
         exams = sources_of(found)
         refused = []
     else:
-        images = find_images(data, synthetic=synthetic)
         require_not_input(json_file, (record.path for record in images.records))
+        if dry_run:
+            show_listed(found_images(images))
         if json_file:
             write_json(json_file, found_images(images))
         exams, refused = exam_sources(images), refused_files(images)
@@ -550,7 +555,9 @@ def evaluate(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Table of exam_id (or row) and density; a manifest will do.", metavar="FILE"),
+        typer.Option(
+            help="Table of exam_id (or row) and density, a manifest, or the origin's folders.", metavar="PATH"
+        ),
     ] = None,
     manifest: Manifest = None,
     json_file: JsonFile = None,
@@ -590,7 +597,7 @@ def evaluate(
     if (csv is None) == (origin is None):
         raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")
     if labels is None:
-        raise OptionError("--labels FILE is needed: the reference density of each exam")
+        raise OptionError("--labels PATH is needed: the reference density of each exam")
     if calibrate not in {None, "cv"}:
         raise OptionError(f"--calibrate must be cv. Got {calibrate!r} instead.")
     read = [labels, *([manifest] if manifest else []), *([csv] if csv else (origin or Path()).glob("*"))]

@@ -169,6 +169,21 @@ def show_found(found: FoundExams, most: int = 12) -> None:
             say(f"{word} [{reason.code}] {reason.count} {reason.unit}: {reason.text}")
 
 
+def show_listed(listed: Mapping[str, Any], most: int = 12) -> None:
+    """The first exams of a data set without tables, as ``found_images`` lists them."""
+    table = _table("exam", *(projection.value for projection in PROJECTIONS), "exam's", "split")
+    for exam in listed["exams"][:most]:
+        views = ["x" if projection.value in exam["projections"] else "-" for projection in PROJECTIONS]
+        table.add_row(printable(exam["exam_id"]), *views, exam["density"] or "-", exam["split"] or "-")
+    _OUT.print(table)
+    if len(listed["exams"]) > most:
+        say(f"... and {len(listed['exams']) - most} more exams; --json lists all")
+    summary = listed["summary"]
+    say(f"{listed['dataset']}: {summary['exams']} exams, {summary['images']} images")
+    if summary["refused"]:
+        say(f"{summary['refused']} files would not be used; `mammodensity check` says why")
+
+
 def _show_files(result: CheckResult) -> None:
     """How many files were refused or marked for which reason, and the first of them by name.
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mammodensity.errors import OptionError
-from mammodensity.ingest import ExamSource
+from mammodensity.errors import LayoutError, OptionError
+from mammodensity.ingest import DataSet, ExamSource, find_images
 from mammodensity.ingest.public import (
     ADAPTERS,
     ColumnSpec,
@@ -143,6 +143,24 @@ def holds_known_tables(data: Path) -> bool:
         return False
     files = FileList(data)
     return any(files.named(adapter.tables) for adapter in ADAPTERS.values())
+
+
+def find_untabled(data: Path, *, synthetic: bool = False, dry_run: bool = False) -> DataSet | None:
+    """The images of a data set that no table describes; for a dry run None where only its tables can tell.
+
+    Raises
+    ------
+    LayoutError
+        There is no arrangement that is known.
+    """
+    if dry_run and any((data / projection).is_dir() for projection in PROJECTIONS):
+        return None  # the origin's folders, which are a public data set by name
+    try:
+        return find_images(data, synthetic=synthetic)
+    except LayoutError:
+        if dry_run:
+            return None
+        raise
 
 
 def _recognise(tables: FileList) -> str:

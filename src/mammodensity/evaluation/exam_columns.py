@@ -10,6 +10,7 @@ from pathlib import Path
 from mammodensity.errors import TableError
 from mammodensity.evaluation.labels import exam_key, few_of
 from mammodensity.evaluation.reading import read_rows
+from mammodensity.ingest import MANIFEST_NAME
 
 PATIENT_COLUMNS = ("patient_id", "patient")
 
@@ -69,12 +70,18 @@ class ExamColumns:
 def read_exam_columns(path: Path) -> ExamColumns:
     """Read every column of a table that names exams in ``exam_id``, ``exam`` or ``row``; several rows an exam will do.
 
+    Of a folder, the columns are those of its manifest; one without a manifest has none.
+
     Raises
     ------
     TableError
         The file cannot be read, or no column names exams.
     """
     path = Path(path)
+    if path.is_dir():
+        path = path / MANIFEST_NAME
+        if not path.is_file():
+            return ExamColumns(path, (), {})
     rows = read_rows(path, ())
     names = tuple(rows[0][1])
     key = exam_key(path, names)

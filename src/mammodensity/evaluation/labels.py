@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mammodensity.errors import TableError
 from mammodensity.evaluation.reading import read_rows
 from mammodensity.evaluation.tables import ScoreTable
+from mammodensity.ingest import find_images, reference_categories
 from mammodensity.terms import CATEGORIES, DensityCategory
 
 _KEY_COLUMNS = ("exam_id", "exam", "row")
@@ -22,15 +23,25 @@ def read_labels(path: Path) -> dict[str, DensityCategory]:
 
     The table has a column ``density`` (A to D, small letters too) and one of ``exam_id``, ``exam`` or ``row`` (looked
     for in this order). A manifest with several rows per exam will do: blank densities are skipped, the others must
-    agree.
+    agree. Of a folder, the categories are those of the data set in it, as the class folders of the origin's arrangement
+    say.
 
     Raises
     ------
+    LayoutError
+        The folder is no data set, or contradicts itself.
     TableError
         The file cannot be read, lacks a column, holds another word for a density, contradicts itself, or holds no
         density at all.
     """
     path = Path(path)
+    if path.is_dir():
+        found = reference_categories(find_images(path))
+        if not found:
+            raise TableError(
+                f"{path}: no image in it has a density category; expected class folders A to D, or a table"
+            )
+        return found
     rows = read_rows(path, ("density",))
     key = exam_key(path, rows[0][1])
     labels: dict[str, DensityCategory] = {}

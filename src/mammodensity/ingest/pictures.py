@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
@@ -22,7 +22,8 @@ _LARGEST_PIXELS = 100_000_000  # five times the largest mammography detector; mo
 def read_picture(path: Path | str, projection: Projection | None = None) -> Mammogram:
     """Read one picture.
 
-    A colour picture is accepted when its three channels are equal, as programs write that save grey as colour.
+    A colour picture is accepted when its three channels are equal, as programs write that save grey as colour. A
+    picture whose EXIF or TIFF orientation (tag 274) says that it is to be shown turned or mirrored is turned so.
 
     Raises
     ------
@@ -34,7 +35,8 @@ def read_picture(path: Path | str, projection: Projection | None = None) -> Mamm
         with warnings.catch_warnings():
             # Pillow warns on sizes that are checked here, and on oddities in tags that are not used here.
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
+            # A stream, as Pillow maps files of a name into memory, and then garbles TIFFs that are stored turned.
+            with path.open("rb") as stream, Image.open(stream) as picture:
                 _require_sane_size(path, picture.size)
                 pixels = _grey_pixels(path, picture)
     except FileNotFoundError as error:
@@ -63,6 +65,8 @@ def _grey_pixels(path: Path, picture: Image.Image) -> NDArray[np.uint8] | NDArra
         raise ImageError(f"{path} holds several pictures; save each projection as its own file", "several")
     if _deep_colour(path, picture):
         raise ImageError(f"{path} holds 16-bit grey in a colour picture; export it as plain 16-bit grey", "depth")
+    picture.load()  # turns a TIFF, and then forgets its orientation
+    ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode in ("LA", "RGBA", "PA", "P", "CMYK", "YCbCr"):
         picture = picture.convert("RGB")
     pixels = np.asarray(picture)

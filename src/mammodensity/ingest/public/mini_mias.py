@@ -8,6 +8,8 @@ own note says otherwise, and every image is stored as in a mirror.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from mammodensity.errors import LayoutError, TableError
@@ -27,7 +29,18 @@ def read(tables: FileList, data: FileList) -> PublicData:
     if not found:
         raise LayoutError(f"{tables.root} holds no mini-MIAS table Info.txt; name its folder with --tables")
     rows = [_row(found[0], line, text) for line, text in _lines(found[0])]
-    return assemble("mini-mias", [found[0]], rows, Tally())
+    notes = Tally()
+    return assemble("mini-mias", [found[0]], _without_contradictions(rows, notes), Tally(), notes)
+
+
+def _without_contradictions(rows: list[ImageRow], notes: Tally) -> list[ImageRow]:
+    """Rows without tissue where those of one image differ in it; how many images that are is noted."""
+    said: dict[str, set[Tissue | None]] = defaultdict(set)
+    for row in rows:
+        said[row.image].add(row.tissue)
+    torn = {image for image, tissues in said.items() if len(tissues) > 1}
+    notes.add("contradicting-tissue", "the rows of the image differ in tissue, so it has none", len(torn))
+    return [replace(row, tissue=None) if row.image in torn else row for row in rows]
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
