@@ -390,5 +390,8 @@ def test_the_networks_are_made_again_bit_for_bit_also_after_a_stop(tmp_path, mon
     new_tissue_network().load_state_dict(load_file(whole[1]))
     with pytest.raises(CheckpointError, match="another recipe: seed"):
         train_default(tmp_path / "whole", replace(recipe, seed=2), device)
+    (tmp_path / "whole" / "recipe.json").write_text("[1")
+    with pytest.raises(CheckpointError, match=r"recipe\.json is damaged"):
+        train_default(tmp_path / "whole", recipe, device)
     with pytest.raises(OptionError, match="tissue_steps must be positive"):
         replace(recipe, tissue_steps=0)

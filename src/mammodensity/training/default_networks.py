@@ -5,7 +5,6 @@ Every training image depends on the seed and on its number only, so a run can be
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mammodensity.errors import CheckpointError, Interrupted, OptionError
+from mammodensity.errors import Interrupted, OptionError
 from mammodensity.networks.checkpoint import read_tensors, write_tensors
 from mammodensity.outputs import file_sha256, receipt, write_bytes, write_json
 from mammodensity.phantom import PhantomSpec
@@ -32,7 +31,7 @@ from mammodensity.training.default_phantoms import (
     phantom_paths,
     tissue_sample,
 )
-from mammodensity.training.resume import first_difference, restore_tensors, run_tensors, tensors_under
+from mammodensity.training.resume import require_same_recipe, restore_tensors, run_tensors, tensors_under
 from mammodensity.training.stopping import stop_requests
 from mammodensity.workers import usable_cores
 
@@ -123,9 +122,7 @@ def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
 def _require_recipe(folder: Path, recipe: DefaultRecipe) -> None:
     path = folder / "recipe.json"
     if path.is_file():
-        difference = first_difference(asdict(recipe), json.loads(path.read_text(encoding="utf-8")))
-        if difference:
-            raise CheckpointError(f"{path} is of another recipe: {difference}; name another folder")
+        require_same_recipe(path, asdict(recipe), "name another folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(recipe))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -22,7 +21,7 @@ from mammodensity.splits import with_splits
 from mammodensity.terms import PROJECTIONS, Projection
 from mammodensity.training.network_run import NetworkTask, Step, train_network
 from mammodensity.training.recipes import Recipe
-from mammodensity.training.resume import RESUME_FILE, first_difference
+from mammodensity.training.resume import RESUME_FILE, first_difference, require_same_recipe
 
 RECIPE_FILE = "recipe.json"
 RECEIPT_FILE = "receipt.json"
@@ -152,13 +151,7 @@ def _require_usable(data: DataSet, projections: Iterable[Projection], progress: 
 
 
 def _require_same_run(data: DataSet, model: Path, recipe: Recipe) -> None:
-    try:
-        stored = json.loads((model / RECIPE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{model / RECIPE_FILE} is damaged; train into a new folder") from error
-    difference = first_difference(recipe.to_dict(), stored)
-    if difference:
-        raise CheckpointError(f"{model} was begun with another recipe: {difference}; use the same options to resume")
+    require_same_recipe(model / RECIPE_FILE, recipe.to_dict(), "use the same options to resume, or a new folder")
     if _digest(read_manifest(model / MANIFEST_NAME)) != _digest(data):
         raise CheckpointError(f"{model} was begun with other images or splits; resume with the same data set")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,17 @@ class TrainingState:
     """Epochs without a better validation loss, for the plateau schedule."""
     lowest_loss: float = math.inf
     history: list[EpochFigures] = field(default_factory=list)
+
+
+def require_same_recipe(path: Path, recipe: Mapping[str, Any], advice: str) -> None:
+    """Raise ``CheckpointError`` unless the recipe in a file is this one; ``advice`` says what to do otherwise."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        difference = first_difference(recipe, dict(stored))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged; {advice}") from error
+    if difference:
+        raise CheckpointError(f"{path} is of another recipe: {difference}; {advice}")
 
 
 def save_state(
