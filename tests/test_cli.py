@@ -211,7 +211,7 @@ def test_mistakes_of_the_user_are_one_line(fails, blobs, tiny_model, tmp_path):
     assert "--output" in fails("explain", blobs, code=2)
     assert "No such command" in fails("classify", code=2)
     assert "give either" in fails("evaluate", "--labels", out, code=2)
-    assert "--labels FILE is needed" in fails("evaluate", "--csv", out, code=2)
+    assert "--labels PATH is needed" in fails("evaluate", "--csv", out, code=2)
     assert "unknown recipe" in fails("train", blobs, "--model", tmp_path / "m", "--recipe", "big", code=2)
     assert "16 to 8192" in fails("train", blobs, "--model", tmp_path / "m", "--size", 4, code=2)
     assert "was asked for" in fails("train", blobs, "--model", tmp_path / "m", "--device", "cuda:77")
