@@ -72,11 +72,17 @@ def test_dcmtk_as_encoder(tmp_path, encoder, photometric):
     assert np.array_equal(stored(tmp_path / "packed"), values)
 
 
-@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
-@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("syntax", "signed"),
+    [
+        (JPEG2000Lossless, False),
+        (JPEG2000Lossless, True),
+        (JPEGLSLossless, False),
+        (RLELossless, False),
+        (RLELossless, True),
+    ],
+)  # JPEG-LS has no signed values
 def test_pydicoms_encoders(tmp_path, syntax, signed):
-    if signed and syntax == JPEGLSLossless:
-        pytest.skip("JPEG-LS has no signed values")
     values = phantom().astype(np.int16) - (700 if signed else 0)
     ds = mammogram(stored=values, PixelRepresentation=int(signed), BitsStored=16, HighBit=15)
     ds.compress(syntax, generate_instance_uid=False)
@@ -108,6 +114,23 @@ def test_gdcm_as_encoder(tmp_path, option):
     assert writer.Write()
     assert dcmread(tmp_path / "packed").file_meta.TransferSyntaxUID.is_compressed
     assert np.array_equal(stored(tmp_path / "packed"), phantom())
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_high_throughput_jpeg_2000(tmp_path, uid, signed):
+    """OpenJPH encodes, OpenJPEG decodes."""
+    codecs = pytest.importorskip("imagecodecs", reason="the extra jpeg12 is not installed")
+    values = phantom().astype(np.int16) - (700 if signed else 0)
+    ds = mammogram(stored=values, PixelRepresentation=int(signed), BitsStored=16, HighBit=15)
+    stream = codecs.htj2k_encode(values if signed else values.astype(np.uint16), reversible=True)
+    ds.file_meta.TransferSyntaxUID = uid
+    ds.PixelData = encapsulate([stream])
+    ds["PixelData"].VR = "OB"
+    assert np.array_equal(stored(save(ds, tmp_path / "a")), values)
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:-200])
+    with pytest.raises(DicomError):
+        stored(tmp_path / "a")
 
 
 def test_jpeg_baseline_is_close(tmp_path):
