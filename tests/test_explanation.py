@@ -199,7 +199,8 @@ def test_files_of_an_explanation(model, blobs, tmp_path):
         assert values.shape == (40, 40)
         for kind in ("map", "overlay", "contours"):
             with Image.open(tmp_path / "out" / f"{record.path.stem}_{kind}.png") as picture:
-                assert picture.size == (40, 40)
+                assert picture.width == 40
+                assert picture.height > 40, "the verdict stands below"
     summary = json.loads((tmp_path / "out" / "explanations.json").read_text())
     assert len(summary["images"]) == 8
     assert {image["category"] for image in summary["images"]} == {"B"}

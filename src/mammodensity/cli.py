@@ -725,8 +725,12 @@ def explain(
     first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
     synthetic: Synthetic = False,
     device: Device = "auto",
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write each map's scores, baselines and verdict.", metavar="FILE"),
+    ] = None,
 ) -> None:
-    """Draw the evidence: map, overlay and contour of each image, and a page of each exam.
+    """Draw the evidence: map, overlay and contour of each image, and a page of each exam, each with its verdict.
 
     Without --model that is the dense tissue the default model found, else where each network looked.
 
@@ -734,10 +738,12 @@ def explain(
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.explanation import write_explanations
+    from mammodensity.outputs import require_not_input
 
     images = _images_of(data, split, synthetic=synthetic).first_exams(first)
     if output.resolve() in {record.path.resolve().parent for record in images.records}:
         raise OutputError(f"{output} holds images of the data set; name another folder for the pictures")
+    require_not_input(json_file, _files_read(images, data, model))
     explained = _load_model(model, device)
     with progress_bar("explain") as progress:
         pages = write_explanations(
@@ -747,9 +753,12 @@ def explain(
             method=method,
             category=category,
             layer=layer,
+            scores_file=json_file,
             progress=progress,
         )
     say(f"{len(pages)} exams in {output}; look at {pages[0]} first")
+    if json_file:
+        say(f"scores and verdicts in {json_file}")
     say_research_use_only()
 
 

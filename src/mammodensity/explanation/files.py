@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mammodensity.check import Progress
-from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps, explain_exam
+from mammodensity.exam import Exam
+from mammodensity.explanation.exam_maps import DEFAULT_METHOD, METHODS, ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.pictures import (
     contour_level,
     contour_picture,
@@ -23,13 +25,24 @@ from mammodensity.explanation.pictures import (
     overlay,
     png_bytes,
 )
+from mammodensity.explanation.scoring import (
+    STANDARD_RULES,
+    ExamVerdict,
+    ScoreSpec,
+    Verdict,
+    ViewScores,
+    captioned,
+    find_dependence,
+    score_exam_maps,
+)
 from mammodensity.fusion import fuse_exam
 from mammodensity.ingest import DataSet, ImageRecord, load_exam, reference_categories
 from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
 from mammodensity.prediction import DensityModel, TissueModel, require_networks
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
+from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 SUMMARY_FILE = "explanations.json"
+_SAMPLED = 12  # exams on which a network's dependence on the background is measured first
 _LONGEST_NAME = 100  # characters of an exam or image name; file systems allow 255 bytes in all
 
 
@@ -41,15 +54,17 @@ def write_explanations(
     method: str | None = None,
     category: DensityCategory | None = None,
     layer: str | None = None,
+    scores_file: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Explain every exam of a data set.
 
     Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
-    ``<image>_overlay.png`` and ``<image>_contours.png``; for each exam ``<exam>_exam.png``; and ``explanations.json``
-    with scores, scale and contour lines. ``<image>`` is the file's name without ending; where two files share a name,
-    the exam's and if need be the projection's name come before it. All files appear together at the end, or none; those
-    that an earlier run listed in its ``explanations.json`` are removed.
+    ``<image>_overlay.png`` and ``<image>_contours.png``, each picture with its verdict in a strip below; for each exam
+    ``<exam>_exam.png``; and ``explanations.json`` with scores, scale and contour lines. ``<image>`` is the file's name
+    without ending; where two files share a name, the exam's and if need be the projection's name come before it. All
+    files appear together at the end, or none; those that an earlier run listed in its ``explanations.json`` are
+    removed. ``scores_file`` is written last: every score of every map, with its baselines and verdict.
 
     Returns
     -------
@@ -61,17 +76,27 @@ def write_explanations(
     names = _file_names(data)
     page_names = _distinct([[_safe(exam_id)] for exam_id in exams])
     summaries: list[dict[str, Any]] = []
+    scored: list[tuple[list[dict[str, Any]], ExamVerdict]] = []
     pages = []
+    depends = find_dependence(model, _sampled(exams), STANDARD_RULES)
+    explain = partial(METHODS[method if method in METHODS and method else DEFAULT_METHOD], layer=layer)
+    spec = ScoreSpec(stability=scores_file is not None)
     with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
         for done, (exam_id, records) in enumerate(exams.items(), start=1):
             exam = explain_exam(model, load_exam(exam_id, records), method=method, category=category, layer=layer)
+            judged = score_exam_maps(model, exam, method=explain, dependence=depends, spec=spec)
+            entries = []
             for projection, one in exam.maps.items():
-                name = names[records[projection]]
-                _write_image(staging, name, one, exam.scale)
-                summaries.append({"image": name, "exam_id": exam_id, **_summary(projection.value, one, exam)})
+                name, view = names[records[projection]], judged.views[projection]
+                _write_image(staging, name, one, exam.scale, view.verdict)
+                about = {"image": name, "exam_id": exam_id, "projection": projection.value}
+                summaries.append(about | _summary(one, exam) | {"verdict": view.verdict.to_dict()})
+                entries.append(about | _scores_entry(one, exam, view))
+            scored.append((entries, judged))
             if exam.maps:
                 page = f"{page_names[done - 1]}_exam.png"
-                write_bytes(staging / page, exam_page(exam, _title(exam, reference.get(exam_id))))
+                verdicts = {projection: view.verdict for projection, view in judged.views.items()}
+                write_bytes(staging / page, exam_page(exam, _title(exam, reference.get(exam_id)), verdicts))
                 pages.append(folder / page)
             if progress:
                 progress(done, len(exams))
@@ -84,7 +109,40 @@ def write_explanations(
             "receipt": receipt("explain", **facts),
         }
         write_json(staging / SUMMARY_FILE, summary)
+    if scores_file is not None:
+        write_json(scores_file, scores_document(scored, spec, facts))
     return pages
+
+
+def _sampled(exams: Mapping[str, Mapping[Projection, ImageRecord]]) -> Iterator[Exam]:
+    """Exams evenly spaced over a data set, one after the other: enough to see what a network depends on."""
+    ids = list(exams)
+    for place in sorted({round(index) for index in np.linspace(0, len(ids) - 1, min(len(ids), _SAMPLED))}):
+        yield load_exam(ids[place], exams[ids[place]])
+
+
+def scores_document(
+    scored: Sequence[tuple[Sequence[Mapping[str, Any]], ExamVerdict]], spec: ScoreSpec, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What ``explain --json`` writes: images with scores, baselines and verdict, exams with agreement and verdict."""
+    return {
+        "note": RESEARCH_USE_ONLY,
+        "rules": spec.rules.to_dict(),
+        "replacement": spec.replacement,
+        "images": [entry for entries, _ in scored for entry in entries],
+        "exams": [judged.to_dict() for _, judged in scored],
+        "receipt": receipt("explain", **facts),
+    }
+
+
+def _scores_entry(one: ActivationMap, exam: ExamMaps, view: ViewScores) -> dict[str, Any]:
+    category = one.category
+    return {
+        "method": exam.method,
+        "category": category.value,
+        "score_of_category": float(one.scores[category.index]),
+        **view.to_dict(),
+    }
 
 
 def _earlier(summary: Path) -> list[str]:
@@ -132,20 +190,23 @@ def _title(exam: ExamMaps, reference: DensityCategory | None) -> str:
     return f"Exam {exam.exam_id}: {said}" + (f", reference {reference}" if reference else "")
 
 
-def _write_image(folder: Path, name: str, one: ActivationMap, scale: float) -> None:
+def _write_image(folder: Path, name: str, one: ActivationMap, scale: float, verdict: Verdict) -> None:
     array = BytesIO()
     np.save(array, one.values, allow_pickle=False)
     write_bytes(folder / f"{name}_map.npy", array.getvalue())
-    write_bytes(folder / f"{name}_map.png", png_bytes(heat_map(one.values, scale)))
-    write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay(one.mammogram, one.values, scale)))
-    write_bytes(folder / f"{name}_contours.png", png_bytes(contour_picture(one, scale)))
+    pictures = {
+        "map": heat_map(one.values, scale),
+        "overlay": overlay(one.mammogram, one.values, scale),
+        "contours": contour_picture(one, scale),
+    }
+    for kind, picture in pictures.items():
+        write_bytes(folder / f"{name}_{kind}.png", png_bytes(captioned(picture, verdict)))
 
 
-def _summary(projection: str, one: ActivationMap, exam: ExamMaps) -> dict[str, Any]:
+def _summary(one: ActivationMap, exam: ExamMaps) -> dict[str, Any]:
     level = contour_level(exam.scale)
     lines = [np.round(line, 1).tolist() for line in iso_contours(one.values, level)]
     return {
-        "projection": projection,
         "category": one.category.value,
         "scores": {category.value: float(one.scores[category.index]) for category in CATEGORIES},
         "percent_density": one.percent_density,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
+from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from PIL import Image, ImageDraw
 
 from mammodensity.exam import Mammogram
 from mammodensity.explanation.exam_maps import TISSUE, ActivationMap, ExamMaps
+from mammodensity.explanation.scoring.captions import caption, caption_colour
+from mammodensity.explanation.scoring.verdicts import Verdict
 from mammodensity.terms import RESEARCH_USE_ONLY, Projection
 
 COLOUR_MAP = "inferno"
@@ -22,6 +25,7 @@ HANGING_ORDER = (Projection.CC_R, Projection.CC_L, Projection.MLO_R, Projection.
 
 _CONTOUR_COLOUR = (64, 224, 255)
 _OVERLAY_STRENGTH = 0.75
+_CAPTION_LETTERS = 42  # of a line below a view of the page
 
 RgbImage = NDArray[np.uint8]
 """(H, W, 3)."""
@@ -93,8 +97,11 @@ def png_bytes(picture: RgbImage | NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def exam_page(exam: ExamMaps, title: str) -> bytes:
-    """The exam's four views in hanging order, plain above and with maps below, on one colour scale, as a PNG file."""
+def exam_page(exam: ExamMaps, title: str, verdicts: Mapping[Projection, Verdict] | None = None) -> bytes:
+    """The exam's four views in hanging order, plain above and with maps below, on one colour scale, as a PNG file.
+
+    Below each map is its verdict; without one, that it was not scored.
+    """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
@@ -115,8 +122,12 @@ def exam_page(exam: ExamMaps, title: str) -> bytes:
             axes[1, column].plot(line[:, 1], line[:, 0], color=np.array(_CONTOUR_COLOUR) / 255, linewidth=1.2)
         density = "" if one.percent_density is None else f", {one.percent_density:.0f} % dense"
         axes[1, column].set_title(f"why {one.category}: score {score:.2f}{density}", color="white", fontsize=10)
+        verdict = (verdicts or {}).get(projection)
+        said = "\n".join(wrap(caption(verdict), _CAPTION_LETTERS))
+        colour = np.array(caption_colour(verdict)) / 255
+        axes[1, column].set_xlabel(said, color=colour, fontsize=8)
     for axis in axes.flat:
-        axis.set_axis_off()
+        axis.set(xticks=(), yticks=(), frame_on=False)  # not set_axis_off, which leaves no room for the verdict
     scale = ScalarMappable(Normalize(0, exam.scale or 1), colormaps[COLOUR_MAP])
     bar = figure.colorbar(scale, ax=axes, shrink=0.42, anchor=(0, 0.03), pad=0.01)  # beside the lower row
     bar.ax.tick_params(colors="white", labelsize=8)

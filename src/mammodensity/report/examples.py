@@ -25,6 +25,14 @@ from mammodensity.explanation.pictures import (
     iso_contours,
     overlay,
 )
+from mammodensity.explanation.scoring import (
+    STANDARD_RULES,
+    ScoreSpec,
+    Verdict,
+    caption,
+    find_dependence,
+    score_exam_maps,
+)
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.prediction import DensityModel
 from mammodensity.terms import CATEGORIES, DensityCategory, Projection
@@ -58,6 +66,9 @@ class ViewPictures:
     score: float
     plain: str
     mapped: str
+    caption: str
+    """The verdict on the map."""
+    trusted: bool
     width: int
     height: int
 
@@ -137,16 +148,23 @@ def picture_examples(
     """Explain the chosen exams and make small pictures of their views."""
     exams = data.exams()
     examples = []
+    chosen = (load_exam(choice.exam_id, exams[choice.exam_id]) for choice in choices)
+    depends = find_dependence(model, chosen, STANDARD_RULES)
+    spec = ScoreSpec(stability=False)
     for done, choice in enumerate(choices, start=1):
         maps = explain_exam(model, load_exam(choice.exam_id, exams[choice.exam_id]))
-        views = tuple(_pictures(projection, maps) for projection in HANGING_ORDER if projection in maps.maps)
+        judged = score_exam_maps(model, maps, dependence=depends, spec=spec)
+        verdicts = {projection: view.verdict for projection, view in judged.views.items()}
+        views = tuple(
+            _pictures(projection, maps, verdicts[projection]) for projection in HANGING_ORDER if projection in maps.maps
+        )
         examples.append(Example(choice, views))
         if progress:
             progress(done, len(choices))
     return examples
 
 
-def _pictures(projection: Projection, exam: ExamMaps) -> ViewPictures:
+def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict) -> ViewPictures:
     one = _small(exam.maps[projection])
     lines = iso_contours(one.values, contour_level(exam.scale))
     rows, columns = one.mammogram.pixels.shape
@@ -156,6 +174,8 @@ def _pictures(projection: Projection, exam: ExamMaps) -> ViewPictures:
         score=float(one.scores[one.category.index]),
         plain=_jpeg_uri(grey_picture(one.mammogram)),
         mapped=_jpeg_uri(draw_contours(overlay(one.mammogram, one.values, exam.scale), lines)),
+        caption=caption(verdict),
+        trusted=verdict.trusted,
         width=columns,
         height=rows,
     )
