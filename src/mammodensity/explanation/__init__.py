@@ -1,16 +1,18 @@
-"""Explanations: activation maps, and pictures of them."""
+"""Explanations: maps of what a network went by, and pictures of them."""
 
 from __future__ import annotations
 
-from mammodensity.explanation.exam_maps import DEFAULT_METHOD, METHODS, ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation.class_activation import grad_cam
+from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.files import write_explanations
-from mammodensity.explanation.grad_cam import grad_cam
+from mammodensity.explanation.methods import DEFAULT_METHOD, METHODS, explain
 
 __all__ = [
     "DEFAULT_METHOD",
     "METHODS",
     "ActivationMap",
     "ExamMaps",
+    "explain",
     "explain_exam",
     "grad_cam",
     "write_explanations",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import numpy as np
 
 from mammodensity.check import Progress
 from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation.methods import require_methods
+from mammodensity.explanation.pages import exam_page, methods_page
 from mammodensity.explanation.pictures import (
     contour_level,
     contour_picture,
-    exam_page,
     heat_map,
     iso_contours,
     overlay,
@@ -38,8 +40,9 @@ def write_explanations(
     data: DataSet,
     folder: Path,
     *,
-    method: str | None = None,
+    methods: Sequence[str] = (),
     category: DensityCategory | None = None,
+    against: DensityCategory | None = None,
     layer: str | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -48,34 +51,51 @@ def write_explanations(
     Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
     ``<image>_overlay.png`` and ``<image>_contours.png``; for each exam ``<exam>_exam.png``; and ``explanations.json``
     with scores, scale and contour lines. ``<image>`` is the file's name without ending; where two files share a name,
-    the exam's and if need be the projection's name come before it. All files appear together at the end, or none; those
-    that an earlier run listed in its ``explanations.json`` are removed.
+    the exam's and if need be the projection's name come before it. With several ``methods`` the method's name follows
+    that of the image or exam, and ``<exam>_methods.png`` shows all of them. All files appear together at the end, or
+    none; those that an earlier run listed in its ``explanations.json`` are removed.
+
+    Parameters
+    ----------
+    methods
+        Some of ``METHODS``; none is ``grad-cam``, and for the default model its tissue map.
+    category, against, layer
+        As of :func:`explain_exam`.
+    progress
+        Called with how many maps are done and how many there are.
 
     Returns
     -------
-    The exam pages.
+    One page of each exam: of all methods, where there are several.
     """
     require_networks(model, data)
+    if isinstance(model, DensityModel):
+        require_methods(list(methods), layer)
+    wanted: Sequence[str | None] = methods or (None,)
     exams = data.exams()
     reference = reference_categories(data)
     names = _file_names(data)
     page_names = _distinct([[_safe(exam_id)] for exam_id in exams])
+    each = _counted(progress, len(wanted) * sum(record.projection in model.projections for record in data.records))
     summaries: list[dict[str, Any]] = []
     pages = []
     with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
-        for done, (exam_id, records) in enumerate(exams.items(), start=1):
-            exam = explain_exam(model, load_exam(exam_id, records), method=method, category=category, layer=layer)
-            for projection, one in exam.maps.items():
-                name = names[records[projection]]
-                _write_image(staging, name, one, exam.scale)
-                summaries.append({"image": name, "exam_id": exam_id, **_summary(projection.value, one, exam)})
-            if exam.maps:
-                page = f"{page_names[done - 1]}_exam.png"
-                write_bytes(staging / page, exam_page(exam, _title(exam, reference.get(exam_id))))
+        for page_name, (exam_id, records) in zip(page_names, exams.items(), strict=True):
+            loaded = load_exam(exam_id, records)
+            explained = [
+                explain_exam(model, loaded, method=one, category=category, against=against, layer=layer, each=each)
+                for one in wanted
+            ]
+            for exam in explained:
+                method = f"_{exam.method}" if len(wanted) > 1 else ""
+                for projection, one in exam.maps.items():
+                    name = names[records[projection]] + method
+                    _write_image(staging, name, one, exam.scale)
+                    summaries.append({"image": name, "exam_id": exam_id, **_summary(projection.value, one, exam)})
+            if explained[0].maps:
+                page = _write_pages(staging, page_name, explained, reference.get(exam_id))
                 pages.append(folder / page)
-            if progress:
-                progress(done, len(exams))
-        facts: Mapping[str, Any] = {"method": exam.method, "layer": layer}
+        facts: Mapping[str, Any] = {"method": ",".join(exam.method for exam in explained), "layer": layer}
         files = sorted(path.name for path in staging.iterdir())
         summary = {
             "note": RESEARCH_USE_ONLY,
@@ -85,6 +105,27 @@ def write_explanations(
         }
         write_json(staging / SUMMARY_FILE, summary)
     return pages
+
+
+def _counted(progress: Progress | None, total: int) -> Callable[[], None] | None:
+    """What to call after each map, so that ``progress`` hears how many are done."""
+    if progress is None:
+        return None
+    done = count(1)
+    return lambda: progress(next(done), total)
+
+
+def _write_pages(staging: Path, name: str, explained: Sequence[ExamMaps], reference: DensityCategory | None) -> str:
+    """The exam's page of each method, and of all of them if there are several; the file's name of the last."""
+    title = _title(explained[0], reference)
+    several = len(explained) > 1
+    for exam in explained:
+        page = f"{name}_{exam.method}_exam.png" if several else f"{name}_exam.png"
+        write_bytes(staging / page, exam_page(exam, title))
+    if several:
+        page = f"{name}_methods.png"
+        write_bytes(staging / page, methods_page(explained, title))
+    return page
 
 
 def _earlier(summary: Path) -> list[str]:
@@ -108,11 +149,11 @@ def _file_names(data: DataSet) -> dict[ImageRecord, str]:
 
 def _distinct(choices: list[list[str]]) -> list[str]:
     """For each entry its first choice that no other entry has among its own; the last one numbered if need be."""
-    count = Counter(choice for entry in choices for choice in set(entry))
+    times = Counter(choice for entry in choices for choice in set(entry))
     taken: Counter[str] = Counter()
     names = []
     for entry in choices:
-        name = next((choice for choice in entry if count[choice] == 1), entry[-1])
+        name = next((choice for choice in entry if times[choice] == 1), entry[-1])
         taken[name] += 1
         names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
     return names
@@ -146,7 +187,9 @@ def _summary(projection: str, one: ActivationMap, exam: ExamMaps) -> dict[str, A
     lines = [np.round(line, 1).tolist() for line in iso_contours(one.values, level)]
     return {
         "projection": projection,
+        "method": exam.method,
         "category": one.category.value,
+        "against": None if one.against is None else one.against.value,
         "scores": {category.value: float(one.scores[category.index]) for category in CATEGORIES},
         "percent_density": one.percent_density,
         "map_maximum": float(one.values.max()),

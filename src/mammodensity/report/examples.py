@@ -14,8 +14,7 @@ from PIL import Image
 from mammodensity.check import Progress
 from mammodensity.errors import OptionError
 from mammodensity.evaluation import ScoreTable, match
-from mammodensity.exam import Mammogram
-from mammodensity.explanation import ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation import ExamMaps, explain_exam
 from mammodensity.explanation.pictures import (
     HANGING_ORDER,
     RgbImage,
@@ -24,6 +23,7 @@ from mammodensity.explanation.pictures import (
     grey_picture,
     iso_contours,
     overlay,
+    reduced,
 )
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.prediction import DensityModel
@@ -147,7 +147,7 @@ def picture_examples(
 
 
 def _pictures(projection: Projection, exam: ExamMaps) -> ViewPictures:
-    one = _small(exam.maps[projection])
+    one = reduced(exam.maps[projection], _LONGER_SIDE_PX)
     lines = iso_contours(one.values, contour_level(exam.scale))
     rows, columns = one.mammogram.pixels.shape
     return ViewPictures(
@@ -159,17 +159,6 @@ def _pictures(projection: Projection, exam: ExamMaps) -> ViewPictures:
         width=columns,
         height=rows,
     )
-
-
-def _small(one: ActivationMap) -> ActivationMap:
-    """Image and map at the size of the page, before colours are mixed: a hundredth of the work at full size."""
-    rows, columns = one.mammogram.pixels.shape
-    factor = _LONGER_SIDE_PX / max(rows, columns)
-    size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
-    grey = Image.fromarray(grey_picture(one.mammogram)).resize(size, Image.Resampling.LANCZOS)
-    values = Image.fromarray(one.values).resize(size, Image.Resampling.BILINEAR)
-    mammogram = Mammogram(np.asarray(grey), one.mammogram.projection, path=one.mammogram.path)
-    return ActivationMap(mammogram, one.category, one.scores, np.asarray(values))
 
 
 def _jpeg_uri(picture: RgbImage | NDArray[np.uint8]) -> str:
