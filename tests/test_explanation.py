@@ -16,7 +16,8 @@ import mammodensity
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam
 from mammodensity.explanation import explain_exam, write_explanations
-from mammodensity.explanation.pictures import draw_contours, exam_page, heat_map, iso_contours, overlay
+from mammodensity.explanation.pages import exam_page
+from mammodensity.explanation.pictures import draw_contours, heat_map, iso_contours, overlay
 from mammodensity.ingest import find_images, load_exam
 from mammodensity.networks import NetworkSpec, OriginNetwork
 from mammodensity.prediction import load_model

@@ -717,8 +717,16 @@ def explain(
     category: Annotated[
         DensityCategory | None, typer.Option(help="Category to explain, instead of each image's predicted one.")
     ] = None,
+    against: Annotated[
+        DensityCategory | None, typer.Option(help="Explain why the category rather than this one.")
+    ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Explanation method, for trained networks: grad-cam.", metavar="NAME")
+        str | None,
+        typer.Option(
+            help="For trained networks, one or several of: grad-cam (default), grad-cam++, hires-cam, layer-cam, "
+            "score-cam, integrated-gradients, occlusion.",
+            metavar="NAME[,NAME...]",
+        ),
     ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
     split: Split = None,
@@ -732,7 +740,8 @@ def explain(
 ) -> None:
     """Draw the evidence: map, overlay and contour of each image, and a page of each exam, each with its verdict.
 
-    Without --model that is the dense tissue the default model found, else where each network looked.
+    Without --model that is the dense tissue the default model found, else where each network looked. Several methods
+    get a page that shows them together.
 
     Example: mammodensity explain phantoms --first 4 --output explanations
     """
@@ -750,8 +759,9 @@ def explain(
             explained,
             images,
             output,
-            method=method,
+            methods=[name.strip() for name in method.split(",")] if method else (),
             category=category,
+            against=against,
             layer=layer,
             scores_file=json_file,
             progress=progress,

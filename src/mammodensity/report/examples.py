@@ -14,8 +14,7 @@ from PIL import Image
 from mammodensity.check import Progress
 from mammodensity.errors import OptionError
 from mammodensity.evaluation import ScoreTable, match
-from mammodensity.exam import Mammogram
-from mammodensity.explanation import ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation import ExamMaps, explain_exam
 from mammodensity.explanation.pictures import (
     HANGING_ORDER,
     RgbImage,
@@ -24,15 +23,9 @@ from mammodensity.explanation.pictures import (
     grey_picture,
     iso_contours,
     overlay,
+    reduced,
 )
-from mammodensity.explanation.scoring import (
-    STANDARD_RULES,
-    ScoreSpec,
-    Verdict,
-    caption,
-    find_dependence,
-    score_exam_maps,
-)
+from mammodensity.explanation.scoring import RunScores, Verdict, caption
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.prediction import DensityModel
 from mammodensity.terms import CATEGORIES, DensityCategory, Projection
@@ -148,13 +141,10 @@ def picture_examples(
     """Explain the chosen exams and make small pictures of their views."""
     exams = data.exams()
     examples = []
-    chosen = (load_exam(choice.exam_id, exams[choice.exam_id]) for choice in choices)
-    depends = find_dependence(model, chosen, STANDARD_RULES)
-    spec = ScoreSpec(stability=False)
+    scores = RunScores(model, {choice.exam_id: exams[choice.exam_id] for choice in choices})
     for done, choice in enumerate(choices, start=1):
         maps = explain_exam(model, load_exam(choice.exam_id, exams[choice.exam_id]))
-        judged = score_exam_maps(model, maps, dependence=depends, spec=spec)
-        verdicts = {projection: view.verdict for projection, view in judged.views.items()}
+        verdicts = scores.score(maps, dict.fromkeys(maps.maps, choice.exam_id)).verdicts
         views = tuple(
             _pictures(projection, maps, verdicts[projection]) for projection in HANGING_ORDER if projection in maps.maps
         )
@@ -165,7 +155,7 @@ def picture_examples(
 
 
 def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict) -> ViewPictures:
-    one = _small(exam.maps[projection])
+    one = reduced(exam.maps[projection], _LONGER_SIDE_PX)
     lines = iso_contours(one.values, contour_level(exam.scale))
     rows, columns = one.mammogram.pixels.shape
     return ViewPictures(
@@ -179,17 +169,6 @@ def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict) -> ViewP
         width=columns,
         height=rows,
     )
-
-
-def _small(one: ActivationMap) -> ActivationMap:
-    """Image and map at the size of the page, before colours are mixed: a hundredth of the work at full size."""
-    rows, columns = one.mammogram.pixels.shape
-    factor = _LONGER_SIDE_PX / max(rows, columns)
-    size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
-    grey = Image.fromarray(grey_picture(one.mammogram)).resize(size, Image.Resampling.LANCZOS)
-    values = Image.fromarray(one.values).resize(size, Image.Resampling.BILINEAR)
-    mammogram = Mammogram(np.asarray(grey), one.mammogram.projection, path=one.mammogram.path)
-    return ActivationMap(mammogram, one.category, one.scores, np.asarray(values))
 
 
 def _jpeg_uri(picture: RgbImage | NDArray[np.uint8]) -> str:

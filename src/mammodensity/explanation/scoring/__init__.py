@@ -12,6 +12,7 @@ from mammodensity.explanation.scoring.exam_scores import (
     view_agreement,
 )
 from mammodensity.explanation.scoring.probe import Probe
+from mammodensity.explanation.scoring.run_scores import RunScores
 from mammodensity.explanation.scoring.score import ExplanationScores, ScoreSpec, score_explanation
 from mammodensity.explanation.scoring.verdicts import (
     STANDARD_RULES,
@@ -30,6 +31,7 @@ __all__ = [
     "ExamVerdict",
     "ExplanationScores",
     "Probe",
+    "RunScores",
     "ScoreSpec",
     "Verdict",
     "VerdictRules",

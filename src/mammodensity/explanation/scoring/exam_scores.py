@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mammodensity.errors import ImageError
 from mammodensity.exam import Exam, Mammogram
+from mammodensity.explanation.class_activation import grad_cam
 from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps
-from mammodensity.explanation.grad_cam import grad_cam
 from mammodensity.explanation.scoring.areas import Areas, Floats, Mask, areas_of
 from mammodensity.explanation.scoring.changes import background_changes
 from mammodensity.explanation.scoring.measures import Figures, Reasons, rank_correlation
@@ -65,6 +65,11 @@ class ExamVerdict:
     reasons: Mapping[str, str]
     verdict: Verdict
 
+    @property
+    def verdicts(self) -> dict[Projection, Verdict]:
+        """Of each map."""
+        return {projection: view.verdict for projection, view in self.views.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """The exam's own values, as JSON values; those of its images are in ``views``."""
         return {
@@ -96,6 +101,11 @@ def score_exam_maps(
     """
     views = {}
     for projection, one in maps.maps.items():
+        if one.against == one.category:
+            views[projection] = ViewScores(
+                None, Verdict("empty", "the map is empty: nothing to set the category against")
+            )
+            continue
         try:
             if isinstance(model, TissueModel):
                 views[projection] = _tissue_scores(one, projection)

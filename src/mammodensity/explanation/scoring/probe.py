@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mammodensity.data import with_channels
-from mammodensity.explanation.grad_cam import grad_cam
+from mammodensity.explanation.class_activation import grad_cam
 from mammodensity.explanation.scoring.areas import Floats
 from mammodensity.preprocess.network_input import centred
 
