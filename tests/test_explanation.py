@@ -16,7 +16,8 @@ import mammodensity
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam
 from mammodensity.explanation import explain_exam, write_explanations
-from mammodensity.explanation.pictures import draw_contours, exam_page, heat_map, iso_contours, overlay
+from mammodensity.explanation.pages import exam_page
+from mammodensity.explanation.pictures import draw_contours, heat_map, iso_contours, overlay
 from mammodensity.ingest import find_images, load_exam
 from mammodensity.networks import NetworkSpec, OriginNetwork
 from mammodensity.prediction import load_model
@@ -199,7 +200,8 @@ def test_files_of_an_explanation(model, blobs, tmp_path):
         assert values.shape == (40, 40)
         for kind in ("map", "overlay", "contours"):
             with Image.open(tmp_path / "out" / f"{record.path.stem}_{kind}.png") as picture:
-                assert picture.size == (40, 40)
+                assert picture.width == 40
+                assert picture.height > 40, "the verdict stands below"
     summary = json.loads((tmp_path / "out" / "explanations.json").read_text())
     assert len(summary["images"]) == 8
     assert {image["category"] for image in summary["images"]} == {"B"}

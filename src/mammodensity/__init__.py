@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mammodensity.evaluation import figures_of_merit
-    from mammodensity.explanation import grad_cam
+    from mammodensity.explanation import explain, grad_cam, score_explanation
     from mammodensity.ingest import read_exam
     from mammodensity.networks import load_network
     from mammodensity.prediction import load_model
@@ -15,15 +15,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["figures_of_merit", "grad_cam", "load_model", "load_network", "preprocess", "read_exam"]
+__all__ = [
+    "explain",
+    "figures_of_merit",
+    "grad_cam",
+    "load_model",
+    "load_network",
+    "preprocess",
+    "read_exam",
+    "score_explanation",
+]
 
 _HOMES = {
+    "explain": "mammodensity.explanation",
     "figures_of_merit": "mammodensity.evaluation",
     "grad_cam": "mammodensity.explanation",
     "load_model": "mammodensity.prediction",
     "load_network": "mammodensity.networks",
     "preprocess": "mammodensity.preprocess",
     "read_exam": "mammodensity.ingest",
+    "score_explanation": "mammodensity.explanation",
 }
 
 

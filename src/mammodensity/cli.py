@@ -495,7 +495,7 @@ def _tissue_pictures(scorer: Any, images: DataSet, scored: list[ExamScores]) -> 
     from mammodensity.console import progress_bar
     from mammodensity.ingest import load_exam
     from mammodensity.prediction import TissueModel
-    from mammodensity.report import picture_views
+    from mammodensity.report import tissue_views
 
     if not isinstance(scorer, TissueModel):
         return {}
@@ -504,7 +504,7 @@ def _tissue_pictures(scorer: Any, images: DataSet, scored: list[ExamScores]) -> 
     with progress_bar("pictures") as progress:
         for done, exam in enumerate(scored[:_MOST_PICTURED], start=1):
             used = {view: record for view, record in records[exam.exam_id].items() if view in exam.projections}
-            pictures[exam.exam_id] = picture_views(scorer, load_exam(exam.exam_id, used))
+            pictures[exam.exam_id] = tissue_views(scorer, load_exam(exam.exam_id, used))
             progress(done, min(len(scored), _MOST_PICTURED))
     return pictures
 
@@ -748,39 +748,58 @@ def explain(
     category: Annotated[
         DensityCategory | None, typer.Option(help="Category to explain, instead of each image's predicted one.")
     ] = None,
+    against: Annotated[
+        DensityCategory | None, typer.Option(help="Explain why the category rather than this one.")
+    ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Explanation method, for trained networks: grad-cam.", metavar="NAME")
+        str | None,
+        typer.Option(
+            help="For trained networks, one or several of: grad-cam (default), grad-cam++, hires-cam, layer-cam, "
+            "score-cam, integrated-gradients, occlusion.",
+            metavar="NAME[,NAME...]",
+        ),
     ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
     split: Split = None,
     first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
     synthetic: Synthetic = False,
     device: Device = "auto",
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write each map's scores, baselines and verdict.", metavar="FILE"),
+    ] = None,
 ) -> None:
-    """Draw the evidence: map, overlay and contour of each image, and a page of each exam.
+    """Draw the evidence: map, overlay and contour of each image, and a page of each exam, each with its verdict.
 
-    Without --model that is the dense tissue the default model found, else where each network looked.
+    Without --model that is the dense tissue the default model found, else where each network looked. Several methods
+    get a page that shows them together.
 
     Example: mammodensity explain phantoms --first 4 --output explanations
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.explanation import write_explanations
+    from mammodensity.outputs import require_not_input
 
     images = _images_of(data, split, synthetic=synthetic).first_exams(first)
     if output.resolve() in {record.path.resolve().parent for record in images.records}:
         raise OutputError(f"{output} holds images of the data set; name another folder for the pictures")
+    require_not_input(json_file, _files_read(images, data, model))
     explained = _load_model(model, device)
     with progress_bar("explain") as progress:
         pages = write_explanations(
             explained,
             images,
             output,
-            method=method,
+            methods=[name.strip() for name in method.split(",")] if method else (),
             category=category,
+            against=against,
             layer=layer,
+            scores_file=json_file,
             progress=progress,
         )
     say(f"{len(pages)} exams in {output}; look at {pages[0]} first")
+    if json_file:
+        say(f"scores and verdicts in {json_file}")
     say_research_use_only()
 
 

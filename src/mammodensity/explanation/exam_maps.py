@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mammodensity.data import input_batch
 from mammodensity.errors import OptionError
 from mammodensity.exam import Exam, Mammogram
-from mammodensity.explanation.grad_cam import grad_cam
-from mammodensity.networks import Checkpoint
+from mammodensity.explanation.methods import DEFAULT_METHOD, explain, require_methods
 from mammodensity.prediction import DensityModel, TissueModel
 from mammodensity.preprocess import placement
 from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
 
-METHODS: Mapping[str, Callable[..., Tensor]] = {"grad-cam": grad_cam}
-"""Explanation methods of trained networks by name: functions of network, images, category and layer."""
-DEFAULT_METHOD = "grad-cam"
 TISSUE = "tissue"
 """What explains the default model: the scores of dense tissue, from which percent density and category follow."""
 
@@ -40,6 +34,8 @@ class ActivationMap:
     """(H, W) map at the size of the image, unscaled."""
     percent_density: float | None = None
     """Where the model measures it."""
+    against: DensityCategory | None = None
+    """The category that the explained one is set against; where both are one, the map is 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +60,9 @@ def explain_exam(
     *,
     method: str | None = None,
     category: DensityCategory | None = None,
+    against: DensityCategory | None = None,
     layer: str | None = None,
+    each: Callable[[], None] | None = None,
 ) -> ExamMaps:
     """Explain every image of an exam that the model has a network for.
 
@@ -74,38 +72,46 @@ def explain_exam(
         One of ``METHODS``; None is ``grad-cam``, and for the default model its tissue map, which is all it has.
     category
         The category to explain; None is what each image's own network predicts.
+    against
+        Explain why ``category`` rather than this one.
     layer
         Dotted name of the layer; None is the last residual block.
+    each
+        Called after each image.
 
     Raises
     ------
     OptionError
-        Unknown method or layer, or one that the default model does not have.
+        Unknown method or layer, one that the default model or the method does not have, or a category against itself.
     ImageError
         The default model refuses an image.
     """
     if isinstance(model, TissueModel):
-        _require_no_choice(method, category, layer)
-        return ExamMaps(exam.exam_id, TISSUE, {p: _tissue(model, p, exam.mammograms[p]) for p in exam.mammograms})
-    method = method or DEFAULT_METHOD
-    if method not in METHODS:
-        raise OptionError(f"method must be one of {', '.join(METHODS)}. Got {method!r} instead.")
+        _require_no_choice(method, category, against, layer)
+        name = TISSUE
+    else:
+        name = method or DEFAULT_METHOD
+        require_methods([name], layer)
     maps = {}
     for projection in PROJECTIONS:
-        if projection in exam.mammograms and projection in model.checkpoints:
+        if projection in exam.mammograms and projection in model.projections:
             mammogram = exam.mammograms[projection]
-            scores = model.score_images(projection, [mammogram])[0]
-            chosen = category or CATEGORIES[int(np.argmax(scores))]
-            values = _map_of(model.checkpoints[projection], mammogram, partial(METHODS[method], layer=layer), chosen)
-            maps[projection] = ActivationMap(mammogram, chosen, scores, values)
-    return ExamMaps(exam.exam_id, method, maps)
+            if isinstance(model, TissueModel):
+                maps[projection] = _tissue(model, projection, mammogram)
+            else:
+                maps[projection] = _map_of(
+                    model, projection, mammogram, category, against=against, method=name, layer=layer
+                )
+            if each:
+                each()
+    return ExamMaps(exam.exam_id, name, maps)
 
 
-def _require_no_choice(method: str | None, category: DensityCategory | None, layer: str | None) -> None:
-    if method not in (None, TISSUE) or category or layer:
+def _require_no_choice(method: str | None, *others: object) -> None:
+    if method not in (None, TISSUE) or any(others):
         raise OptionError(
             "the default model is explained by its tissue map, which is the same for every category; "
-            "leave out method, category and layer, or name a trained model"
+            "leave out method, category, against and layer, or name a trained model"
         )
 
 
@@ -117,11 +123,23 @@ def _tissue(model: TissueModel, projection: Projection, mammogram: Mammogram) ->
 
 
 def _map_of(
-    checkpoint: Checkpoint, mammogram: Mammogram, method: Callable[..., Tensor], category: DensityCategory
-) -> NDArray[np.float32]:
-    network = checkpoint.network
-    images = input_batch([mammogram], checkpoint.preprocess, network.spec.channels)
-    images = images.to(network.head.weight.device, memory_format=torch.channels_last)
-    values = method(network, images, category)[0].cpu().numpy()
+    model: DensityModel,
+    projection: Projection,
+    mammogram: Mammogram,
+    category: DensityCategory | None,
+    *,
+    against: DensityCategory | None,
+    method: str,
+    layer: str | None,
+) -> ActivationMap:
+    scores = model.score_images(projection, [mammogram])[0]
+    chosen = category or CATEGORIES[int(np.argmax(scores))]
     rows, columns = mammogram.pixels.shape
-    return placement(mammogram, checkpoint.preprocess).to_image(values, (rows, columns))
+    if category is None and chosen == against:
+        return ActivationMap(mammogram, chosen, scores, np.zeros((rows, columns), np.float32), against=against)
+    checkpoint = model.checkpoints[projection]
+    images = input_batch([mammogram], checkpoint.preprocess, checkpoint.network.spec.channels)
+    images = images.to(model.device, memory_format=torch.channels_last)
+    values = explain(checkpoint.network, images, chosen, method=method, against=against, layer=layer)[0].cpu().numpy()
+    on_image = placement(mammogram, checkpoint.preprocess).to_image(values, (rows, columns))
+    return ActivationMap(mammogram, chosen, scores, on_image, against=against)

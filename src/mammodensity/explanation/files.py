@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ import numpy as np
 
 from mammodensity.check import Progress
 from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation.methods import require_methods
+from mammodensity.explanation.pages import Verdicts, exam_page, methods_page
 from mammodensity.explanation.pictures import (
     contour_level,
     contour_picture,
-    exam_page,
     heat_map,
     iso_contours,
     overlay,
     png_bytes,
 )
+from mammodensity.explanation.scoring import RunScores, ScoreSpec, Verdict, captioned
 from mammodensity.fusion import fuse_exam
 from mammodensity.ingest import DataSet, ImageRecord, load_exam, reference_categories
 from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
@@ -38,44 +41,72 @@ def write_explanations(
     data: DataSet,
     folder: Path,
     *,
-    method: str | None = None,
+    methods: Sequence[str] = (),
     category: DensityCategory | None = None,
+    against: DensityCategory | None = None,
     layer: str | None = None,
+    scores_file: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Explain every exam of a data set.
 
     Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
-    ``<image>_overlay.png`` and ``<image>_contours.png``; for each exam ``<exam>_exam.png``; and ``explanations.json``
-    with scores, scale and contour lines. ``<image>`` is the file's name without ending; where two files share a name,
-    the exam's and if need be the projection's name come before it. All files appear together at the end, or none; those
-    that an earlier run listed in its ``explanations.json`` are removed.
+    ``<image>_overlay.png`` and ``<image>_contours.png``, each picture with its verdict in a strip below; for each exam
+    ``<exam>_exam.png``; and ``explanations.json`` with scores, scale and contour lines. ``<image>`` is the file's name
+    without ending; where two files share a name, the exam's and if need be the projection's name come before it. With
+    several ``methods`` the method's name follows that of the image or exam, and ``<exam>_methods.png`` shows all of
+    them. All files appear together at the end, or none; those that an earlier run listed in its ``explanations.json``
+    are removed.
+
+    Parameters
+    ----------
+    methods
+        Some of ``METHODS``; none is ``grad-cam``, and for the default model its tissue map.
+    category, against, layer
+        As of :func:`explain_exam`.
+    scores_file
+        Where to write every score of every map, with its baselines and verdict; last of all.
+    progress
+        Called with how many maps are done and how many there are.
 
     Returns
     -------
-    The exam pages.
+    One page of each exam: of all methods, where there are several.
     """
     require_networks(model, data)
+    if isinstance(model, DensityModel):
+        require_methods(list(methods), layer)
+    wanted: Sequence[str | None] = methods or (None,)
     exams = data.exams()
     reference = reference_categories(data)
     names = _file_names(data)
     page_names = _distinct([[_safe(exam_id)] for exam_id in exams])
+    each = _counted(progress, len(wanted) * sum(record.projection in model.projections for record in data.records))
     summaries: list[dict[str, Any]] = []
     pages = []
+    spec = ScoreSpec(stability=scores_file is not None)
+    scores = RunScores(model, exams, against=against, layer=layer, spec=spec)
     with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
-        for done, (exam_id, records) in enumerate(exams.items(), start=1):
-            exam = explain_exam(model, load_exam(exam_id, records), method=method, category=category, layer=layer)
-            for projection, one in exam.maps.items():
-                name = names[records[projection]]
-                _write_image(staging, name, one, exam.scale)
-                summaries.append({"image": name, "exam_id": exam_id, **_summary(projection.value, one, exam)})
-            if exam.maps:
-                page = f"{page_names[done - 1]}_exam.png"
-                write_bytes(staging / page, exam_page(exam, _title(exam, reference.get(exam_id))))
-                pages.append(folder / page)
-            if progress:
-                progress(done, len(exams))
-        facts: Mapping[str, Any] = {"method": exam.method, "layer": layer}
+        for page_name, (exam_id, records) in zip(page_names, exams.items(), strict=True):
+            loaded = load_exam(exam_id, records)
+            explained = [
+                explain_exam(model, loaded, method=one, category=category, against=against, layer=layer, each=each)
+                for one in wanted
+            ]
+            verdicts = []
+            for exam in explained:
+                method = f"_{exam.method}" if len(wanted) > 1 else ""
+                own = {projection: names[records[projection]] + method for projection in exam.maps}
+                verdicts.append(scores.score(exam, own).verdicts)
+                for projection, one in exam.maps.items():
+                    verdict = verdicts[-1][projection]
+                    _write_image(staging, own[projection], one, exam.scale, verdict)
+                    about = {"image": own[projection], "exam_id": exam_id, **_summary(projection.value, one, exam)}
+                    summaries.append(about | {"verdict": verdict.to_dict()})
+            if explained[0].maps:
+                title = _title(explained[0], reference.get(exam_id))
+                pages.append(folder / _write_pages(staging, page_name, explained, verdicts, title))
+        facts: Mapping[str, Any] = {"method": ",".join(exam.method for exam in explained), "layer": layer}
         files = sorted(path.name for path in staging.iterdir())
         summary = {
             "note": RESEARCH_USE_ONLY,
@@ -84,7 +115,31 @@ def write_explanations(
             "receipt": receipt("explain", **facts),
         }
         write_json(staging / SUMMARY_FILE, summary)
+    if scores_file is not None:
+        write_json(scores_file, scores.document(receipt("explain", **facts)))
     return pages
+
+
+def _counted(progress: Progress | None, total: int) -> Callable[[], None] | None:
+    """What to call after each map, so that ``progress`` hears how many are done."""
+    if progress is None:
+        return None
+    done = count(1)
+    return lambda: progress(next(done), total)
+
+
+def _write_pages(
+    staging: Path, name: str, explained: Sequence[ExamMaps], verdicts: Sequence[Verdicts], title: str
+) -> str:
+    """The exam's page of each method, and of all of them if there are several; the file's name of the last."""
+    several = len(explained) > 1
+    for exam, own in zip(explained, verdicts, strict=True):
+        page = f"{name}_{exam.method}_exam.png" if several else f"{name}_exam.png"
+        write_bytes(staging / page, exam_page(exam, title, own))
+    if several:
+        page = f"{name}_methods.png"
+        write_bytes(staging / page, methods_page(explained, title, verdicts))
+    return page
 
 
 def _earlier(summary: Path) -> list[str]:
@@ -108,11 +163,11 @@ def _file_names(data: DataSet) -> dict[ImageRecord, str]:
 
 def _distinct(choices: list[list[str]]) -> list[str]:
     """For each entry its first choice that no other entry has among its own; the last one numbered if need be."""
-    count = Counter(choice for entry in choices for choice in set(entry))
+    times = Counter(choice for entry in choices for choice in set(entry))
     taken: Counter[str] = Counter()
     names = []
     for entry in choices:
-        name = next((choice for choice in entry if count[choice] == 1), entry[-1])
+        name = next((choice for choice in entry if times[choice] == 1), entry[-1])
         taken[name] += 1
         names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
     return names
@@ -132,13 +187,17 @@ def _title(exam: ExamMaps, reference: DensityCategory | None) -> str:
     return f"Exam {exam.exam_id}: {said}" + (f", reference {reference}" if reference else "")
 
 
-def _write_image(folder: Path, name: str, one: ActivationMap, scale: float) -> None:
+def _write_image(folder: Path, name: str, one: ActivationMap, scale: float, verdict: Verdict) -> None:
     array = BytesIO()
     np.save(array, one.values, allow_pickle=False)
     write_bytes(folder / f"{name}_map.npy", array.getvalue())
-    write_bytes(folder / f"{name}_map.png", png_bytes(heat_map(one.values, scale)))
-    write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay(one.mammogram, one.values, scale)))
-    write_bytes(folder / f"{name}_contours.png", png_bytes(contour_picture(one, scale)))
+    pictures = {
+        "map": heat_map(one.values, scale),
+        "overlay": overlay(one.mammogram, one.values, scale),
+        "contours": contour_picture(one, scale),
+    }
+    for kind, picture in pictures.items():
+        write_bytes(folder / f"{name}_{kind}.png", png_bytes(captioned(picture, verdict)))
 
 
 def _summary(projection: str, one: ActivationMap, exam: ExamMaps) -> dict[str, Any]:
@@ -146,7 +205,9 @@ def _summary(projection: str, one: ActivationMap, exam: ExamMaps) -> dict[str, A
     lines = [np.round(line, 1).tolist() for line in iso_contours(one.values, level)]
     return {
         "projection": projection,
+        "method": exam.method,
         "category": one.category.value,
+        "against": None if one.against is None else one.against.value,
         "scores": {category.value: float(one.scores[category.index]) for category in CATEGORIES},
         "percent_density": one.percent_density,
         "map_maximum": float(one.values.max()),

@@ -1,8 +1,9 @@
-"""Pictures of activation maps: heat map, overlay, iso-contour, and the page of a whole exam."""
+"""Pictures of activation maps: heat map, overlay, iso-contour."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mammodensity.exam import Mammogram
-from mammodensity.explanation.exam_maps import TISSUE, ActivationMap, ExamMaps
-from mammodensity.terms import RESEARCH_USE_ONLY, Projection
+from mammodensity.explanation.exam_maps import ActivationMap
+from mammodensity.terms import Projection
 
 COLOUR_MAP = "inferno"
 """Perceptually even, readable in grey print and for most colour-blind readers."""
@@ -20,7 +21,7 @@ CONTOUR_SHARE = 0.5
 HANGING_ORDER = (Projection.CC_R, Projection.CC_L, Projection.MLO_R, Projection.MLO_L)
 """As a radiologist hangs an exam: right breast on the left, the chest walls back to back."""
 
-_CONTOUR_COLOUR = (64, 224, 255)
+CONTOUR_COLOUR = (64, 224, 255)
 _OVERLAY_STRENGTH = 0.75
 
 RgbImage = NDArray[np.uint8]
@@ -72,7 +73,7 @@ def draw_contours(picture: RgbImage | NDArray[np.uint8], contours: Sequence[Cont
     pen = ImageDraw.Draw(image)
     width = max(1, round(max(image.size) / 300))
     for contour in contours:
-        pen.line([(float(column), float(row)) for row, column in contour], fill=_CONTOUR_COLOUR, width=width)
+        pen.line([(float(column), float(row)) for row, column in contour], fill=CONTOUR_COLOUR, width=width)
     return np.asarray(image)
 
 
@@ -93,44 +94,18 @@ def png_bytes(picture: RgbImage | NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def exam_page(exam: ExamMaps, title: str) -> bytes:
-    """The exam's four views in hanging order, plain above and with maps below, on one colour scale, as a PNG file."""
-    from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
+def reduced(one: ActivationMap, longer_side: int) -> ActivationMap:
+    """Image and map at the size of a page, before colours are mixed: a hundredth of the work at full size.
 
-    shown = [projection for projection in HANGING_ORDER if projection in exam.maps]
-    figure = Figure(figsize=(2.9 * len(shown) + 1.2, 8.2), facecolor="black", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(shown), squeeze=False)
-    for column, projection in enumerate(shown):
-        one = exam.maps[projection]
-        score = one.scores[one.category.index]
-        axes[0, column].imshow(grey_picture(one.mammogram), cmap="gray", interpolation="bilinear")
-        axes[0, column].set_title(projection.value, color="white")
-        axes[1, column].imshow(overlay(one.mammogram, one.values, exam.scale), interpolation="bilinear")
-        for line in iso_contours(one.values, contour_level(exam.scale)):
-            axes[1, column].plot(line[:, 1], line[:, 0], color=np.array(_CONTOUR_COLOUR) / 255, linewidth=1.2)
-        density = "" if one.percent_density is None else f", {one.percent_density:.0f} % dense"
-        axes[1, column].set_title(f"why {one.category}: score {score:.2f}{density}", color="white", fontsize=10)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    scale = ScalarMappable(Normalize(0, exam.scale or 1), colormaps[COLOUR_MAP])
-    bar = figure.colorbar(scale, ax=axes, shrink=0.42, anchor=(0, 0.03), pad=0.01)  # beside the lower row
-    bar.ax.tick_params(colors="white", labelsize=8)
-    tissue = exam.method == TISSUE
-    bar.set_label(
-        "score of dense tissue" if tissue else f"{exam.method}, one scale for the exam", color="white", fontsize=8
-    )
-    figure.suptitle(title, color="white", parse_math=False)  # an exam's name may hold a dollar sign
-    meaning = "Line: outline of dense tissue." if tissue else "Line: half of the exam's largest value."
-    separator = "\n" if len(shown) == 1 else " "  # one view alone makes a narrow page
-    figure.supxlabel(f"{meaning}{separator}{RESEARCH_USE_ONLY}", color="#bbbbbb", fontsize=9 if len(shown) > 1 else 7)
-    stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
+    What is no larger already stays as it is.
+    """
+    rows, columns = one.mammogram.pixels.shape
+    factor = min(1.0, longer_side / max(rows, columns))
+    size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
+    grey = Image.fromarray(grey_picture(one.mammogram)).resize(size, Image.Resampling.LANCZOS)
+    values = Image.fromarray(one.values).resize(size, Image.Resampling.BILINEAR)
+    mammogram = replace(one.mammogram, pixels=np.asarray(grey))
+    return replace(one, mammogram=mammogram, values=np.asarray(values))
 
 
 def _shares(values: NDArray[np.float32], scale: float) -> NDArray[np.float32]:

@@ -37,6 +37,18 @@ class Placement:
         result[top : top + height, left : left + width] = fitted
         return result
 
+    def from_image(self, values: NDArray[Any], shape: tuple[int, int], *, labels: bool = False) -> NDArray[Any]:
+        """A map (H, W) of the image, or a label image, over the network's input of ``shape``; 0 beside the target."""
+        top, left, height, width = self.source
+        inside = np.ascontiguousarray(values[top : top + height, left : left + width])
+        row, column, rows, columns = self.target
+        way = Image.Resampling.NEAREST if labels else Image.Resampling.BILINEAR
+        result = np.zeros(shape, inside.dtype)
+        result[row : row + rows, column : column + columns] = np.asarray(
+            Image.fromarray(inside).resize((columns, rows), way)
+        )
+        return result
+
 
 def fitted_box(shape: tuple[int, int], spec: PreprocessSpec) -> Box:
     """Where an image of ``shape`` (H, W), or the part that a crop left of one, lands in the network's input."""
@@ -73,10 +85,16 @@ def preprocess(mammogram: Mammogram, spec: PreprocessSpec) -> NDArray[np.float32
     """
     regions = find_regions(mammogram) if spec.needs_regions else None
     values, source = visible_part(mammogram, spec, regions)
-    result = _resized(values, Placement(source, fitted_box(source[2:], spec)), spec)
-    if spec.centring != "none":
-        result -= result.mean(dtype=np.float64)
-    if spec.centring == "standardise":
+    return centred(_resized(values, Placement(source, fitted_box(source[2:], spec)), spec), spec.centring)
+
+
+def centred(values: NDArray[np.float32], centring: str) -> NDArray[np.float32]:
+    """Network input (rows, columns) from grey values, by the ``centring`` of a ``PreprocessSpec``."""
+    if centring == "none":
+        return values
+    result = values.copy()
+    result -= result.mean(dtype=np.float64)
+    if centring == "standardise":
         result /= max(float(result.std(dtype=np.float64)), 1e-6)
     return result
 

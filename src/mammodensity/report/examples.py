@@ -14,8 +14,8 @@ from PIL import Image
 from mammodensity.check import Progress
 from mammodensity.errors import OptionError
 from mammodensity.evaluation import ScoreTable, match
-from mammodensity.exam import Exam, Mammogram
-from mammodensity.explanation import TISSUE, ActivationMap, ExamMaps, explain_exam
+from mammodensity.exam import Exam
+from mammodensity.explanation import TISSUE, ExamMaps, explain_exam
 from mammodensity.explanation.pictures import (
     HANGING_ORDER,
     RgbImage,
@@ -24,7 +24,9 @@ from mammodensity.explanation.pictures import (
     grey_picture,
     iso_contours,
     overlay,
+    reduced,
 )
+from mammodensity.explanation.scoring import RunScores, Verdict, caption
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.prediction import DensityModel, TissueModel
 from mammodensity.terms import CATEGORIES, DensityCategory, Projection
@@ -58,6 +60,9 @@ class ViewPictures:
     score: float
     plain: str
     mapped: str
+    caption: str
+    """The verdict on the map."""
+    trusted: bool
     width: int
     height: int
 
@@ -137,21 +142,27 @@ def picture_examples(
     """Explain the chosen exams and make small pictures of their views."""
     exams = data.exams()
     examples = []
+    scores = RunScores(model, {choice.exam_id: exams[choice.exam_id] for choice in choices})
     for done, choice in enumerate(choices, start=1):
-        examples.append(Example(choice, picture_views(model, load_exam(choice.exam_id, exams[choice.exam_id]))))
+        maps = explain_exam(model, load_exam(choice.exam_id, exams[choice.exam_id]))
+        verdicts = scores.score(maps, dict.fromkeys(maps.maps, choice.exam_id)).verdicts
+        views = tuple(
+            _pictures(projection, maps, verdicts[projection]) for projection in HANGING_ORDER if projection in maps.maps
+        )
+        examples.append(Example(choice, views))
         if progress:
             progress(done, len(choices))
     return examples
 
 
-def picture_views(model: DensityModel | TissueModel, exam: Exam) -> tuple[ViewPictures, ...]:
-    """Small pictures of an exam's views, plain and with their maps, in hanging order."""
+def tissue_views(model: TissueModel, exam: Exam) -> tuple[ViewPictures, ...]:
+    """Small pictures of an exam's views in hanging order, plain and with the outline of the dense tissue found."""
     maps = explain_exam(model, exam)
-    return tuple(_pictures(projection, maps) for projection in HANGING_ORDER if projection in maps.maps)
+    return tuple(_pictures(projection, maps, None) for projection in HANGING_ORDER if projection in maps.maps)
 
 
-def _pictures(projection: Projection, exam: ExamMaps) -> ViewPictures:
-    one = _small(exam.maps[projection])
+def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict | None) -> ViewPictures:
+    one = reduced(exam.maps[projection], _LONGER_SIDE_PX)
     lines = iso_contours(one.values, contour_level(exam.scale))
     rows, columns = one.mammogram.pixels.shape
     grey = grey_picture(one.mammogram)
@@ -163,20 +174,11 @@ def _pictures(projection: Projection, exam: ExamMaps) -> ViewPictures:
         score=float(one.scores[one.category.index]),
         plain=_jpeg_uri(grey),
         mapped=_jpeg_uri(draw_contours(below, lines)),
+        caption="outline of the dense tissue found" if verdict is None else caption(verdict),
+        trusted=verdict is None or verdict.trusted,
         width=columns,
         height=rows,
     )
-
-
-def _small(one: ActivationMap) -> ActivationMap:
-    """Image and map at the size of the page, before colours are mixed: a hundredth of the work at full size."""
-    rows, columns = one.mammogram.pixels.shape
-    factor = _LONGER_SIDE_PX / max(rows, columns)
-    size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
-    grey = Image.fromarray(grey_picture(one.mammogram)).resize(size, Image.Resampling.LANCZOS)
-    values = Image.fromarray(one.values).resize(size, Image.Resampling.BILINEAR)
-    mammogram = Mammogram(np.asarray(grey), one.mammogram.projection, path=one.mammogram.path)
-    return ActivationMap(mammogram, one.category, one.scores, np.asarray(values))
 
 
 def _jpeg_uri(picture: RgbImage | NDArray[np.uint8]) -> str:

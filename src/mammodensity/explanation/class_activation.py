@@ -1,0 +1,195 @@
+"""Class activation maps: the features of a layer, weighted by gradients of what is explained.
+
+With features A_k (h, w) of a layer and the gradients G_k of the explained logit, or difference of two, by them:
+
+============  =====================================================================
+Grad-CAM      sum over k of mean(G_k) A_k
+Grad-CAM++    sum over k of w_k A_k, with w_k the sum of g / (2 + g S_k) over pixels, g = max(G_k, 0), S_k = sum of A_k
+HiResCAM      sum over k of G_k A_k, pixel by pixel
+Layer-CAM     sum over k of max(G_k, 0) A_k, pixel by pixel
+============  =====================================================================
+
+References
+----------
+Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017.
+Chattopadhay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep CNNs", WACV 2018.
+Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of CNNs", arXiv:2011.08891, 2020.
+Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 30:5875, 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from mammodensity.explanation.passes import (
+    enlarged,
+    evaluating,
+    features_and_logits,
+    find_layer,
+    gradient,
+    require_images,
+)
+from mammodensity.explanation.target import Categories, choose_target
+
+
+def grad_cam(
+    network: nn.Module,
+    images: Tensor,
+    category: Categories = None,
+    *,
+    against: Categories = None,
+    layer: nn.Module | str | None = None,
+    positive: bool = True,
+    upsample: bool = True,
+) -> Tensor:
+    """Grad-CAM maps of a batch.
+
+    The features of ``layer`` are weighted by the mean gradient of the category's logit (before softmax) and summed.
+    Each image's map is what it would be alone. The network is left as found: no hook, no gradient and no changed mode
+    survives, also after an error.
+
+    Parameters
+    ----------
+    network
+        A module from (B, C, H, W) to logits (B, K).
+    images
+        (B, C, H, W) float.
+    category
+        One for all images, or one each; None is each image's own predicted category.
+    against
+        Explain why ``category`` rather than this one: by the difference of their logits. One for all images, or one
+        each. The map is 0 where the predicted category is this very one.
+    layer
+        A module of the network or its dotted name. By default the last residual block, or in another network the
+        last convolution.
+    positive
+        Keep only what speaks for the category, as the method is defined; False keeps what speaks against it, too.
+    upsample
+        Enlarge the maps to (H, W) by bilinear interpolation; False returns them at the layer's size.
+
+    Returns
+    -------
+    (B, H, W) or (B, h, w) float32, unscaled, so that maps can be compared.
+
+    Raises
+    ------
+    OptionError
+        The layer or category does not exist, or the layer has no spatial features.
+    """
+    return _activation(
+        _grad_cam, network, images, category, against=against, layer=layer, positive=positive, upsample=upsample
+    )
+
+
+def grad_cam_plus_plus(
+    network: nn.Module,
+    images: Tensor,
+    category: Categories = None,
+    *,
+    against: Categories = None,
+    layer: nn.Module | str | None = None,
+    positive: bool = True,
+    upsample: bool = True,
+) -> Tensor:
+    """Grad-CAM++ maps of a batch; arguments and result as of :func:`grad_cam`.
+
+    Pixels count by how much the logit rises with them, so that several or small regions of one kind count fully. The
+    factor exp(logit) of the whole image is left out, so that maps of several images can be compared. The method is
+    derived for features that are not negative: S_k sums the positive ones.
+    """
+    return _activation(
+        _grad_cam_plus_plus,
+        network,
+        images,
+        category,
+        against=against,
+        layer=layer,
+        positive=positive,
+        upsample=upsample,
+    )
+
+
+def hires_cam(
+    network: nn.Module,
+    images: Tensor,
+    category: Categories = None,
+    *,
+    against: Categories = None,
+    layer: nn.Module | str | None = None,
+    positive: bool = True,
+    upsample: bool = True,
+) -> Tensor:
+    """HiResCAM maps of a batch; arguments and result as of :func:`grad_cam`.
+
+    Before its positive part is taken, the map of a layer that only a mean and a linear head follow sums to the logit
+    less its bias.
+    """
+    return _activation(
+        _hires_cam, network, images, category, against=against, layer=layer, positive=positive, upsample=upsample
+    )
+
+
+def layer_cam(
+    network: nn.Module,
+    images: Tensor,
+    category: Categories = None,
+    *,
+    against: Categories = None,
+    layer: nn.Module | str | None = None,
+    positive: bool = True,
+    upsample: bool = True,
+) -> Tensor:
+    """Layer-CAM maps of a batch; arguments and result as of :func:`grad_cam`. Also good for early, finer layers."""
+    return _activation(
+        _layer_cam, network, images, category, against=against, layer=layer, positive=positive, upsample=upsample
+    )
+
+
+def _activation(
+    combine: Callable[[Tensor, Tensor], Tensor],
+    network: nn.Module,
+    images: Tensor,
+    category: Categories,
+    *,
+    against: Categories,
+    layer: nn.Module | str | None,
+    positive: bool,
+    upsample: bool,
+) -> Tensor:
+    require_images(images)
+    module = find_layer(network, layer)
+    with evaluating(network, gradients=True):
+        features, logits = features_and_logits(network, module, images.detach().clone())
+        target = choose_target(logits.detach(), category, against)
+        gradients = gradient(target.values(logits), features)
+        maps = combine(features.detach().float(), gradients)  # to (B, h, w)
+    maps = maps.relu() if positive else maps
+    return enlarged(maps, images.shape[-2:]) if upsample else maps
+
+
+def _grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
+    """(B, F, h, w) each to (B, h, w)."""
+    return (gradients.mean(dim=(-2, -1), keepdim=True) * features).sum(dim=1)
+
+
+def _grad_cam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
+    """(B, F, h, w) each to (B, h, w).
+
+    The paper's weights, alpha = g^2 / (2 g^2 + S g^3) times g where g > 0, with g^2 cancelled: no 0 / 0 remains.
+    """
+    rising = gradients.relu()
+    sums = features.relu().sum(dim=(-2, -1), keepdim=True)
+    weights = (rising / (2 + rising * sums)).sum(dim=(-2, -1), keepdim=True)  # to (B, F, 1, 1)
+    return (weights * features).sum(dim=1)
+
+
+def _hires_cam(features: Tensor, gradients: Tensor) -> Tensor:
+    """(B, F, h, w) each to (B, h, w)."""
+    return (gradients * features).sum(dim=1)
+
+
+def _layer_cam(features: Tensor, gradients: Tensor) -> Tensor:
+    """(B, F, h, w) each to (B, h, w)."""
+    return (gradients.relu() * features).sum(dim=1)

@@ -1,0 +1,114 @@
+"""Integrated gradients, smoothed: the gradient along the way from a dark image to the image, times that way.
+
+References
+----------
+Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017.
+Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv:1706.03825, 2017.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mammodensity.errors import OptionError
+from mammodensity.explanation.passes import IMAGES_AT_ONCE, darkest, evaluating, gradient, require_images
+from mammodensity.explanation.target import Categories, Target, choose_target
+
+
+def integrated_gradients(
+    network: nn.Module,
+    images: Tensor,
+    category: Categories = None,
+    *,
+    against: Categories = None,
+    positive: bool = True,
+    fill: float | None = None,
+    steps: int = 16,
+    samples: int = 4,
+    noise: float = 0.05,
+    blur: float = 0.01,
+    seed: int = 0,
+    at_once: int = IMAGES_AT_ONCE,
+) -> Tensor:
+    """Integrated gradients of a batch, averaged over noisy copies and blurred; pixel by pixel, without a layer.
+
+    Without noise and blur the signed map sums to the explained value of the image less that of the dark one, but for
+    the error of ``steps``. ``network``, ``images``, ``category`` and ``against`` as of :func:`grad_cam`.
+
+    Parameters
+    ----------
+    positive
+        Keep only what speaks for the category, after averaging and blurring; False keeps what speaks against it, too.
+    fill
+        Value of the image to start from; None is each image's darkest value, in a mammogram its background.
+    steps
+        Points on the way, each in the middle of its part.
+    samples, noise
+        Noisy copies, and the standard deviation of their noise as a share of the image's range; the way starts from
+        the image without noise. With ``noise=0`` one copy does.
+    blur
+        Standard deviation of a Gaussian blur of the map, as a share of the longer side: single pixels say nothing.
+    seed
+        Of the noise, which is drawn for each image anew, so that its map does not depend on the batch.
+    at_once
+        Images in one pass.
+
+    Returns
+    -------
+    (B, H, W) float32, unscaled.
+
+    Raises
+    ------
+    OptionError
+        There is no such category, or a number is out of its range.
+    """
+    require_images(images)
+    if min(steps, samples, at_once) < 1 or min(noise, blur) < 0:
+        raise OptionError("steps, samples and at_once must be at least 1, noise and blur at least 0")
+    low = darkest(images) if fill is None else torch.full_like(images[:, :1, :1, :1], fill)
+    with evaluating(network, gradients=True):
+        with torch.no_grad():
+            logits = network(images.clone())
+        target = choose_target(logits, category, against)
+        spread = noise * (images.amax(dim=(1, 2, 3), keepdim=True) - darkest(images))
+        generator = torch.Generator().manual_seed(seed)
+        total = torch.zeros_like(images, dtype=torch.float32)
+        for _ in range(samples if noise else 1):
+            drawn = torch.randn(images.shape[1:], generator=generator)  # (C, H, W), the same for each image
+            noisy = images + spread * drawn.to(images)
+            total += _integrated(network, target, noisy, low, steps=steps, at_once=at_once)
+    maps = total.sum(dim=1) / (samples if noise else 1)  # (B, C, H, W) to (B, H, W)
+    maps = _blurred(maps, blur * max(images.shape[-2:]))
+    return maps.relu() if positive else maps
+
+
+def _integrated(network: nn.Module, target: Target, images: Tensor, low: Tensor, *, steps: int, at_once: int) -> Tensor:
+    """(B, C, H, W) float32: mean gradient on the way from ``low``, times the way."""
+    count = len(images)
+    total = torch.zeros_like(images, dtype=torch.float32)
+    whose = torch.arange(count, device=images.device).repeat_interleave(steps)
+    shares = ((torch.arange(steps, device=images.device) + 0.5) / steps).to(images.dtype).repeat(count)
+    for start in range(0, count * steps, at_once):
+        part = slice(start, start + at_once)
+        owner = whose[part]
+        points = low[owner] + shares[part, None, None, None] * (images[owner] - low[owner])
+        points = points.detach().requires_grad_(True)
+        values = target.values(network(points.clone()), owner)  # a copy, as the network may work in place
+        total.index_add_(0, owner, gradient(values, points))
+    return total / steps * (images - low).float()
+
+
+def _blurred(maps: Tensor, sigma: float) -> Tensor:
+    """Maps (B, H, W) after a Gaussian blur with this standard deviation in pixels."""
+    reach = math.ceil(3 * sigma)
+    if reach == 0:
+        return maps
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=maps.device) / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = nn.functional.pad(maps[:, None], (reach, reach, reach, reach), mode="replicate")
+    with torch.autocast(maps.device.type, enabled=False):  # the map is float32, whatever the network ran in
+        down = nn.functional.conv2d(padded, kernel[None, None, :, None])
+        return nn.functional.conv2d(down, kernel[None, None, None, :])[:, 0]

@@ -1,0 +1,225 @@
+"""Pages of a whole exam, as a radiologist hangs it: right breast on the left, the chest walls back to back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mammodensity.explanation.exam_maps import TISSUE, ActivationMap, ExamMaps
+from mammodensity.explanation.pictures import (
+    COLOUR_MAP,
+    CONTOUR_COLOUR,
+    HANGING_ORDER,
+    contour_level,
+    grey_picture,
+    iso_contours,
+    overlay,
+    reduced,
+)
+from mammodensity.explanation.scoring.captions import caption, caption_colour
+from mammodensity.explanation.scoring.verdicts import Verdict
+from mammodensity.preprocess.orientation import chest_side, stored_flipped
+from mammodensity.terms import RESEARCH_USE_ONLY, Projection
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 110
+_MARGIN, _GAP = 0.2, 0.35  # inches, as all lengths below
+_HEAD, _FOOT, _LINE = 0.45, 0.75, 0.24
+_PAGE_VIEW, _GRID_VIEW = 2.6, 1.6  # width of a view
+_TALLEST = 2.2  # a view's height as a multiple of its width; taller ones are drawn smaller
+_LABEL, _BAR = 1.45, 0.95  # width of a row's name, of a colour bar with its text
+_CAPTION, _LETTERS = 0.55, 120  # height of a verdict; of its letters, how many of one point fill an inch
+_GREY = "#bbbbbb"
+
+Verdicts = Mapping[Projection, Verdict]
+"""Of the maps of an exam."""
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A view as it hangs: reduced, with the chest wall towards the other breast."""
+
+    one: ActivationMap
+    mirrored: bool
+
+
+def exam_page(exam: ExamMaps, title: str, verdicts: Verdicts | None = None) -> bytes:
+    """The exam's views in hanging order, plain and beside it with their maps, on one colour scale, as a PNG file.
+
+    CC above MLO. A view that is stored with the chest wall on the other side is mirrored, and says so. Below each map
+    stands its verdict; without one, that it was not scored.
+    """
+    views = {projection: _hung(projection, one, _PAGE_VIEW) for projection, one in exam.maps.items()}
+    sides = [side for side in "RL" if any(projection.laterality == side for projection in views)]
+    positions = [row for row in ("CC", "MLO") if any(projection.view_position == row for projection in views)]
+    height = _height(views, _PAGE_VIEW)
+    block = len(sides) * _PAGE_VIEW
+    wide = 2 * _MARGIN + 2 * block + _GAP + _BAR
+    page = _Page(wide, _HEAD + len(positions) * (_LINE + height + _CAPTION) + _FOOT, title)
+    for row, position in enumerate(positions):
+        top = _HEAD + row * (_LINE + height + _CAPTION) + _LINE
+        for column, side in enumerate(sides):
+            projection = Projection(f"{position}_{side}")
+            if projection not in views:
+                continue
+            view, left = views[projection], _MARGIN + column * _PAGE_VIEW
+            plain = page.view(left, top, _PAGE_VIEW, height, side)
+            _draw_plain(plain, view)
+            plain.set_title(_name(projection, view), color="white", fontsize=10, pad=3)
+            mapped = page.view(left + block + _GAP, top, _PAGE_VIEW, height, side)
+            _draw_map(mapped, view, exam.scale)
+            mapped.set_title(_why(view.one), color="white", fontsize=9, pad=3)
+            page.caption(left + block + _GAP, top + height, _PAGE_VIEW, (verdicts or {}).get(projection))
+    tissue = exam.method == TISSUE
+    page.colour_bar(wide - _BAR, _HEAD + _LINE, height, exam.scale, _scale_name(exam))
+    meaning = "Line: outline of dense tissue." if tissue else "Line: half of the exam's largest value."
+    return page.finish(meaning)
+
+
+def methods_page(exams: Sequence[ExamMaps], title: str, verdicts: Sequence[Verdicts] | None = None) -> bytes:
+    """One exam by several methods, a row each below the plain views, as a PNG file.
+
+    Each method has its own colour scale, from 0 to its largest value in the exam. ``verdicts`` are those of each.
+    """
+    first = exams[0]
+    shown = [projection for projection in HANGING_ORDER if projection in first.maps]
+    rows = [{projection: _hung(projection, one, _GRID_VIEW) for projection, one in exam.maps.items()} for exam in exams]
+    height = _height(rows[0], _GRID_VIEW)
+    pairs = len({projection.view_position for projection in shown})
+    wide = 2 * _MARGIN + _LABEL + len(shown) * _GRID_VIEW + (pairs - 1) * _GAP
+    page = _Page(wide, _HEAD + 2 * _LINE + (1 + len(exams)) * (height + _CAPTION) + _FOOT, title)
+    for column, projection in enumerate(shown):
+        new_pair = projection.view_position != shown[0].view_position
+        left = _MARGIN + _LABEL + column * _GRID_VIEW + (_GAP if new_pair else 0)
+        top = _HEAD + 2 * _LINE
+        plain = page.view(left, top, _GRID_VIEW, height, projection.laterality)
+        view = rows[0][projection]
+        _draw_plain(plain, view)
+        plain.set_title(f"{_name(projection, view)}\n{_why(view.one)}", color="white", fontsize=7.5, pad=3)
+        for row, (exam, views) in enumerate(zip(exams, rows, strict=True), start=1):
+            below = top + row * (height + _CAPTION)
+            axes = page.view(left, below, _GRID_VIEW, height, projection.laterality)
+            _draw_map(axes, views[projection], exam.scale)
+            verdict = verdicts[row - 1].get(projection) if verdicts else None
+            page.caption(left, below + height, _GRID_VIEW, verdict)
+    for row, exam in enumerate(exams, start=1):
+        middle = _HEAD + 2 * _LINE + row * (height + _CAPTION) + height / 2
+        page.text(_MARGIN, middle, f"{exam.method}\n0 to {exam.scale:.2g}", size=8.5)
+    return page.finish(
+        "Each row has its own scale, from 0 to the method's largest value in the exam; line: half of it."
+    )
+
+
+class _Page:
+    """A black page, laid out in inches from its upper left corner."""
+
+    def __init__(self, width: float, height: float, title: str) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.width, self.height = max(width, 4.5), height
+        self.figure: Figure = Figure(figsize=(self.width, height), facecolor="black")
+        FigureCanvasAgg(self.figure)
+        shown = title if len(title) <= self.width * 9 else title[: int(self.width * 9)] + "..."
+        # Without mathematics, as an exam's name may hold a dollar sign.
+        self.figure.text(
+            0.5, 1 - 0.24 / height, shown, color="white", fontsize=11, ha="center", va="center", parse_math=False
+        )
+
+    def view(self, left: float, top: float, width: float, height: float, side: str) -> Axes:
+        """Axes for an image, which lies against the side where the chest wall is."""
+        axes = self._axes(left, top, width, height)
+        axes.set_axis_off()
+        axes.set_anchor("E" if side == "R" else "W")
+        return axes
+
+    def text(self, left: float, top: float, text: str, *, size: float) -> None:
+        at = left / self.width, 1 - top / self.height
+        self.figure.text(*at, text, color="white", fontsize=size, va="center")
+
+    def caption(self, left: float, top: float, width: float, verdict: Verdict | None) -> None:
+        """The verdict on a map, below it."""
+        size = 7.5 if width >= _PAGE_VIEW else 5.5
+        said = "\n".join(wrap(caption(verdict), round(width * _LETTERS / size), break_on_hyphens=False))
+        colour = np.array(caption_colour(verdict)) / 255
+        at = (left + width / 2) / self.width, 1 - (top + 0.04) / self.height
+        self.figure.text(*at, said, color=colour, fontsize=size, ha="center", va="top")
+
+    def colour_bar(self, left: float, top: float, height: float, scale: float, name: str) -> None:
+        from matplotlib import colormaps
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        colours = ScalarMappable(Normalize(0, scale or 1), colormaps[COLOUR_MAP])
+        axes = self._axes(left, top, 0.14, height)
+        bar = self.figure.colorbar(colours, cax=axes)
+        axes.tick_params(colors="white", labelsize=7)
+        bar.set_label(name, color="white", fontsize=8)
+
+    def finish(self, meaning: str) -> bytes:
+        narrow = self.width < 8
+        foot = f"{meaning}\n{RESEARCH_USE_ONLY}"
+        self.figure.text(
+            0.5, 0.33 / self.height, foot, color=_GREY, fontsize=6.5 if narrow else 9, ha="center", va="center"
+        )
+        stream = BytesIO()
+        self.figure.savefig(stream, format="png", dpi=_DPI)
+        return stream.getvalue()
+
+    def _axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        return self.figure.add_axes(
+            (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        )
+
+
+def _hung(projection: Projection, one: ActivationMap, width: float) -> _View:
+    small = reduced(one, round(1.5 * _TALLEST * width * _DPI))
+    if not stored_flipped(projection, chest_side(small.mammogram.pixels.astype(np.float32))):
+        return _View(small, mirrored=False)
+    mammogram = replace(small.mammogram, pixels=small.mammogram.pixels[:, ::-1])
+    return _View(replace(small, mammogram=mammogram, values=small.values[:, ::-1]), mirrored=True)
+
+
+def _height(views: Mapping[Projection, _View], width: float) -> float:
+    """Of a row, so that the tallest view fits."""
+    shapes = [view.one.values.shape for view in views.values()]
+    return width * min(max(float(rows / columns) for rows, columns in shapes), _TALLEST)
+
+
+def _draw_plain(axes: Axes, view: _View) -> None:
+    axes.imshow(grey_picture(view.one.mammogram), cmap="gray", interpolation="bilinear")
+
+
+def _draw_map(axes: Axes, view: _View, scale: float) -> None:
+    values = np.ascontiguousarray(view.one.values)
+    axes.imshow(overlay(view.one.mammogram, values, scale), interpolation="bilinear")
+    for line in iso_contours(values, contour_level(scale)):
+        axes.plot(line[:, 1], line[:, 0], color=np.array(CONTOUR_COLOUR) / 255, linewidth=1.0)
+
+
+def _name(projection: Projection, view: _View) -> str:
+    return f"{projection}{' (mirrored)' if view.mirrored else ''}"
+
+
+def _why(one: ActivationMap) -> str:
+    """What the map of a view answers, with the scores it is about."""
+    score = one.scores[one.category.index]
+    if one.percent_density is not None:
+        return f"why {one.category}: score {score:.2f}, {one.percent_density:.0f} % dense"
+    if one.against is None:
+        return f"why {one.category}: score {score:.2f}"
+    if one.against == one.category:
+        return f"is {one.category} itself: score {score:.2f}"
+    return f"why {one.category} ({score:.2f}) rather than {one.against} ({one.scores[one.against.index]:.2f})"
+
+
+def _scale_name(exam: ExamMaps) -> str:
+    return "score of dense tissue" if exam.method == TISSUE else f"{exam.method}, one scale for the exam"

@@ -1,0 +1,144 @@
+"""Forward and backward passes that leave the network as they found it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mammodensity.errors import OptionError
+from mammodensity.explanation.target import Target
+
+IMAGES_AT_ONCE = 8
+"""Changed images in one pass, where a method needs many: bounds the memory."""
+_SCALES = 4096.0, 1.0
+"""Powers of two, so exact; the first keeps small gradients from vanishing in half precision, if nothing overflows."""
+
+
+def require_images(images: Tensor) -> None:
+    """Raise ``OptionError`` unless these are images for a network: (B, C, H, W) float, B > 0, finite."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
+        raise OptionError(f"images must be a float tensor (B, C, H, W) with B > 0. Got {_what(images)} instead.")
+    if not images.isfinite().all():
+        raise OptionError("images must be finite, but there are NaN or infinite values in them; prepare them again")
+
+
+def _what(value: object) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+@contextmanager
+def evaluating(network: nn.Module, *, gradients: bool) -> Iterator[None]:
+    """Dropout off and batch statistics fixed within the block; every module's own mode is put back after it.
+
+    Gradients are on or off as asked, whatever the caller has set.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def find_layer(network: nn.Module, layer: nn.Module | str | None) -> nn.Module:
+    """The module named; by default the last residual block, or in another network the last convolution.
+
+    Raises
+    ------
+    OptionError
+        There is none.
+    """
+    if isinstance(layer, nn.Module):
+        if all(layer is not module for module in network.modules()):
+            raise OptionError("the layer to explain must be a module of the network")
+        return layer
+    if isinstance(layer, str):
+        try:
+            return network.get_submodule(layer)
+        except AttributeError as error:
+            names = ", ".join(name for name, _ in network.named_children())
+            raise OptionError(
+                f"the network has no layer {layer!r}; its parts are {names}, and what is in them"
+            ) from error
+    last_block = getattr(network, "last_block", None)
+    if isinstance(last_block, nn.Module):
+        return last_block
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    if not convolutions:
+        raise OptionError("the network has no convolution to explain; name a layer")
+    return convolutions[-1]
+
+
+def features_and_logits(network: nn.Module, module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The features (B, F, h, w) that ``module`` gives in this pass, as a leaf of the graph, and the logits (B, K).
+
+    Raises
+    ------
+    OptionError
+        It gives none, or such without rows and columns.
+    """
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: object) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise _no_features()
+        # A leaf: gradients stop here, also if all weights are frozen. What follows may work in place, on a copy.
+        kept.append(output.detach().requires_grad_(torch.is_grad_enabled()))
+        return kept[-1].clone()
+
+    handle = module.register_forward_hook(keep)
+    try:
+        logits = network(images)
+    finally:
+        handle.remove()
+    if not kept:
+        raise _no_features()
+    return kept[-1], logits
+
+
+def _no_features() -> OptionError:
+    return OptionError("the layer to explain must give features (B, F, h, w); name a convolution or a block")
+
+
+def gradient(of_interest: Tensor, inputs: Tensor) -> Tensor:
+    """Gradient (as ``inputs``, float32) of numbers (N,), each of which depends on its own entry of ``inputs``."""
+    for scale in _SCALES:
+        [found] = torch.autograd.grad(of_interest.sum() * scale, [inputs], retain_graph=True)
+        if found.isfinite().all():
+            break
+    return found.float() / scale
+
+
+@torch.no_grad()
+def changed_values(
+    network: nn.Module, target: Target, whose: Tensor, changed: Callable[[slice], Tensor], at_once: int
+) -> Tensor:
+    """What is explained (N,) of N changed images, of which no more than ``at_once`` exist at a time.
+
+    Parameters
+    ----------
+    whose
+        (N,) int64: from which image of the batch each is made.
+    changed
+        Makes the images (n, C, H, W) of a slice of the N.
+    """
+    values = [
+        target.values(network(changed(part)), whose[part])
+        for part in (slice(start, start + at_once) for start in range(0, len(whose), at_once))
+    ]
+    return torch.cat(values) if values else target.weights.new_zeros(0)
+
+
+def darkest(images: Tensor) -> Tensor:
+    """(B, 1, 1, 1): the smallest value of each image, which in a mammogram is its background."""
+    return images.amin(dim=(1, 2, 3), keepdim=True)
+
+
+def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (B, h, w) at (H, W), by bilinear interpolation."""
+    return nn.functional.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,276 @@
+"""Verdicts: each code by a figure that calls for it, a planted shortcut, and verdicts wherever maps are shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from mammodensity.errors import OptionError
+from mammodensity.explanation.scoring import (
+    STANDARD_RULES,
+    VERDICTS,
+    Dependence,
+    Probe,
+    Verdict,
+    VerdictRules,
+    caption,
+    captioned,
+    find_dependence,
+    judge,
+    score_explanation,
+)
+from mammodensity.explanation.scoring.verdicts import depends_on_outside, worst
+from mammodensity.ingest import find_images
+from mammodensity.phantom import PhantomSpec, make_exam, write_phantoms
+from mammodensity.prediction import load_model
+from mammodensity.terms import RESEARCH_USE_ONLY, Projection
+
+GOOD = {
+    "inside_breast": 0.9,
+    "outside": 0.05,
+    "background_change": 0.0,
+    "background_logit": 0.0,
+    "muscle_change": 0.0,
+    "muscle_logit": 0.0,
+    "randomised": 0.1,
+    "faithfulness": 0.6,
+    "dense_lift": 1.5,
+}
+PLAIN = {"bright": {"faithfulness": 0.4}, "blob": {"faithfulness": 0.2}, "random": {"faithfulness": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({}, "supported", "better than every plain map"),
+        ({"background_change": 0.3}, "shortcut", "0.30 of the scores.* outside the breast is black"),
+        ({"background_logit": 3.0}, "shortcut", "a logit by 3.0"),
+        ({"muscle_change": 0.3}, "shortcut", "when the muscle has one grey"),
+        ({"muscle_logit": 3.0}, "shortcut", "when the muscle has one grey"),
+        ({"inside_breast": None, "outside": None}, "empty", "says nothing"),
+        ({"faithfulness": None}, "empty", "one value everywhere"),
+        ({"inside_breast": 0.4, "outside": 0.55}, "outside", "60% of the map lies outside the breast"),
+        ({"inside_breast": 0.3, "outside": 0.1}, "outside", "70% of the map lies outside the breast"),
+        ({"randomised": 0.9}, "insensitive", "random weights gives much the same map .correlation 0.90"),
+        ({"faithfulness": 0.41}, "weak", "no better than the bright-pixel map"),
+        ({"dense_lift": 0.9}, "weak", "no more on dense tissue than an even map"),
+    ],
+)
+def test_each_code(changes, code, words):
+    verdict = judge(GOOD | changes, PLAIN, category=3)
+    assert verdict.code == code
+    assert re.search(words, verdict.text)
+    assert verdict.trusted == (code == "supported")
+
+
+def test_the_gravest_reason_is_told():
+    everything = GOOD | {"background_change": 0.9, "outside": 0.9, "inside_breast": 0.1, "randomised": 1.0}
+    assert judge(everything, PLAIN).code == "shortcut"
+    assert judge(everything | {"background_change": 0.0}, PLAIN).code == "outside"
+
+
+def test_dense_tissue_is_asked_of_dense_categories_only():
+    fat = GOOD | {"dense_lift": 0.5}
+    assert judge(fat, PLAIN, category=0).code == "supported"
+    assert judge(fat, PLAIN, category=2).code == "weak"
+
+
+def test_what_hardly_matters_is_weak():
+    low = {name: {"faithfulness": -0.5} for name in PLAIN}
+    assert "hardly hangs on" in judge(GOOD | {"faithfulness": 0.1}, low).text
+
+
+def test_without_the_network_dense_tissue_decides():
+    placed = {"inside_breast": 1.0, "outside": 0.0, "inside_dense": 0.8}
+    assert judge(placed, {"bright": {"inside_dense": 0.5}}).code == "supported"
+    assert judge(placed, {"bright": {"inside_dense": 0.9}}).text == "weak: no better than the bright-pixel map"
+    assert judge(placed | {"inside_dense": None}, {}).code == "not-scored"
+
+
+def test_a_network_that_depends_on_the_outside_is_told_for_every_image():
+    assert judge(GOOD, PLAIN, dependence=Dependence(1, 12)).code == "supported"
+    verdict = judge(GOOD, PLAIN, dependence=Dependence(2, 12))
+    assert verdict.code == "shortcut"
+    assert "in 2 of 12 images" in verdict.text
+    assert Dependence(0, 0).share == 0
+
+
+def test_every_rule_changes_a_verdict():
+    cases = {
+        "background_change": GOOD | {"background_change": 0.2},
+        "background_logit": GOOD | {"background_logit": 1.5},
+        "outside": GOOD | {"outside": 0.3},
+        "outside_or_muscle": GOOD | {"inside_breast": 0.6},
+        "randomised": GOOD | {"randomised": 0.5},
+        "faithfulness": GOOD,
+        "margin": GOOD,
+        "dense_lift": GOOD,
+    }
+    stricter = {
+        "background_change": 0.1,
+        "background_logit": 1.0,
+        "outside": 0.2,
+        "outside_or_muscle": 0.3,
+        "randomised": 0.3,
+        "faithfulness": 0.7,
+        "margin": 0.3,
+        "dense_lift": 2.0,
+    }
+    assert {*cases, "shortcut_share"} == {field.name for field in fields(VerdictRules)} == set(STANDARD_RULES.to_dict())
+    for name, figures in cases.items():
+        assert judge(figures, PLAIN, category=3).code == "supported"
+        assert judge(figures, PLAIN, category=3, rules=VerdictRules(**{name: stricter[name]})).code != "supported"
+    lenient = VerdictRules(shortcut_share=0.5)
+    assert judge(GOOD, PLAIN, dependence=Dependence(4, 12), rules=lenient).code == "supported"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("outside", 1.5), ("margin", -2), ("randomised", True), ("dense_lift", "1")]
+)
+def test_rules_out_of_range(name, value):
+    with pytest.raises(OptionError, match=f"{name} must be .* Got {value!r} instead"):
+        VerdictRules(**{name: value})
+
+
+def test_the_worst_of_several():
+    good, weak, bad = Verdict("supported", "s"), Verdict("weak", "weak: w"), Verdict("outside", "o")
+    assert worst({"CC_R": good, "CC_L": weak, "MLO_R": bad}).to_dict() == {"code": "outside", "text": "MLO_R: o"}
+    assert worst({"CC_R": weak, "CC_L": weak}).text == VERDICTS["weak"]
+    assert worst({"CC_R": weak, "CC_L": weak, "MLO_R": good}).text == f"CC_R, CC_L: {VERDICTS['weak']}"
+    assert worst({}).code == "not-scored"
+
+
+class Corner(nn.Module):
+    """The planted shortcut, by hand: D where the upper corner is bright, whatever the breast; its map is the breast."""
+
+    def forward(self, images):
+        bright = images[:, 0, 2:8, 2:8].mean((1, 2))
+        logits = torch.zeros(len(images), 4)
+        logits[:, 0], logits[:, 3] = 2.0, 8 * bright
+        return logits
+
+
+def breast_map(network, images, category):
+    return images[:, 0].clip(0)
+
+
+def test_a_planted_shortcut_is_caught_though_its_map_looks_right():
+    view = make_exam(PhantomSpec(rows=96, seed=4), 3).views[Projection.CC_R]
+    image = view.image / 255
+    image[2:8, 2:8] = 1.0
+    values = np.where(view.dense, 1.0, 0.0)
+    assert score_explanation(values, image, view.labels).verdict.code == "supported"  # by its place alone
+    found = score_explanation(values, image, view.labels, probe=Probe(Corner(), 3, breast_map))
+    assert found.verdict.code == "shortcut"
+    assert found.scores["background_change"] > 0.8
+    clean = view.image / 255  # no marker: only the other images of the run tell
+    alone = score_explanation(values, clean, view.labels, probe=Probe(Corner(), 0, breast_map))
+    assert alone.verdict.code != "shortcut"
+    known = Dependence(1, 2)
+    beside = score_explanation(values, clean, view.labels, probe=Probe(Corner(), 0, breast_map), dependence=known)
+    assert beside.verdict.code == "shortcut"
+
+
+def test_maps_without_a_say():
+    view = make_exam(PhantomSpec(rows=96, seed=4), 3).views[Projection.CC_R]
+    for values, code in ((np.zeros(view.image.shape), "empty"), ((view.labels == 0) * 1.0, "outside")):
+        assert score_explanation(values, view.image, view.labels).verdict.code == code
+    assert score_explanation(view.image * 1.0, view.image, view.labels).verdict.text.startswith(
+        "weak: no better than the bright-pixel map"
+    )
+
+
+def test_captions():
+    assert caption(None) == f"Verdict: {VERDICTS['not-scored']}."
+    picture = np.full((30, 200, 3), 7, np.uint8)
+    weak, good = captioned(picture, Verdict("weak", "weak: w")), captioned(picture, Verdict("supported", "s"))
+    for one in (weak, good):
+        assert np.array_equal(one[:30], picture)
+        assert one.shape[1] == 200
+        assert one[30:].max() > 150, "letters"
+    assert weak[30:, :, 2].max() < good[30:, :, 2].max(), "amber and green"
+    longer = captioned(picture, Verdict("weak", "weak: " + "no better than a very plain map " * 5))
+    assert len(longer) > len(weak)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms") / "phantoms"
+    write_phantoms(PhantomSpec(rows=96, seed=8), 2, folder)
+    return folder
+
+
+def test_every_map_of_the_command_has_its_verdict(run, phantoms, tiny_model, tmp_path):
+    scores = tmp_path / "scores.json"
+    code, output, _ = run(
+        "explain", phantoms, "--model", tiny_model, "--output", tmp_path / "maps", "--json", scores, "--device", "cpu"
+    )
+    assert code == 0
+    assert f"scores and verdicts in {scores}" in output
+    found = json.loads(scores.read_text())
+    assert found["note"] == RESEARCH_USE_ONLY
+    assert found["rules"] == STANDARD_RULES.to_dict()
+    assert len(found["images"]) == 8
+    assert len(found["exams"]) == 2
+    summary = json.loads((tmp_path / "maps" / "explanations.json").read_text())
+    for image, short in zip(found["images"], summary["images"], strict=True):
+        assert image["verdict"] == short["verdict"]
+        assert set(image["verdict"]) == {"code", "text"}
+        assert image["verdict"]["code"] in VERDICTS
+        assert set(image["baselines"]) == {"uniform", "random", "blob", "bright"}
+        assert {"inside_dense", "spearman", "faithfulness", "randomised", "stability_shift"} <= set(image["scores"])
+        assert all(value is not None or name in image["reasons"] for name, value in image["scores"].items())
+        with Image.open(tmp_path / "maps" / f"{image['image']}_overlay.png") as picture:
+            values = np.load(tmp_path / "maps" / f"{image['image']}_map.npy")
+            assert picture.size[0] == values.shape[1]
+            assert picture.size[1] > values.shape[0]
+    for exam in found["exams"]:
+        assert {"left_right_cc", "left_right_mlo", "depth_right", "depth_left", "mean"} == set(exam["agreement"])
+        assert set(exam["baselines"]) == {"bright"}
+        assert exam["verdict"]["code"] in VERDICTS
+
+
+def test_the_default_models_map_is_what_was_measured(run, phantoms, tmp_path):
+    scores = tmp_path / "scores.json"
+    assert run("explain", phantoms, "--output", tmp_path / "maps", "--json", scores, "--first", 1)[0] == 0
+    images = json.loads(scores.read_text())["images"]
+    assert {image["verdict"]["code"] for image in images} <= {"measured", "empty"}
+    assert any(image["verdict"]["code"] == "measured" for image in images)
+
+
+def test_an_image_without_a_breast_is_not_scored(run, blobs, tiny_model, tmp_path):
+    scores = tmp_path / "scores.json"
+    arguments = ("explain", blobs, "--model", tiny_model, "--output", tmp_path / "maps", "--first", 1)
+    assert run(*arguments, "--json", scores)[0] == 0
+    for image in json.loads(scores.read_text())["images"]:
+        assert image["verdict"]["code"] == "not-scored"
+        assert str(blobs) not in image["verdict"]["text"]
+
+
+def test_scores_never_replace_what_is_read(run, phantoms, tiny_model, tmp_path):
+    code, _, error = run(
+        "explain", phantoms, "--model", tiny_model, "--output", tmp_path / "m", "--json", phantoms / "manifest.csv"
+    )
+    assert code == 1
+    assert "is read by this command" in error
+
+
+def test_dependence_of_each_network(phantoms, tiny_model):
+    from mammodensity.ingest import load_exam
+
+    model = load_model(tiny_model, "cpu")
+    exams = [load_exam(name, records) for name, records in find_images(phantoms).exams().items()]
+    found = find_dependence(model, exams, STANDARD_RULES)
+    assert set(found) == set(Projection)
+    assert {one.images for one in found.values()} == {2}
+    always = find_dependence(model, exams, VerdictRules(background_change=0, background_logit=0))
+    assert sum(one.changed for one in always.values()) > sum(one.changed for one in found.values())
+    assert find_dependence(load_model(None), exams, STANDARD_RULES) == {}
+    assert depends_on_outside({}, STANDARD_RULES) == ""
