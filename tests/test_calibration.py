@@ -23,6 +23,7 @@ from mammodensity.calibration import (
     expected_calibration_error,
     fit_calibration,
     fit_map,
+    held_out_set_size,
     nonconformity,
     null_band,
     prediction_sets,
@@ -237,12 +238,20 @@ def test_many_simulated_exams_come_out_calibrated_and_covered():
         assert covered == pytest.approx(float(nominal), abs=0.015)
 
 
-def test_the_order_of_exams_does_not_matter_beyond_chance():
+def test_the_order_of_exams_changes_no_figure():
     scores, reference = fused(100, 12)
     order = np.random.default_rng(0).permutation(100)
-    first, second = (cross_validate(scores[o], reference[o], repeats=6) for o in (np.arange(100), order))
-    assert first.nll_before == pytest.approx(second.nll_before)
+    first, second = (cross_validate(scores[o], reference[o], repeats=2) for o in (np.arange(100), order))
+    assert first == second
+    assert held_out_set_size(scores, reference) == held_out_set_size(scores[order], reference[order])
+
+
+def test_a_reversed_scale_reverses_the_figures_but_for_chance():
+    scores, reference = fused(400, 16)
+    first, second = (cross_validate(*one, repeats=2) for one in ((scores, reference), (scores[:, ::-1], 3 - reference)))
     assert first.nll_after == pytest.approx(second.nll_after, abs=0.01)
+    by_category = [one.by_kind_of_set["ordinal"]["coverage_by_category"]["0.9"] for one in (first, second)]
+    assert by_category[0] == pytest.approx(by_category[1][::-1], abs=0.05)
 
 
 def test_shuffled_categories_give_sets_that_hold_most_categories():
@@ -255,6 +264,29 @@ def test_shuffled_categories_give_sets_that_hold_most_categories():
 def test_too_few_exams_are_refused():
     with pytest.raises(TableError, match=r"at least 20 labelled exams\. Got 12"):
         cross_validate(*fused(12, 14))
+
+
+def test_exams_of_one_category_are_refused():
+    scores = fused(30, 17)[0]
+    only = np.ones(30, dtype=np.intp)
+    with pytest.raises(TableError, match=r"exams of several categories\. Got 30 exams of B only"):
+        cross_validate(scores, only)
+    with pytest.raises(TableError, match="Got 30 exams of B only"):
+        fit_calibration(dict.fromkeys(PROJECTIONS, scores), only)
+
+
+@pytest.mark.parametrize("kind", SET_KINDS)
+def test_sets_of_a_useless_model_cover_as_stated(kind):
+    rng = np.random.default_rng(18)
+    alike = {Projection.CC_R: np.full((300, 4), 0.25)}
+    covered = []
+    for _ in range(20):
+        reference = rng.choice(4, size=300, p=[0.1, 0.4, 0.4, 0.1])
+        found = fit_calibration(alike, reference, set_kind=kind)
+        scores = found.calibrated([Projection.CC_R], np.full(4, 0.25))
+        inside = found.prediction_set([Projection.CC_R], scores)
+        covered.append(sum({"A": 0.1, "B": 0.4, "C": 0.4, "D": 0.1}[one] for one in inside))
+    assert np.mean(covered) > 0.88
 
 
 # A model's calibration
@@ -300,6 +332,9 @@ def test_it_is_read_back_as_it_was(calibration, tmp_path):
         lambda c: c["views"][0].update(reference="AB"),
         lambda c: c["views"][0]["map"].update(kind="cubic"),
         lambda c: c["views"][0].update(views=["CC"]),
+        lambda c: c["views"][0]["map"].update(kind="temperature", coefficients=[float("nan")]),
+        lambda c: c["views"][0]["held_out"][0].__setitem__(0, -3),
+        lambda c: c.update(views=[]),
     ],
 )
 def test_a_damaged_file_is_named(calibration, tmp_path, damage):
@@ -309,6 +344,35 @@ def test_a_damaged_file_is_named(calibration, tmp_path, damage):
     path.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=CALIBRATION_FILE):
         read_calibration(tmp_path)
+
+
+def test_neither_order_nor_row_of_exams_changes_a_calibration():
+    views, reference = readers(60, 19)
+    order = np.random.default_rng(1).permutation(60)
+    first, second = (
+        fit_calibration({Projection.CC_R: views[0][o], Projection.CC_L: views[1][o]}, reference[o])
+        for o in (np.arange(60), order)
+    )
+    for combination, one in first.views.items():
+        other = second.views[combination]
+        assert one.calibration_map == other.calibration_map
+        for kind in SET_KINDS:
+            np.testing.assert_array_equal(one.limits(kind, 0.9), other.limits(kind, 0.9))
+
+
+def test_a_calibration_is_of_the_model_it_was_made_for(calibration, tmp_path):
+    (tmp_path / "category_map.json").write_text("one")
+    path = write_calibration(tmp_path, calibration)
+    assert read_calibration(tmp_path) is not None
+    (tmp_path / "category_map.json").write_text("another")
+    with pytest.raises(
+        CheckpointError, match=r"of another model: category_map\.json has changed since; calibrate again"
+    ):
+        read_calibration(tmp_path)
+    content = json.loads(path.read_text())
+    del content["model"]  # as files of before had none
+    path.write_text(json.dumps(content))
+    assert read_calibration(tmp_path) is not None
 
 
 def test_settings_are_checked_before_any_work():

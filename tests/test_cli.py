@@ -189,6 +189,69 @@ def test_a_folder_without_a_model_calibrates_the_default_model(run, tiny_model, 
     assert {path.name for path in (tmp_path / "site").iterdir()} == {"calibration.json", "category_map.json"}
 
 
+def test_one_network_is_calibrated_where_it_lies(run, tiny_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 24)
+    shutil.copytree(tiny_model / "CC_R", tmp_path / "one")
+    run("predict", data, "--model", tmp_path / "one", "--csv", tmp_path / "t.csv")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("exam_id,density\n" + "".join(f"{100 + n}_1,{'ABCD'[n % 4]}\n" for n in range(24)))
+    code, output, _ = run("calibrate", tmp_path / "t.csv", "--labels", labels, "--model", tmp_path / "one")
+    assert code == 0
+    assert "1 of 15 combinations" in output
+    assert not (tmp_path / "one" / "category_map.json").exists()  # which would make it the default model
+    code, _, _ = run("predict", data, "--model", tmp_path / "one", "--allow-missing", "--json", tmp_path / "r.json")
+    assert code == 0
+    result = json.loads((tmp_path / "r.json").read_text())[0]
+    assert result["exam"]["views"] == ["CC_R"]
+    assert result["exam"]["calibrated"]
+
+
+def test_the_sets_that_were_chosen_are_shown(run, tmp_path):
+    random = np.random.default_rng(4)
+    lines = [
+        ",".join([f"e{n}", view, *map(str, random.dirichlet([1.0] * 4))]) for n in range(24) for view in PROJECTIONS
+    ]
+    (tmp_path / "t.csv").write_text("exam_id,projection,A,B,C,D\n" + "\n".join(lines))
+    (tmp_path / "labels.csv").write_text("exam_id,density\n" + "".join(f"e{n},{'ABC'[n % 3]}\n" for n in range(24)))
+    asked = ("calibrate", tmp_path / "t.csv", "--labels", tmp_path / "labels.csv", "--model", tmp_path / "site")
+    code, output, _ = run(*asked, "--sets", "class-conditional")
+    assert code == 0
+    assert "note: no labelled exam is of category D, which" in output
+    assert "class-conditional sets for" in output
+    figures = json.loads((tmp_path / "site" / "calibration.json").read_text())["figures"]
+    assert f"{figures['by_kind_of_set']['class-conditional']['mean_set_size']['0.8']:.2f}" in output
+
+
+def test_options_that_would_do_nothing_are_refused(run, tmp_path):
+    write_blobs(tmp_path / "data", 1)
+    table = tmp_path / "t.csv"
+    table.write_text("exam_id,projection,A,B,C,D\ne1,subject,0.1,0.2,0.3,0.4\n")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("exam_id,density\ne1,A\n")
+    calibrate = ("calibrate", table, "--model", tmp_path / "site")
+    for arguments, message in (
+        (("predict", tmp_path / "data", "--coverage", 0.8), "--coverage needs a calibrated model"),
+        (("predict", tmp_path / "data", "--json", table, "--html", table), "must name different files"),
+        (("predict", tmp_path / "data", "--notification"), "--notification adds to --json and --html"),
+        ((*calibrate, "--coverage", 0.8), "--coverage needs --labels"),
+        ((*calibrate, "--policy", "mean"), "--policy needs --labels"),
+        ((*calibrate, "--labels", labels, "--split", "test"), "--split is for images, not with --labels"),
+    ):
+        code, _, error = run(*arguments)
+        assert code == 2
+        assert message in error
+    code, _, error = run(*calibrate, "--labels", labels)
+    assert code == 1
+    assert "every score of a single view is blank or absent" in error
+    code, output, error = run("evaluate", "--csv", table, "--labels", labels, "--calibrate", "cv")
+    assert (code, output) == (1, "")  # before any other figure
+    assert "calibration needs at least 20 labelled exams. Got 1 instead" in error
+    code, _, error = run("calibrate", table, "--labels", labels, "--model", table)
+    assert code == 1
+    assert "is a file, expected the folder of a model" in error
+    assert not (tmp_path / "site").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -142,7 +142,7 @@ BAD_TABLES = {
     "inf": (HEADER + "e1,CC_R,inf,0,0,0\n", r"line 2: found a score of inf"),
     "negative": (HEADER + "e1,CC_R,-0.1,1.1,0,0\n", r"line 2: found a negative score of -0\.1"),
     "sum": (HEADER + "e1,CC_R,0.5,0.4,0,0\n", r"line 2: found scores that sum to 0\.9, expected 1 \(within 0\.001\)"),
-    "blank": (HEADER + "e1,CC_R,,,,\n", r"every score is blank, expected scores of at least one exam"),
+    "blank": (HEADER + "e1,CC_R,,,,\n", r"every score is blank or absent, expected scores of at least one exam"),
     "latin": (b"exam_id,\xe9\n", r"cannot read .*: it is not UTF-8 text"),
     "binary": (b"PK\0\1", r"cannot read .*: it is a binary file"),
     "huge field": (HEADER + "e" * 200_000, r"line 2: not readable as CSV \(field larger than field limit"),

@@ -153,6 +153,22 @@ def test_views_that_disagree_make_it_abstain():
     assert codes(exam_result(exam(CC_L=[0, 0.4, 0.6, 0]))) == []
 
 
+def test_views_disagree_by_the_categories_that_are_shown():
+    to_b = CalibrationMap("vector", (1.0, 1.0, 1.0, 1.0, 9.0, 0.0, 0.0))  # CC_R as calibrated is B, whatever it was
+    alone = ViewsCalibration(to_b, np.tile([0.1, 0.6, 0.2, 0.1], (99, 1)), np.ones(99, dtype=np.intp))
+    scored = exam([0.0, 0.1, 0.8, 0.1], CC_R=[0.6, 0.3, 0.1, 0.0])
+    assert "views-disagree" in codes(exam_result(scored))
+    result = exam_result(scored, Calibration({(Projection.CC_R,): alone}))
+    assert result.projections[Projection.CC_R].category == "B"
+    assert "views-disagree" not in codes(result)
+
+
+def test_a_sum_of_rounded_scores_is_no_more_than_one():
+    scores = np.array([0.0, 0.0, 0.7000000000000002, 0.3])
+    assert scores.sum() > 1
+    assert valid(exam_result(exam(scores)))["exam"]["dense_probability"] == 1
+
+
 def test_breasts_that_differ():
     dense = np.array([0.0, 0.1, 0.8, 0.1])
     result = exam_result(exam(CC_L=dense, MLO_L=dense))
@@ -167,6 +183,8 @@ def test_near_a_border():
     assert codes(exam_result(exam([0.0, 0.5, 0.45, 0.05]))) == ["near-border"]
     assert codes(exam_result(exam([0.5, 0.0, 0.5, 0.0]))) == []  # not neighbours
     assert codes(exam_result(exam([0.0, 0.56, 0.44, 0.0]))) == []
+    flag = exam_result(exam([0.25, 0.25, 0.25, 0.25])).flags[0]
+    assert flag.text == "A and B score almost alike"  # the category is A, the lower one on a tie
 
 
 def test_sets_that_are_empty_or_large():

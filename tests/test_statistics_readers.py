@@ -209,6 +209,24 @@ def test_undefined_figures_have_reasons():
         readers_agreement(same[:1])
 
 
+def test_names_with_spaces_are_not_mixed_up(panel):
+    ratings = panel[1]
+    names = ("x", "x y", "y z", "z")
+    found = readers_agreement(
+        [reading(name, ratings[:, place % ratings.shape[1]]) for place, name in enumerate(names)],
+        spec=BootstrapSpec(10),
+    )
+    agree = {(pair.a, pair.b): pair.figures["accuracy"].value for pair in found.pairs}
+    for (a, b), value in agree.items():
+        first, second = (ratings[:, names.index(name) % ratings.shape[1]] for name in (a, b))
+        assert value == pytest.approx(accuracy_score(first, second))
+
+
+def test_two_readers_are_as_far_from_each_other(panel):
+    first, second = (reading(name, panel[1][:, place]) for place, name in enumerate(("anna", "bruno")))
+    assert "Farthest" not in readers_agreement([first, second], spec=BootstrapSpec(10)).summary
+
+
 def test_the_command(run, tmp_path, panel):
     reference, ratings = panel
     files = []

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from mammodensity.errors import OptionError, TableError
-from mammodensity.evaluation import figures_of_merit
+from mammodensity.evaluation import ScoreTable, figures_of_merit, read_exam_columns
 from mammodensity.evaluation.resampling import BootstrapSpec
 from mammodensity.statistics import figures_by_group
-from mammodensity.statistics.further import FurtherSpec
+from mammodensity.statistics.further import FurtherSpec, further_figures
 from mammodensity.statistics.subgroups import NOT_GIVEN, group_values, parse_bands
+from mammodensity.terms import LEVELS, DensityCategory
 
 IDS = tuple("abcdef")
 
@@ -84,3 +85,15 @@ def test_warnings_of_few_patients_and_absent_categories():
     assert group.warnings == ("only 4 patients: too few to rely on", "no exam of category D")
     alone = figures_by_group(reference, scores, (["x"] * 40, ["x"]), spec=BootstrapSpec(10))[0]
     assert alone.warnings == ("no exam of category D",)
+
+
+def test_a_group_called_overall_does_not_replace_the_whole(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "exam_id,site\n" + "".join(f"e{n},{'overall' if n < 3 else 'x'}\n" for n in range(8))
+    )
+    scores = np.random.default_rng(2).dirichlet([1.0] * 4, 8)
+    table = ScoreTable(tuple(f"e{n}" for n in range(8)), dict.fromkeys(LEVELS, scores))
+    labels = {f"e{n}": DensityCategory("ABCD"[n % 4]) for n in range(8)}
+    columns = [read_exam_columns(tmp_path / "t.csv")]
+    found = further_figures(table, labels, columns, asked=FurtherSpec(by="site"), spec=BootstrapSpec(10))
+    assert {name: one.n for name, one in found.challenge.items()} == {"overall": 8, "site: overall": 3, "x": 5}

@@ -397,12 +397,19 @@ def predict(
     from mammodensity.result import STANDARD_RULES, read_rules
 
     images = _images_of(data, split, synthetic=synthetic)
-    for output in (csv, json_file, results, html):
+    outputs = [path for path in (csv, json_file, results, html) if path]
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise OptionError("--csv, --json, --results and --html must name different files")
+    for output in outputs:
         require_not_input(output, _files_read(images, data, model))
     settings = read_rules(rules) if rules else STANDARD_RULES
     calibration = read_calibration(model) if model else None
     fusion, policy = _fusion_and_policy(calibration, fusion, policy)
     require_coverage(0.9 if coverage is None else coverage)
+    if coverage is not None and calibration is None:
+        raise OptionError("--coverage needs a calibrated model: give its folder with --model; `calibrate` makes one")
+    if notification and not (json_file or html):
+        raise OptionError("--notification adds to --json and --html; give one of them")
     if origin_txt:
         require_complete(images)  # before any image is scored
     scorer = _load_model(model, device, engine)
@@ -606,6 +613,8 @@ def evaluate(
     reference = read_labels(labels)
     columns = [read_exam_columns(path) for path in (manifest, labels) if path]
     asked = FurtherSpec(by, bands, subsets, fusion or "mean")
+    if calibrate:
+        _require_calibratable(table, reference)
     further = further_figures(table, reference, columns, asked=asked, spec=BootstrapSpec(bootstrap))
     figures = evaluate_table(table, reference, patients=patients_of(columns), bootstrap=bootstrap)
     show_figures(figures)
@@ -625,6 +634,14 @@ app.command()(compare)
 app.command()(readers)
 app.command()(drift)
 app.command("sample-size")(sample_size)
+
+
+def _require_calibratable(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> None:
+    """Too few exams are told before any work, whose figures would be lost."""
+    from mammodensity.calibration import require_enough
+    from mammodensity.evaluation import match, scored_exams
+
+    require_enough(scored_exams(table, match(table, labels))[1])
 
 
 def _judge_calibration(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> dict[str, Any]:
@@ -650,8 +667,12 @@ def calibrate(
     labels: Annotated[
         Path | None, typer.Option(help="Table of exam_id and density: calibrate the scores of a model.", metavar="FILE")
     ] = None,
-    coverage: Annotated[float, typer.Option(help="Of the prediction sets.", metavar="SHARE")] = 0.9,
-    sets: Annotated[str, typer.Option(help="Prediction sets: ordinal, marginal or class-conditional.")] = "ordinal",
+    coverage: Annotated[
+        float | None, typer.Option(help="Of the prediction sets; by default 0.9.", metavar="SHARE")
+    ] = None,
+    sets: Annotated[
+        str | None, typer.Option(help="Prediction sets: ordinal (as by default), marginal or class-conditional.")
+    ] = None,
     fusion: Fusion = None,
     policy: Policy = None,
     split: Split = None,
@@ -667,8 +688,15 @@ def calibrate(
 
     Example: mammodensity calibrate phantoms --model site
     """
+    of_scores = {"--coverage": coverage, "--sets": sets, "--fusion": fusion, "--policy": policy}
+    of_images = {"--split": split, "--synthetic": synthetic or None}
+    wrong = [name for name, value in (of_scores if labels is None else of_images).items() if value is not None]
+    if wrong:
+        needs = "needs --labels and a table of predict" if labels is None else "is for images, not with --labels"
+        raise OptionError(f"{wrong[0]} {needs}; see mammodensity calibrate --help")
     if labels is not None:
-        _calibrate_scores(data, labels, model, fusion or "mean", policy or "mean", coverage, sets)
+        share = 0.9 if coverage is None else coverage
+        _calibrate_scores(data, labels, model, fusion or "mean", policy or "mean", share, sets or "ordinal")
     else:
         _calibrate_categories(data, model, split, synthetic=synthetic)
 
@@ -676,12 +704,17 @@ def calibrate(
 def _calibrate_scores(
     predictions: Path, labels: Path, model: Path, fusion: str, policy: str, coverage: float, sets: str
 ) -> None:
-    from mammodensity.calibration import fit_calibration, write_calibration
+    from mammodensity.calibration import CALIBRATION_FILE, fit_calibration, write_calibration
     from mammodensity.console import progress_bar, say, say_research_use_only, show_calibration
     from mammodensity.evaluation import match, read_labels, read_score_table
     from mammodensity.networks import network_files
+    from mammodensity.networks.checkpoint import NETWORK_FILE
+    from mammodensity.outputs import require_not_input
     from mammodensity.prediction import write_default_category_map
 
+    if model.is_file():
+        raise OutputError(f"{model} is a file, expected the folder of a model")
+    require_not_input(model / CALIBRATION_FILE, [predictions, labels])
     table = read_score_table(predictions, fusion)
     reference = match(table, read_labels(labels))
     scores = {view: table.scores[view.value] for view in PROJECTIONS}
@@ -689,7 +722,7 @@ def _calibrate_scores(
         found = fit_calibration(
             scores, reference, fusion=fusion, policy=policy, coverage=coverage, set_kind=sets, progress=progress
         )
-    if not network_files(model):
+    if not (network_files(model) or (model / NETWORK_FILE).is_file()):  # of several, or of one
         write_default_category_map(model)
     path = write_calibration(model, found)
     show_calibration(found)

@@ -293,13 +293,17 @@ def show_calibration(calibration: Calibration) -> None:
     exams = {len(one.reference) for one in calibration.views.values()}
     counts = f"{min(exams)} to {max(exams)}" if len(exams) > 1 else f"{max(exams)}"
     say(f"{len(calibration.views)} of 15 combinations of views calibrated, on {counts} exams each")
+    known = {int(place) for one in calibration.views.values() for place in one.reference}
+    absent = [category for category in CATEGORIES if category.index not in known]
+    if absent:
+        say(f"note: no labelled exam is of category {', '.join(absent)}, which will hardly ever be found")
     if calibration.figures:
-        show_calibration_figures(calibration.figures)
+        show_calibration_figures(calibration.figures, calibration.set_kind)
     else:
         say("(too few exams have all four views to judge the calibration of whole exams)")
 
 
-def show_calibration_figures(figures: Mapping[str, Any]) -> None:
+def show_calibration_figures(figures: Mapping[str, Any], kind: str = "ordinal") -> None:
     """Figures before and after calibration, and the sets, by cross-validation."""
     table = _table("calibration", "before", "after")
     for name, key in (("log likelihood, negative", "nll"), ("accuracy", "accuracy"), ("calibration error", "ece")):
@@ -307,11 +311,11 @@ def show_calibration_figures(figures: Mapping[str, Any]) -> None:
     _OUT.print(table)
     band = f"{figures['ece_null_low']:.3f} to {figures['ece_null_high']:.3f}"
     say(f"with {figures['exams']} exams a perfectly calibrated reader has a calibration error of {band} (9 in 10)")
-    table = _table("sets for", "covered", "mean size", "covered A", "B", "C", "D")
-    kind = figures["by_kind_of_set"]["ordinal"]
-    for coverage, covered in figures["coverage"].items():
-        by_category = ["-" if one is None else f"{one:.2f}" for one in kind["coverage_by_category"][coverage]]
-        size = figures["mean_set_size_by_coverage"][coverage]
+    table = _table(f"{kind} sets for", "covered", "mean size", "covered A", "B", "C", "D")
+    sets = figures["by_kind_of_set"][kind]
+    for coverage, covered in sets["coverage"].items():
+        by_category = ["-" if one is None else f"{one:.2f}" for one in sets["coverage_by_category"][coverage]]
+        size = sets["mean_set_size"][coverage]
         table.add_row(f"{100 * float(coverage):g} %", f"{100 * covered:.1f} %", f"{size:.2f}", *by_category)
     _OUT.print(table)
     say(f"(each exam judged by others: {figures['folds']} folds, {figures['repeats']} times)")

@@ -8,6 +8,7 @@ from mammodensity.calibration.cross_validation import (
     CalibrationFigures,
     cross_validate,
     held_out_set_size,
+    require_enough,
 )
 from mammodensity.calibration.error import Reliability, expected_calibration_error, null_band, reliability
 from mammodensity.calibration.maps import MAPS, CalibrationMap, fit_map
@@ -43,6 +44,7 @@ __all__ = [
     "read_calibration",
     "reliability",
     "require_coverage",
+    "require_enough",
     "thresholds",
     "write_calibration",
 ]

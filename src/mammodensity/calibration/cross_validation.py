@@ -13,6 +13,8 @@ from mammodensity.calibration.conformal import SET_KINDS, prediction_sets, thres
 from mammodensity.calibration.error import expected_calibration_error, null_band
 from mammodensity.calibration.maps import MAPS, Floats, Positions, choose_map, fit_map, fit_maps, losses_of
 from mammodensity.errors import TableError
+from mammodensity.evaluation.resampling import canonical_order
+from mammodensity.terms import CATEGORIES
 
 Sets = NDArray[np.bool_]
 
@@ -76,10 +78,17 @@ def fit_held_out(scores: Floats, reference: Positions, rng: np.random.Generator)
     return Fitted(kind, by_kind[kind], {name: float(values.mean()) for name, values in losses.items()})
 
 
+def in_canonical_order(scores: Floats, reference: Positions) -> tuple[Floats, Positions]:
+    """Scores (N, 4) and categories (N,) in an order of content: folds then do not depend on how exams came."""
+    order = canonical_order(np.column_stack([reference, scores[:, ::-1]]), None)[0]
+    return scores[order], reference[order]
+
+
 def held_out_set_size(scores: Floats, reference: Positions, coverage: float = 0.9, seed: int = 1) -> float:
     """Mean number of categories in ordinal sets of exams calibrated by others; NaN for fewer than 20 exams."""
     if len(reference) < LEAST_EXAMS:
         return float("nan")
+    scores, reference = in_canonical_order(scores, reference)
     held_out = fit_held_out(scores, reference, np.random.default_rng(seed)).held_out
     limits = thresholds(held_out, reference, SET_KINDS[0], coverage)
     return float(prediction_sets(held_out, SET_KINDS[0], limits).sum(axis=1).mean())
@@ -96,6 +105,8 @@ def cross_validate(
 ) -> CalibrationFigures:
     """Calibrate nine tenths of the exams and judge the other tenth, ten times over, in ``repeats`` other divisions.
 
+    The order of the exams has no influence.
+
     Parameters
     ----------
     scores, reference
@@ -106,9 +117,10 @@ def cross_validate(
     Raises
     ------
     TableError
-        Fewer than 20 exams.
+        Fewer than 20 exams, or all of one category.
     """
-    require_enough(len(reference))
+    require_enough(reference)
+    scores, reference = in_canonical_order(scores, reference)
     rounds = repeats or (50 if len(reference) < _MANY else 5)
     rng = np.random.default_rng(seed)
     trials = []
@@ -142,10 +154,15 @@ def cross_validate(
     )
 
 
-def require_enough(exams: int) -> None:
-    """Raise ``TableError`` below 20 exams."""
-    if exams < LEAST_EXAMS:
-        raise TableError(f"calibration needs at least {LEAST_EXAMS} labelled exams. Got {exams} instead.")
+def require_enough(reference: Positions) -> None:
+    """Raise ``TableError`` below 20 exams, and where all are of one category: every exam would become one of it."""
+    if len(reference) < LEAST_EXAMS:
+        raise TableError(f"calibration needs at least {LEAST_EXAMS} labelled exams. Got {len(reference)} instead.")
+    if len(set(reference.tolist())) == 1:
+        raise TableError(
+            f"calibration needs exams of several categories. Got {len(reference)} exams of {CATEGORIES[reference[0]]} "
+            "only instead."
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ class CalibrationMap:
     Raises
     ------
     OptionError
-        Unknown kind, or another number of coefficients than the kind has.
+        Unknown kind, or another number of coefficients than the kind has, or one that is no finite number.
     """
 
     kind: str
@@ -59,6 +59,8 @@ class CalibrationMap:
         wanted = 0 if self.kind == "none" else len(_START[_fitted_kind(self.kind)])
         if len(self.coefficients) != wanted:
             raise OptionError(f"a {self.kind} map has {wanted} coefficients. Got {len(self.coefficients)} instead.")
+        if not np.isfinite(self.coefficients).all():
+            raise OptionError(f"a {self.kind} map has finite coefficients. Got {self.coefficients} instead.")
 
     def __call__(self, scores: Floats) -> Floats:
         """Calibrate scores (N, 4); rows of NaN stay so."""

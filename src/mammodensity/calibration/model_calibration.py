@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from mammodensity.calibration.conformal import (
     SET_KINDS,
-    nonconformity,
     prediction_sets,
     require_coverage,
     thresholds,
@@ -24,6 +23,7 @@ from mammodensity.calibration.cross_validation import (
     CalibrationFigures,
     cross_validate,
     fit_held_out,
+    in_canonical_order,
     require_enough,
 )
 from mammodensity.calibration.maps import CalibrationMap, Floats, Positions, fit_map
@@ -109,7 +109,9 @@ def fit_calibration(
     seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Calibrate every combination of views that at least 20 exams have.
+    """Calibrate every combination of views that at least 20 exams of two categories or more have.
+
+    The order of the exams has no influence.
 
     Parameters
     ----------
@@ -121,7 +123,7 @@ def fit_calibration(
     Raises
     ------
     TableError
-        No combination of views has 20 exams.
+        No combination of views has 20 exams, or they are all of one category.
     OptionError
         A setting is unknown or out of range.
     """
@@ -129,14 +131,16 @@ def fit_calibration(
     Calibration({}, **settings)  # wrong settings are told before any work
     fitted: dict[Views, ViewsCalibration] = {}
     figures: CalibrationFigures | None = None
-    most = 0
+    most = reference[:0]
     for done, views in enumerate(COMBINATIONS):
         if not set(views) <= set(scores):
             continue
         has = ~np.any([np.isnan(scores[view]).any(axis=1) for view in views], axis=0)
-        most = max(most, int(has.sum()))
-        if has.sum() >= LEAST_EXAMS:
-            fused, known = fuse_views({view: scores[view][has] for view in views}, fusion, policy), reference[has]
+        known = reference[has]
+        most = max(most, known, key=len)
+        if len(known) >= LEAST_EXAMS and len(set(known.tolist())) > 1:
+            fused = fuse_views({view: scores[view][has] for view in views}, fusion, policy)
+            fused, known = in_canonical_order(fused, known)
             held_out = fit_held_out(fused, known, np.random.default_rng(seed))
             fitted[views] = ViewsCalibration(fit_map(held_out.kind, fused, known), held_out.held_out, known)
             if len(views) == len(PROJECTIONS):
@@ -149,7 +153,7 @@ def fit_calibration(
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> Path:
-    """Write ``calibration.json`` into a model folder."""
+    """Write ``calibration.json`` into a model folder, with the hashes of the model it is for."""
     path = Path(folder) / CALIBRATION_FILE
     content = {
         "note": RESEARCH_USE_ONLY,
@@ -158,6 +162,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
         "policy": calibration.policy,
         "coverage": calibration.coverage,
         "set_kind": calibration.set_kind,
+        "model": _hashes(folder),
         "figures": dict(calibration.figures),
         "views": [
             {
@@ -180,7 +185,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     Raises
     ------
     CheckpointError
-        The file is damaged, or of a later format.
+        The file is damaged, or of a later format, or the model was trained or fitted anew since.
     """
     path = Path(folder) / CALIBRATION_FILE
     if not path.is_file():
@@ -189,21 +194,45 @@ def read_calibration(folder: Path) -> Calibration | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
             raise CheckpointError(f"{path} has format {content['format']}, expected {_FORMAT}; calibrate again")
-        views = {_sorted(Projection(name) for name in one["views"]): _read_views(one) for one in content["views"]}
+        views = _read_all_views(content["views"])
         settings = {name: content[name] for name in ("fusion", "policy", "coverage", "set_kind", "figures")}
+        _require_same_model(path, content.get("model", {}))
         return Calibration(views, **settings)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {error}); calibrate again") from error
 
 
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that make the scores; torch, which this needs, only loads here."""
+    from mammodensity.prediction import model_hashes
+
+    return {name: value for name, value in model_hashes(folder).items() if name != CALIBRATION_FILE}
+
+
+def _require_same_model(path: Path, made_for: Mapping[str, str]) -> None:
+    """Raise ``CheckpointError`` where a file of the model changed or went; files of 0.1 say nothing of the model."""
+    found = _hashes(path.parent) if made_for else {}
+    changed = [name for name, value in made_for.items() if found.get(name) != value]
+    if changed:
+        raise CheckpointError(
+            f"{path} was made for scores of another model: {changed[0]} has changed since; calibrate again with the "
+            "predictions of this model, or remove the file"
+        )
+
+
+def _read_all_views(content: Sequence[Mapping[str, Any]]) -> dict[Views, ViewsCalibration]:
+    if not content:
+        raise ValueError("no combination of views")
+    return {_sorted(Projection(name) for name in one["views"]): _read_views(one) for one in content}
+
+
 def _read_views(content: Mapping[str, Any]) -> ViewsCalibration:
     held_out = np.array(content["held_out"], dtype=np.float64)
     reference = np.array([DensityCategory(letter).index for letter in content["reference"]], dtype=np.intp)
-    if (
-        held_out.shape != (len(reference), len(CATEGORIES))
-        or not np.isfinite(nonconformity(held_out, "marginal")).all()
-    ):
+    if held_out.shape != (len(reference), len(CATEGORIES)):
         raise ValueError("held-out scores and reference do not agree")
+    if not ((held_out >= 0) & (held_out <= 1)).all():  # NaN compares False
+        raise ValueError("held-out scores are not from 0 to 1")
     described = content["map"]
     return ViewsCalibration(
         CalibrationMap(described["kind"], tuple(float(value) for value in described["coefficients"])),

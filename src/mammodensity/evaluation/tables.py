@@ -100,7 +100,8 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
         lacking = [index for exam_id, index in exam_ids.items() if (exam_id, level) not in found]
         scores[level][lacking] = fused[lacking]
     if all(np.isnan(values).all() for values in scores.values()):
-        raise TableError(f"{path}: every score is blank, expected scores of at least one exam")
+        which = "every score" if method is None else "every score of a single view"
+        raise TableError(f"{path}: {which} is blank or absent, expected scores of at least one exam")
     return ScoreTable(tuple(exam_ids), scores, {level: tuple(notes) for level, notes in missing.items()})
 
 

@@ -189,7 +189,7 @@ def _read(exam: ExamScores, level: str, calibration: Calibration | None) -> Read
     return Reading(
         category=CATEGORIES[int(np.argmax(values))],
         scores={category: float(values[category.index]) for category in CATEGORIES},
-        dense_probability=float(values[_DENSE].sum()),
+        dense_probability=min(1.0, float(values[_DENSE].sum())),  # two rounded numbers may sum to a bit more
         calibrated=better is not None,
         percent_density=exam.percent_density.get(level),
         views=views,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mammodensity.errors import OptionError
 from mammodensity.exam import Flag
 from mammodensity.fusion import ExamScores
-from mammodensity.terms import CATEGORIES, DensityCategory, Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
 
 FLAGS: dict[str, str] = {
     "missing-view": "a view is absent or was refused",
@@ -115,7 +115,7 @@ def find_flags(
     prediction_set
         None where there is no calibration.
     """
-    found = [*_missing(exam), *_disagreement(exam, rules), *_difference(exam, scores, rules)]
+    found = [*_missing(exam), *_disagreement(scores, rules), *_difference(exam, scores, rules)]
     for view, flags in exam.view_flags.items():
         found += [Flag(flag.code, f"{view}: {flag.text}") for flag in flags]
     subject = scores.get("subject")
@@ -137,8 +137,8 @@ def _missing(exam: ExamScores) -> list[Flag]:
     ]
 
 
-def _disagreement(exam: ExamScores, rules: Rules) -> list[Flag]:
-    places = {view: int(np.argmax(scores)) for view, scores in exam.projections.items()}
+def _disagreement(scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> list[Flag]:
+    places = {view: int(np.argmax(scores[view])) for view in PROJECTIONS if view in scores}
     if not places or max(places.values()) - min(places.values()) < rules.views_apart:
         return []
     low, high = min(places, key=places.__getitem__), max(places, key=places.__getitem__)
@@ -168,7 +168,7 @@ def _difference(exam: ExamScores, scores: Mapping[str, NDArray[np.float64]], rul
 
 
 def _border(subject: NDArray[np.float64], rules: Rules) -> list[Flag]:
-    second, first = np.argsort(subject, kind="stable")[-2:]
+    first, second = np.argsort(-subject, kind="stable")[:2]
     if subject[first] - subject[second] >= rules.near_border or abs(int(first) - int(second)) != 1:
         return []
     low, high = sorted((int(first), int(second)))

@@ -93,7 +93,8 @@ def further_figures(
         for group in groups:
             inside = [exam for exam in given if of_exam[exam] == group.value]
             drawn = None if patients is None else [patients[exam] for exam in inside]
-            challenge[group.value] = challenge_figures(reference[inside], scores[inside], drawn)
+            name = group.value if group.value != "overall" else f"{asked.by}: overall"
+            challenge[name] = challenge_figures(reference[inside], scores[inside], drawn)
     return FurtherFigures(
         challenge=challenge,
         reject=reject_curve(reference[given], scores[given], patients=owners, spec=spec),

@@ -116,11 +116,11 @@ class ReadersAgreement:
         if not isnan(kappa.value):
             interval = f" ({kappa.interval[0]:.2f} to {kappa.interval[1]:.2f})" if kappa.interval else ""
             text += f"Mean linear kappa of two readers {kappa.value:.2f}{interval}. "
-        ranked = [one for one in self.with_consensus if not isnan(one.figures["linear_kappa"].value)]
-        if len(ranked) > 1:
-            farthest = min(ranked, key=lambda one: one.figures["linear_kappa"].value)
-            value = farthest.figures["linear_kappa"].value
-            text += f"Farthest from the others: {farthest.a} (linear kappa {value:.2f} with their consensus)."
+        kappas = {one.a: one.figures["linear_kappa"].value for one in self.with_consensus}
+        ranked = sorted((value, name) for name, value in kappas.items() if not isnan(value))
+        if len(ranked) > 1 and ranked[0][0] < ranked[1][0]:  # of two readers each is as far from the other
+            value, name = ranked[0]
+            text += f"Farthest from the others: {name} (linear kappa {value:.2f} with their consensus)."
         return text.strip()
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class _Couple:
         return (self.first >= 0) & (self.second >= 0)
 
     def key(self, figure: str) -> str:
-        return f"{self.kind} {self.a} {self.b} {figure}"
+        return "\0".join((self.kind, self.a, self.b, figure))  # no file's name holds that
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,8 +60,9 @@ def read_reading(path: Path) -> Reading:
         return _of_results(path)
     if "density" not in columns:
         raise TableError(
-            f"{path}, line 1: found the columns {', '.join(columns)}, expected a score table (exam_id, projection, A, "
-            "B, C, D), a table of results (predict --results) or a reader's table (exam_id, density)"
+            f"{path}, line 1: found the columns {', '.join(columns)}, expected, separated by commas, a score table "
+            "(exam_id, projection, A, B, C, D), a table of results (predict --results) or a reader's table (exam_id, "
+            "density)"
         )
     labels = read_labels(path)
     return Reading(path.stem, tuple(labels), np.array([category.index for category in labels.values()], dtype=np.intp))
@@ -97,6 +98,8 @@ def _of_results(path: Path) -> Reading:
     """The scores of exams in a table of ``predict --results``, calibrated if they were."""
     ids, scores = [], []
     for line, row in read_rows(path, ("exam_id", *CATEGORIES)):
+        if not row["exam_id"]:
+            raise TableError(f"{path}, line {line}: found a blank exam_id, expected the name of an exam")
         ids.append(row["exam_id"])
         scores.append(parse_scores(f"{path}, line {line}", row))
     if len(set(ids)) != len(ids):
