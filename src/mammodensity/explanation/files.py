@@ -62,7 +62,7 @@ def write_explanations(
     category, against, layer
         As of :func:`explain_exam`.
     progress
-        Called with how many maps are done and how many there are.
+        Called with how many steps are done and how many there are: each map is made, then drawn.
 
     Returns
     -------
@@ -76,7 +76,14 @@ def write_explanations(
     reference = reference_categories(data)
     names = _file_names(data)
     page_names = _distinct([[_safe(exam_id)] for exam_id in exams])
-    each = _counted(progress, len(wanted) * sum(record.projection in model.projections for record in data.records))
+    each = _counted(
+        progress,
+        2
+        * len(wanted)
+        * sum(  # made, and drawn
+            record.projection in model.projections for record in data.records
+        ),
+    )
     summaries: list[dict[str, Any]] = []
     pages = []
     with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
@@ -92,6 +99,7 @@ def write_explanations(
                     name = names[records[projection]] + method
                     _write_image(staging, name, one, exam.scale)
                     summaries.append({"image": name, "exam_id": exam_id, **_summary(projection.value, one, exam)})
+                    each()
             if explained[0].maps:
                 page = _write_pages(staging, page_name, explained, reference.get(exam_id))
                 pages.append(folder / page)
@@ -107,12 +115,10 @@ def write_explanations(
     return pages
 
 
-def _counted(progress: Progress | None, total: int) -> Callable[[], None] | None:
-    """What to call after each map, so that ``progress`` hears how many are done."""
-    if progress is None:
-        return None
+def _counted(progress: Progress | None, total: int) -> Callable[[], None]:
+    """What to call after each step, so that ``progress`` hears how many are done."""
     done = count(1)
-    return lambda: progress(next(done), total)
+    return lambda: progress(next(done), total) if progress else None
 
 
 def _write_pages(staging: Path, name: str, explained: Sequence[ExamMaps], reference: DensityCategory | None) -> str:
