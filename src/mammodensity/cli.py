@@ -836,6 +836,56 @@ def explain(
     say_research_use_only()
 
 
+@app.command("explain-benchmark")
+def explain_benchmark(
+    json_file: Annotated[Path, typer.Option("--json", help="File to write the table to.", metavar="FILE")],
+    model: Annotated[
+        Path | None, typer.Option(help="Model with a network for MLO_R; without it, three small ones.", metavar="DIR")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Also images/ and masks/ of right MLO views.", metavar="FOLDER")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Only these methods; by default all.", metavar="NAME[,NAME...]")
+    ] = None,
+    exams: Annotated[int, typer.Option(help="Phantoms to train on.", metavar="N")] = 64,
+    held_back: Annotated[int, typer.Option("--held-back", help="Phantoms to score on.", metavar="N")] = 8,
+    epochs: Annotated[int, typer.Option(help="Of training.", metavar="N")] = 24,
+    seed: Annotated[int, typer.Option(help="Of phantoms and training.")] = 5,
+    device: Device = "auto",
+) -> None:
+    """Score explanation methods where the dense tissue is known: on phantoms, and on real masks if given.
+
+    Without --model, three networks are trained on the fly: on true categories, on shuffled ones, and on phantoms with a
+    marker that tells the category. Their maps show what the scores and verdicts can tell.
+
+    Example: mammodensity explain-benchmark --json benchmark.json
+    """
+    from mammodensity.console import say, say_research_use_only, show_table, stage_bars
+    from mammodensity.explanation.methods import METHODS
+    from mammodensity.explanation.scoring.benchmark import COLUMNS, run_benchmark, tables
+    from mammodensity.explanation.scoring.benchmark_networks import BenchmarkSpec
+    from mammodensity.outputs import require_not_input, write_json
+    from mammodensity.prediction.density_model import load_networks
+
+    spec = BenchmarkSpec(exams=exams, held_back=held_back, epochs=epochs, seed=seed)
+    require_not_input(json_file, [*(data.rglob("*.png") if data else []), *(_model_files(model) if model else [])])
+    with stage_bars() as progress:
+        result = run_benchmark(
+            spec,
+            model=load_networks(model, device) if model else None,
+            data=data,
+            methods=method.split(",") if method else tuple(METHODS),
+            progress=progress,
+        )
+    for title, rows in tables(result):
+        say(title)
+        show_table(COLUMNS, rows)
+    write_json(json_file, result)
+    say(f"all scores and baselines in {json_file}")
+    say_research_use_only()
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Model folder.", metavar="RUN")],

@@ -49,9 +49,9 @@ class Probe:
             self._random[seed] = randomised(self.network, seed)
         return _in_batches(partial(self._explain, self._random[seed]), images)
 
-    def for_category(self, category: int) -> Probe:
-        """The same network, another category."""
-        return Probe(self.network, category, self.explain, self.centring, self.channels, self._random)
+    def for_category(self, category: int, explain: Callable[..., Tensor] | None = None) -> Probe:
+        """The same network, another category, and if given another method."""
+        return Probe(self.network, category, explain or self.explain, self.centring, self.channels, self._random)
 
     def _answer(self, images: Floats) -> Tensor:
         modes = [(module, module.training) for module in self.network.modules()]
