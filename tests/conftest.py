@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +25,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set MAMMODENSITY_TEST_DATA to test with it")
     return folder
+
+
+@pytest.fixture
+def ask_to_stop(monkeypatch) -> threading.Event:
+    """Set it, and a training stops as at Ctrl-C; tests/test_cli.py sends real signals to processes of their own."""
+    stop = threading.Event()
+
+    @contextmanager
+    def requests() -> Iterator[threading.Event]:
+        stop.clear()
+        yield stop
+
+    for module in ("network_run", "default_networks"):
+        monkeypatch.setattr(f"mammodensity.training.{module}.stop_requests", requests)
+    return stop
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -369,7 +367,7 @@ def test_nothing_is_written_where_no_picture_can_be_read(tmp_path):
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def test_the_networks_are_made_again_bit_for_bit_also_after_a_stop(tmp_path, monkeypatch):
+def test_the_networks_are_made_again_bit_for_bit_also_after_a_stop(tmp_path, ask_to_stop):
     recipe = DefaultRecipe(breasts=2, rows=64, outline_steps=3, tissue_steps=3, batch=2)
     device = torch.device("cpu")
     calls = []
@@ -378,7 +376,7 @@ def test_the_networks_are_made_again_bit_for_bit_also_after_a_stop(tmp_path, mon
 
     def stop(name: str, done: int, _total: int) -> None:
         if (name, done) == ("tissue", 2):
-            os.kill(os.getpid(), signal.SIGINT)
+            ask_to_stop.set()
 
     with pytest.raises(Interrupted, match="goes on"):
         train_default(tmp_path / "halves", recipe, device, stop)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -30,15 +30,15 @@ KEPT = ("network.safetensors", "history.csv", "acc_train.txt", "acc_val.txt", "l
 
 
 class StopAt:
-    """Presses Ctrl-C after a number of steps."""
+    """Asks to stop after a number of steps."""
 
-    def __init__(self, steps: int) -> None:
-        self.left = steps
+    def __init__(self, steps: int, stop: threading.Event) -> None:
+        self.left, self.stop = steps, stop
 
     def __call__(self, _projection, _step) -> None:
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            self.stop.set()
 
 
 def test_the_model_folder(tiny_model, tiny_recipe):
@@ -69,7 +69,7 @@ def test_same_seed_same_bits_and_another_seed_others(blobs, tiny_model, tiny_rec
 
 @pytest.mark.parametrize("recipe_name", ["tiny", "plateau"])
 @pytest.mark.parametrize("stops", [(1,), (2, 1, 2)])
-def test_an_interrupted_run_ends_with_the_same_bits(blobs, tiny_recipe, tmp_path, recipe_name, stops):
+def test_an_interrupted_run_ends_with_the_same_bits(blobs, tiny_recipe, tmp_path, *, recipe_name, stops, ask_to_stop):
     recipe = tiny_recipe
     if recipe_name == "plateau":
         recipe = replace(tiny_recipe, optimiser="sgd", schedule="plateau", select="accuracy", learning_rate=0.01)
@@ -82,7 +82,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(blobs, tiny_recipe, tmp_path
                 recipe,
                 projections=ONE,
                 resume=number > 0,
-                report=StopAt(steps),
+                report=StopAt(steps, ask_to_stop),
             )
         assert (tmp_path / "parts" / "CC_R" / RESUME_FILE).exists()
     train_model(find_images(blobs), tmp_path / "parts", recipe, projections=ONE, resume=True)
