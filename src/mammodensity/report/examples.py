@@ -23,7 +23,7 @@ from mammodensity.explanation.pictures import (
     grey_picture,
     iso_contours,
     overlay,
-    reduced,
+    resized,
 )
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.prediction import DensityModel
@@ -147,7 +147,7 @@ def picture_examples(
 
 
 def _pictures(projection: Projection, exam: ExamMaps) -> ViewPictures:
-    one = reduced(exam.maps[projection], _LONGER_SIDE_PX)
+    one = resized(exam.maps[projection], _LONGER_SIDE_PX)
     lines = iso_contours(one.values, contour_level(exam.scale))
     rows, columns = one.mammogram.pixels.shape
     return ViewPictures(
