@@ -133,6 +133,18 @@ def test_train_predict_evaluate_explain_report(run, blobs, tiny_recipe, tmp_path
     code, output, _ = run("explain", blobs, "--model", model, "--output", tmp_path / "maps", "--category", "C")
     assert code == 0
     assert len(list((tmp_path / "maps").glob("*_map.npy"))) == 96
+    code, output, _ = run(
+        *("explain", blobs, "--model", model, "--output", tmp_path / "why", "--first", 2),
+        *("--method", "grad-cam, occlusion", "--category", "C", "--against", "B"),
+    )
+    assert code == 0
+    assert "2 exams" in output
+    assert len(list((tmp_path / "why").glob("*_methods.png"))) == 2
+    summary = json.loads((tmp_path / "why" / "explanations.json").read_text())
+    assert {(one["method"], one["category"], one["against"]) for one in summary["images"]} == {
+        ("grad-cam", "C", "B"),
+        ("occlusion", "C", "B"),
+    }
     code, output, _ = run("report", model, "--output", tmp_path / "report.html")
     assert code == 0
     assert str(tmp_path / "report.html") in output
@@ -289,6 +301,10 @@ def test_mistakes_of_the_user_are_one_line(fails, blobs, tiny_model, tmp_path):
     assert "method must be one of" in fails(
         "explain", blobs, "--model", tiny_model, "--output", tmp_path / "maps", "--method", "magic", code=2
     )
+    explain = ("explain", blobs, "--model", tiny_model, "--output", tmp_path / "maps")
+    assert "is there 2 times" in fails(*explain, "--method", "occlusion,occlusion", code=2)
+    assert "takes no layer" in fails(*explain, "--method", "occlusion", "--layer", "stages.0", code=2)
+    assert "against itself" in fails(*explain, "--category", "C", "--against", "C", code=2)
     assert "not found" in fails("report", tmp_path / "absent")
     assert "not found" in fails("import-keras", tmp_path / "a.h5", "--projection", "CC_R", "--model", tmp_path / "m")
     assert not out.exists()

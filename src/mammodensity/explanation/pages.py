@@ -19,7 +19,7 @@ from mammodensity.explanation.pictures import (
     grey_picture,
     iso_contours,
     overlay,
-    reduced,
+    resized,
 )
 from mammodensity.explanation.scoring.captions import caption, caption_colour
 from mammodensity.explanation.scoring.verdicts import Verdict
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
 _DPI = 110
 _MARGIN, _GAP = 0.2, 0.35  # inches, as all lengths below
-_HEAD, _FOOT, _LINE = 0.45, 0.75, 0.24
+_HEAD, _FOOT, _LINE, _HEADINGS = 0.45, 0.75, 0.24, 0.48
 _PAGE_VIEW, _GRID_VIEW = 2.6, 1.6  # width of a view
 _TALLEST = 2.2  # a view's height as a multiple of its width; taller ones are drawn smaller
 _LABEL, _BAR = 1.45, 0.95  # width of a row's name, of a colour bar with its text
 _CAPTION, _LETTERS = 0.55, 120  # height of a verdict; of its letters, how many of one point fill an inch
+_SEAM = 0.02  # to either side of where the chest walls meet
 _GREY = "#bbbbbb"
 
 Verdicts = Mapping[Projection, Verdict]
@@ -45,7 +46,7 @@ Verdicts = Mapping[Projection, Verdict]
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """A view as it hangs: reduced, with the chest wall towards the other breast."""
+    """A view as it hangs: at the size of the page, with the chest wall towards the other breast."""
 
     one: ActivationMap
     mirrored: bool
@@ -95,15 +96,15 @@ def methods_page(exams: Sequence[ExamMaps], title: str, verdicts: Sequence[Verdi
     height = _height(rows[0], _GRID_VIEW)
     pairs = len({projection.view_position for projection in shown})
     wide = 2 * _MARGIN + _LABEL + len(shown) * _GRID_VIEW + (pairs - 1) * _GAP
-    page = _Page(wide, _HEAD + 2 * _LINE + (1 + len(exams)) * (height + _CAPTION) + _FOOT, title)
+    page = _Page(wide, _HEAD + _HEADINGS + (1 + len(exams)) * (height + _CAPTION) + _FOOT, title)
     for column, projection in enumerate(shown):
         new_pair = projection.view_position != shown[0].view_position
         left = _MARGIN + _LABEL + column * _GRID_VIEW + (_GAP if new_pair else 0)
-        top = _HEAD + 2 * _LINE
+        top = _HEAD + _HEADINGS
         plain = page.view(left, top, _GRID_VIEW, height, projection.laterality)
         view = rows[0][projection]
         _draw_plain(plain, view)
-        plain.set_title(f"{_name(projection, view)}\n{_why(view.one)}", color="white", fontsize=7.5, pad=3)
+        plain.set_title(f"{_name(projection, view)}\n{_why(view.one, narrow=True)}", color="white", fontsize=7.5, pad=3)
         for row, (exam, views) in enumerate(zip(exams, rows, strict=True), start=1):
             below = top + row * (height + _CAPTION)
             axes = page.view(left, below, _GRID_VIEW, height, projection.laterality)
@@ -111,7 +112,7 @@ def methods_page(exams: Sequence[ExamMaps], title: str, verdicts: Sequence[Verdi
             verdict = verdicts[row - 1].get(projection) if verdicts else None
             page.caption(left, below + height, _GRID_VIEW, verdict)
     for row, exam in enumerate(exams, start=1):
-        middle = _HEAD + 2 * _LINE + row * (height + _CAPTION) + height / 2
+        middle = _HEAD + _HEADINGS + row * (height + _CAPTION) + height / 2
         page.text(_MARGIN, middle, f"{exam.method}\n0 to {exam.scale:.2g}", size=8.5)
     return page.finish(
         "Each row has its own scale, from 0 to the method's largest value in the exam; line: half of it."
@@ -136,7 +137,7 @@ class _Page:
 
     def view(self, left: float, top: float, width: float, height: float, side: str) -> Axes:
         """Axes for an image, which lies against the side where the chest wall is."""
-        axes = self._axes(left, top, width, height)
+        axes = self._axes(left + (0 if side == "R" else _SEAM), top, width - _SEAM, height)
         axes.set_axis_off()
         axes.set_anchor("E" if side == "R" else "W")
         return axes
@@ -181,7 +182,7 @@ class _Page:
 
 
 def _hung(projection: Projection, one: ActivationMap, width: float) -> _View:
-    small = reduced(one, round(1.5 * _TALLEST * width * _DPI))
+    small = resized(one, round(1.5 * _TALLEST * width * _DPI))
     if not stored_flipped(projection, chest_side(small.mammogram.pixels.astype(np.float32))):
         return _View(small, mirrored=False)
     mammogram = replace(small.mammogram, pixels=small.mammogram.pixels[:, ::-1])
@@ -209,8 +210,8 @@ def _name(projection: Projection, view: _View) -> str:
     return f"{projection}{' (mirrored)' if view.mirrored else ''}"
 
 
-def _why(one: ActivationMap) -> str:
-    """What the map of a view answers, with the scores it is about."""
+def _why(one: ActivationMap, *, narrow: bool = False) -> str:
+    """What the map of a view answers, with the scores it is about; in two lines where it is long and must be narrow."""
     score = one.scores[one.category.index]
     if one.percent_density is not None:
         return f"why {one.category}: score {score:.2f}, {one.percent_density:.0f} % dense"
@@ -218,7 +219,8 @@ def _why(one: ActivationMap) -> str:
         return f"why {one.category}: score {score:.2f}"
     if one.against == one.category:
         return f"is {one.category} itself: score {score:.2f}"
-    return f"why {one.category} ({score:.2f}) rather than {one.against} ({one.scores[one.against.index]:.2f})"
+    between = "\n" if narrow else " "
+    return f"why {one.category} ({score:.2f}){between}rather than {one.against} ({one.scores[one.against.index]:.2f})"
 
 
 def _scale_name(exam: ExamMaps) -> str:

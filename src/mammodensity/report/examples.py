@@ -23,7 +23,7 @@ from mammodensity.explanation.pictures import (
     grey_picture,
     iso_contours,
     overlay,
-    reduced,
+    resized,
 )
 from mammodensity.explanation.scoring import RunScores, Verdict, caption
 from mammodensity.ingest import DataSet, load_exam
@@ -155,7 +155,7 @@ def picture_examples(
 
 
 def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict) -> ViewPictures:
-    one = reduced(exam.maps[projection], _LONGER_SIDE_PX)
+    one = resized(exam.maps[projection], _LONGER_SIDE_PX)
     lines = iso_contours(one.values, contour_level(exam.scale))
     rows, columns = one.mammogram.pixels.shape
     return ViewPictures(
