@@ -68,6 +68,8 @@ def test_shares_by_hand():
     assert figures["outside"] == 0.25
     assert figures["dense_lift"] == pytest.approx(0.75 / (100 / (32 * 20 - 32)))
     assert figures["pointing_game"] == 1.0
+    values[30, 10] = 3.0
+    assert places(values)[0]["pointing_game"] == 0.5, "two maxima, one of them in dense tissue"
     values[30, 10] = 4.0
     assert places(values)[0]["pointing_game"] == 0.0
 

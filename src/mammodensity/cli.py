@@ -887,6 +887,56 @@ def explain_benchmark(
 
 
 @app.command()
+def counterfactual(
+    output: Annotated[Path, typer.Option(help="Folder to write plots to.", metavar="DIR")],
+    data: Annotated[
+        Path | None, typer.Argument(help="Exams, which are painted with more or less dense tissue.", metavar="DATA")
+    ] = None,
+    model: ModelOrDefault = None,
+    phantoms: Annotated[int, typer.Option(help="Also so many phantoms, rendered anew.", metavar="N", min=0)] = 0,
+    steps: Annotated[int, typer.Option(help="Amounts of dense tissue, from 1 to 80 per cent.", metavar="N")] = 9,
+    seed: Annotated[int, typer.Option(help="Of the phantoms.")] = 1,
+    split: Split = None,
+    first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
+    synthetic: Synthetic = False,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Ask what the answer would be with more or less dense tissue, and how far each exam is from another answer.
+
+    Example: mammodensity counterfactual phantoms --first 4 --output density --json density.json
+
+    Example: mammodensity counterfactual --phantoms 8 --model model --output density
+    """
+    from mammodensity.console import progress_bar, say, say_research_use_only, show_table
+    from mammodensity.explanation.counterfactual import write_counterfactuals
+    from mammodensity.explanation.counterfactual.files import rows_of
+    from mammodensity.outputs import require_apart, require_not_input, write_json
+
+    images = None
+    if data is not None:
+        require_apart(output, data)
+        images = _images_of(data, split, synthetic=synthetic).first_exams(first)
+        require_not_input(json_file, _files_read(images, data, model))
+    read = _load_model(model, device)
+    with progress_bar("counterfactual") as progress:
+        result = write_counterfactuals(
+            read, images, output, phantoms=phantoms, steps=steps, seed=seed, progress=progress
+        )
+    show_table(
+        ["exam", "category", "% dense", "flips below", "flips above", "points to flip", "monotone"], rows_of(result)
+    )
+    say(f"in {result['monotone_share']:.0%} of the exams more dense tissue never lowers the expected category")
+    for text in result["refused"]:
+        say(f"refused: {text}")
+    if json_file:
+        write_json(json_file, result)
+        say(f"every step in {json_file}")
+    say(f"plots in {output}")
+    say_research_use_only()
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Model folder.", metavar="RUN")],
     output: Annotated[

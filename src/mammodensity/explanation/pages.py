@@ -19,7 +19,7 @@ from mammodensity.explanation.pictures import (
     grey_picture,
     iso_contours,
     overlay,
-    reduced,
+    resized,
 )
 from mammodensity.explanation.scoring.captions import caption, caption_colour
 from mammodensity.explanation.scoring.verdicts import Verdict
@@ -46,7 +46,7 @@ Verdicts = Mapping[Projection, Verdict]
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """A view as it hangs: reduced, with the chest wall towards the other breast."""
+    """A view as it hangs: at the size of the page, with the chest wall towards the other breast."""
 
     one: ActivationMap
     mirrored: bool
@@ -182,7 +182,7 @@ class _Page:
 
 
 def _hung(projection: Projection, one: ActivationMap, width: float) -> _View:
-    small = reduced(one, round(1.5 * _TALLEST * width * _DPI))
+    small = resized(one, round(1.5 * _TALLEST * width * _DPI))
     if not stored_flipped(projection, chest_side(small.mammogram.pixels.astype(np.float32))):
         return _View(small, mirrored=False)
     mammogram = replace(small.mammogram, pixels=small.mammogram.pixels[:, ::-1])

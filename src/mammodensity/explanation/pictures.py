@@ -94,13 +94,10 @@ def png_bytes(picture: RgbImage | NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def reduced(one: ActivationMap, longer_side: int) -> ActivationMap:
-    """Image and map at the size of a page, before colours are mixed: a hundredth of the work at full size.
-
-    What is no larger already stays as it is.
-    """
+def resized(one: ActivationMap, longer_side: int) -> ActivationMap:
+    """Image and map at the size of a page, before colours are mixed: a hundredth of the work at full size."""
     rows, columns = one.mammogram.pixels.shape
-    factor = min(1.0, longer_side / max(rows, columns))
+    factor = longer_side / max(rows, columns)
     size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
     grey = Image.fromarray(grey_picture(one.mammogram)).resize(size, Image.Resampling.LANCZOS)
     values = Image.fromarray(one.values).resize(size, Image.Resampling.BILINEAR)

@@ -58,7 +58,7 @@ def render(paths: Paths, rng: np.random.Generator, *, film: bool, look: Look = L
         paths = _other_amount(paths, rng)
     if look.muscle and (paths.labels == LABELS["pectoral"]).any():
         paths = _other_muscle(paths, rng)
-    labels = _labels(paths)
+    labels = tissue_labels(paths)
     lead = _lead(paths, rng, look)
     if film:
         return _film(lead, paths, labels, rng)
@@ -73,17 +73,22 @@ def _other_amount(paths: Paths, rng: np.random.Generator) -> Paths:
     if rng.random() < 0.2:  # soft tissue without small lobules
         paths = replace(paths, glandular=gaussian_filter(paths.glandular, rng.uniform(0.5, 2.5)))
     wanted = rng.uniform(0, 0.85) if rng.random() < 0.75 else rng.uniform(0, 0.06)
+    steep = rng.uniform(1.0, 2.6)  # from tissue that fades into fat to lobes with a clear edge
+    moved = with_dense_share(paths, wanted, steep)
+    fibrous = np.minimum(paths.fibrous * np.exp(rng.uniform(-3.0, 0.8)), 0.9 * paths.tissue)
+    return replace(moved, fibrous=fibrous)
+
+
+def with_dense_share(paths: Paths, wanted: float, steep: float = 1.0) -> Paths:
+    """Glandular shares moved on the logit scale, so that about ``wanted`` (0 to 1) of the breast is dense; as near to
+    it as a bounded move allows. Larger ``steep`` gives clearer edges.
+    """
     share = np.clip(_smoothed_share(paths), 1e-3, 1 - 1e-3)
     limit = float(np.quantile(share[np.isin(paths.labels, (1, 2))], 1 - wanted))
     border = logit(DENSE_SHARE)
-    steep = rng.uniform(1.0, 2.6)  # from tissue that fades into fat to lobes with a clear edge
     over = steep * (logit(np.clip(paths.glandular, 1e-4, 1 - 1e-4)) - np.clip(logit(limit), border - 2, border + 3))
     glandular = np.where(paths.glandular > 0, expit(border + over), 0)
-    return replace(
-        paths,
-        glandular=glandular.astype(np.float32),
-        fibrous=np.minimum(paths.fibrous * np.exp(rng.uniform(-3.0, 0.8)), 0.9 * paths.tissue),
-    )
+    return replace(paths, glandular=glandular.astype(np.float32))
 
 
 def _smoothed_share(paths: Paths) -> Floats:
@@ -134,7 +139,7 @@ def _draw_muscle(body: Mask, rng: np.random.Generator) -> tuple[Mask, Floats]:
     return drawn, np.clip(share * soft * body, 0, 1).astype(np.float32)
 
 
-def _labels(paths: Paths) -> Labels:
+def tissue_labels(paths: Paths) -> Labels:
     """What is dense, by the rule of :mod:`mammodensity.phantom.projection`; skin and nipple are not."""
     dense = (_smoothed_share(paths) > DENSE_SHARE) & (paths.distance > SKIN_MM)
     labels = np.where(dense & (paths.labels > 0), LABELS["fibroglandular"], np.minimum(paths.labels, 1))

@@ -24,7 +24,7 @@ from mammodensity.explanation.pictures import (
     grey_picture,
     iso_contours,
     overlay,
-    reduced,
+    resized,
 )
 from mammodensity.explanation.scoring import RunScores, Verdict, caption
 from mammodensity.ingest import DataSet, load_exam
@@ -162,7 +162,7 @@ def tissue_views(model: TissueModel, exam: Exam) -> tuple[ViewPictures, ...]:
 
 
 def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict | None) -> ViewPictures:
-    one = reduced(exam.maps[projection], _LONGER_SIDE_PX)
+    one = resized(exam.maps[projection], _LONGER_SIDE_PX)
     lines = iso_contours(one.values, contour_level(exam.scale))
     rows, columns = one.mammogram.pixels.shape
     grey = grey_picture(one.mammogram)

@@ -69,7 +69,7 @@ def place_scores(values: Floats, image: Floats, areas: Areas) -> tuple[Figures, 
         lift = float(mass[dense].sum()) / inside / (float(dense.sum()) / float(areas.breast.sum()))
     put("dense_lift", lift, lacking if dense is None else "the map is empty inside the breast")
     put("spearman", rank_correlation(values, image, areas.breast), EVEN)
-    point = None if dense is None or total <= 0 else float((dense & (values == values.max())).any())
+    point = None if dense is None or total <= 0 else float(dense[values == values.max()].mean())
     put("pointing_game", point, lacking if dense is None else EMPTY)
     return figures, reasons
 
