@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,27 @@ def test_trained_networks_predict_the_same(run, tiny_model, tmp_path, engine):
         results = json.loads((tmp_path / "r.json").read_text())
         scores[name] = [list(result["exam"]["scores"].values()) for result in results]
     np.testing.assert_allclose(scores[engine], scores["torch"], atol=TOLERANCE)
+
+
+DROPPED = """
+import gc, os, signal, sys
+import torch
+from mammodensity.networks import load_checkpoint
+from mammodensity.prediction.engines import make_engine
+
+checkpoint = load_checkpoint(sys.argv[1], "CC_R")
+engines = [make_engine("openvino", checkpoint, torch.device("cpu")) for _ in range(2)]
+while engines:
+    del engines[0]
+    gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_reach_a_process_that_dropped_its_openvino_networks(tiny_model):
+    ended = subprocess.run([sys.executable, "-c", DROPPED, tiny_model], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
 
 
 def test_an_exported_network_is_kept_until_its_weights_change(cache):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,25 @@ def _openvino(checkpoint: Checkpoint) -> Logits:
 
     model = openvino.convert_model(_onnx_file(checkpoint))
     precision: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors would take bfloat16 by themselves
-    compiled = openvino.Core().compile_model(model, "CPU", precision)
+    compiled = _openvino_core().compile_model(model, "CPU", precision)
 
     def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = np.asarray(compiled([inputs])[0])
         return logits
 
     return run
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the process, never dropped.
+
+    Each takes over the alternate signal stack of its thread. Dropped in the order they were made, the last one puts back
+    a stack that is gone already, and the next signal with a handler (Ctrl-C, the end of a child) kills the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _onnx_file(checkpoint: Checkpoint) -> Path:
