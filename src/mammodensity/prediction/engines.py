@@ -119,7 +119,7 @@ def _openvino(checkpoint: Checkpoint) -> Logits:
 def _openvino_core() -> Any:
     """One for the process, never dropped.
 
-    Each takes over the alternate signal stack of its thread. Dropped in the order they were made, the last one puts back
+    Each takes over its thread's alternate signal stack. Dropped in the order they were made, the last one puts back
     a stack that is gone already, and the next signal with a handler (Ctrl-C, the end of a child) kills the process.
     """
     import openvino
