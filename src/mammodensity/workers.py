@@ -38,11 +38,11 @@ def in_workers(
         A worker died.
     """
     strangers = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
     running: dict[Future[Result], Job] = {}
     waiting = iter(jobs)
     try:
-        with _quiet_start():
+        with quiet_start():
             for job in waiting:
                 running[pool.submit(function, job)] = job
                 if len(running) == workers:
@@ -66,7 +66,7 @@ def in_workers(
 
 
 @contextmanager
-def _quiet_start() -> Iterator[None]:
+def quiet_start() -> Iterator[None]:
     """Start worker processes with one thread for each library, and deaf to Ctrl-C from their first moment."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read by the workers when they load numpy
@@ -82,8 +82,9 @@ def _quiet_start() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends the workers
+def start_worker(_number: int = 0) -> None:
+    """What a worker process does first: leave Ctrl-C to its parent, and end when that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -6,7 +6,8 @@ Every training image depends on the seed and on its number only, so a run can be
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,13 +34,15 @@ from mammodensity.training.default_phantoms import (
 )
 from mammodensity.training.resume import require_same_recipe, restore_tensors, run_tensors, tensors_under
 from mammodensity.training.stopping import stop_requests
-from mammodensity.workers import usable_cores
+from mammodensity.workers import quiet_start, start_worker, usable_cores
 
 _RISE = 0.1  # share of the steps in which the learning rate rises
 _LARGEST_GRADIENT = 1.0
 _KEPT_EVERY = 250
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
+
+_Draw = Callable[[PhantomPaths, np.random.Generator, Disturbance], Sample]
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class _Task:
     name: str
     new_network: Callable[[], UNet]
     steps: Callable[[DefaultRecipe], int]
-    sample: Callable[[PhantomPaths, np.random.Generator, Disturbance], Sample]
+    sample: _Draw
     loss: Callable[[Tensor, Tensor], Tensor]
 
 
@@ -131,8 +134,8 @@ def _require_recipe(folder: Path, recipe: DefaultRecipe) -> None:
 class _Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Disturbed phantoms; image ``index`` depends on the seed and on ``index`` alone."""
 
-    def __init__(self, task: _Task, phantoms: PhantomPaths, recipe: DefaultRecipe, first: int, count: int) -> None:
-        self.task, self.phantoms, self.recipe = task, phantoms, recipe
+    def __init__(self, sample: _Draw, phantoms: PhantomPaths, recipe: DefaultRecipe, first: int, count: int) -> None:
+        self.sample, self.phantoms, self.recipe = sample, phantoms, recipe
         self.first, self.count = first, count
 
     def __len__(self) -> int:
@@ -140,7 +143,7 @@ class _Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.recipe.seed, self.first + index])
-        image, classes = self.task.sample(self.phantoms, rng, self.recipe.changes)
+        image, classes = self.sample(self.phantoms, rng, self.recipe.changes)
         return torch.from_numpy(image), torch.from_numpy(classes)
 
 
@@ -162,11 +165,10 @@ def _train(
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay)
     path = folder / f"{task.name}.resume"
     done = _restore(path, network, averaged, optimiser)
-    images = _Images(task, phantoms, recipe, done * recipe.batch, steps * recipe.batch)
-    loader = torch.utils.data.DataLoader(images, recipe.batch, num_workers=max(1, usable_cores() - 1))
+    images = _Images(task.sample, phantoms, recipe, done * recipe.batch, steps * recipe.batch)
     network.train()
     with stop_requests() as stop:
-        for step, (inputs, classes) in enumerate(loader, start=done):
+        for step, (inputs, classes) in enumerate(_batches(images, recipe.batch), start=done):
             _set_pace(optimiser, recipe.learning_rate, step, steps)
             logits = network(inputs.to(device).contiguous(memory_format=torch.channels_last))
             loss = task.loss(logits.float(), classes.to(device))
@@ -184,6 +186,24 @@ def _train(
     final = averaged.module.cpu()
     assert isinstance(final, UNet)
     return final
+
+
+def _batches(images: _Images, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images made by other processes, in order.
+
+    Those are copies of a process without threads: a copy of this one might wait for ever on a lock of its threads.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    loader = torch.utils.data.DataLoader(
+        images,
+        batch,
+        num_workers=max(1, usable_cores() - 1),
+        multiprocessing_context=processes,
+        worker_init_fn=start_worker,
+    )
+    with quiet_start():
+        return iter(loader)
 
 
 def _set_pace(optimiser: torch.optim.Optimizer, highest: float, step: int, steps: int) -> None:

@@ -41,10 +41,14 @@ class PhantomPaths:
     """Traced views on disk, read piece by piece."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._lengths = np.load(folder / "lengths.npy", mmap_mode="r")
         self._labels = np.load(folder / "labels.npy", mmap_mode="r")
         positions = np.load(folder / "positions.npy")
         self.groups = {name: np.flatnonzero(positions == name) for name in ("CC", "MLO")}
+
+    def __reduce__(self) -> tuple[type[PhantomPaths], tuple[Path]]:
+        return PhantomPaths, (self._folder,)  # another process opens the files itself
 
     def __getitem__(self, index: int) -> Paths:
         arrays = {name: self._lengths[index, place].astype(np.float32) for place, name in enumerate(_LENGTHS)}
