@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from mammodensity.terms import CATEGORIES, PROJECTIONS
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+
+if TYPE_CHECKING:
+    from mammodensity.networks import Checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -30,6 +34,23 @@ def write_blobs(folder: Path, exams: int, size: int = 40, split_level: bool = Fa
             picture = Image.fromarray(grey.astype(np.uint8))
             picture.save(where / f"{100 + number}_1_{category}_{projection}.png")
     return folder
+
+
+def small_checkpoint(channels: int = 1, **preprocess: Any) -> Checkpoint:
+    """A small network of random weights, of CC_L and 40 x 32 pixels unless told otherwise."""
+    import torch
+
+    from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork
+    from mammodensity.preprocess import PreprocessSpec
+
+    torch.manual_seed(3)
+    spec = NetworkSpec(channels=channels, stem=8, widths=(4, 4, 8, 8), outputs=(8, 8, 16, 16), depths=(1, 1, 1, 1))
+    made = OriginNetwork(spec)
+    for module in made.modules():  # statistics as after training, so that batch normalisation has something to do
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+    return Checkpoint(made.eval(), Projection.CC_L, PreprocessSpec(**{"rows": 40, "columns": 32, **preprocess}))
 
 
 def broken_pictures(folder) -> dict[str, str]:

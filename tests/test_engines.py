@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from mammodensity.errors import CheckpointError, OptionError
-from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork, network_files
-from mammodensity.networks.onnx_export import require_engine_packages, to_onnx
+from mammodensity.errors import OptionError
+from mammodensity.networks.onnx_export import require_engine_packages
 from mammodensity.prediction import load_model
-from mammodensity.prediction.engines import ENGINES, TOLERANCE, export_onnx, make_engine
-from mammodensity.preprocess import PreprocessSpec
-from mammodensity.terms import RESEARCH_USE_ONLY, Projection
-from samples import write_blobs
+from mammodensity.prediction.engines import ENGINES, TOLERANCE, make_engine
+from samples import small_checkpoint, write_blobs
 
 CPU = torch.device("cpu")
 OTHERS = [name for name in ENGINES if name != "torch"]
@@ -33,21 +29,10 @@ def cache(tmp_path_factory, monkeypatch) -> Path:
     return home / "mammodensity"
 
 
-def network(channels: int = 1, rows: int = 40, columns: int = 32) -> Checkpoint:
-    torch.manual_seed(3)
-    spec = NetworkSpec(channels=channels, stem=8, widths=(4, 4, 8, 8), outputs=(8, 8, 16, 16), depths=(1, 1, 1, 1))
-    made = OriginNetwork(spec)
-    for module in made.modules():  # statistics as after training, so that batch normalisation has something to do
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 2)
-    return Checkpoint(made.eval(), Projection.CC_L, PreprocessSpec(rows=rows, columns=columns))
-
-
 @pytest.mark.parametrize("engine", OTHERS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_engine_gives_the_logits_of_torch(engine, channels):
-    checkpoint = network(channels)
+    checkpoint = small_checkpoint(channels)
     images = np.random.default_rng(0).normal(0, 0.3, (5, channels, 40, 32)).astype(np.float32)
     expected, found = (make_engine(name, checkpoint, CPU)(images) for name in ("torch", engine))
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
@@ -89,7 +74,7 @@ def test_signals_reach_a_process_that_dropped_its_openvino_networks(tiny_model):
 
 
 def test_an_exported_network_is_kept_until_its_weights_change(cache):
-    checkpoint = network(rows=48)
+    checkpoint = small_checkpoint(rows=48)
     before = set(cache.glob("*.onnx"))
     make_engine("onnx", checkpoint, CPU)
     (made,) = set(cache.glob("*.onnx")) - before
@@ -108,44 +93,6 @@ def test_engines_are_never_swapped_silently(tmp_path, tiny_model, monkeypatch):
     with pytest.raises(OptionError, match="the default model runs in torch"):
         load_model(engine="onnx")
     with pytest.raises(OptionError, match="engine onnx runs on the CPU"):
-        make_engine("onnx", network(), torch.device("cuda"))
+        make_engine("onnx", small_checkpoint(), torch.device("cuda"))
     with pytest.raises(OptionError, match=r"mammodensity\[engines\]"):
         require_engine_packages("onnx", "no_such_package")
-
-
-def test_the_file_says_what_it_is(tmp_path):
-    import onnx
-
-    model = onnx.load_from_string(to_onnx(network()))
-    onnx.checker.check_model(model)
-    facts = {entry.key: entry.value for entry in model.metadata_props}
-    assert facts["projection"] == "CC_L"
-    assert facts["categories"] == "A B C D"
-    assert json.loads(facts["preprocess"])["rows"] == 40
-    assert facts["note"] == RESEARCH_USE_ONLY
-    assert export_onnx(network(), tmp_path / "n.onnx") < 1e-5
-
-
-def test_export_writes_every_network_or_nothing(run, tiny_model, tmp_path):
-    code, output, _ = run("export", tmp_path / "out", "--model", tiny_model)
-    assert code == 0
-    assert {path.stem for path in (tmp_path / "out").iterdir()} == {view.value for view in network_files(tiny_model)}
-    assert RESEARCH_USE_ONLY in output
-    broken = tmp_path / "broken"
-    shutil.copytree(tiny_model, broken)
-    (broken / "MLO_L" / "network.safetensors").write_bytes(b"no network")
-    code, _, error = run("export", tmp_path / "none", "--model", broken)
-    assert code != 0
-    assert "damaged" in error
-    assert not (tmp_path / "none").exists()
-    assert run("export", tmp_path / "none", "--model", tmp_path)[0] != 0
-    assert "--format must be onnx" in run("export", tmp_path / "none", "--model", tiny_model, "--format", "nnef")[2]
-
-
-def test_a_file_that_differs_is_refused(tmp_path, monkeypatch):
-    other = network()
-    with torch.no_grad():
-        other.network.head.bias[0] += 1
-    monkeypatch.setattr("mammodensity.prediction.engines.to_onnx", lambda _: to_onnx(other))
-    with pytest.raises(CheckpointError, match="differs from the network"):
-        export_onnx(network(), tmp_path / "n.onnx")

@@ -960,9 +960,9 @@ def report(
 
 @app.command()
 def export(
-    output: Annotated[Path, typer.Argument(help="New folder, one file a network.", metavar="OUT")],
+    output: Annotated[Path, typer.Argument(help="New folder, a file or bundle a network.", metavar="OUT")],
     model: Model,
-    file_format: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    file_format: Annotated[str, typer.Option("--format", help="onnx, leaderboard or monai.")] = "onnx",
 ) -> None:
     """Write a model's networks as files that other programs can run, each compared with the network it was made from.
 
@@ -971,18 +971,18 @@ def export(
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.networks import load_checkpoint, network_files
     from mammodensity.outputs import staged_folder
-    from mammodensity.prediction.engines import export_onnx
+    from mammodensity.prediction.exporting import FORMATS, export_network
 
-    if file_format != "onnx":
-        raise OptionError(f"--format must be onnx. Got {file_format!r} instead.")
+    if file_format not in FORMATS:
+        raise OptionError(f"--format must be one of {', '.join(FORMATS)}. Got {file_format!r} instead.")
     networks = network_files(model)
     if not networks:
         raise CheckpointError(f"{model} holds no trained networks; name a folder written by train or import-keras")
     with progress_bar("export") as progress, staged_folder(output) as staging:
         for done, (projection, file) in enumerate(networks.items(), start=1):
-            difference = export_onnx(load_checkpoint(file, projection), staging / f"{projection}.onnx")
+            name, difference = export_network(load_checkpoint(file, projection), staging, file_format)
             progress(done, len(networks))
-            say(f"{projection}.onnx: scores as the network's within {difference:.1g}")
+            say(f"{name}: scores as the network's within {difference:.1g}")
     say(f"{len(networks)} networks in {output}")
     say_research_use_only()
 

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, which other programs can run.
+"""A network as an ONNX file, which other programs can run: of what ``preprocess`` makes, or of whole images.
 
 References
 ----------
@@ -16,14 +16,20 @@ from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mammodensity.errors import OptionError
 from mammodensity.networks.checkpoint import Checkpoint
+from mammodensity.networks.whole_image import WholeImageNetwork
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
 
 INPUT, OUTPUT = "images", "logits"
+WHOLE_INPUT, WHOLE_OUTPUT = "image", "scores"
+WHOLE_SHAPE = (1, 1, 1024, 1024)
+"""Of the input of a network of whole images, as density leaderboards want it."""
 _OPSET = 18
 _LARGEST_BATCH = 1024
 
@@ -39,30 +45,53 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
     OptionError
         The extra ``engines`` is not installed.
     """
-    require_engine_packages("onnx", "onnxscript")
     network, spec = checkpoint.network.cpu().eval(), checkpoint.preprocess
     example = torch.zeros(2, network.spec.channels, spec.rows, spec.columns)
     batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    facts = {"preprocess": json.dumps(asdict(spec))}
+    return _exported(network, example, (INPUT, OUTPUT), checkpoint, facts=facts, dynamic_shapes={"images": {0: batch}})
+
+
+def to_whole_image_onnx(checkpoint: Checkpoint) -> bytes:
+    """Export a network with its preprocessing: ``image`` (1, 1, 1024, 1024) float32 to ``scores`` (1, 4), A-D.
+
+    Grey values are from 0, black, to 1, white; the image is upright and of the checkpoint's projection.
+
+    Raises
+    ------
+    OptionError
+        The extra ``engines`` is not installed, or the preprocessing cannot be put into such a file.
+    """
+    network = WholeImageNetwork(checkpoint, WHOLE_SHAPE[2:]).eval()
+    facts = {"input": "grey values from 0 (black) to 1 (white)"}
+    return _exported(network, torch.zeros(WHOLE_SHAPE), (WHOLE_INPUT, WHOLE_OUTPUT), checkpoint, facts=facts)
+
+
+def _exported(
+    network: nn.Module,
+    example: Tensor,
+    names: tuple[str, str],
+    checkpoint: Checkpoint,
+    *,
+    facts: dict[str, str],
+    dynamic_shapes: Any = None,
+) -> bytes:
+    """The file, with ``facts`` and what every file says in its metadata."""
+    require_engine_packages("onnx", "onnxscript")
     with _quietly():
         program = torch.onnx.export(
             network,
             (example,),
             dynamo=True,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={"images": {0: batch}},
+            input_names=[names[0]],
+            output_names=[names[1]],
+            dynamic_shapes=dynamic_shapes,
             opset_version=_OPSET,
             verbose=False,
         )
     assert program is not None
-    program.model.metadata_props.update(
-        {
-            "note": RESEARCH_USE_ONLY,
-            "projection": checkpoint.projection.value,
-            "categories": " ".join(CATEGORIES),
-            "preprocess": json.dumps(asdict(spec)),
-        }
-    )
+    about = {"projection": checkpoint.projection.value, "categories": " ".join(CATEGORIES)}
+    program.model.metadata_props.update({"note": RESEARCH_USE_ONLY, **about, **facts})
     with TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         program.save(path)

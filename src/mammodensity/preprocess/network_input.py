@@ -132,15 +132,41 @@ def _apply_regions(values: NDArray[np.float32], regions: Regions, spec: Preproce
         values[labels == BACKGROUND] = 0
 
 
+def resizing_matrices(shape: tuple[int, int], spec: PreprocessSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What ``preprocess`` does to the size of an image (H, W) that it does not crop, as two matrices.
+
+    Returns
+    -------
+    (rows, H) and (columns, W) float32: the first times the image times the second transposed is the resized image.
+    """
+    row, column, rows, columns = fitted_box(shape, spec)
+    resampling = _resampling(shape, (rows, columns), spec)
+    matrices = []
+    for length, wanted, start, end in (
+        (shape[0], spec.rows, row, row + rows),
+        (shape[1], spec.columns, column, column + columns),
+    ):
+        matrix = np.zeros((wanted, length), np.float32)
+        identity = Image.fromarray(np.eye(length, dtype=np.float32))
+        matrix[start:end] = np.asarray(identity.resize((length, end - start), resampling))
+        matrices.append(matrix)
+    return matrices[0], matrices[1]
+
+
 def _resized(values: NDArray[np.float32], place: Placement, spec: PreprocessSpec) -> NDArray[np.float32]:
     top, left, height, width = place.source
     cropped = np.ascontiguousarray(values[top : top + height, left : left + width])
     row, column, rows, columns = place.target
-    resampling = Image.Resampling.NEAREST if spec.interpolation == "nearest" else Image.Resampling.BOX
-    if spec.interpolation == "area" and (rows > height or columns > width):
-        resampling = Image.Resampling.BILINEAR  # nothing to average when the image is enlarged
     result = np.zeros((spec.rows, spec.columns), np.float32)
     result[row : row + rows, column : column + columns] = np.asarray(
-        Image.fromarray(cropped).resize((columns, rows), resampling)
+        Image.fromarray(cropped).resize((columns, rows), _resampling((height, width), (rows, columns), spec))
     )
     return result
+
+
+def _resampling(shape: tuple[int, int], wanted: tuple[int, int], spec: PreprocessSpec) -> Image.Resampling:
+    if spec.interpolation == "nearest":
+        return Image.Resampling.NEAREST
+    if wanted[0] > shape[0] or wanted[1] > shape[1]:
+        return Image.Resampling.BILINEAR  # nothing to average when the image is enlarged
+    return Image.Resampling.BOX
