@@ -134,8 +134,8 @@ def _part_reasons(header: Header) -> Iterator[Reason]:
         yield Reason("partial-breast", say(header, "a crop or mask made from a mammogram"))
     field = field_mm(header)
     if field is not None and 0 < max(field) < _SMALLEST_FIELD_MM:
-        shown = f"{field[0]:.0f} x {field[1]:.0f} mm"
-        yield Reason("partial-breast", say(header, f"its field is {shown}; a screening view is 180 x 240 mm or more"))
+        text = f"its field is {field[0]:.0f} x {field[1]:.0f} mm; the longer side must be {_SMALLEST_FIELD_MM:.0f} mm or more"
+        yield Reason("partial-breast", say(header, text))
 
 
 def field_mm(header: Header) -> tuple[float, float] | None:
