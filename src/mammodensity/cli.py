@@ -424,6 +424,7 @@ def predict(
         (calibration, settings, coverage, model),
         {"json": json_file, "table": results, "page": html},
         notification=notification,
+        warnings=tuple(scorer.warnings),
         pictures=_tissue_pictures(scorer, images, scored) if html else {},
     )
     for path in (csv, results, json_file, html):
@@ -476,24 +477,27 @@ def _give_results(
     files: Mapping[str, Path | None],
     *,
     notification: bool,
+    warnings: tuple[str, ...],
     pictures: Mapping[str, Any],
 ) -> None:
     """Turn scores into results by a calibration, rules and coverage; write those asked for, and show them."""
     from mammodensity.console import show_results
     from mammodensity.outputs import receipt, write_json
-    from mammodensity.prediction import model_hashes
-    from mammodensity.report import write_results_page
+    from mammodensity.prediction import model_hashes, model_name
+    from mammodensity.report import MadeBy, write_results_page
     from mammodensity.result import exam_result, write_result_table
 
     calibration, rules, coverage, model = made_by
-    provenance = receipt("predict", model=model_hashes(model), rules=rules.to_dict())
+    name = model_name(model)
+    facts = {"model_name": name, "model": model_hashes(model), "warnings": list(warnings), "rules": rules.to_dict()}
+    provenance = receipt("predict", **facts)
     found = [exam_result(exam, calibration, rules=rules, coverage=coverage, provenance=provenance) for exam in scored]
     if path := files["json"]:
         write_json(path, [result.to_dict(notification=notification) for result in found])
     if path := files["table"]:
         write_result_table(path, found)
     if path := files["page"]:
-        write_results_page(path, found, notification=notification, pictures=pictures)
+        write_results_page(path, found, MadeBy(name, warnings), notification=notification, pictures=pictures)
     show_results(found)
 
 

@@ -17,7 +17,7 @@ from mammodensity.result.notification import NOTIFICATION
 from mammodensity.result.rules import STANDARD_RULES, Rules, find_flags
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 _DENSE = np.array([category.dense for category in CATEGORIES])
 
 
@@ -38,7 +38,7 @@ class Reading:
 
     @property
     def dense(self) -> bool:
-        """C or D is more probable than A or B."""
+        """C and D together are more probable than A and B; the flag ``dense-disagrees`` tells of another category."""
         return self.dense_probability > 0.5
 
 

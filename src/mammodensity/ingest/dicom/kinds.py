@@ -134,8 +134,9 @@ def _part_reasons(header: Header) -> Iterator[Reason]:
         yield Reason("partial-breast", say(header, "a crop or mask made from a mammogram"))
     field = field_mm(header)
     if field is not None and 0 < max(field) < _SMALLEST_FIELD_MM:
-        text = f"its field is {field[0]:.0f} x {field[1]:.0f} mm; the longer side must be {_SMALLEST_FIELD_MM:.0f} mm or more"
-        yield Reason("partial-breast", say(header, text))
+        shown = f"{field[0]:.0f} x {field[1]:.0f} mm"
+        least = f"the longer side of a screening view is {_SMALLEST_FIELD_MM:.0f} mm or more"
+        yield Reason("partial-breast", say(header, f"its field is {shown}; {least}"))
 
 
 def field_mm(header: Header) -> tuple[float, float] | None:
