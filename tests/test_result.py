@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mammodensity import __version__
-from mammodensity.calibration import Calibration, CalibrationMap, ViewsCalibration
+from mammodensity.calibration import Calibration, CalibrationMap, Overlap, ViewsCalibration
 from mammodensity.console import show_results
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.exam import Flag
@@ -402,6 +402,17 @@ def test_the_page_names_model_version_date_and_warnings(tmp_path):
         write_results_page(tmp_path / "r.html", [exam_result(exam(), calibration())], made_by).read_text()
     )
     assert "not calibrated: " not in calibrated.replace("not calibrated: too few", "")
+
+
+def test_a_calibration_on_exams_of_the_training_is_told_in_every_result(tmp_path):
+    trained = replace(calibration(), overlap=Overlap(validation=99))
+    result = exam_result(exam(), trained)
+    assert "some of its training: it promises too much" in result.calibration
+    assert "promises" not in exam_result(exam(), calibration()).calibration
+    valid(result)
+    made_by = MadeBy("m", tuple(trained.warnings))
+    text = words_of(write_results_page(tmp_path / "r.html", [result], made_by).read_text())
+    assert "Calibrated on 99 exams, of which 0 trained the model and 99 chose its epochs" in text
 
 
 def test_the_page_lists_abstentions_with_reasons(tmp_path):

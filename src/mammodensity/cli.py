@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -389,7 +390,7 @@ def predict(
 
     Example: mammodensity predict phantoms --csv predictions.csv --html results.html
     """
-    from mammodensity.calibration import read_calibration, require_coverage
+    from mammodensity.calibration import require_coverage
     from mammodensity.console import say, say_research_use_only
     from mammodensity.ingest import require_complete
     from mammodensity.outputs import require_not_input
@@ -403,7 +404,7 @@ def predict(
     for output in outputs:
         require_not_input(output, _files_read(images, data, model))
     settings = read_rules(rules) if rules else STANDARD_RULES
-    calibration = read_calibration(model) if model else None
+    calibration = _read_calibration(model)
     fusion, policy = _fusion_and_policy(calibration, fusion, policy)
     require_coverage(0.9 if coverage is None else coverage)
     if coverage is not None and calibration is None:
@@ -424,13 +425,24 @@ def predict(
         (calibration, settings, coverage, model),
         {"json": json_file, "table": results, "page": html},
         notification=notification,
-        warnings=tuple(scorer.warnings),
+        warnings=(*scorer.warnings, *(calibration.warnings if calibration else ())),
         pictures=_tissue_pictures(scorer, images, scored) if html else {},
     )
     for path in (csv, results, json_file, html):
         if path:
             say(f"{len(scored)} exams in {path}")
     say_research_use_only()
+
+
+def _read_calibration(model: Path | None) -> Calibration | None:
+    """The calibration of a model folder, and what its user must know."""
+    from mammodensity.calibration import read_calibration
+    from mammodensity.console import say
+
+    found = read_calibration(model) if model else None
+    for warning in found.warnings if found else ():
+        say(f"note: {model}: {warning}")
+    return found
 
 
 def _score(scorer: Any, images: DataSet, csv: Path | None, **how: Any) -> list[ExamScores]:
@@ -708,7 +720,7 @@ def calibrate(
 def _calibrate_scores(
     predictions: Path, labels: Path, model: Path, fusion: str, policy: str, coverage: float, sets: str
 ) -> None:
-    from mammodensity.calibration import CALIBRATION_FILE, fit_calibration, write_calibration
+    from mammodensity.calibration import CALIBRATION_FILE, find_overlap, fit_calibration, write_calibration
     from mammodensity.console import progress_bar, say, say_research_use_only, show_calibration
     from mammodensity.evaluation import match, read_labels, read_score_table
     from mammodensity.networks import network_files
@@ -728,8 +740,11 @@ def _calibrate_scores(
         )
     if not (network_files(model) or (model / NETWORK_FILE).is_file()):  # of several, or of one
         write_default_category_map(model)
+    found = replace(found, overlap=find_overlap(model, labels, table.exam_ids))
     path = write_calibration(model, found)
     show_calibration(found)
+    for warning in found.warnings:
+        say(f"note: {warning}")
     say(f"calibration in {path}; use it with predict --model {model}")
     say_research_use_only()
 

@@ -213,7 +213,8 @@ def _about(calibration: Calibration | None, whole: Reading | None) -> str:
     if not whole.calibrated:
         return "not calibrated: too few labelled exams had these views"
     fitted = calibration.views[whole.views]
-    return f"calibrated on {len(fitted.reference)} exams ({fitted.calibration_map.kind})"
+    trained = ", some of its training: it promises too much" if calibration.overlap.trained else ""
+    return f"calibrated on {len(fitted.reference)} exams ({fitted.calibration_map.kind}){trained}"
 
 
 def _reading(reading: Reading | None) -> dict[str, Any] | None:
