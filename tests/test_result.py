@@ -424,7 +424,7 @@ def test_the_page_lists_abstentions_with_reasons(tmp_path):
     listing = content[content.index('class="abstained"') : content.index("</ul>", content.index('class="abstained"'))]
     assert [f'href="#exam-{number}"' in listing for number in (1, 2, 3)] == [False, True, True]
     text = words_of(listing)
-    assert "exam<1>: without MLO_L the exam gets no scores; --allow-missing" in text
+    assert "exam<1>: without MLO_L the exam gets no scores; predict --allow-missing" in text
     assert "exam<2>: the views disagree: CC_R reads B and CC_L reads D; the highest score would be that of B." in text
     assert "2 exams without a category" in words_of(content)
     assert all(f'id="exam-{number}"' in content for number in (1, 2, 3))

@@ -823,6 +823,8 @@ def explain(
 ) -> None:
     """Draw the evidence: map, overlay and contour of each image, and a page of each exam, each with its verdict.
 
+    Below a page stands what predict says of the exam: category or abstention, flags, warnings.
+
     Without --model that is the dense tissue the default model found, else where each network looked. Several methods
     get a page that shows them together.
 
@@ -837,6 +839,7 @@ def explain(
         raise OutputError(f"{output} holds images of the data set; name another folder for the pictures")
     require_not_input(json_file, _files_read(images, data, model))
     explained = _load_model(model, device)
+    calibration = _read_calibration(model)
     with progress_bar("explain") as progress:
         pages = write_explanations(
             explained,
@@ -847,6 +850,7 @@ def explain(
             against=against,
             layer=layer,
             scores_file=json_file,
+            calibration=calibration,
             progress=progress,
         )
     say(f"{len(pages)} exams in {output}; look at {pages[0]} first")

@@ -167,7 +167,8 @@ def _not_scored(exam: ExamScores) -> Flag:
         return Flag("not-scored", "no image of the exam could be used")
     missing = ", ".join(exam.fused["subject"].missing)
     return Flag(
-        "not-scored", f"without {missing} the exam gets no scores; --allow-missing makes do with the other views"
+        "not-scored",
+        f"without {missing} the exam gets no scores; predict --allow-missing makes do with the other views",
     )
 
 
