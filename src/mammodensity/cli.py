@@ -232,7 +232,7 @@ def prepare(
 @app.command()
 def segment(
     images: Annotated[
-        list[Path], typer.Argument(help="Pictures, DICOM files, or folders of them.", metavar="IMAGES...")
+        list[Path], typer.Argument(help="Pictures, DICOM files, or folders of them, of any depth.", metavar="IMAGES...")
     ],
     output: Annotated[Path, typer.Option(help="Folder to write to.", metavar="DIR")],
     synthetic: Synthetic = False,
