@@ -197,6 +197,17 @@ def test_ordinal_sets_have_no_gaps():
         assert (sets >= prediction_sets(scores, "marginal", np.full(4, limit))).all()
 
 
+def test_ordinal_and_marginal_sets_are_one_where_scores_have_one_peak():
+    random = np.random.default_rng(11)
+    scores = random.dirichlet([0.6] * 4, 4000)
+    rises = np.diff(scores, axis=1) > 0
+    one_peak = ~(~rises[:, :-1] & rises[:, 1:]).any(axis=1)  # never a rise after a fall
+    assert 0.2 < one_peak.mean() < 0.8
+    assert np.array_equal(*(nonconformity(scores[one_peak], kind) for kind in ("ordinal", "marginal")))
+    differ = (nonconformity(scores, "ordinal") != nonconformity(scores, "marginal")).any(axis=1)
+    assert np.array_equal(differ, ~one_peak)
+
+
 def test_a_larger_coverage_gives_larger_sets():
     scores, reference = fused(400, 8)
     sizes = [

@@ -164,6 +164,7 @@ def test_calibrated_results_and_their_schema(run, tiny_model, tmp_path):
     assert code == 0
     assert "15 of 15 combinations of views calibrated, on 24 exams each" in output
     assert "covered" in output
+    assert "chose its epochs, by their names: a model is surer" in output
     assert RESEARCH_USE_ONLY in output
     forms = ("--json", tmp_path / "r.json", "--results", tmp_path / "r.csv", "--html", tmp_path / "r.html")
     code, output, _ = run("predict", data, "--model", model, *forms, "--notification")
@@ -175,6 +176,8 @@ def test_calibrated_results_and_their_schema(run, tiny_model, tmp_path):
     assert {result["prediction_set"]["coverage"] for result in results} == {0.8}
     assert all("calibration.json" in result["provenance"]["model"] for result in results)
     assert len(rows_of(tmp_path / "r.csv")) == 24
+    assert "promise too much" in output
+    assert "promise too much" in (tmp_path / "r.html").read_text()
     assert RESEARCH_USE_ONLY in (tmp_path / "r.html").read_text()
 
     code, _, error = run("predict", data, "--model", model, "--policy", "denser")

@@ -240,6 +240,15 @@ def test_refused(tmp_path, expected, changes):
         read_image(found.path)
 
 
+@pytest.mark.parametrize(("size", "refused"), [([129, 120], True), ([130, 120], False)])
+def test_the_limit_of_small_fields_is_the_one_told_and_documented(tmp_path, size, refused):
+    found = verdict(tmp_path, FieldOfViewDimensions=size)
+    assert ("partial-breast" in codes(found)) == refused
+    if refused:
+        assert any("130 mm or more" in reason.text for reason in found.reasons)
+    assert "below 130 mm" in (REPOSITORY / "docs" / "dicom.md").read_text()
+
+
 EXAM_WIDE = [
     {"StudyDescription": "Screening with tomo"},
     {"SeriesDescription": "Screening with tomo"},

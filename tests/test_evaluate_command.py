@@ -102,7 +102,8 @@ def test_curve_and_subsets_stand_beside_the_levels(run, tables):
     assert subsets["combinations"][14]["accuracy"] == figures["subject"]["accuracy"]
     assert subsets["combinations"][0]["linear_kappa"] == pytest.approx(figures["CC_R"]["linear_kappa"])
     assert "mean of 2 views" in output
-    assert "leaving the least sure" in output
+    assert "leaving the least sure fifth, the " in output
+    assert "exams whose highest score is lowest, to a reader" in output
 
 
 @pytest.mark.parametrize(

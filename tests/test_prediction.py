@@ -12,9 +12,10 @@ from PIL import Image
 
 import mammodensity
 from mammodensity.errors import CheckpointError, DeviceError, OptionError
-from mammodensity.exam import Exam
+from mammodensity.exam import Exam, Mammogram
 from mammodensity.ingest import find_images, load_exam
 from mammodensity.networks import load_checkpoint, save_checkpoint
+from mammodensity.phantom import PhantomSpec, make_exam
 from mammodensity.prediction import DensityModel, load_model, predict, stacked_projections
 from mammodensity.terms import PROJECTIONS, Projection
 from samples import gradient
@@ -110,3 +111,20 @@ def test_warnings_name_phantoms_and_unfinished_networks(model, tiny_model, tmp_p
     on_phantoms = replace(trained, training={"data": {"phantoms": True}})
     [warning] = DensityModel({trained.projection: on_phantoms}, torch.device("cpu")).warnings
     assert "images of patients mean nothing" in warning
+
+
+def test_images_that_lie_mirrored_are_flagged_by_every_model(model):
+    views = {view: one.image for view, one in make_exam(PhantomSpec(rows=128, seed=4), 1).views.items()}
+    turned = {**views, Projection.CC_L: np.ascontiguousarray(views[Projection.CC_L][:, ::-1])}
+
+    def flagged(reader, pixels):
+        scored = reader.score(Exam("e", {view: Mammogram(one, view) for view, one in pixels.items()}))
+        return {view for view, flags in scored.view_flags.items() if "stored-flipped" in {flag.code for flag in flags}}
+
+    for reader in (load_model(), model):
+        assert flagged(reader, views) == set()
+        assert flagged(reader, turned) == {Projection.CC_L}
+
+
+def test_what_does_not_tell_the_side_is_not_called_mirrored(model, exam):
+    assert all("stored-flipped" not in {flag.code for flag in flags} for flags in model.score(exam).view_flags.values())

@@ -30,6 +30,7 @@ def test_good_images_have_no_flag(pixels):
 
 def test_thumbnails(pixels):
     assert texts(np.ascontiguousarray(pixels[::4, ::4])) == ["the image has only 64 x 52 pixels"]
+    assert texts(np.ascontiguousarray(pixels[::2, ::2])) == [], "128 x 103, as the phantoms of `make demo`"
 
 
 def test_few_grey_levels(pixels):

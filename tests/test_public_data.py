@@ -678,6 +678,18 @@ def test_tables_without_content(tmp_path, content, message):
         find_exams(tmp_path, "vindr")
 
 
+@pytest.mark.parametrize("note", ["x" * 200_000, "x" * (1 << 21)])
+def test_long_cells_leave_the_limit_of_the_process_as_it_was(tmp_path, note):
+    before = csv.field_size_limit()
+    rows = [[*row, note] for row in vindr_rows()]
+    write(tmp_path / "breast-level_annotations.csv", table([*VINDR, "note"], rows))
+    try:
+        assert find_exams(tmp_path, "vindr").data.exams
+    except TableError:
+        assert len(note) > 1 << 20, "a cell of a megabyte is read"
+    assert csv.field_size_limit() == before
+
+
 @pytest.mark.parametrize("dataset", [name for name in ADAPTERS if name != "origin"])
 def test_a_folder_without_tables_says_what_is_missing(tmp_path, dataset):
     write(tmp_path / "other.csv", "a,b\n1,2\n")

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mammodensity.calibration import expected_calibration_error, fit_calibration
+from mammodensity.calibration import Calibration, Overlap, expected_calibration_error, fit_calibration
 from mammodensity.evaluation import ScoreTable
 from mammodensity.evaluation.tables import fuse_levels
 from mammodensity.report.certainty import certainty, reliability_diagram
@@ -45,6 +45,16 @@ def test_with_calibration_sets_are_counted(cohort):
     assert found["sets"].covered >= 0.85  # of the exams it was fitted to
     assert len(found["calibrations"]) == 2
     assert found["calibrations"][1].error < found["calibrations"][0].error
+
+
+def test_it_is_said_where_figures_of_a_calibration_flatter(cohort):
+    table, reference = cohort
+    assert certainty(table, reference, None)["notes"] == []
+    assert certainty(table, reference, Calibration({}))["notes"] == []
+    (trained,) = certainty(table, reference, Calibration({}, overlap=Overlap(validation=5)))["notes"]
+    assert "promise too much" in trained
+    (tested,) = certainty(table, reference, Calibration({}, overlap=Overlap(test=9)))["notes"]
+    assert tested.replace("\N{NO-BREAK SPACE}", " ").startswith("9 test exams made the calibration")
 
 
 def test_of_few_exams_nothing_is_said(cohort):

@@ -16,7 +16,7 @@ from mammodensity.errors import TableError
 from mammodensity.evaluation.resampling import BootstrapSpec
 from mammodensity.statistics import Reading, compare, read_reading
 from mammodensity.statistics.comparison import bootstrap_p_value, errors, mcnemar, p_text
-from mammodensity.statistics.readings import read_readings
+from mammodensity.statistics.readings import few_warnings, read_readings
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory
 
 FEW = BootstrapSpec(200)
@@ -253,6 +253,12 @@ def test_readings_of_files(tmp_path):
         read_reading(save(tmp_path / "half.csv", SCORES + "z,CC_R,0.7,0.1,0.1,0.1\n"))
 
 
+def test_few_exams_or_patients_are_warned_of():
+    assert few_warnings(30, None) == few_warnings(30, 30) == ()
+    assert few_warnings(1, None) == ("only 1 exam: too few to rely on",)
+    assert few_warnings(60, 29) == ("only 29 patients: too few to rely on",)
+
+
 def test_the_command(run, tmp_path):
     exams = {f"e{number}": "ABCD"[number % 4] for number in range(24)}
     wrong = {exam: ("D" if number < 6 else k) for number, (exam, k) in enumerate(exams.items())}
@@ -272,6 +278,8 @@ def test_the_command(run, tmp_path):
     assert (found["n"], found["patients"], found["bootstrap"]) == (24, 12, 100)
     assert found["summary"] in output
     assert RESEARCH_USE_ONLY in output
+    assert found["warnings"] == ["only 24 exams: too few to rely on"]
+    assert "note: only 24 exams: too few to rely on" in output
     assert "[b]" in output, "a name in brackets is no markup"
     for arguments, message in (
         (("compare", a, tmp_path / "no.csv", "--labels", labels), "no.csv: No such file"),

@@ -227,6 +227,18 @@ def test_two_readers_are_as_far_from_each_other(panel):
     assert "Farthest" not in readers_agreement([first, second], spec=BootstrapSpec(10)).summary
 
 
+def test_few_exams_are_warned_of_also_where_few_are_read_by_all(panel):
+    _, ratings = panel
+    ids = tuple(f"e{number}" for number in range(len(ratings)))
+    first, second = (Reading(f"r{place}", ids, ratings[:, place]) for place in range(2))
+    spec = BootstrapSpec(10)
+    assert readers_agreement([first, second], spec=spec).warnings == ()
+    half = readers_agreement([first, second.of(ids[:20])], spec=spec)
+    assert half.warnings == ("read by all: only 20 exams: too few to rely on",)
+    few = readers_agreement([first.of(ids[:9]), second.of(ids[:9])], spec=spec)
+    assert few.warnings == ("only 9 exams: too few to rely on",)
+
+
 def test_the_command(run, tmp_path, panel):
     reference, ratings = panel
     files = []
@@ -241,6 +253,8 @@ def test_the_command(run, tmp_path, panel):
     assert found["readers"] == ["anna", "bruno"]
     assert (found["patients"], found["bootstrap"]) == (60, 50)
     assert found["summary"] in output
+    assert found["warnings"] == []
+    assert "note: " not in output
     assert found["consensus_rule"].startswith("the category most readers gave")
     assert RESEARCH_USE_ONLY in output
     code, output, _ = run("readers", *files[:2], "--bootstrap", 50)

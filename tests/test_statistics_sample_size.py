@@ -134,6 +134,7 @@ def test_the_command(run, tmp_path):
     code, output, _ = run(*arguments, "--json", out)
     assert code == 0
     assert "To show accuracy above 0.75 you need about 296 exams, if it is 0.82" in output
+    assert "of such studies (their power) end with a 95% interval above 0.75." in output
     assert RESEARCH_USE_ONLY in output
     found = json.loads(out.read_text())
     assert (found["exams"], found["asked"]["mix"], found["asked"]["power"]) == (296, None, 0.8)

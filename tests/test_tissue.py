@@ -16,7 +16,15 @@ from safetensors.torch import load_file
 import mammodensity
 from dicom_samples import mammogram as dicom_mammogram
 from mammodensity.cli import main
-from mammodensity.errors import CheckpointError, ImageError, Interrupted, OptionError, OutputError, TableError
+from mammodensity.errors import (
+    CheckpointError,
+    ImageError,
+    Interrupted,
+    LayoutError,
+    OptionError,
+    OutputError,
+    TableError,
+)
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation import explain_exam
 from mammodensity.ingest import find_images
@@ -360,8 +368,79 @@ def test_nothing_is_written_where_no_picture_can_be_read(tmp_path):
     with pytest.raises(ImageError):
         write_segmentations([tmp_path / "images"], tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
-    with pytest.raises(OptionError, match=r"both give b\.png"):
-        write_segmentations([tmp_path / "images" / "b.png"] * 2, tmp_path / "out")
+
+
+def segmented(*arguments, **options) -> dict[str, dict[str, str]]:
+    *images, output = arguments
+    write_segmentations(images, output, **options)
+    with (output / "segment.csv").open(newline="") as stream:
+        return {row["file"]: row for row in csv.DictReader(stream)}
+
+
+def test_folders_of_any_depth_are_segmented_and_told_apart(exams, tmp_path):
+    data = tmp_path / "JANE DOE" / "study"
+    for place in ("one", "two/deep"):
+        (data / place).mkdir(parents=True)
+        Image.fromarray(exams[0].views[Projection.CC_L].image).save(data / place / "L-CC.png")
+    Image.fromarray(exams[0].views[Projection.CC_R].image).save(data / "R-CC.png")
+    (data / "two" / "broken.png").write_bytes(b"nothing")
+    (data / "two" / "notes.txt").write_text("no image")
+    rows = segmented(data, tmp_path / "out")
+    assert {name: row["labels"] for name, row in rows.items()} == {
+        "R-CC.png": "R-CC.png",
+        "one/L-CC.png": "one_L-CC.png",
+        "two/deep/L-CC.png": "two_deep_L-CC.png",
+        "two/broken.png": "",
+    }
+    assert "two/broken.png is not a readable" in rows["two/broken.png"]["note"]
+    assert "DOE" not in (tmp_path / "out" / "segment.csv").read_text()
+    assert all((tmp_path / "out" / row["labels"]).is_file() for row in rows.values() if row["labels"])
+    segmented(data / "one", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"L-CC.png", "segment.csv"}
+
+
+def test_an_image_given_twice_is_segmented_once(exams, tmp_path):
+    (tmp_path / "data").mkdir()
+    picture = tmp_path / "data" / "L-CC.png"
+    Image.fromarray(exams[0].views[Projection.CC_L].image).save(picture)
+    link = tmp_path / "link.png"
+    link.symlink_to(picture)
+    assert list(segmented(picture, picture, tmp_path / "a")) == ["L-CC.png"]
+    assert list(segmented(tmp_path / "data", picture, link, tmp_path / "data", tmp_path / "b")) == ["data/L-CC.png"]
+    other = tmp_path / "other" / "L-CC.png"
+    other.parent.mkdir()
+    other.write_bytes(picture.read_bytes())
+    assert list(segmented(picture, other, tmp_path / "c")) == ["L-CC.png", "other/L-CC.png"]
+    rows = segmented(picture.parent, other.parent, tmp_path / "d")
+    assert [row["labels"] for row in rows.values()] == ["data_L-CC.png", "other_L-CC.png"]
+
+
+def test_of_a_folder_with_a_manifest_its_images_are_segmented(phantoms, tmp_path):
+    rows = segmented(phantoms, tmp_path / "out")
+    assert all(name.split("/")[0] in PROJECTIONS for name in rows), "no masks"
+    assert len(rows) == len(list(phantoms.glob("*_*/*/*.png")))
+
+
+def test_label_images_are_no_images_of_the_next_run(exams, tmp_path):
+    Image.fromarray(exams[0].views[Projection.CC_L].image).save(tmp_path / "L-CC.png")
+    for _ in range(2):
+        assert list(segmented(tmp_path, tmp_path / "out")) == ["L-CC.png"]
+    Image.fromarray(exams[0].views[Projection.CC_L].image).save(tmp_path / "out" / "mine.png")
+    with pytest.raises(OutputError, match="holds images to be segmented"):
+        segmented(tmp_path, tmp_path / "out")
+    assert list(segmented(tmp_path / "L-CC.png", tmp_path / "out")) == ["L-CC.png"]
+
+
+def test_names_that_cannot_be_told_apart_are_refused(exams, tmp_path):
+    pixels = exams[0].views[Projection.CC_L].image
+    for place in ("a/x", "b/x"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / place / "L-CC.png")
+    with pytest.raises(OptionError, match=r"have one name, x/L-CC\.png"):
+        segmented(tmp_path / "a" / "x", tmp_path / "b" / "x", tmp_path / "out")
+    (tmp_path / "a" / "empty").mkdir()
+    with pytest.raises(LayoutError, match="holds no image"):
+        segmented(tmp_path / "a" / "empty", tmp_path / "out")
 
 
 # --- training -------------------------------------------------------------------------------------------------------

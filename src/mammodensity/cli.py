@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -231,7 +232,7 @@ def prepare(
 @app.command()
 def segment(
     images: Annotated[
-        list[Path], typer.Argument(help="Pictures, DICOM files, or folders of them.", metavar="IMAGES...")
+        list[Path], typer.Argument(help="Pictures, DICOM files, or folders of them, of any depth.", metavar="IMAGES...")
     ],
     output: Annotated[Path, typer.Option(help="Folder to write to.", metavar="DIR")],
     synthetic: Synthetic = False,
@@ -389,7 +390,7 @@ def predict(
 
     Example: mammodensity predict phantoms --csv predictions.csv --html results.html
     """
-    from mammodensity.calibration import read_calibration, require_coverage
+    from mammodensity.calibration import require_coverage
     from mammodensity.console import say, say_research_use_only
     from mammodensity.ingest import require_complete
     from mammodensity.outputs import require_not_input
@@ -403,7 +404,7 @@ def predict(
     for output in outputs:
         require_not_input(output, _files_read(images, data, model))
     settings = read_rules(rules) if rules else STANDARD_RULES
-    calibration = read_calibration(model) if model else None
+    calibration = _read_calibration(model)
     fusion, policy = _fusion_and_policy(calibration, fusion, policy)
     require_coverage(0.9 if coverage is None else coverage)
     if coverage is not None and calibration is None:
@@ -424,12 +425,24 @@ def predict(
         (calibration, settings, coverage, model),
         {"json": json_file, "table": results, "page": html},
         notification=notification,
+        warnings=(*scorer.warnings, *(calibration.warnings if calibration else ())),
         pictures=_tissue_pictures(scorer, images, scored) if html else {},
     )
     for path in (csv, results, json_file, html):
         if path:
             say(f"{len(scored)} exams in {path}")
     say_research_use_only()
+
+
+def _read_calibration(model: Path | None) -> Calibration | None:
+    """The calibration of a model folder, and what its user must know."""
+    from mammodensity.calibration import read_calibration
+    from mammodensity.console import say
+
+    found = read_calibration(model) if model else None
+    for warning in found.warnings if found else ():
+        say(f"note: {model}: {warning}")
+    return found
 
 
 def _score(scorer: Any, images: DataSet, csv: Path | None, **how: Any) -> list[ExamScores]:
@@ -476,24 +489,27 @@ def _give_results(
     files: Mapping[str, Path | None],
     *,
     notification: bool,
+    warnings: tuple[str, ...],
     pictures: Mapping[str, Any],
 ) -> None:
     """Turn scores into results by a calibration, rules and coverage; write those asked for, and show them."""
     from mammodensity.console import show_results
     from mammodensity.outputs import receipt, write_json
-    from mammodensity.prediction import model_hashes
-    from mammodensity.report import write_results_page
+    from mammodensity.prediction import model_hashes, model_name
+    from mammodensity.report import MadeBy, write_results_page
     from mammodensity.result import exam_result, write_result_table
 
     calibration, rules, coverage, model = made_by
-    provenance = receipt("predict", model=model_hashes(model), rules=rules.to_dict())
+    name = model_name(model)
+    facts = {"model_name": name, "model": model_hashes(model), "warnings": list(warnings), "rules": rules.to_dict()}
+    provenance = receipt("predict", **facts)
     found = [exam_result(exam, calibration, rules=rules, coverage=coverage, provenance=provenance) for exam in scored]
     if path := files["json"]:
         write_json(path, [result.to_dict(notification=notification) for result in found])
     if path := files["table"]:
         write_result_table(path, found)
     if path := files["page"]:
-        write_results_page(path, found, notification=notification, pictures=pictures)
+        write_results_page(path, found, MadeBy(name, warnings), notification=notification, pictures=pictures)
     show_results(found)
 
 
@@ -704,7 +720,7 @@ def calibrate(
 def _calibrate_scores(
     predictions: Path, labels: Path, model: Path, fusion: str, policy: str, coverage: float, sets: str
 ) -> None:
-    from mammodensity.calibration import CALIBRATION_FILE, fit_calibration, write_calibration
+    from mammodensity.calibration import CALIBRATION_FILE, find_overlap, fit_calibration, write_calibration
     from mammodensity.console import progress_bar, say, say_research_use_only, show_calibration
     from mammodensity.evaluation import match, read_labels, read_score_table
     from mammodensity.networks import network_files
@@ -724,8 +740,11 @@ def _calibrate_scores(
         )
     if not (network_files(model) or (model / NETWORK_FILE).is_file()):  # of several, or of one
         write_default_category_map(model)
+    found = replace(found, overlap=find_overlap(model, labels, table.exam_ids))
     path = write_calibration(model, found)
     show_calibration(found)
+    for warning in found.warnings:
+        say(f"note: {warning}")
     say(f"calibration in {path}; use it with predict --model {model}")
     say_research_use_only()
 
@@ -804,6 +823,8 @@ def explain(
 ) -> None:
     """Draw the evidence: map, overlay and contour of each image, and a page of each exam, each with its verdict.
 
+    Below a page stands what predict says of the exam: category or abstention, flags, warnings.
+
     Without --model that is the dense tissue the default model found, else where each network looked. Several methods
     get a page that shows them together.
 
@@ -818,6 +839,7 @@ def explain(
         raise OutputError(f"{output} holds images of the data set; name another folder for the pictures")
     require_not_input(json_file, _files_read(images, data, model))
     explained = _load_model(model, device)
+    calibration = _read_calibration(model)
     with progress_bar("explain") as progress:
         pages = write_explanations(
             explained,
@@ -828,6 +850,7 @@ def explain(
             against=against,
             layer=layer,
             scores_file=json_file,
+            calibration=calibration,
             progress=progress,
         )
     say(f"{len(pages)} exams in {output}; look at {pages[0]} first")

@@ -256,13 +256,16 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
 
 
 def show_results(results: list[ExamResult], most: int = 12) -> None:
-    """The results of the first exams: views, category or abstention, set, and flags."""
+    """The results of the first exams: views, category or abstention, set, and flags; those of all exams once, below."""
+    from mammodensity.result import shared_flags
+
     measured = any(result.exam and result.exam.percent_density is not None for result in results)
     sets = any(result.prediction_set for result in results)
     extra = [*(["possible"] if sets else []), *(["% dense"] if measured else [])]
     table = _table(
         "exam", *(projection.value for projection in PROJECTIONS), "result", "A    B    C    D", *extra, "flags"
     )
+    shared = shared_flags([result.flags for result in results])
     for result in results[:most]:
         views = [
             result.projections[projection].category if projection in result.projections else "-"
@@ -272,20 +275,22 @@ def show_results(results: list[ExamResult], most: int = 12) -> None:
         possible = [" ".join(result.prediction_set.categories) if result.prediction_set else "-"] if sets else []
         percent = result.exam.percent_density if result.exam else None
         density = ["-" if percent is None else f"{percent:.0f}"] if measured else []
-        flags = " ".join(dict.fromkeys(flag.code for flag in result.flags))
+        flags = " ".join(dict.fromkeys(flag.code for flag in result.flags if flag.code not in shared))
         table.add_row(printable(result.exam_id), *views, result.category or "-", scores, *possible, *density, flags)
     _OUT.print(table)
     if len(results) > most:
-        say(f"... and {len(results) - most} more exams")
-    abstained = sum(result.abstained for result in results)
+        say(f"... and {len(results) - most} more")
+    for code, text in shared.items():
+        say(f"all {len(results)} exams are flagged {code}: {text}")
     unscored = sum(result.exam is None for result in results)
     if unscored:
         say(
             f"{unscored} of {len(results)} exams get no subject score, as views are missing; "
             "--allow-missing fuses those present"
         )
-    if abstained > unscored:
-        say(f"{abstained - unscored} more exams get no category, for their flags; --json or --html says why")
+    flagged = sum(result.abstained for result in results) - unscored
+    if flagged:
+        say(f"{flagged} of {len(results)} exams get no category, for their flags; --json or --html says why")
 
 
 def show_calibration(calibration: Calibration) -> None:

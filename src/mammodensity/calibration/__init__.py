@@ -21,6 +21,7 @@ from mammodensity.calibration.model_calibration import (
     read_calibration,
     write_calibration,
 )
+from mammodensity.calibration.overlap import Overlap, find_overlap
 
 __all__ = [
     "CALIBRATION_FILE",
@@ -31,10 +32,12 @@ __all__ = [
     "Calibration",
     "CalibrationFigures",
     "CalibrationMap",
+    "Overlap",
     "Reliability",
     "ViewsCalibration",
     "cross_validate",
     "expected_calibration_error",
+    "find_overlap",
     "fit_calibration",
     "fit_map",
     "held_out_set_size",

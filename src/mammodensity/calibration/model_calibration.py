@@ -27,6 +27,7 @@ from mammodensity.calibration.cross_validation import (
     require_enough,
 )
 from mammodensity.calibration.maps import CalibrationMap, Floats, Positions, fit_map
+from mammodensity.calibration.overlap import Overlap
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.fusion import FUSION_METHODS, POLICIES, fuse_views
 from mammodensity.outputs import receipt, write_json
@@ -73,6 +74,8 @@ class Calibration:
     set_kind: str = "ordinal"
     figures: Mapping[str, Any] = field(default_factory=dict)
     """Of all four views, by cross-validation; empty where fewer than 20 exams have all four."""
+    overlap: Overlap = field(default_factory=Overlap)
+    """Exams that had a part in the model's training."""
 
     def __post_init__(self) -> None:
         require_coverage(self.coverage)
@@ -83,6 +86,19 @@ class Calibration:
         ):
             if value not in known:
                 raise OptionError(f"{name} must be one of {', '.join(known)}. Got {value!r} instead.")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user of calibrated scores must know, a line each."""
+        overlap, of_all = self.overlap, max((len(one.reference) for one in self.views.values()), default=0)
+        if not overlap.trained:
+            return []
+        known = ", by their names" if overlap.by_name else ""
+        return [
+            f"calibrated on {of_all} exams, of which {overlap.train} trained the model and {overlap.validation} chose "
+            f"its epochs{known}: a model is surer of such exams than of new ones, so that calibrated scores and "
+            "prediction sets promise too much; calibrate on exams that training never saw"
+        ]
 
     def calibrated(self, views: Iterable[Projection], scores: Floats) -> Floats | None:
         """Calibrate scores (4,) that were fused from these views; None where the combination was not calibrated."""
@@ -163,6 +179,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
         "coverage": calibration.coverage,
         "set_kind": calibration.set_kind,
         "model": _hashes(folder),
+        "exams_of_training": calibration.overlap.to_dict(),
         "figures": dict(calibration.figures),
         "views": [
             {
@@ -197,7 +214,8 @@ def read_calibration(folder: Path) -> Calibration | None:
         views = _read_all_views(content["views"])
         settings = {name: content[name] for name in ("fusion", "policy", "coverage", "set_kind", "figures")}
         _require_same_model(path, content.get("model", {}))
-        return Calibration(views, **settings)
+        overlap = Overlap.from_dict(content.get("exams_of_training", {}))
+        return Calibration(views, **settings, overlap=overlap)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {error}); calibrate again") from error
 

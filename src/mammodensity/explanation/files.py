@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mammodensity.calibration import Calibration
 from mammodensity.check import Progress
 from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.methods import require_methods
@@ -26,10 +28,11 @@ from mammodensity.explanation.pictures import (
     png_bytes,
 )
 from mammodensity.explanation.scoring import RunScores, ScoreSpec, Verdict, captioned
-from mammodensity.fusion import fuse_exam
+from mammodensity.explanation.told import result_of, title_of, told_below
 from mammodensity.ingest import DataSet, ImageRecord, load_exam, reference_categories
 from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
 from mammodensity.prediction import DensityModel, TissueModel, require_networks
+from mammodensity.result import ExamResult
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
 
 SUMMARY_FILE = "explanations.json"
@@ -46,6 +49,7 @@ def write_explanations(
     against: DensityCategory | None = None,
     layer: str | None = None,
     scores_file: Path | None = None,
+    calibration: Calibration | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Explain every exam of a data set.
@@ -66,6 +70,8 @@ def write_explanations(
         As of :func:`explain_exam`.
     scores_file
         Where to write every score of every map, with its baselines and verdict; last of all.
+    calibration
+        The model's; what pages and both files say of the exams' category or abstention and flags follows it.
     progress
         Called with how many steps are done and how many there are: each map is made, then drawn.
 
@@ -91,6 +97,8 @@ def write_explanations(
     )
     summaries: list[dict[str, Any]] = []
     pages = []
+    results: list[ExamResult] = []
+    warnings = [*model.warnings, *(calibration.warnings if calibration else ())]
     spec = ScoreSpec(stability=scores_file is not None)
     scores = RunScores(model, exams, against=against, layer=layer, spec=spec)
     with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
@@ -112,19 +120,23 @@ def write_explanations(
                     summaries.append(about | {"verdict": verdict.to_dict()})
                     each()
             if explained[0].maps:
-                title = _title(explained[0], reference.get(exam_id))
-                pages.append(folder / _write_pages(staging, page_name, explained, verdicts, title))
+                results.append(result_of(model, loaded, calibration))
+                title = title_of(results[-1], reference.get(exam_id))
+                below = partial(told_below, result=results[-1], warnings=warnings)
+                pages.append(folder / _write_pages(staging, page_name, explained, verdicts, title, below=below))
         facts: Mapping[str, Any] = {"method": ",".join(exam.method for exam in explained), "layer": layer}
         files = sorted(path.name for path in staging.iterdir())
+        told = {"warnings": warnings, "results": [result.to_dict() for result in results]}
         summary = {
             "note": RESEARCH_USE_ONLY,
+            **told,
             "images": summaries,
             "files": files,
             "receipt": receipt("explain", **facts),
         }
         write_json(staging / SUMMARY_FILE, summary)
     if scores_file is not None:
-        write_json(scores_file, scores.document(receipt("explain", **facts)))
+        write_json(scores_file, scores.document(receipt("explain", **facts)) | told)
     return pages
 
 
@@ -135,16 +147,22 @@ def _counted(progress: Progress | None, total: int) -> Callable[[], None]:
 
 
 def _write_pages(
-    staging: Path, name: str, explained: Sequence[ExamMaps], verdicts: Sequence[Verdicts], title: str
+    staging: Path,
+    name: str,
+    explained: Sequence[ExamMaps],
+    verdicts: Sequence[Verdicts],
+    title: str,
+    *,
+    below: Callable[[bytes], bytes],
 ) -> str:
     """The exam's page of each method, and of all of them if there are several; the file's name of the last."""
     several = len(explained) > 1
     for exam, own in zip(explained, verdicts, strict=True):
         page = f"{name}_{exam.method}_exam.png" if several else f"{name}_exam.png"
-        write_bytes(staging / page, exam_page(exam, title, own))
+        write_bytes(staging / page, below(exam_page(exam, title, own)))
     if several:
         page = f"{name}_methods.png"
-        write_bytes(staging / page, methods_page(explained, title, verdicts))
+        write_bytes(staging / page, below(methods_page(explained, title, verdicts)))
     return page
 
 
@@ -182,15 +200,6 @@ def _distinct(choices: list[list[str]]) -> list[str]:
 def _safe(name: str) -> str:
     """A name that is one part of a path: exam names come from tables and may hold anything."""
     return re.sub(r"[^\w.-]", "_", name).lstrip(".")[:_LONGEST_NAME] or "_"
-
-
-def _title(exam: ExamMaps, reference: DensityCategory | None) -> str:
-    """The exam, its fused category, and its reference where there is one."""
-    views = {projection: one.scores for projection, one in exam.maps.items()}
-    scores = fuse_exam(views, allow_missing=True)["subject"].scores
-    assert scores is not None  # an exam with maps has scores
-    said = f"{CATEGORIES[int(np.argmax(scores))]} from {len(views)} view{'s' if len(views) > 1 else ''}"
-    return f"Exam {exam.exam_id}: {said}" + (f", reference {reference}" if reference else "")
 
 
 def _write_image(folder: Path, name: str, one: ActivationMap, scale: float, verdict: Verdict) -> None:

@@ -8,7 +8,7 @@ from mammodensity.devices import find_device
 from mammodensity.errors import OptionError
 from mammodensity.prediction.calibration import ENOUGH_EXAMS, Calibration, calibrate
 from mammodensity.prediction.density_model import DensityModel, load_networks
-from mammodensity.prediction.provenance import model_hashes
+from mammodensity.prediction.provenance import model_hashes, model_name
 from mammodensity.prediction.scoring import Model, ViewReading, predict, require_networks, stacked_projections
 from mammodensity.prediction.tissue_model import MAP_FILE, TissueModel, read_category_map, write_default_category_map
 
@@ -23,6 +23,7 @@ __all__ = [
     "load_model",
     "load_networks",
     "model_hashes",
+    "model_name",
     "predict",
     "require_networks",
     "stacked_projections",

@@ -14,6 +14,7 @@ from mammodensity.errors import CheckpointError, ImageError
 from mammodensity.exam import Exam, Flag, Mammogram
 from mammodensity.fusion import ExamScores, FusedScores, fuse_exam
 from mammodensity.ingest import DataSet, ImageRecord, read_record
+from mammodensity.preprocess.orientation import flip_flags
 from mammodensity.preprocess.quality import quality_flags
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, Projection
 from mammodensity.workers import usable_cores
@@ -72,7 +73,10 @@ def score_exam(
         if projection in exam.mammograms and projection in model.projections:
             try:
                 views[projection] = model.read(projection, exam.mammograms[projection])
-                flags[projection] = quality_flags(exam.mammograms[projection]) + views[projection].flags
+                of_image = quality_flags(exam.mammograms[projection]) + flip_flags(
+                    projection, exam.mammograms[projection]
+                )
+                flags[projection] = of_image + views[projection].flags
             except ImageError as error:
                 refused[projection] = str(error)
     scores = {projection: view.scores for projection, view in views.items()}

@@ -11,13 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, binary_opening, gaussian_filter, label
 
+from mammodensity.exam import Flag, Mammogram
 from mammodensity.terms import Projection
+
+STORED_FLIPPED = "stored-flipped"
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 _OUTER = 0.02, 0.10
 """Share of the width at either side that is looked at; what lies further out may be a border of the film."""
+_DRAW = 0.05
+"""Shares of the two sides that differ by no more than this do not tell where the chest wall is."""
+_SAMPLE = 512  # rows and columns looked at, at most, where a side is told of an image of any size
 
 
 def bright_region(grey: Floats) -> Mask:
@@ -65,14 +71,19 @@ def chest_side(grey: Floats) -> str:
     Decided by how much of either side the bright region covers; a draw, by where the region's weight lies.
     """
     region = bright_region(grey)
-    columns = region.shape[1]
-    first, last = (max(1, round(share * columns)) for share in _OUTER)
-    left = float(region[:, first:last].mean())
-    right = float(region[:, columns - last : columns - first].mean())
-    if abs(left - right) > 0.05:
+    left, right = _covered(region)
+    if abs(left - right) > _DRAW:
         return "left" if left > right else "right"
+    columns = region.shape[1]
     weight = np.where(region, grey, 0).sum(axis=0)
     return "left" if weight[: columns // 2].sum() >= weight[-(columns // 2) :].sum() else "right"
+
+
+def _covered(region: Mask) -> tuple[float, float]:
+    """Share of the left and of the right side of the image that a region covers."""
+    columns = region.shape[1]
+    first, last = (max(1, round(share * columns)) for share in _OUTER)
+    return float(region[:, first:last].mean()), float(region[:, columns - last : columns - first].mean())
 
 
 def stored_flipped(projection: Projection | None, side: str) -> bool | None:
@@ -83,3 +94,17 @@ def stored_flipped(projection: Projection | None, side: str) -> bool | None:
     if projection is None:
         return None
     return (projection.laterality == "R") != (side == "right")
+
+
+def hangs_flipped(projection: Projection | None, mammogram: Mammogram) -> bool:
+    """Whether the pixels of a mammogram lie mirrored, as far as a look at some of them tells; a draw is no."""
+    step = max(1, *(size // _SAMPLE for size in mammogram.pixels.shape))
+    left, right = _covered(bright_region(mammogram.pixels[::step, ::step].astype(np.float32)))
+    return abs(left - right) > _DRAW and bool(stored_flipped(projection, "left" if left > right else "right"))
+
+
+def flip_flags(projection: Projection, mammogram: Mammogram) -> tuple[Flag, ...]:
+    """A flag where an image lies mirrored: of use to the eye, and a hint that left and right may be mixed up."""
+    if not hangs_flipped(projection, mammogram):
+        return ()
+    return (Flag(STORED_FLIPPED, "stored mirrored, or left and right are mixed up: see where the chest wall lies"),)

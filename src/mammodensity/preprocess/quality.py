@@ -11,7 +11,7 @@ from mammodensity.exam import Flag, Mammogram
 
 LOW_QUALITY = "low-quality"
 
-_LEAST_ROWS = 128  # below it a lobule is a pixel; thumbnails
+_LEAST_PX = 96  # along the longer side; below, percent density strays, see docs/results.md
 _LEAST_LEVELS = 32  # of the brighter half of the image: 5 bits
 _MOST_SATURATED = 0.02  # of the image; muscle and markers alone saturate less
 _LEAST_CONTRAST = 0.04  # of full scale, between the 10th and 99th percentile of the brighter part
@@ -22,7 +22,7 @@ def quality_flags(mammogram: Mammogram) -> tuple[Flag, ...]:
     """What is wrong with the pixels of a mammogram; empty where nothing is."""
     rows, columns = mammogram.pixels.shape
     found = []
-    if min(rows, columns) < _LEAST_ROWS:
+    if max(rows, columns) < _LEAST_PX:
         found.append(f"the image has only {rows} x {columns} pixels")
     step = max(1, rows // _SAMPLE, columns // _SAMPLE)
     sample = mammogram.pixels[::step, ::step]

@@ -20,6 +20,7 @@ from mammodensity.calibration import (
 from mammodensity.evaluation import ScoreTable, scored_exams
 from mammodensity.fusion import fuse_views
 from mammodensity.report.examples import data_uri
+from mammodensity.report.wording import counted
 from mammodensity.statistics import reject_curve, view_subsets
 from mammodensity.statistics.plots import reject_plot
 from mammodensity.terms import PROJECTIONS
@@ -69,6 +70,7 @@ def certainty(table: ScoreTable, reference: Positions, calibration: Calibration 
         "exams": len(known),
         "calibrations": [_calibration_figures("as they are", scores, known)],
         "sets": None,
+        "notes": _notes(calibration),
         "reject": data_uri(reject_plot(curve), "image/svg+xml"),
         "rejected": [(share, curve.at(share)) for share in _POINTS],
         "by_number": subsets.by_number if subsets else {},
@@ -82,6 +84,19 @@ def certainty(table: ScoreTable, reference: Positions, calibration: Calibration 
         sets = prediction_sets(calibrated, calibration.set_kind, limits)
         covered = float(sets[np.arange(len(of_whole)), of_whole].mean())
         found["sets"] = SetFigures(calibration.coverage, len(of_whole), covered, float(sets.sum(axis=1).mean()))
+    return found
+
+
+def _notes(calibration: Calibration | None) -> list[str]:
+    """Why figures of calibrated scores may flatter, a sentence each."""
+    if calibration is None:
+        return []
+    found = [f"{text[0].upper()}{text[1:]}." for text in calibration.warnings]
+    if calibration.overlap.test:
+        found.append(
+            f"{counted(calibration.overlap.test, 'test exam')} made the calibration, which looks better on them than "
+            "it is; its figures by cross-validation are in calibration.json, and are what calibrate printed."
+        )
     return found
 
 

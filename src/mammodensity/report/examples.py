@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
@@ -29,6 +29,7 @@ from mammodensity.explanation.pictures import (
 from mammodensity.explanation.scoring import RunScores, Verdict, caption
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.prediction import DensityModel, TissueModel
+from mammodensity.preprocess.orientation import hangs_flipped
 from mammodensity.terms import CATEGORIES, DensityCategory, Projection
 
 _LONGER_SIDE_PX = 420  # sharp at the width a view has on the page, at a tenth of the size of the page's limit
@@ -65,6 +66,8 @@ class ViewPictures:
     trusted: bool
     width: int
     height: int
+    mirrored: bool
+    """It is stored mirrored, and shown turned back."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,11 @@ def tissue_views(model: TissueModel, exam: Exam) -> tuple[ViewPictures, ...]:
 
 
 def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict | None) -> ViewPictures:
+    mirrored = hangs_flipped(projection, exam.maps[projection].mammogram)
     one = resized(exam.maps[projection], _LONGER_SIDE_PX)
+    if mirrored:
+        turned = replace(one.mammogram, pixels=one.mammogram.pixels[:, ::-1])
+        one = replace(one, mammogram=turned, values=np.ascontiguousarray(one.values[:, ::-1]))
     lines = iso_contours(one.values, contour_level(exam.scale))
     rows, columns = one.mammogram.pixels.shape
     grey = grey_picture(one.mammogram)
@@ -178,6 +185,7 @@ def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict | None) -
         trusted=verdict is None or verdict.trusted,
         width=columns,
         height=rows,
+        mirrored=mirrored,
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from mammodensity.calibration import read_calibration
 from mammodensity.check import Progress
@@ -121,9 +124,18 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "listed": listed}
+    environment.filters |= {"number": number, "percent": percent, "listed": listed, "with_code": with_code}
     environment.globals |= {"counted": counted, "note_letter": note_letter, "percent": percent}
     return environment.get_template(template).render(values) + "\n"
+
+
+def with_code(text: str) -> Markup:
+    """Text for a page, what stands between backticks and options like ``--json`` as code.
+
+    >>> str(with_code("`mammodensity check` & --json"))
+    '<code>mammodensity check</code> &amp; <code>--json</code>'
+    """
+    return Markup(re.sub(r"`([^`]+)`|(?<![\w-])(--[a-z-]+)", r"<code>\1\2</code>", str(escape(text))))
 
 
 def _page_values(

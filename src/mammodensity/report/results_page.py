@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mammodensity import __version__
+from mammodensity.explanation.pictures import HANGING_ORDER
 from mammodensity.outputs import write_text
 from mammodensity.report.examples import ViewPictures
 from mammodensity.report.page import render
-from mammodensity.report.wording import listed, percent
-from mammodensity.result import ExamResult, PredictionSet, Reading
+from mammodensity.report.wording import counted, listed, percent
+from mammodensity.result import ExamResult, PredictionSet, Reading, shared_flags
 from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory
 
 _WORDS = {
@@ -19,38 +23,80 @@ _WORDS = {
     DensityCategory.C: "heterogeneously dense",
     DensityCategory.D: "extremely dense",
 }
+_NOT_CALIBRATED = (
+    "The scores were not calibrated: how often they are right is not known, and there are no prediction sets; "
+    "`mammodensity calibrate` makes a calibration from labelled exams"
+)
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """What made the results of a page."""
+
+    model: str
+    """Its name, as a user knows it."""
+    warnings: tuple[str, ...] = ()
+    """What a reader of its results must know, a line each."""
 
 
 def write_results_page(
     path: Path,
     results: Sequence[ExamResult],
+    made_by: MadeBy,
     *,
     notification: bool = False,
     pictures: Mapping[str, tuple[ViewPictures, ...]] | None = None,
 ) -> Path:
     """Write one self-contained page of exam results, with the statutory sentence of each where asked for.
 
-    ``pictures`` are the views of exams with the dense tissue that was found in them.
+    ``pictures`` are the views of exams with the dense tissue that was found in them. What holds for all exams stands
+    at the top, once.
 
     Raises
     ------
     OutputError
         It cannot be written.
     """
+    shared, pictured = shared_flags([result.flags for result in results]), pictures or {}
+    uncalibrated = not any(reading.calibrated for result in results for reading in _readings(result))
+    prints = {_small_print(result) for result in results}
+    cards = [
+        _card(result, notification, pictured.get(result.exam_id, ()), shared, alone=uncalibrated)
+        | {"anchor": f"exam-{number}", "small_print": _small_print(result) if len(prints) > 1 else None}
+        for number, result in enumerate(results, start=1)
+    ]
+    warnings = [*made_by.warnings, *([_NOT_CALIBRATED] if uncalibrated else [])]
     values = {
         "research_use_only": RESEARCH_USE_ONLY,
         "categories": CATEGORIES,
         "words": {category.value: text for category, text in _WORDS.items()},
         "counts": {category.value: sum(result.category is category for result in results) for category in CATEGORIES},
-        "abstained": sum(result.abstained for result in results),
-        "results": [_card(result, notification, (pictures or {}).get(result.exam_id, ())) for result in results],
+        "model": made_by.model,
+        "version": __version__,
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        "warnings": [f"{text[:1].upper()}{text[1:]}." for text in warnings],
+        "shared": [f"All {counted(len(results), 'exam')}, {code}: {text}." for code, text in shared.items()],
+        "small_print": prints.pop() if len(prints) == 1 else None,
+        "abstained": [card for card in cards if not card["category"]],
+        "pictured": len(pictured) if 0 < len(pictured) < len(results) else None,
+        "results": cards,
     }
     write_text(Path(path), render("results.html.jinja", values))
     return Path(path)
 
 
-def _card(result: ExamResult, notification: bool, views: tuple[ViewPictures, ...]) -> dict[str, Any]:
-    """What the template shows of one exam."""
+def _readings(result: ExamResult) -> list[Reading]:
+    return [*([result.exam] if result.exam else []), *result.breasts.values(), *result.projections.values()]
+
+
+def _small_print(result: ExamResult) -> str:
+    return f"{result.calibration}; views fused by {result.fusion}, policy {result.policy}"
+
+
+def _card(
+    result: ExamResult, notification: bool, views: Sequence[ViewPictures], shared: Mapping[str, str], *, alone: bool
+) -> dict[str, Any]:
+    """What the template shows of one exam; ``alone`` leaves out what the top of the page says of calibration."""
     rows = [("exam", result.exam)]
     rows += [(f"{side} breast", result.breasts.get(side)) for side in ("right", "left")]
     rows += [(view.value, result.projections.get(view)) for view in PROJECTIONS]
@@ -58,14 +104,22 @@ def _card(result: ExamResult, notification: bool, views: tuple[ViewPictures, ...
         "exam_id": result.exam_id,
         "category": result.category,
         "headline": _headline(result),
-        "sentences": _sentences(result),
-        "flags": result.flags,
-        "views": views,
+        "reasons": _reasons(result),
+        "most_likely": result.exam.category if result.exam else None,
+        "sentences": _sentences(result, alone=alone),
+        "flags": [flag for flag in result.flags if flag.code not in shared],
+        "shared": [code for code in shared if any(flag.code == code for flag in result.flags)],
+        "views": _slots(views),
         "measured": any(reading and reading.percent_density is not None for _, reading in rows),
         "rows": [{"name": name, "reading": reading} for name, reading in rows],
         "notification": result.notification if notification else None,
-        "small_print": f"{result.calibration}; views fused by {result.fusion}, policy {result.policy}",
     }
+
+
+def _slots(views: Sequence[ViewPictures]) -> list[dict[str, Any]]:
+    """The four places of an exam as it hangs; none where no view has pictures."""
+    found = {view.projection: view for view in views}
+    return [{"projection": place, "view": found.get(place)} for place in HANGING_ORDER] if found else []
 
 
 def _headline(result: ExamResult) -> str:
@@ -74,17 +128,20 @@ def _headline(result: ExamResult) -> str:
     return "no category is given"
 
 
-def _sentences(result: ExamResult) -> list[str]:
+def _reasons(result: ExamResult) -> str:
+    return listed(list(dict.fromkeys(flag.text for flag in result.abstained_for))) or "it has no scores"
+
+
+def _sentences(result: ExamResult, *, alone: bool) -> list[str]:
     """The result in words, one thought a sentence."""
     found = []
     if result.abstained:
-        reasons = listed(list(dict.fromkeys(flag.text for flag in result.abstained_for))) or "it has no scores"
-        found.append(f"The result abstains: {reasons}.")
+        found.append(f"The result abstains: {_reasons(result)}.")
         if result.exam:
             found.append(f"The highest score would be that of {result.exam.category}.")
     if result.prediction_set:
         found.append(_of_set(result.prediction_set))
-    elif result.exam:
+    elif result.exam and not alone:
         found.append("How sure this is was not calibrated.")
     if result.exam:
         found.append(_of_dense(result.exam))
@@ -107,7 +164,10 @@ def _of_dense(exam: Reading) -> str:
     word = "Dense" if exam.dense else "Not dense"
     share = exam.dense_probability if exam.dense else 1 - exam.dense_probability
     kind = "a probability" if exam.calibrated else "a score"
-    return f"{word}, with {kind} of {_probability(share)}{area}."
+    pair = "C and D" if exam.dense else "A and B"
+    but = f" for {pair} together, although {exam.category} is the likeliest single category"
+    differs = but if exam.dense != exam.category.dense else ""
+    return f"{word}, with {kind} of {_probability(share)}{differs}{area}."
 
 
 def _probability(share: float) -> str:

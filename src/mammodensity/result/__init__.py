@@ -11,7 +11,7 @@ from mammodensity.result.exam_result import (
     require_same_fusion,
 )
 from mammodensity.result.notification import NOTIFICATION
-from mammodensity.result.rules import FLAGS, STANDARD_RULES, Rules, read_rules
+from mammodensity.result.rules import FLAGS, STANDARD_RULES, Rules, read_rules, shared_flags
 from mammodensity.result.schema import result_schema
 from mammodensity.result.tables import RESULT_COLUMNS, write_result_table
 
@@ -29,5 +29,6 @@ __all__ = [
     "read_rules",
     "require_same_fusion",
     "result_schema",
+    "shared_flags",
     "write_result_table",
 ]

@@ -17,7 +17,7 @@ from mammodensity.result.notification import NOTIFICATION
 from mammodensity.result.rules import STANDARD_RULES, Rules, find_flags
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 _DENSE = np.array([category.dense for category in CATEGORIES])
 
 
@@ -38,7 +38,7 @@ class Reading:
 
     @property
     def dense(self) -> bool:
-        """C or D is more probable than A or B."""
+        """C and D together are more probable than A and B; the flag ``dense-disagrees`` tells of another category."""
         return self.dense_probability > 0.5
 
 
@@ -213,7 +213,8 @@ def _about(calibration: Calibration | None, whole: Reading | None) -> str:
     if not whole.calibrated:
         return "not calibrated: too few labelled exams had these views"
     fitted = calibration.views[whole.views]
-    return f"calibrated on {len(fitted.reference)} exams ({fitted.calibration_map.kind})"
+    trained = ", some of its training: it promises too much" if calibration.overlap.trained else ""
+    return f"calibrated on {len(fitted.reference)} exams ({fitted.calibration_map.kind}){trained}"
 
 
 def _reading(reading: Reading | None) -> dict[str, Any] | None:

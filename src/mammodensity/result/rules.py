@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ FLAGS: dict[str, str] = {
     "left-right-difference": "the breasts differ",
     "low-quality": "an image is too small, coarse, saturated or flat",
     "unlike-training": "an image is unlike those the network learned from",
+    "stored-flipped": "an image has the chest wall on the side of the other breast",
     "near-border": "two neighbouring categories score almost alike",
+    "dense-disagrees": "the category and dense or not, which sums two categories, fall on different sides",
     "set-empty": "no category conforms at the stated coverage",
     "set-large": "more categories conform than the rules allow",
     "not-scored": "there are no scores for the exam",
@@ -100,6 +102,21 @@ def read_rules(path: Path) -> Rules:
     return Rules(**values | {"abstain_on": tuple(map(str, codes))})
 
 
+_SHARED_FROM = 3  # exams: what two have in common may be chance
+
+
+def shared_flags(flags: Sequence[Sequence[Flag]]) -> dict[str, str]:
+    """Code and text of the flags that each of three exams or more has, to be told once.
+
+    Where texts differ, the text is what the code means.
+    """
+    if len(flags) < _SHARED_FROM:
+        return {}
+    codes = [code for code in FLAGS if all(code in {flag.code for flag in own} for own in flags)]
+    texts = {code: {flag.text for own in flags for flag in own if flag.code == code} for code in codes}
+    return {code: found.pop() if len(found) == 1 else FLAGS[code] for code, found in texts.items()}
+
+
 def find_flags(
     exam: ExamScores,
     scores: Mapping[str, NDArray[np.float64]],
@@ -116,13 +133,12 @@ def find_flags(
         None where there is no calibration.
     """
     found = [*_missing(exam), *_disagreement(scores, rules), *_difference(exam, scores, rules)]
-    for view, flags in exam.view_flags.items():
-        found += [Flag(flag.code, f"{view}: {flag.text}") for flag in flags]
+    found += _of_views(exam)
     subject = scores.get("subject")
     if subject is None:
-        found.append(Flag("not-scored", "the exam has no scores"))
+        found.append(_not_scored(exam))
     else:
-        found += _border(subject, rules)
+        found += [*_border(subject, rules), *_dense(subject)]
     if prediction_set is not None:
         found += _set_flags(prediction_set, rules)
     order = list(FLAGS)
@@ -135,6 +151,25 @@ def _missing(exam: ExamScores) -> list[Flag]:
         Flag("missing-view", f"{view} was refused" if view in exam.refused else f"{view} is missing")
         for view in missing
     ]
+
+
+def _of_views(exam: ExamScores) -> list[Flag]:
+    """Flags of images; what is the same of several views is told once."""
+    views: dict[Flag, list[str]] = {}
+    for view, flags in exam.view_flags.items():
+        for flag in flags:
+            views.setdefault(flag, []).append(view.value)
+    return [Flag(flag.code, f"{', '.join(named)}: {flag.text}") for flag, named in views.items()]
+
+
+def _not_scored(exam: ExamScores) -> Flag:
+    if not exam.projections:
+        return Flag("not-scored", "no image of the exam could be used")
+    missing = ", ".join(exam.fused["subject"].missing)
+    return Flag(
+        "not-scored",
+        f"without {missing} the exam gets no scores; predict --allow-missing makes do with the other views",
+    )
 
 
 def _disagreement(scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> list[Flag]:
@@ -173,6 +208,17 @@ def _border(subject: NDArray[np.float64], rules: Rules) -> list[Flag]:
         return []
     low, high = sorted((int(first), int(second)))
     return [Flag("near-border", f"{CATEGORIES[low]} and {CATEGORIES[high]} score almost alike")]
+
+
+def _dense(subject: NDArray[np.float64]) -> list[Flag]:
+    """The likeliest category may be B while C and D together are likelier than A and B, or the reverse."""
+    category = CATEGORIES[int(np.argmax(subject))]
+    dense = sum(float(subject[one.index]) for one in CATEGORIES if one.dense)
+    if category.dense == (dense > 0.5):
+        return []
+    sums = "C and D together are likelier than A and B" if dense > 0.5 else "A and B together are likelier than C and D"
+    share = f"{100 * max(dense, 1 - dense):.0f} %"
+    return [Flag("dense-disagrees", f"{category} is the likeliest category, yet {sums} ({share})")]
 
 
 def _set_flags(prediction_set: tuple[DensityCategory, ...], rules: Rules) -> list[Flag]:

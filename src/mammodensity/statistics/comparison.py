@@ -26,7 +26,7 @@ from mammodensity.evaluation.figures import plain
 from mammodensity.evaluation.labels import match_exams
 from mammodensity.evaluation.resampling import BootstrapSpec, canonical_order, percentile_interval, resamples
 from mammodensity.evaluation.undefined import undefined_reason
-from mammodensity.statistics.readings import Reading
+from mammodensity.statistics.readings import Reading, few_warnings
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
 
 COMPARED_FIGURES = ("accuracy", "linear_kappa", "quadratic_kappa", "dense_accuracy", "auc", "dense_auc")
@@ -95,6 +95,11 @@ class Comparison:
     confidence: float
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the figures may mean little, a line each."""
+        return few_warnings(self.n, self.patients)
+
+    @property
     def summary(self) -> str:
         """The result in plain words."""
         accuracy, test = self.figures["accuracy"], self.mcnemar
@@ -123,7 +128,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values that JSON knows, with the summary and null for NaN."""
         values = {name: plain(value) for name, value in vars(self).items()}
-        return {"summary": self.summary, **values, "note": RESEARCH_USE_ONLY}
+        return {"summary": self.summary, "warnings": list(self.warnings), **values, "note": RESEARCH_USE_ONLY}
 
 
 def compare(

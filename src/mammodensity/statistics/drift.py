@@ -25,12 +25,11 @@ from mammodensity.evaluation.reading import read_rows
 from mammodensity.evaluation.resampling import BootstrapSpec, canonical_order, percentile_interval, resamples
 from mammodensity.statistics.comparison import p_text
 from mammodensity.statistics.proportions import Share, difference_interval, permutation_p_values, share
-from mammodensity.statistics.readings import Reading
+from mammodensity.statistics.readings import FEW, Reading
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
 
 PERIODS = ("month", "quarter", "year")
 DATE_COLUMNS = ("study_date", "exam_date", "date")
-FEW = 30
 _PERMUTATIONS = 4999
 _DENSE = np.array([category.dense for category in CATEGORIES])
 _DATE = re.compile(r"(\d{4})(?:-?(\d{2})(?:-?(\d{2}))?)?(?:[T ].*)?")

@@ -27,7 +27,7 @@ from mammodensity.evaluation.resampling import BootstrapSpec, canonical_order, p
 from mammodensity.evaluation.undefined import undefined_reason
 from mammodensity.statistics.agreement import consensus, fleiss_kappa, ordinal_alpha
 from mammodensity.statistics.comparison import Errors, errors
-from mammodensity.statistics.readings import Reading
+from mammodensity.statistics.readings import Reading, few_warnings
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
 
 PAIR_FIGURES = ("accuracy", "linear_kappa", "quadratic_kappa", "dense_accuracy")
@@ -107,6 +107,14 @@ class ReadersAgreement:
     confidence: float
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the figures may mean little, a line each."""
+        if self.n_complete < self.n:
+            all_read = few_warnings(self.n_complete, None)
+            return (*few_warnings(self.n, self.patients), *(f"read by all: {text}" for text in all_read))
+        return few_warnings(self.n, self.patients)
+
+    @property
     def summary(self) -> str:
         """The result in plain words."""
         text = f"{len(self.readers)} readers, {self.n_complete} exams read by all. "
@@ -126,7 +134,13 @@ class ReadersAgreement:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values that JSON knows, with the summary and null for NaN."""
         values = {name: plain(value) for name, value in vars(self).items()}
-        return {"summary": self.summary, "consensus_rule": CONSENSUS_RULE, **values, "note": RESEARCH_USE_ONLY}
+        return {
+            "summary": self.summary,
+            "warnings": list(self.warnings),
+            "consensus_rule": CONSENSUS_RULE,
+            **values,
+            "note": RESEARCH_USE_ONLY,
+        }
 
 
 def readers_agreement(

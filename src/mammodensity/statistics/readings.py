@@ -17,6 +17,18 @@ from mammodensity.evaluation.reading import read_rows
 from mammodensity.evaluation.tables import parse_scores
 from mammodensity.terms import CATEGORIES
 
+FEW = 30
+"""Exams or patients, below which a 95 % interval of a share is wider than a third of the whole range."""
+
+
+def few_warnings(exams: int, patients: int | None) -> tuple[str, ...]:
+    """A line where figures rest on too few exams or patients."""
+    if exams < FEW:
+        return (f"only {exams} exam{'' if exams == 1 else 's'}: too few to rely on",)
+    if patients is not None and patients < FEW:
+        return (f"only {patients} patient{'' if patients == 1 else 's'}: too few to rely on",)
+    return ()
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:

@@ -101,7 +101,8 @@ class SampleSize:
         figure = self.spec.figure.replace("_", " ")
         return (
             f"To show {figure} above {self.spec.above:g} you need about {self.exams} exams, if it is "
-            f"{self.spec.expected:g} (power {self.power:.0%}, {self.spec.confidence:.0%} interval)."
+            f"{self.spec.expected:g}: then {self.power:.0%} of such studies (their power) end with a "
+            f"{self.spec.confidence:.0%} interval above {self.spec.above:g}."
         )
 
     def to_dict(self) -> dict[str, object]:

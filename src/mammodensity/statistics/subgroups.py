@@ -15,11 +15,10 @@ from mammodensity.evaluation.agreement import Floats
 from mammodensity.evaluation.exam_columns import as_number
 from mammodensity.evaluation.labels import few_of
 from mammodensity.evaluation.resampling import BootstrapSpec
+from mammodensity.statistics.readings import few_warnings
 from mammodensity.terms import CATEGORIES
 
 NOT_GIVEN = "(not given)"
-FEW = 30
-"""Below as many exams, or patients, a group's figures carry a warning."""
 
 _MOST_NUMBERS = 12
 _MOST_WORDS = 60
@@ -127,11 +126,7 @@ def figures_by_group(
 
 
 def _warnings(figures: FiguresOfMerit) -> list[str]:
-    found = []
-    if figures.n < FEW:
-        found.append(f"only {figures.n} exams: too few to rely on")
-    elif figures.patients is not None and figures.patients < FEW:
-        found.append(f"only {figures.patients} patients: too few to rely on")
+    found = [*few_warnings(figures.n, figures.patients)]
     absent = [category.value for category in CATEGORIES if not sum(figures.confusion[category.index])]
     if absent:
         found.append(f"no exam of category {', '.join(absent)}")

@@ -50,6 +50,8 @@ def compare(
     show_comparison(found)
     say_resampled(found.patients)
     say(found.summary)
+    for warning in found.warnings:
+        say(f"note: {warning}")
     if json_file:
         write_json(json_file, found.to_dict())
         say(f"all figures and intervals in {json_file}")
@@ -91,6 +93,8 @@ def readers(
     show_readers(found)
     say_resampled(found.patients)
     say(found.summary)
+    for warning in found.warnings:
+        say(f"note: {warning}")
     if json_file:
         write_json(json_file, found.to_dict())
         say(f"all figures and intervals in {json_file}")

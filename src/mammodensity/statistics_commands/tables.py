@@ -87,7 +87,8 @@ def show_drift(found: Drift) -> None:
         confidence = "-" if one.mean_confidence is None else f"{one.mean_confidence:.3f}"
         shares = [f"{share.value:.1%}" for share in (*one.shares.values(), one.dense)]
         flagged = [f"{share.value:.1%}" for share in one.flags.values()]
-        rows.append([one.period, str(one.n), *shares, _limits(one.dense.interval), confidence, *flagged])
+        limits = "-".join(f"{end:.1%}" for end in one.dense.interval)
+        rows.append([one.period, str(one.n), *shares, limits, confidence, *flagged])
     show_table([found.period, "exams", *"ABCD", "dense", "95 %", "confidence", *flags], rows)
     if found.not_dated:
         say(f"exams without a date, and so left aside: {found.not_dated}")
@@ -111,9 +112,10 @@ def show_further(found: FurtherFigures) -> None:
     if found.reject is not None and len(found.reject.points) > 1:
         first, left = found.reject.points[0], found.reject.at(0.2)
         say(
-            f"leaving the least sure {left.abstained:.0%} of exams to a reader: accuracy {first.accuracy:.3f} -> "
-            f"{left.accuracy:.3f}, errors of two categories {first.two_or_more} -> {left.two_or_more}, dense or not "
-            f"mistaken {first.dense_flips} -> {left.dense_flips}"
+            f"leaving the least sure fifth, the {first.kept - left.kept} of {first.kept} exams whose highest score is "
+            f"lowest, to a reader: accuracy {first.accuracy:.3f} -> {left.accuracy:.3f}, errors of two categories "
+            f"{first.two_or_more} -> {left.two_or_more}, "
+            f"dense or not mistaken {first.dense_flips} -> {left.dense_flips}"
         )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image
 
 from mammodensity.errors import ImageError, LayoutError, OptionError, OutputError
 from mammodensity.exam import Mammogram
+from mammodensity.ingest import MANIFEST_NAME, read_manifest
+from mammodensity.ingest.archive import files_under
 from mammodensity.ingest.dicom import looks_like_dicom
 from mammodensity.ingest.images import read_image
 from mammodensity.ingest.names import projection_in_name
@@ -23,6 +26,7 @@ from mammodensity.tissue.maps import ADIPOSE, FIBROGLANDULAR, PECTORAL, TissueMa
 
 COLUMNS = (
     "file",
+    "labels",
     "projection",
     "view_position",
     "view_from",
@@ -50,7 +54,8 @@ def write_segmentations(
 ) -> tuple[int, list[str]]:
     """Write a label image for each image, ``<stem>.png`` of its size, and ``segment.csv``.
 
-    Label images that an earlier run listed in the ``segment.csv`` of that folder are removed.
+    Where images of several folders have one name, those of the folders come before it. Label images that an earlier
+    run listed in the ``segment.csv`` of that folder are removed.
 
     An image without a breast, or inverted, gives an empty label image; one that cannot be read or that the gatekeeper
     refuses gives none. Either has a note in the table.
@@ -58,7 +63,8 @@ def write_segmentations(
     Parameters
     ----------
     images
-        Pictures, DICOM files, or folders of them.
+        Pictures, DICOM files, or folders of them, of any depth; of a folder with a manifest, what that lists. An image
+        given twice is segmented once.
     synthetic
         Accept 2-D DICOM images computed from tomosynthesis.
 
@@ -75,13 +81,14 @@ def write_segmentations(
     OutputError
         The folder is one that images come from, or cannot be written.
     """
-    files = _image_files(images)
-    if output.resolve() in {path.resolve().parent for path in files}:
-        raise OutputError(f"{output} holds images to be segmented; name another folder for the label images")
+    earlier = _earlier(output / TABLE)
+    files = find_image_files(images, {output.resolve() / name for name in earlier})
+    _require_apart(output, images, files.values())
+    labels = _label_names(files)
     rows: list[dict[str, Any]] = []
-    with staged_folder(output, _earlier(output / TABLE)) as folder:
-        for done, path in enumerate(files, start=1):
-            rows.append(_segment(path, folder, synthetic=synthetic))
+    with staged_folder(output, earlier) as folder:
+        for done, (name, path) in enumerate(files.items(), start=1):
+            rows.append(_segment(path, name, folder / labels[name], synthetic=synthetic))
             if progress:
                 progress(done, len(files))
         count = sum(1 for _ in folder.iterdir())
@@ -97,45 +104,111 @@ def _earlier(table: Path) -> list[str]:
         rows = csv.DictReader(StringIO(table.read_text(encoding="utf-8")))
         if tuple(rows.fieldnames or ()) != COLUMNS:
             return []
-        return [f"{Path(row['file']).stem}.png" for row in rows if row["file"]]
+        return [row["labels"] for row in rows if row["labels"]]
     except (OSError, ValueError, csv.Error):
         return []
 
 
-def _segment(path: Path, folder: Path, *, synthetic: bool) -> dict[str, Any]:
-    """Write the label image of one image, and give its row of the table."""
+def _segment(path: Path, name: str, target: Path, *, synthetic: bool) -> dict[str, Any]:
+    """Write the label image of one image, and give its row of the table; no more of a path is told than its name."""
     try:
         mammogram = read_image(path, projection_in_name(path.stem), synthetic=synthetic)
     except ImageError as error:
-        return {"file": path.name, "note": str(error)}
+        return {"file": name, "note": str(error).replace(str(path), name)}
     try:
         found, note = find_tissue(mammogram), ""
         labels = found.labels
     except ImageError as error:
-        found, note = None, str(error)
+        found, note = None, str(error).replace(str(path), name)
         labels = np.zeros(mammogram.pixels.shape, np.uint8)
-    Image.fromarray(labels).save(folder / f"{path.stem}.png")
-    return table_row(path, mammogram, found, note)
+    Image.fromarray(labels).save(target)
+    return {**table_row(path, mammogram, found, note), "file": name, "labels": target.name}
 
 
-def _image_files(images: Sequence[Path]) -> list[Path]:
-    """The images named, those of a folder in sorted order."""
-    files: list[Path] = []
+def find_image_files(images: Sequence[Path], without: Collection[Path] = ()) -> dict[str, Path]:
+    """The images named and those of folders, each once, by the names a table may hold.
+
+    A name is the file's, or its place below the folder that was given; where several paths were given, the folder's
+    name comes first. Paths above that are not for tables, as they may name patients.
+
+    Parameters
+    ----------
+    without
+        Resolved files that are no images, though they look it.
+
+    Raises
+    ------
+    LayoutError
+        A folder holds no image.
+    OptionError
+        Two images have one name.
+    """
+    files: dict[str, Path] = {}
+    seen: set[Path] = set()
     for image in images:
-        found = [image]
-        if image.is_dir():
-            found = sorted(path for path in image.iterdir() if path.is_file() and _is_image(path))
-            if not found:
-                raise LayoutError(f"{image} holds no image; expected DICOM files or {' '.join(PICTURE_SUFFIXES)}")
-        files += found
-    stems: dict[str, Path] = {}
-    for path in files:
-        if path.stem in stems:
-            raise OptionError(
-                f"{stems[path.stem]} and {path} would both give {path.stem}.png; segment them into two folders"
-            )
-        stems[path.stem] = path
+        for path in _images_in(image):
+            if path.resolve() in seen or path.resolve() in without:
+                continue
+            seen.add(path.resolve())
+            name = _name_below(path, image)
+            if len(images) > 1 and image.is_dir():
+                name = f"{image.resolve().name}/{name}"
+            elif name in files:
+                name = f"{path.resolve().parent.name}/{name}"
+            if name in files:
+                raise OptionError(f"{files[name]} and {path} have one name, {name}; segment them into two folders")
+            files[name] = path
     return files
+
+
+def _name_below(path: Path, image: Path) -> str:
+    """The place of a file below a folder; the bare name of one that was given itself, or that lies elsewhere."""
+    inside = image.is_dir() and path.is_relative_to(image) and ".." not in path.relative_to(image).parts
+    return path.relative_to(image).as_posix() if inside else path.name
+
+
+def _require_apart(output: Path, images: Sequence[Path], files: Iterable[Path]) -> None:
+    """Raise ``OutputError`` where label images would come to lie among images."""
+    target = output.resolve()
+    searched = any(image.is_dir() and image.resolve() in (target, *target.parents) for image in images)
+    for path in files:
+        holders = path.resolve().parents
+        if target in (holders if searched else holders[:1]):
+            raise OutputError(f"{output} holds images to be segmented; name another folder for the label images")
+
+
+def _images_in(image: Path) -> list[Path]:
+    if not image.is_dir():
+        return [image]
+    if (image / MANIFEST_NAME).is_file():
+        return [record.path for record in read_manifest(image / MANIFEST_NAME).records]
+    found = [path for path in files_under(image, _refuse_closed) if _is_image(path)]
+    if not found:
+        raise LayoutError(f"{image} holds no image; expected DICOM files or {' '.join(PICTURE_SUFFIXES)}")
+    return found
+
+
+def _refuse_closed(error: OSError) -> NoReturn:
+    raise LayoutError(f"{error.filename} cannot be listed ({error.strerror}); ask for permission to read it") from error
+
+
+def _label_names(files: Mapping[str, Path]) -> dict[str, str]:
+    """The label image of each: by its stem, by folders and stem where stems repeat, with its ending if need be."""
+    choices = {}
+    for name, path in files.items():
+        flat = name.replace("/", "_")
+        choices[name] = (path.stem, flat.removesuffix(path.suffix), flat)
+    times = Counter(choice for several in choices.values() for choice in set(several))
+    names = {
+        name: f"{next((one for one in several if times[one] == 1), several[-1])}.png"
+        for name, several in choices.items()
+    }
+    found: dict[str, str] = {}
+    for name, label in names.items():
+        if label in found:
+            raise OptionError(f"{found[label]} and {name} would both give {label}; segment them into two folders")
+        found[label] = name
+    return names
 
 
 def _is_image(path: Path) -> bool:

@@ -135,7 +135,8 @@ def _part_reasons(header: Header) -> Iterator[Reason]:
     field = field_mm(header)
     if field is not None and 0 < max(field) < _SMALLEST_FIELD_MM:
         shown = f"{field[0]:.0f} x {field[1]:.0f} mm"
-        yield Reason("partial-breast", say(header, f"its field is {shown}; a screening view is 180 x 240 mm or more"))
+        least = f"the longer side of a screening view is {_SMALLEST_FIELD_MM:.0f} mm or more"
+        yield Reason("partial-breast", say(header, f"its field is {shown}; {least}"))
 
 
 def field_mm(header: Header) -> tuple[float, float] | None:

@@ -215,12 +215,20 @@ def _delimiter(path: Path, encoding: str, required: Sequence[str]) -> str:
 
 
 def _text_cells(path: Path, encoding: str, delimiter: str) -> Iterator[Cells]:
-    csv.field_size_limit(_LARGEST_CELL)
     # Other bytes than UTF-8 stand in columns of notes at most; what is needed here is plain ASCII.
     with path.open(newline="", encoding=encoding, errors="replace") as stream:
         reader = csv.reader(stream, delimiter=delimiter)
-        for cells in reader:
+        while (cells := _next_row(reader)) is not None:
             yield reader.line_num, cells
+
+
+def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
+    """The next row, None at the end; the limit of a cell is the whole process's, and is left as it was."""
+    before = csv.field_size_limit(_LARGEST_CELL)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _sheet_cells(path: Path, read: Callable[[Path], Iterable[Sequence[Any]]]) -> Iterator[Cells]:
