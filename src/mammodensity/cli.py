@@ -793,6 +793,9 @@ def explain(
         ),
     ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
+    side: Annotated[
+        bool, typer.Option("--side-by-side", help="Also each image and its map next to each other, at full size.")
+    ] = False,
     split: Split = None,
     first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
     synthetic: Synthetic = False,
@@ -828,6 +831,7 @@ def explain(
             against=against,
             layer=layer,
             scores_file=json_file,
+            side=side,
             progress=progress,
         )
     say(f"{len(pages)} exams in {output}; look at {pages[0]} first")

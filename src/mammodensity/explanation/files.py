@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mammodensity.check import Progress
-from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation.exam_maps import TISSUE, ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.methods import require_methods
-from mammodensity.explanation.pages import Verdicts, exam_page, methods_page
+from mammodensity.explanation.pages import exam_page, methods_page
 from mammodensity.explanation.pictures import (
     contour_level,
     contour_picture,
@@ -24,13 +24,14 @@ from mammodensity.explanation.pictures import (
     iso_contours,
     overlay,
     png_bytes,
+    side_by_side,
 )
-from mammodensity.explanation.scoring import RunScores, ScoreSpec, Verdict, captioned
+from mammodensity.explanation.scoring import ExamVerdict, RunScores, ScoreSpec, Verdict, captioned
 from mammodensity.fusion import fuse_exam
 from mammodensity.ingest import DataSet, ImageRecord, load_exam, reference_categories
 from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
 from mammodensity.prediction import DensityModel, TissueModel, require_networks
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
+from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 SUMMARY_FILE = "explanations.json"
 _LONGEST_NAME = 100  # characters of an exam or image name; file systems allow 255 bytes in all
@@ -46,17 +47,18 @@ def write_explanations(
     against: DensityCategory | None = None,
     layer: str | None = None,
     scores_file: Path | None = None,
+    side: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Explain every exam of a data set.
 
     Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
-    ``<image>_overlay.png`` and ``<image>_contours.png``, each picture with its verdict in a strip below; for each exam
-    ``<exam>_exam.png``; and ``explanations.json`` with scores, scale and contour lines. ``<image>`` is the file's name
-    without ending; where two files share a name, the exam's and if need be the projection's name come before it. With
-    several ``methods`` the method's name follows that of the image or exam, and ``<exam>_methods.png`` shows all of
-    them. All files appear together at the end, or none; those that an earlier run listed in its ``explanations.json``
-    are removed.
+    ``<image>_overlay.png``, ``<image>_contours.png`` and, if wanted, ``<image>_side.png`` (the image and its map
+    next to each other), each picture with its verdict in a strip below; for each exam ``<exam>_exam.png``; and
+    ``explanations.json`` with scores, scale and contour lines. ``<image>`` is the file's name without ending; where
+    two files share a name, the exam's and if need be the projection's name come before it. With several ``methods``
+    the method's name follows that of the image or exam, and ``<exam>_methods.png`` shows all of them. All files
+    appear together at the end, or none; those that an earlier run listed in its ``explanations.json`` are removed.
 
     Parameters
     ----------
@@ -66,6 +68,8 @@ def write_explanations(
         As of :func:`explain_exam`.
     scores_file
         Where to write every score of every map, with its baselines and verdict; last of all.
+    side
+        Also write ``<image>_side.png``, at the full size of the image: the largest of the pictures by far.
     progress
         Called with how many steps are done and how many there are: each map is made, then drawn.
 
@@ -100,20 +104,25 @@ def write_explanations(
                 explain_exam(model, loaded, method=one, category=category, against=against, layer=layer, each=each)
                 for one in wanted
             ]
-            verdicts = []
+            found: list[ExamVerdict] = []
             for exam in explained:
                 method = f"_{exam.method}" if len(wanted) > 1 else ""
                 own = {projection: names[records[projection]] + method for projection in exam.maps}
-                verdicts.append(scores.score(exam, own).verdicts)
+                found.append(scores.score(exam, own))
+                labels = found[-1].labels
                 for projection, one in exam.maps.items():
-                    verdict = verdicts[-1][projection]
+                    verdict = found[-1].verdicts[projection]
                     _write_image(staging, own[projection], one, exam.scale, verdict)
+                    if side:
+                        picture = side_by_side(one, exam.scale, labels.get(projection), dense=exam.method != TISSUE)
+                        told = captioned(picture, verdict, about=_about(projection, one, exam.method), letters=90)
+                        write_bytes(staging / f"{own[projection]}_side.png", png_bytes(told))
                     about = {"image": own[projection], "exam_id": exam_id, **_summary(projection.value, one, exam)}
                     summaries.append(about | {"verdict": verdict.to_dict()})
                     each()
             if explained[0].maps:
                 title = _title(explained[0], reference.get(exam_id))
-                pages.append(folder / _write_pages(staging, page_name, explained, verdicts, title))
+                pages.append(folder / _write_pages(staging, page_name, explained, found, title))
         facts: Mapping[str, Any] = {"method": ",".join(exam.method for exam in explained), "layer": layer}
         files = sorted(path.name for path in staging.iterdir())
         summary = {
@@ -135,17 +144,26 @@ def _counted(progress: Progress | None, total: int) -> Callable[[], None]:
 
 
 def _write_pages(
-    staging: Path, name: str, explained: Sequence[ExamMaps], verdicts: Sequence[Verdicts], title: str
+    staging: Path, name: str, explained: Sequence[ExamMaps], found: Sequence[ExamVerdict], title: str
 ) -> str:
     """The exam's page of each method, and of all of them if there are several; the file's name of the last."""
     several = len(explained) > 1
-    for exam, own in zip(explained, verdicts, strict=True):
+    for exam, own in zip(explained, found, strict=True):
         page = f"{name}_{exam.method}_exam.png" if several else f"{name}_exam.png"
-        write_bytes(staging / page, exam_page(exam, title, own))
+        write_bytes(staging / page, exam_page(exam, title, own.verdicts, own.labels))
     if several:
         page = f"{name}_methods.png"
-        write_bytes(staging / page, methods_page(explained, title, verdicts))
+        write_bytes(staging / page, methods_page(explained, title, [own.verdicts for own in found], found[0].labels))
     return page
+
+
+def _about(projection: Projection, one: ActivationMap, method: str) -> str:
+    """What the picture of original and map shows, and its lines."""
+    rather = f" rather than {one.against}" if one.against else ""
+    why = f"{projection}, why {one.category}{rather} (score {one.scores[one.category.index]:.2f}), {method}."
+    if method == TISSUE:
+        return f"{why} Blue line: dense tissue; white: breast; pink: chest muscle."
+    return f"{why} Blue line: half of the exam's largest value; green: dense tissue; white: breast; pink: chest muscle."
 
 
 def _earlier(summary: Path) -> list[str]:
