@@ -176,6 +176,25 @@ def test_what_lies_outside_the_breast_is_told():
     assert set(reasons) == {"muscle_change", "muscle_logit"}
 
 
+def test_a_muscle_that_fades_is_no_marker_and_a_marker_on_it_is_smoothed_away():
+    labels = np.ones((60, 50), np.uint8)
+    labels[:30, :30] = 3
+    areas = areas_of(labels)
+    down, right = np.indices(labels.shape) / 60
+    faded = np.where(labels == 3, 0.9 - 0.5 * down - 0.3 * right - 0.2 * down * right, 0.2)
+    upper = np.zeros(labels.shape, bool)
+    upper[:5, :30] = True
+    asked = Probe(Sum(upper), 1, weights_as_map)
+    figures, _ = background_changes(faded, areas, asked)
+    assert figures["muscle_logit"] == pytest.approx(0, abs=0.01), "its own greys stay where they are"
+    marked = faded.copy()
+    marked[1:4, 4:28] = 1.0
+    figures, _ = background_changes(marked, areas, asked)
+    added = 40 * (marked - faded)[upper].mean() / 2  # of one of two logits, centred
+    assert added > 1.5
+    assert figures["muscle_logit"] == pytest.approx(added, rel=0.05), "what the marker added is gone"
+
+
 def test_a_map_that_moves_with_the_image_is_stable():
     def whole(network, images, category):
         return images[:, 0]

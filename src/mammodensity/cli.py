@@ -846,6 +846,10 @@ def explain_benchmark(
     model: Annotated[
         Path | None, typer.Option(help="Model with a network for MLO_R; without it, three small ones.", metavar="DIR")
     ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option(help="Another model, trained on shuffled labels, say: how alike are the maps?", metavar="DIR"),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Also images/ and masks/ of right MLO views.", metavar="FOLDER")
     ] = None,
@@ -873,11 +877,13 @@ def explain_benchmark(
     from mammodensity.prediction.density_model import load_networks
 
     spec = BenchmarkSpec(exams=exams, held_back=held_back, epochs=epochs, seed=seed)
-    require_not_input(json_file, [*(data.rglob("*.png") if data else []), *(_model_files(model) if model else [])])
+    files = [file for one in (model, other) if one for file in _model_files(one)]
+    require_not_input(json_file, [*(data.rglob("*.png") if data else []), *files])
     with stage_bars() as progress:
         result = run_benchmark(
             spec,
             model=load_networks(model, device) if model else None,
+            other=load_networks(other, device) if other else None,
             data=data,
             methods=method.split(",") if method else tuple(METHODS),
             progress=progress,

@@ -179,9 +179,13 @@ def _tissue_scores(one: ActivationMap, projection: Projection) -> ViewScores:
     values = np.asarray(Image.fromarray(one.values).resize(size))
     areas = areas_of(np.asarray(Image.fromarray(found.labels).resize(size, Image.Resampling.NEAREST)))
     scored = score_explanation(values, image, Areas(areas.breast, None, areas.muscle))
+    return ViewScores(scored, tissue_verdict(scored), values, areas, image, found)
+
+
+def tissue_verdict(scored: ExplanationScores) -> Verdict:
+    """On the default model's map: what was measured, unless it is empty or lies outside the breast."""
     text = "the map is the dense tissue that was measured, from which the category follows"
-    verdict = scored.verdict if scored.verdict.code in ("empty", "outside") else Verdict("measured", text)
-    return ViewScores(scored, verdict, values, areas, image, found)
+    return scored.verdict if scored.verdict.code in ("empty", "outside") else Verdict("measured", text)
 
 
 def find_dependence(

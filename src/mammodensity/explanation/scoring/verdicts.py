@@ -38,7 +38,7 @@ class VerdictRules:
 
     background_change: float = 0.25
     """Share of the scores that may move to other categories when all outside breast and muscle is black, or when the
-    muscle has one grey."""
+    muscle is smoothed."""
     background_logit: float = 2.0
     """The same for the largest change of a logit, where scores are too near 0 and 1 to move."""
     shortcut_share: float = 0.1
@@ -167,7 +167,7 @@ def _verdicts(
 
 def depends_on_outside(figures: Figures, rules: VerdictRules) -> str:
     """How the answer for one image changes with what lies outside the breast, or nothing where it does not."""
-    changes = {"background": "when all outside the breast is black", "muscle": "when the muscle has one grey"}
+    changes = {"background": "when all outside the breast is black", "muscle": "when the muscle is smoothed"}
     for part, how in changes.items():
         change, logit = figures.get(f"{part}_change"), figures.get(f"{part}_logit")
         if change is not None and change > rules.background_change:
