@@ -28,8 +28,8 @@ from mammodensity.explanation.scoring.benchmark_networks import (
     resized,
     train_benchmark_network,
 )
-from mammodensity.explanation.scoring.changes import background_changes
 from mammodensity.explanation.scoring.exam_scores import tissue_verdict
+from mammodensity.explanation.scoring.markers import outside_changes
 from mammodensity.explanation.scoring.probe import Probe
 from mammodensity.explanation.scoring.sanity import against_other, cascade
 from mammodensity.explanation.scoring.score import STANDARD_SCORING, ScoreSpec, score_explanation
@@ -188,7 +188,7 @@ def _score(
     right = [case.category == found for case, found in zip(cases, predicted, strict=True) if case.category >= 0]
     changed = 0
     for case, area in zip(cases, areas, strict=True):
-        figures, _ = background_changes(case.image, area, probe)
+        figures, _ = outside_changes(case.image, area, probe)
         changed += bool(depends_on_outside(figures, spec.rules))
     dependence = Dependence(changed, len(cases))
     rows = []

@@ -58,19 +58,21 @@ def background_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figur
     smooth = black.copy()
     if areas.muscle.any():
         smooth[areas.muscle] = _surface(image, areas.muscle)
-    logits = probe.logits(np.stack([image, black, smooth]))
-    scores = softmax(logits, axis=1)
-    level = logits - logits.mean(axis=1, keepdims=True)
-    figures: Figures = {
-        "background_change": float(np.abs(scores[1] - scores[0]).sum() / 2),
-        "background_logit": float(np.abs(level[1] - level[0]).max()),
-        "muscle_change": float(np.abs(scores[2] - scores[1]).sum() / 2),
-        "muscle_logit": float(np.abs(level[2] - level[1]).max()),
-    }
+    own, unlit, plain = probe.logits(np.stack([image, black, smooth]))
+    figures: Figures = {}
+    figures["background_change"], figures["background_logit"] = change_of_answer(own, unlit)
+    figures["muscle_change"], figures["muscle_logit"] = change_of_answer(unlit, plain)
     if areas.muscle.any():
         return figures, {}
     lacking = ("muscle_change", "muscle_logit")
     return {**figures, **dict.fromkeys(lacking)}, dict.fromkeys(lacking, NO_MUSCLE)
+
+
+def change_of_answer(before: Floats, after: Floats) -> tuple[float, float]:
+    """From logits (K,) to others: share of the scores that moves to other categories, largest change of a logit."""
+    scores, other = softmax(before), softmax(after)
+    level = (after - after.mean()) - (before - before.mean())
+    return float(np.abs(other - scores).sum() / 2), float(np.abs(level).max())
 
 
 def _surface(image: Floats, muscle: Mask) -> Floats:

@@ -16,7 +16,7 @@ from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.class_activation import grad_cam
 from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps
 from mammodensity.explanation.scoring.areas import Areas, Floats, Mask, areas_of
-from mammodensity.explanation.scoring.changes import background_changes
+from mammodensity.explanation.scoring.markers import outside_changes
 from mammodensity.explanation.scoring.measures import Figures, Reasons, rank_correlation
 from mammodensity.explanation.scoring.probe import Probe
 from mammodensity.explanation.scoring.score import STANDARD_SCORING, ExplanationScores, ScoreSpec, score_explanation
@@ -207,7 +207,7 @@ def find_dependence(
                 image, areas, _ = _network_view(checkpoint, mammogram, projection)
             except ImageError:
                 continue
-            figures, _ = background_changes(image, areas, _probe(checkpoint, 0))
+            figures, _ = outside_changes(image, areas, _probe(checkpoint, 0))
             counts[projection][0] += bool(depends_on_outside(figures, rules))
             counts[projection][1] += 1
     return {projection: Dependence(changed, images) for projection, (changed, images) in counts.items() if images}

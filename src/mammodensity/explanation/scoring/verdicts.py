@@ -41,6 +41,10 @@ class VerdictRules:
     muscle is smoothed."""
     background_logit: float = 2.0
     """The same for the largest change of a logit, where scores are too near 0 and 1 to move."""
+    marker_change: float = 0.5
+    """Share of the scores that may move when a marker is put into a corner."""
+    marker_logit: float = 3.0
+    """The same for the largest change of a logit."""
     shortcut_share: float = 0.1
     """Share of a network's images whose answer may depend on the outside, before all its maps are called shortcuts."""
     outside: float = 0.5
@@ -60,6 +64,8 @@ class VerdictRules:
         for name, low, high in (
             ("background_change", 0, 1),
             ("background_logit", 0, 1000),
+            ("marker_change", 0, 1),
+            ("marker_logit", 0, 1000),
             ("shortcut_share", 0, 1),
             ("outside", 0, 1),
             ("outside_or_muscle", 0, 1),
@@ -167,12 +173,16 @@ def _verdicts(
 
 def depends_on_outside(figures: Figures, rules: VerdictRules) -> str:
     """How the answer for one image changes with what lies outside the breast, or nothing where it does not."""
-    changes = {"background": "when all outside the breast is black", "muscle": "when the muscle is smoothed"}
-    for part, how in changes.items():
+    usual, with_marker = (rules.background_change, rules.background_logit), (rules.marker_change, rules.marker_logit)
+    for part, (most, most_logit), how in (
+        ("background", usual, "when all outside the breast is black"),
+        ("muscle", usual, "when the muscle is smoothed"),
+        ("marker", with_marker, "when a marker is put into a corner"),
+    ):
         change, logit = figures.get(f"{part}_change"), figures.get(f"{part}_logit")
-        if change is not None and change > rules.background_change:
+        if change is not None and change > most:
             return f"the answer changes ({change:.2f} of the scores) {how}"
-        if logit is not None and logit > rules.background_logit:
+        if logit is not None and logit > most_logit:
             return f"the answer changes (a logit by {logit:.1f}) {how}"
     return ""
 
