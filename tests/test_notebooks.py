@@ -100,7 +100,7 @@ def test_all_four_run_and_share_their_work(workplace, monkeypatch):
         assert re.search(rf"^{kind} +\d+% +\d+%$", texts(maps), re.MULTILINE), "put right with bars as taught, by lot"
         [verdicts] = re.findall(rf"^{kind} .* of 12   (.*)$", texts(maps), re.MULTILINE)
         assert sum(int(one.split()[0]) for one in verdicts.split(", ")) == 12
-        assert set(one.split()[1] for one in verdicts.split(", ")) <= set(VERDICTS)
+        assert {one.split()[1] for one in verdicts.split(", ")} <= set(VERDICTS)
     assert re.search(r"bright pixels +correlation with the maps of the shuffled network: 1\.00", texts(maps))
     assert "baseline, the dense area share" in texts(maps)
 
