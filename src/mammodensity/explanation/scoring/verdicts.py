@@ -38,7 +38,7 @@ class VerdictRules:
 
     background_change: float = 0.2
     """Share of the scores that may move to other categories when all outside breast and muscle is black."""
-    background_logit: float = 1.5
+    background_logit: float = 2.0
     """The same for the largest change of a logit, where scores are too near 0 and 1 to move."""
     muscle_change: float = 0.3
     """Share of the scores that may move when moreover the muscle is smoothed."""
