@@ -17,7 +17,17 @@ from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation import METHODS, ActivationMap, ExamMaps, explain_exam, write_explanations
 from mammodensity.explanation.pages import exam_page, methods_page
-from mammodensity.explanation.pictures import draw_contours, heat_map, iso_contours, overlay
+from mammodensity.explanation.pictures import (
+    CONTOUR_COLOUR,
+    OUTLINE_COLOURS,
+    draw_contours,
+    grey_picture,
+    heat_map,
+    iso_contours,
+    overlay,
+    side_by_side,
+    tissue_outlines,
+)
 from mammodensity.ingest import find_images, load_exam
 from mammodensity.networks import NetworkSpec, OriginNetwork
 from mammodensity.prediction import load_model
@@ -299,6 +309,92 @@ def test_views_hang_with_chest_walls_back_to_back(model):
     # Mirrored views are turned: the pages differ by what is said above the views alone.
     rows = np.flatnonzero((plain["stored"] != plain["other"]).any(axis=(1, 2)))
     assert 0 < len(rows) < 40
+
+
+def _labelled() -> np.ndarray:
+    """Breast against the right border, a muscle in its upper corner, dense tissue in its middle."""
+    labels = np.zeros((200, 160), np.uint8)
+    labels[20:180, 60:] = 1
+    labels[20:80, 120:] = 3
+    labels[90:130, 90:120] = 2
+    return labels
+
+
+def test_outlines_of_tissue_end_where_the_image_ends():
+    lines = tissue_outlines(_labelled())
+    assert set(lines) == {"breast", "muscle", "dense"}
+    [dense] = lines["dense"]
+    assert (dense[0] == dense[-1]).all(), "inside the image a border is closed"
+    assert (dense.min(axis=0) > (88, 88)).all()
+    assert (dense.max(axis=0) < (131, 121)).all()
+    [muscle] = lines["muscle"]
+    assert (muscle[[0, -1], 1] == 159).all()
+    assert (muscle[1:-1, 1] < 159).all(), "no line along the image's end"
+    assert set(tissue_outlines(_labelled(), dense=False)) == {"breast", "muscle"}
+    assert tissue_outlines(np.zeros((20, 20), np.uint8)) == {}
+
+
+def _has(picture: np.ndarray, colour) -> bool:
+    return bool((picture == np.array(colour)).all(axis=-1).any())
+
+
+def test_original_and_map_side_by_side_at_full_size():
+    labels = _labelled()
+    image = (labels * 60).astype(np.uint8)
+    values = np.zeros(labels.shape, np.float32)
+    values[140:160, 80:110] = 1
+    one = ActivationMap(Mammogram(image, Projection.MLO_R), DensityCategory.C, np.ones(4) / 4, values)
+    picture = side_by_side(one, 1.0, labels)
+    rows, columns = labels.shape
+    assert picture.shape[0] == rows
+    assert 2 * columns < picture.shape[1] < 2 * columns + 10
+    plain, mapped = picture[:, :columns], picture[:, -columns:]
+    assert (plain == grey_picture(one.mammogram)[..., None]).all()
+    for colour in (CONTOUR_COLOUR, *OUTLINE_COLOURS.values()):
+        assert _has(mapped, colour)
+    assert not _has(side_by_side(one, 1.0, labels, dense=False)[:, -columns:], OUTLINE_COLOURS["dense"])
+    bare = side_by_side(one, 1.0, None)[:, -columns:]
+    assert _has(bare, CONTOUR_COLOUR)
+    assert not _has(bare, OUTLINE_COLOURS["muscle"])
+
+
+def test_side_by_side_is_written_on_request_with_verdict_and_note(run, model_exam, tmp_path):
+    model, data = model_exam
+    code, _, _ = run("explain", data, "--model", model, "--output", tmp_path / "out", "--side-by-side")
+    assert code == 0
+    sides = sorted((tmp_path / "out").glob("*_side.png"))
+    assert len(sides) == 4
+    for side in sides:
+        with Image.open(side) as picture, Image.open(side.with_name(side.name.replace("_side", "_overlay"))) as alone:
+            assert 2 * alone.width < picture.width < 2 * alone.width + 10
+            assert picture.height > 40
+    code, _, _ = run("explain", data, "--model", model, "--output", tmp_path / "out")
+    assert code == 0
+    assert not list((tmp_path / "out").glob("*_side.png")), "those of the earlier run are gone"
+
+
+@pytest.fixture
+def model_exam(tiny_model, blobs, tmp_path):
+    """A model, and a folder with one exam."""
+    records = next(iter(find_images(blobs).exams().values()))
+    (tmp_path / "exam").mkdir()
+    for projection, record in records.items():
+        (tmp_path / "exam" / f"{projection}.png").write_bytes(record.path.read_bytes())
+    return tiny_model, tmp_path / "exam"
+
+
+def test_pages_outline_what_was_found():
+    maps = {
+        p: ActivationMap(_half_disc(p), DensityCategory.A, np.ones(4) / 4, np.zeros((60, 48), np.float32))
+        for p in Projection
+    }
+    exam = ExamMaps("e", "grad-cam", maps)
+    tissue = {p: np.where(_half_disc(p).pixels > 150, 2, _half_disc(p).pixels > 50).astype(np.uint8) for p in maps}
+    for page in (exam_page, lambda exam, title, _, tissue: methods_page([exam], title, None, tissue)):
+        plain, outlined = _picture(page(exam, "e", None, {})), _picture(page(exam, "e", None, tissue))
+        assert plain.shape == outlined.shape
+        green = [((one[..., 1] - one[..., 2]) > 60).sum() for one in (plain, outlined)]
+        assert green[1] > green[0] + 200
 
 
 def test_a_page_of_several_methods(model, exam):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 from mammodensity.errors import LayoutError, OptionError
 from mammodensity.explanation import explain
 from mammodensity.explanation.scoring import Probe, areas_of
-from mammodensity.explanation.scoring.benchmark import read_masked
+from mammodensity.explanation.scoring.benchmark import score_default_model
+from mammodensity.explanation.scoring.benchmark_data import read_masked
 from mammodensity.explanation.scoring.benchmark_networks import (
     NETWORKS,
     BenchmarkSpec,
@@ -22,7 +24,8 @@ from mammodensity.explanation.scoring.benchmark_networks import (
     with_marker,
 )
 from mammodensity.explanation.scoring.sanity import against_other, cascade
-from mammodensity.networks import NetworkSpec, OriginNetwork
+from mammodensity.networks import NetworkSpec, OriginNetwork, load_checkpoint
+from mammodensity.networks.checkpoint import save_checkpoint
 
 TINY = BenchmarkSpec(exams=4, held_back=1, rows=64, epochs=1)
 
@@ -96,13 +99,27 @@ def test_the_command_prints_a_table_and_writes_every_score(run, cases, tmp_path)
     assert "(bright)" in output
     assert "Not a medical device" in output
     result = json.loads((tmp_path / "b.json").read_text())
-    assert set(result["networks"]) == set(NETWORKS)
-    assert [(row["data"], row["network"], row["method"]) for row in result["rows"]] == [
+    assert set(result["networks"]) == {*NETWORKS, "default model"}
+    networks, default = result["rows"][:-2], result["rows"][-2:]
+    assert [(row["data"], row["network"], row["method"]) for row in networks] == [
         (where, network, method)
         for network in NETWORKS
         for where in ("phantoms", "masks")
         for method in ("grad-cam", "hires-cam")
     ]
+    for row in networks:
+        assert -1 <= row["scores"]["cascade"] <= 1
+        assert -1 <= row["scores"]["other"] <= 1
+        assert row["cascade"][0]["layer"] == "head"
+        assert row["scores"]["cascade"] == pytest.approx(np.mean([one["similarity"] for one in row["cascade"]]))
+    assert [(row["data"], row["network"], row["method"]) for row in default] == [
+        ("phantoms", "default model", "tissue"),
+        ("masks", "default model", "tissue"),
+    ]
+    for row in default:
+        assert row["verdicts"] == {"measured": row["images"]}
+        assert row["scores"]["inside_breast"] > 0.9
+        assert row["scores"]["faithfulness"] is row["scores"]["cascade"] is row["scores"]["other"] is None
     for row in result["rows"]:
         assert row["images"] == (2 if row["data"] == "phantoms" else 1) == sum(row["verdicts"].values())
         assert (row["accuracy"] is None) == (row["data"] == "masks")
@@ -121,6 +138,37 @@ def test_a_model_of_ones_own(run, tiny_model, tmp_path):
     code, _, error = run("explain-benchmark", "--method", "magic", "--json", tmp_path / "c.json")
     assert code == 2
     assert "magic" in error
+
+
+def test_another_model_to_compare_with(run, tiny_model, tmp_path):
+    arguments = ("explain-benchmark", "--held-back", 1, "--exams", 4, "--method", "grad-cam", "--device", "cpu")
+    code, _, _ = run(*arguments, "--model", tiny_model, "--other", tiny_model, "--json", tmp_path / "b.json")
+    assert code == 0
+    row = json.loads((tmp_path / "b.json").read_text())["rows"][0]
+    assert row["scores"]["other"] == pytest.approx(1.0), "compared with itself"
+    code, _, error = run(*arguments, "--other", tiny_model, "--json", tmp_path / "c.json")
+    assert code == 2
+    assert "another model is compared with a model; name that, too" in error
+    checkpoint = load_checkpoint(tiny_model, "MLO_R")
+    larger = replace(checkpoint, preprocess=replace(checkpoint.preprocess, rows=48))
+    save_checkpoint(tmp_path / "larger" / "MLO_R", larger)
+    pair = ("--model", tiny_model, "--other", tmp_path / "larger")
+    code, _, error = run(*arguments, *pair, "--json", tmp_path / "c.json")
+    assert code == 2
+    assert "the two models take other images" in error
+    code, _, error = run(*arguments, *pair[:3], tiny_model / "CC_R", "--json", tmp_path / "c.json")
+    assert code == 1
+    assert "the model has networks for CC_R" in error
+
+
+def test_images_the_default_model_refuses_are_left_out(cases):
+    even = replace(cases[0], image=np.zeros_like(cases[0].image))
+    assert score_default_model("phantoms", [even], lambda *_: None) == []
+    [row] = score_default_model("phantoms", [even, cases[1]], lambda *_: None)
+    assert row.images == 1
+    assert row.accuracy in (0, 1)
+    [unknown] = score_default_model("masks", [replace(cases[1], category=-1)], lambda *_: None)
+    assert unknown.accuracy is None
 
 
 def test_masks_that_cannot_be_used(cases, tmp_path):
@@ -157,6 +205,13 @@ def test_maps_change_as_weights_are_lost(cases):
     assert found[-1].similarity < 0.9
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert cascade(probe, images, areas) == found
+    few = cascade(probe, images, areas, steps=3)
+    assert [one.layer for one in few][:2] == ["", "head"]
+    assert len(few) == 4
+    assert few[-1] == found[-1]
+    assert set(few) <= set(found)
+    with pytest.raises(OptionError, match="steps must be at least 1"):
+        cascade(probe, images, areas, steps=0)
 
     def image_itself(network, images, category):
         return images[:, 0]

@@ -13,6 +13,7 @@ from mammodensity.errors import OptionError
 from mammodensity.explanation.scoring import Areas, Probe, ScoreSpec, areas_of, score_explanation, view_agreement
 from mammodensity.explanation.scoring.changes import background_changes, stability
 from mammodensity.explanation.scoring.curves import find_curves, replaced
+from mammodensity.explanation.scoring.markers import NO_ROOM, marker_changes, outside_changes
 from mammodensity.explanation.scoring.measures import baseline_maps, place_scores, rank_correlation, smoothness
 from mammodensity.explanation.scoring.probe import randomised
 from mammodensity.networks import NetworkSpec, OriginNetwork
@@ -174,6 +175,56 @@ def test_what_lies_outside_the_breast_is_told():
     assert figures["muscle_logit"] > 5
     _, reasons = background_changes(IMAGE, areas_of(np.where(LABELS == 3, 1, LABELS)), probe(spot))
     assert set(reasons) == {"muscle_change", "muscle_logit"}
+
+
+def test_a_muscle_that_fades_is_no_marker_and_a_marker_on_it_is_smoothed_away():
+    labels = np.ones((60, 50), np.uint8)
+    labels[:30, :30] = 3
+    areas = areas_of(labels)
+    down, right = np.indices(labels.shape) / 60
+    faded = np.where(labels == 3, 0.9 - 0.5 * down - 0.3 * right - 0.2 * down * right, 0.2)
+    upper = np.zeros(labels.shape, bool)
+    upper[:5, :30] = True
+    asked = Probe(Sum(upper), 1, weights_as_map)
+    figures, _ = background_changes(faded, areas, asked)
+    assert figures["muscle_logit"] == pytest.approx(0, abs=0.01), "its own greys stay where they are"
+    marked = faded.copy()
+    marked[1:4, 4:28] = 1.0
+    figures, _ = background_changes(marked, areas, asked)
+    added = 40 * (marked - faded)[upper].mean() / 2  # of one of two logits, centred
+    assert added > 1.5
+    assert figures["muscle_logit"] == pytest.approx(added, rel=0.05), "what the marker added is gone"
+
+
+def test_markers_are_planted_where_the_image_is_free():
+    labels = np.zeros((100, 80), np.uint8)
+    labels[20:80, 40:] = 1
+    labels[:20, 40:] = 3
+    image = np.where(labels > 0, 0.5, 0.1)
+    image[50, 60] = 1.0
+    areas = areas_of(labels)
+    corner = np.zeros(labels.shape, bool)
+    corner[3:11, 3:11] = True
+    figures, reasons = marker_changes(image, areas, Probe(Sum(corner), 1))
+    assert reasons == {}
+    # The block fills what this network sees: from 0.1 to 1, times 40, of one of two logits, centred.
+    assert figures["marker_logit"] == pytest.approx(40 * 0.9 / 2, rel=1e-4)
+    assert figures["marker_change"] > 0.99
+    letters = np.zeros(labels.shape, bool)
+    letters[3:11, 11:19] = True  # where the block does not reach
+    assert marker_changes(image, areas, Probe(Sum(letters), 1))[0]["marker_logit"] > 1
+    for name in ("breast", "muscle"):
+        seen = marker_changes(image, areas, Probe(Sum(getattr(areas, name)), 1))[0]
+        assert seen == {"marker_change": 0, "marker_logit": 0}, name
+    whole = areas_of(np.ones_like(labels))
+    assert marker_changes(image, whole, Probe(Sum(corner), 1)) == (
+        {"marker_change": None, "marker_logit": None},
+        {"marker_change": NO_ROOM, "marker_logit": NO_ROOM},
+    )
+    both, _ = outside_changes(image, areas, Probe(Sum(corner), 1))
+    assert set(both) == {
+        f"{part}_{what}" for part in ("background", "muscle", "marker") for what in ("change", "logit")
+    }
 
 
 def test_a_map_that_moves_with_the_image_is_stable():

@@ -18,6 +18,7 @@ from mammodensity.explanation.scoring import (
     VERDICTS,
     Dependence,
     Probe,
+    ScoreSpec,
     Verdict,
     VerdictRules,
     caption,
@@ -39,6 +40,8 @@ GOOD = {
     "background_logit": 0.0,
     "muscle_change": 0.0,
     "muscle_logit": 0.0,
+    "marker_change": 0.0,
+    "marker_logit": 0.0,
     "randomised": 0.1,
     "faithfulness": 0.6,
     "dense_lift": 1.5,
@@ -52,8 +55,11 @@ PLAIN = {"bright": {"faithfulness": 0.4}, "blob": {"faithfulness": 0.2}, "random
         ({}, "supported", "better than every plain map"),
         ({"background_change": 0.3}, "shortcut", "0.30 of the scores.* outside the breast is black"),
         ({"background_logit": 3.0}, "shortcut", "a logit by 3.0"),
-        ({"muscle_change": 0.3}, "shortcut", "when the muscle has one grey"),
-        ({"muscle_logit": 3.0}, "shortcut", "when the muscle has one grey"),
+        ({"muscle_change": 0.35}, "shortcut", "when the muscle is smoothed"),
+        ({"muscle_logit": 3.0}, "shortcut", "when the muscle is smoothed"),
+        ({"marker_change": 0.6}, "shortcut", "0.60 of the scores.* when a marker is put into a corner"),
+        ({"marker_logit": 3.5}, "shortcut", "a logit by 3.5.* when a marker is put into a corner"),
+        ({"marker_change": None, "marker_logit": None}, "supported", "better than every plain map"),
         ({"inside_breast": None, "outside": None}, "empty", "says nothing"),
         ({"faithfulness": None}, "empty", "one value everywhere"),
         ({"inside_breast": 0.4, "outside": 0.55}, "outside", "60% of the map lies outside the breast"),
@@ -105,7 +111,11 @@ def test_a_network_that_depends_on_the_outside_is_told_for_every_image():
 def test_every_rule_changes_a_verdict():
     cases = {
         "background_change": GOOD | {"background_change": 0.2},
+        "muscle_change": GOOD | {"muscle_change": 0.2},
+        "muscle_logit": GOOD | {"muscle_logit": 2.2},
         "background_logit": GOOD | {"background_logit": 1.5},
+        "marker_change": GOOD | {"marker_change": 0.4},
+        "marker_logit": GOOD | {"marker_logit": 2.5},
         "outside": GOOD | {"outside": 0.3},
         "outside_or_muscle": GOOD | {"inside_breast": 0.6},
         "randomised": GOOD | {"randomised": 0.5},
@@ -116,6 +126,10 @@ def test_every_rule_changes_a_verdict():
     stricter = {
         "background_change": 0.1,
         "background_logit": 1.0,
+        "muscle_change": 0.1,
+        "muscle_logit": 2.0,
+        "marker_change": 0.3,
+        "marker_logit": 2.0,
         "outside": 0.2,
         "outside_or_muscle": 0.3,
         "randomised": 0.3,
@@ -170,11 +184,15 @@ def test_a_planted_shortcut_is_caught_though_its_map_looks_right():
     found = score_explanation(values, image, view.labels, probe=Probe(Corner(), 3, breast_map))
     assert found.verdict.code == "shortcut"
     assert found.scores["background_change"] > 0.8
-    clean = view.image / 255  # no marker: only the other images of the run tell
+    clean = view.image / 255  # without the marker: one is planted
     alone = score_explanation(values, clean, view.labels, probe=Probe(Corner(), 0, breast_map))
-    assert alone.verdict.code != "shortcut"
-    known = Dependence(1, 2)
-    beside = score_explanation(values, clean, view.labels, probe=Probe(Corner(), 0, breast_map), dependence=known)
+    assert alone.scores["background_change"] < 0.01
+    assert "when a marker is put into a corner" in alone.verdict.text
+    blind = ScoreSpec(rules=VerdictRules(marker_change=1, marker_logit=1000), stability=False)
+    asked = Probe(Corner(), 0, breast_map)
+    assert score_explanation(values, clean, view.labels, probe=asked, spec=blind).verdict.code != "shortcut"
+    known = Dependence(1, 2)  # then only the other images of the run tell
+    beside = score_explanation(values, clean, view.labels, probe=asked, spec=blind, dependence=known)
     assert beside.verdict.code == "shortcut"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mammodensity.evaluation import ORIGIN_FILES
+from mammodensity.explanation.scoring import VERDICTS
 from mammodensity.terms import RESEARCH_USE_ONLY
 from samples import REPOSITORY, write_blobs
 
@@ -93,8 +94,14 @@ def test_all_four_run_and_share_their_work(workplace, monkeypatch):
     assert "subject: accuracy" in texts(merit)
 
     maps = execute(NAMES[3], workplace)
-    assert pictures(maps) >= 5
+    assert pictures(maps) >= 9
     assert "the package computes the same: True" in texts(maps)
+    for kind in ("proper", "shuffled", "shortcut"):
+        assert re.search(rf"^{kind} +\d+% +\d+%$", texts(maps), re.MULTILINE), "put right with bars as taught, by lot"
+        [verdicts] = re.findall(rf"^{kind} .* of 12   (.*)$", texts(maps), re.MULTILINE)
+        assert sum(int(one.split()[0]) for one in verdicts.split(", ")) == 12
+        assert {one.split()[1] for one in verdicts.split(", ")} <= set(VERDICTS)
+    assert re.search(r"bright pixels +correlation with the maps of the shuffled network: 1\.00", texts(maps))
     assert "baseline, the dense area share" in texts(maps)
 
     assert written == {path: path.stat().st_mtime_ns for path in written}  # trained once, by the first

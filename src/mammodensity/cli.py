@@ -812,6 +812,9 @@ def explain(
         ),
     ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
+    side: Annotated[
+        bool, typer.Option("--side-by-side", help="Also each image and its map next to each other, at full size.")
+    ] = False,
     split: Split = None,
     first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
     synthetic: Synthetic = False,
@@ -851,6 +854,7 @@ def explain(
             layer=layer,
             scores_file=json_file,
             calibration=calibration,
+            side=side,
             progress=progress,
         )
     say(f"{len(pages)} exams in {output}; look at {pages[0]} first")
@@ -864,6 +868,10 @@ def explain_benchmark(
     json_file: Annotated[Path, typer.Option("--json", help="File to write the table to.", metavar="FILE")],
     model: Annotated[
         Path | None, typer.Option(help="Model with a network for MLO_R; without it, three small ones.", metavar="DIR")
+    ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option(help="Another model, trained on shuffled labels, say: how alike are the maps?", metavar="DIR"),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Also images/ and masks/ of right MLO views.", metavar="FOLDER")
@@ -892,11 +900,13 @@ def explain_benchmark(
     from mammodensity.prediction.density_model import load_networks
 
     spec = BenchmarkSpec(exams=exams, held_back=held_back, epochs=epochs, seed=seed)
-    require_not_input(json_file, [*(data.rglob("*.png") if data else []), *(_model_files(model) if model else [])])
+    files = [file for one in (model, other) if one for file in _model_files(one)]
+    require_not_input(json_file, [*(data.rglob("*.png") if data else []), *files])
     with stage_bars() as progress:
         result = run_benchmark(
             spec,
             model=load_networks(model, device) if model else None,
+            other=load_networks(other, device) if other else None,
             data=data,
             methods=method.split(",") if method else tuple(METHODS),
             progress=progress,

@@ -16,9 +16,9 @@ import numpy as np
 
 from mammodensity.calibration import Calibration
 from mammodensity.check import Progress
-from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation.exam_maps import TISSUE, ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.methods import require_methods
-from mammodensity.explanation.pages import Verdicts, exam_page, methods_page
+from mammodensity.explanation.pages import exam_page, methods_page
 from mammodensity.explanation.pictures import (
     contour_level,
     contour_picture,
@@ -26,14 +26,15 @@ from mammodensity.explanation.pictures import (
     iso_contours,
     overlay,
     png_bytes,
+    side_by_side,
 )
-from mammodensity.explanation.scoring import RunScores, ScoreSpec, Verdict, captioned
+from mammodensity.explanation.scoring import ExamVerdict, RunScores, ScoreSpec, Verdict, captioned
 from mammodensity.explanation.told import result_of, title_of, told_below
 from mammodensity.ingest import DataSet, ImageRecord, load_exam, reference_categories
 from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
 from mammodensity.prediction import DensityModel, TissueModel, require_networks
 from mammodensity.result import ExamResult
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
+from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 SUMMARY_FILE = "explanations.json"
 _LONGEST_NAME = 100  # characters of an exam or image name; file systems allow 255 bytes in all
@@ -50,17 +51,18 @@ def write_explanations(
     layer: str | None = None,
     scores_file: Path | None = None,
     calibration: Calibration | None = None,
+    side: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Explain every exam of a data set.
 
     Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
-    ``<image>_overlay.png`` and ``<image>_contours.png``, each picture with its verdict in a strip below; for each exam
-    ``<exam>_exam.png``; and ``explanations.json`` with scores, scale and contour lines. ``<image>`` is the file's name
-    without ending; where two files share a name, the exam's and if need be the projection's name come before it. With
-    several ``methods`` the method's name follows that of the image or exam, and ``<exam>_methods.png`` shows all of
-    them. All files appear together at the end, or none; those that an earlier run listed in its ``explanations.json``
-    are removed.
+    ``<image>_overlay.png``, ``<image>_contours.png`` and, if wanted, ``<image>_side.png`` (the image and its map
+    next to each other), each picture with its verdict in a strip below; for each exam ``<exam>_exam.png``; and
+    ``explanations.json`` with scores, scale and contour lines. ``<image>`` is the file's name without ending; where
+    two files share a name, the exam's and if need be the projection's name come before it. With several ``methods``
+    the method's name follows that of the image or exam, and ``<exam>_methods.png`` shows all of them. All files
+    appear together at the end, or none; those that an earlier run listed in its ``explanations.json`` are removed.
 
     Parameters
     ----------
@@ -72,6 +74,8 @@ def write_explanations(
         Where to write every score of every map, with its baselines and verdict; last of all.
     calibration
         The model's; what pages and both files say of the exams' category or abstention and flags follows it.
+    side
+        Also write ``<image>_side.png``, at the full size of the image: the largest of the pictures by far.
     progress
         Called with how many steps are done and how many there are: each map is made, then drawn.
 
@@ -108,14 +112,19 @@ def write_explanations(
                 explain_exam(model, loaded, method=one, category=category, against=against, layer=layer, each=each)
                 for one in wanted
             ]
-            verdicts = []
+            found: list[ExamVerdict] = []
             for exam in explained:
                 method = f"_{exam.method}" if len(wanted) > 1 else ""
                 own = {projection: names[records[projection]] + method for projection in exam.maps}
-                verdicts.append(scores.score(exam, own).verdicts)
+                found.append(scores.score(exam, own))
+                labels = found[-1].labels
                 for projection, one in exam.maps.items():
-                    verdict = verdicts[-1][projection]
+                    verdict = found[-1].verdicts[projection]
                     _write_image(staging, own[projection], one, exam.scale, verdict)
+                    if side:
+                        picture = side_by_side(one, exam.scale, labels.get(projection), dense=exam.method != TISSUE)
+                        whole = captioned(picture, verdict, about=_about(projection, one, exam.method), letters=90)
+                        write_bytes(staging / f"{own[projection]}_side.png", png_bytes(whole))
                     about = {"image": own[projection], "exam_id": exam_id, **_summary(projection.value, one, exam)}
                     summaries.append(about | {"verdict": verdict.to_dict()})
                     each()
@@ -123,7 +132,7 @@ def write_explanations(
                 results.append(result_of(model, loaded, calibration))
                 title = title_of(results[-1], reference.get(exam_id))
                 below = partial(told_below, result=results[-1], warnings=warnings)
-                pages.append(folder / _write_pages(staging, page_name, explained, verdicts, title, below=below))
+                pages.append(folder / _write_pages(staging, page_name, explained, found, title, below=below))
         facts: Mapping[str, Any] = {"method": ",".join(exam.method for exam in explained), "layer": layer}
         files = sorted(path.name for path in staging.iterdir())
         told = {"warnings": warnings, "results": [result.to_dict() for result in results]}
@@ -150,20 +159,30 @@ def _write_pages(
     staging: Path,
     name: str,
     explained: Sequence[ExamMaps],
-    verdicts: Sequence[Verdicts],
+    found: Sequence[ExamVerdict],
     title: str,
     *,
     below: Callable[[bytes], bytes],
 ) -> str:
     """The exam's page of each method, and of all of them if there are several; the file's name of the last."""
     several = len(explained) > 1
-    for exam, own in zip(explained, verdicts, strict=True):
+    for exam, own in zip(explained, found, strict=True):
         page = f"{name}_{exam.method}_exam.png" if several else f"{name}_exam.png"
-        write_bytes(staging / page, below(exam_page(exam, title, own)))
+        write_bytes(staging / page, below(exam_page(exam, title, own.verdicts, own.labels)))
     if several:
         page = f"{name}_methods.png"
-        write_bytes(staging / page, below(methods_page(explained, title, verdicts)))
+        verdicts = [own.verdicts for own in found]
+        write_bytes(staging / page, below(methods_page(explained, title, verdicts, found[0].labels)))
     return page
+
+
+def _about(projection: Projection, one: ActivationMap, method: str) -> str:
+    """What the picture of original and map shows, and its lines."""
+    rather = f" rather than {one.against}" if one.against else ""
+    why = f"{projection}, why {one.category}{rather} (score {one.scores[one.category.index]:.2f}), {method}."
+    if method == TISSUE:
+        return f"{why} Blue line: dense tissue; white: breast; pink: chest muscle."
+    return f"{why} Blue line: half of the exam's largest value; green: dense tissue; white: breast; pink: chest muscle."
 
 
 def _earlier(summary: Path) -> list[str]:

@@ -9,17 +9,21 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from mammodensity.explanation.exam_maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.explanation.pictures import (
     COLOUR_MAP,
     CONTOUR_COLOUR,
     HANGING_ORDER,
+    OUTLINE_COLOURS,
     contour_level,
     grey_picture,
     iso_contours,
     overlay,
     resized,
+    tissue_outlines,
 )
 from mammodensity.explanation.scoring.captions import caption, caption_colour
 from mammodensity.explanation.scoring.verdicts import Verdict
@@ -33,15 +37,21 @@ if TYPE_CHECKING:
 _DPI = 110
 _MARGIN, _GAP = 0.2, 0.35  # inches, as all lengths below
 _HEAD, _FOOT, _LINE, _HEADINGS = 0.45, 0.75, 0.24, 0.48
-_PAGE_VIEW, _GRID_VIEW = 2.6, 1.6  # width of a view
+_PAGE_VIEW, _GRID_VIEW = 2.6, 2.0  # width of a view
 _TALLEST = 2.2  # a view's height as a multiple of its width; taller ones are drawn smaller
 _LABEL, _BAR = 1.45, 0.95  # width of a row's name, of a colour bar with its text
 _CAPTION, _LETTERS = 0.55, 120  # height of a verdict; of its letters, how many of one point fill an inch
+_SPARED = 0.4  # of it where there is none, below the plain views
 _SEAM = 0.02  # to either side of where the chest walls meet
+_NARROW = 7.0  # of a page: the legend is small
 _GREY = "#bbbbbb"
+_CONTOUR = "#{:02x}{:02x}{:02x}".format(*CONTOUR_COLOUR)
+_OUTLINES = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in OUTLINE_COLOURS.items()}
 
 Verdicts = Mapping[Projection, Verdict]
 """Of the maps of an exam."""
+Tissue = Mapping[Projection, NDArray[np.uint8]]
+"""(H, W) labels of the images of an exam, at their own size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,15 +60,18 @@ class _View:
 
     one: ActivationMap
     mirrored: bool
+    labels: NDArray[np.uint8] | None = None
+    """Of tissue, to be outlined."""
 
 
-def exam_page(exam: ExamMaps, title: str, verdicts: Verdicts | None = None) -> bytes:
+def exam_page(exam: ExamMaps, title: str, verdicts: Verdicts | None = None, tissue: Tissue | None = None) -> bytes:
     """The exam's views in hanging order, plain and beside it with their maps, on one colour scale, as a PNG file.
 
-    CC above MLO. A view that is stored with the chest wall on the other side is mirrored, and says so. Below each map
-    stands its verdict; without one, that it was not scored.
+    CC above MLO. A view that is stored with the chest wall on the other side is mirrored, and says so. Breast, muscle
+    and dense tissue of ``tissue`` are outlined on the maps. Below each map stands its verdict; without one, that it was
+    not scored.
     """
-    views = {projection: _hung(projection, one, _PAGE_VIEW) for projection, one in exam.maps.items()}
+    views = _hung_views(exam, _PAGE_VIEW, tissue)
     sides = [side for side in "RL" if any(projection.laterality == side for projection in views)]
     positions = [row for row in ("CC", "MLO") if any(projection.view_position == row for projection in views)]
     height = _height(views, _PAGE_VIEW)
@@ -76,27 +89,30 @@ def exam_page(exam: ExamMaps, title: str, verdicts: Verdicts | None = None) -> b
             _draw_plain(plain, view)
             plain.set_title(_name(projection, view), color="white", fontsize=10, pad=3)
             mapped = page.view(left + block + _GAP, top, _PAGE_VIEW, height, side)
-            _draw_map(mapped, view, exam.scale)
+            _draw_map(mapped, view, exam)
             mapped.set_title(_why(view.one), color="white", fontsize=9, pad=3)
             page.caption(left + block + _GAP, top + height, _PAGE_VIEW, (verdicts or {}).get(projection))
-    tissue = exam.method == TISSUE
     page.colour_bar(wide - _BAR, _HEAD + _LINE, height, exam.scale, _scale_name(exam))
-    meaning = "Line: outline of dense tissue." if tissue else "Line: half of the exam's largest value."
-    return page.finish(meaning)
+    half = "outline of dense tissue" if exam.method == TISSUE else "half of the exam's largest value"
+    page.legend(half, tissue, dense=exam.method != TISSUE)
+    return page.finish()
 
 
-def methods_page(exams: Sequence[ExamMaps], title: str, verdicts: Sequence[Verdicts] | None = None) -> bytes:
+def methods_page(
+    exams: Sequence[ExamMaps], title: str, verdicts: Sequence[Verdicts] | None = None, tissue: Tissue | None = None
+) -> bytes:
     """One exam by several methods, a row each below the plain views, as a PNG file.
 
-    Each method has its own colour scale, from 0 to its largest value in the exam. ``verdicts`` are those of each.
+    Each method has its own colour scale, from 0 to its largest value in the exam. ``verdicts`` are those of each;
+    ``tissue`` is outlined on the plain views.
     """
     first = exams[0]
     shown = [projection for projection in HANGING_ORDER if projection in first.maps]
-    rows = [{projection: _hung(projection, one, _GRID_VIEW) for projection, one in exam.maps.items()} for exam in exams]
+    rows = [_hung_views(exam, _GRID_VIEW, tissue) for exam in exams]
     height = _height(rows[0], _GRID_VIEW)
     pairs = len({projection.view_position for projection in shown})
     wide = 2 * _MARGIN + _LABEL + len(shown) * _GRID_VIEW + (pairs - 1) * _GAP
-    page = _Page(wide, _HEAD + _HEADINGS + (1 + len(exams)) * (height + _CAPTION) + _FOOT, title)
+    page = _Page(wide, _HEAD + _HEADINGS + (1 + len(exams)) * (height + _CAPTION) - _SPARED + _FOOT, title)
     for column, projection in enumerate(shown):
         new_pair = projection.view_position != shown[0].view_position
         left = _MARGIN + _LABEL + column * _GRID_VIEW + (_GAP if new_pair else 0)
@@ -104,19 +120,19 @@ def methods_page(exams: Sequence[ExamMaps], title: str, verdicts: Sequence[Verdi
         plain = page.view(left, top, _GRID_VIEW, height, projection.laterality)
         view = rows[0][projection]
         _draw_plain(plain, view)
-        plain.set_title(f"{_name(projection, view)}\n{_why(view.one, narrow=True)}", color="white", fontsize=7.5, pad=3)
+        _draw_outlines(plain, view, dense=True)
+        plain.set_title(f"{_name(projection, view)}\n{_why(view.one, narrow=True)}", color="white", fontsize=8, pad=4)
         for row, (exam, views) in enumerate(zip(exams, rows, strict=True), start=1):
-            below = top + row * (height + _CAPTION)
+            below = top + row * (height + _CAPTION) - _SPARED
             axes = page.view(left, below, _GRID_VIEW, height, projection.laterality)
-            _draw_map(axes, views[projection], exam.scale)
+            _draw_map(axes, views[projection], exam, outlined=False)
             verdict = verdicts[row - 1].get(projection) if verdicts else None
             page.caption(left, below + height, _GRID_VIEW, verdict)
     for row, exam in enumerate(exams, start=1):
-        middle = _HEAD + _HEADINGS + row * (height + _CAPTION) + height / 2
+        middle = _HEAD + _HEADINGS + row * (height + _CAPTION) - _SPARED + height / 2
         page.text(_MARGIN, middle, f"{exam.method}\n0 to {exam.scale:.2g}", size=8.5)
-    return page.finish(
-        "Each row has its own scale, from 0 to the method's largest value in the exam; line: half of it."
-    )
+    page.legend("half of the row's largest value, which ends its scale", tissue)
+    return page.finish()
 
 
 class _Page:
@@ -148,7 +164,7 @@ class _Page:
 
     def caption(self, left: float, top: float, width: float, verdict: Verdict | None) -> None:
         """The verdict on a map, below it."""
-        size = 7.5 if width >= _PAGE_VIEW else 5.5
+        size = 7.5 if width >= _PAGE_VIEW else 6.3
         said = "\n".join(wrap(caption(verdict), round(width * _LETTERS / size), break_on_hyphens=False))
         colour = np.array(caption_colour(verdict)) / 255
         at = (left + width / 2) / self.width, 1 - (top + 0.04) / self.height
@@ -165,11 +181,35 @@ class _Page:
         axes.tick_params(colors="white", labelsize=7)
         bar.set_label(name, color="white", fontsize=8)
 
-    def finish(self, meaning: str) -> bytes:
-        narrow = self.width < 8
-        foot = f"{meaning}\n{RESEARCH_USE_ONLY}"
+    def legend(self, contour: str, tissue: Tissue | None, *, dense: bool = True) -> None:
+        """What the lines are, each in its own colour."""
+        from matplotlib.lines import Line2D
+
+        names = {"breast": "breast", "muscle": "chest muscle", "dense": "dense tissue found"}
+        shown = [name for name in names if tissue and (dense or name != "dense")]
+        lines = [Line2D([], [], color=_CONTOUR, label=contour)]
+        lines += [Line2D([], [], color=_OUTLINES[name], label=names[name]) for name in shown]
+        self.figure.legend(
+            handles=lines,
+            loc="center",
+            bbox_to_anchor=(0.5, 0.5 / self.height),
+            ncols=1 if self.width < _NARROW and len(lines) > 2 else len(lines),
+            frameon=False,
+            labelcolor="white",
+            fontsize=6 if self.width < _NARROW else 8.5,
+            handlelength=1.2,
+            labelspacing=0.1,
+        )
+
+    def finish(self) -> bytes:
         self.figure.text(
-            0.5, 0.33 / self.height, foot, color=_GREY, fontsize=6.5 if narrow else 9, ha="center", va="center"
+            0.5,
+            0.16 / self.height,
+            RESEARCH_USE_ONLY,
+            color=_GREY,
+            fontsize=7.5 if self.width < _NARROW else 9,
+            ha="center",
+            va="center",
         )
         stream = BytesIO()
         self.figure.savefig(stream, format="png", dpi=_DPI)
@@ -181,12 +221,23 @@ class _Page:
         )
 
 
-def _hung(projection: Projection, one: ActivationMap, width: float) -> _View:
+def _hung_views(exam: ExamMaps, width: float, tissue: Tissue | None) -> dict[Projection, _View]:
+    return {
+        projection: _hung(projection, one, width, (tissue or {}).get(projection))
+        for projection, one in exam.maps.items()
+    }
+
+
+def _hung(projection: Projection, one: ActivationMap, width: float, labels: NDArray[np.uint8] | None) -> _View:
     small = resized(one, round(1.5 * _TALLEST * width * _DPI))
+    if labels is not None:
+        rows, columns = small.values.shape
+        labels = np.asarray(Image.fromarray(labels).resize((columns, rows), Image.Resampling.NEAREST))
     if not stored_flipped(projection, chest_side(small.mammogram.pixels.astype(np.float32))):
-        return _View(small, mirrored=False)
+        return _View(small, mirrored=False, labels=labels)
     mammogram = replace(small.mammogram, pixels=small.mammogram.pixels[:, ::-1])
-    return _View(replace(small, mammogram=mammogram, values=small.values[:, ::-1]), mirrored=True)
+    turned = None if labels is None else labels[:, ::-1]
+    return _View(replace(small, mammogram=mammogram, values=small.values[:, ::-1]), mirrored=True, labels=turned)
 
 
 def _height(views: Mapping[Projection, _View], width: float) -> float:
@@ -199,11 +250,20 @@ def _draw_plain(axes: Axes, view: _View) -> None:
     axes.imshow(grey_picture(view.one.mammogram), cmap="gray", interpolation="bilinear")
 
 
-def _draw_map(axes: Axes, view: _View, scale: float) -> None:
+def _draw_map(axes: Axes, view: _View, exam: ExamMaps, *, outlined: bool = True) -> None:
     values = np.ascontiguousarray(view.one.values)
-    axes.imshow(overlay(view.one.mammogram, values, scale), interpolation="bilinear")
-    for line in iso_contours(values, contour_level(scale)):
-        axes.plot(line[:, 1], line[:, 0], color=np.array(CONTOUR_COLOUR) / 255, linewidth=1.0)
+    axes.imshow(overlay(view.one.mammogram, values, exam.scale), interpolation="bilinear")
+    if outlined:
+        _draw_outlines(axes, view, dense=exam.method != TISSUE)
+    for line in iso_contours(values, contour_level(exam.scale)):
+        axes.plot(line[:, 1], line[:, 0], color=_CONTOUR, linewidth=1.2)
+
+
+def _draw_outlines(axes: Axes, view: _View, *, dense: bool) -> None:
+    if view.labels is not None:
+        for name, lines in tissue_outlines(view.labels, dense=dense).items():
+            for line in lines:
+                axes.plot(line[:, 1], line[:, 0], color=_OUTLINES[name], linewidth=0.6)
 
 
 def _name(projection: Projection, view: _View) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of activation maps: heat map, overlay, iso-contour."""
+"""Pictures of activation maps: heat map, overlay, iso-contour, outlines of tissue, original and map side by side."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from mammodensity.exam import Mammogram
 from mammodensity.explanation.exam_maps import ActivationMap
 from mammodensity.terms import Projection
+from mammodensity.tissue.maps import ADIPOSE, FIBROGLANDULAR, PECTORAL
 
 COLOUR_MAP = "inferno"
 """Perceptually even, readable in grey print and for most colour-blind readers."""
@@ -22,7 +23,10 @@ HANGING_ORDER = (Projection.CC_R, Projection.CC_L, Projection.MLO_R, Projection.
 """As a radiologist hangs an exam: right breast on the left, the chest walls back to back."""
 
 CONTOUR_COLOUR = (64, 224, 255)
+OUTLINE_COLOURS = {"breast": (235, 235, 235), "muscle": (255, 150, 200), "dense": (150, 245, 110)}
+"""Of what was found in the image; muscle is that of the chest wall."""
 _OVERLAY_STRENGTH = 0.75
+_CONTOUR_WIDTH, _OUTLINE_WIDTH, _SEAM_WIDTH = 1 / 300, 1 / 700, 1 / 100  # of the longer side
 
 RgbImage = NDArray[np.uint8]
 """(H, W, 3)."""
@@ -67,13 +71,34 @@ def iso_contours(values: NDArray[np.float32], level: float) -> list[Contour]:
     return [np.clip(np.asarray(line)[:, ::-1] - 1, 0, (rows - 1, columns - 1)) for line in lines]
 
 
-def draw_contours(picture: RgbImage | NDArray[np.uint8], contours: Sequence[Contour]) -> RgbImage:
-    """A grey or colour picture with the contours on it."""
+def tissue_outlines(labels: NDArray[np.uint8], *, dense: bool = True) -> dict[str, list[Contour]]:
+    """The borders of breast, muscle and, if wanted, dense tissue of a label image (H, W); open where the image ends."""
+    from contourpy import contour_generator
+
+    masks = {
+        "breast": np.isin(labels, (ADIPOSE, FIBROGLANDULAR)),
+        "muscle": labels == PECTORAL,
+        "dense": (labels == FIBROGLANDULAR) & dense,
+    }
+    return {
+        name: [np.asarray(line)[:, ::-1] for line in contour_generator(z=mask.astype(np.float32)).lines(0.5)]
+        for name, mask in masks.items()
+        if mask.any()
+    }
+
+
+def draw_contours(
+    picture: RgbImage | NDArray[np.uint8],
+    contours: Sequence[Contour],
+    colour: tuple[int, int, int] = CONTOUR_COLOUR,
+    width: float = _CONTOUR_WIDTH,
+) -> RgbImage:
+    """A grey or colour picture with the contours on it; ``width`` is a share of its longer side."""
     image = Image.fromarray(picture).convert("RGB")
     pen = ImageDraw.Draw(image)
-    width = max(1, round(max(image.size) / 300))
+    wide = max(1, round(max(image.size) * width))
     for contour in contours:
-        pen.line([(float(column), float(row)) for row, column in contour], fill=CONTOUR_COLOUR, width=width)
+        pen.line([(float(column), float(row)) for row, column in contour], fill=colour, width=wide)
     return np.asarray(image)
 
 
@@ -85,6 +110,26 @@ def contour_level(scale: float) -> float:
 def contour_picture(one: ActivationMap, scale: float) -> RgbImage:
     """The mammogram with the iso-contour of its map."""
     return draw_contours(grey_picture(one.mammogram), iso_contours(one.values, contour_level(scale)))
+
+
+def side_by_side(one: ActivationMap, scale: float, labels: NDArray[np.uint8] | None, *, dense: bool = True) -> RgbImage:
+    """The mammogram and, to its right, the same with map, contour and outlines of tissue, each of its full size.
+
+    Parameters
+    ----------
+    labels
+        (H, W) as `tissue_outlines` takes them; None where no breast was found.
+    dense
+        Outline dense tissue, too; the default model's map is outlined already.
+    """
+    mapped = overlay(one.mammogram, one.values, scale)
+    for name, lines in ({} if labels is None else tissue_outlines(labels, dense=dense)).items():
+        mapped = draw_contours(mapped, lines, OUTLINE_COLOURS[name], _OUTLINE_WIDTH)
+    mapped = draw_contours(mapped, iso_contours(one.values, contour_level(scale)))
+    plain = np.repeat(grey_picture(one.mammogram)[..., np.newaxis], 3, axis=2)
+    rows, columns = one.values.shape
+    seam = np.full((rows, max(2, round(max(rows, columns) * _SEAM_WIDTH)), 3), 40, np.uint8)
+    return np.concatenate([plain, seam, mapped], axis=1)
 
 
 def png_bytes(picture: RgbImage | NDArray[np.uint8]) -> bytes:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from torch import nn
 
-from mammodensity.errors import LayoutError
+from mammodensity.errors import ImageError, LayoutError, OptionError
+from mammodensity.exam import Mammogram
+from mammodensity.explanation.exam_maps import TISSUE
 from mammodensity.explanation.methods import METHODS, explain, require_methods
 from mammodensity.explanation.scoring.areas import areas_of
+from mammodensity.explanation.scoring.benchmark_data import prepared, probe_of, read_masked
 from mammodensity.explanation.scoring.benchmark_networks import (
     CENTRING,
     NETWORKS,
@@ -25,17 +28,18 @@ from mammodensity.explanation.scoring.benchmark_networks import (
     resized,
     train_benchmark_network,
 )
-from mammodensity.explanation.scoring.changes import background_changes
+from mammodensity.explanation.scoring.exam_scores import tissue_verdict
+from mammodensity.explanation.scoring.markers import outside_changes
 from mammodensity.explanation.scoring.probe import Probe
+from mammodensity.explanation.scoring.sanity import against_other, cascade
 from mammodensity.explanation.scoring.score import STANDARD_SCORING, ScoreSpec, score_explanation
 from mammodensity.explanation.scoring.verdicts import VERDICTS, Dependence, depends_on_outside
-from mammodensity.ingest.images import read_image
-from mammodensity.ingest.names import projection_in_name
 from mammodensity.networks import Checkpoint
 from mammodensity.outputs import receipt
 from mammodensity.prediction import DensityModel
-from mammodensity.preprocess.network_input import fitted_box
 from mammodensity.terms import RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.tissue import find_tissue
+from mammodensity.tissue.categories import DEFAULT_MAP
 
 SHOWN = {
     "inside_breast": "inside",
@@ -44,13 +48,16 @@ SHOWN = {
     "spearman": "spearman",
     "pointing_game": "point",
     "faithfulness": "faithful",
+    "cascade": "cascade",
+    "other": "other",
     "randomised": "random",
     "stability_shift": "shifted",
     "stability_mirror": "mirrored",
 }
 """Scores of the table and their names there; the file holds all."""
+DEFAULT = "default model"
 _DENSE_FROM = DensityCategory.C.index
-_MASK_VALUES = {64: 0, 128: 1, 192: 2, 255: 3}  # masks as published for scans of film, to labels
+_CASCADE_IMAGES, _CASCADE_STEPS = 4, 6  # enough for a mean; each step is as many maps as images
 Progress = Callable[[str, int, int], None]
 
 
@@ -64,6 +71,8 @@ class Row:
     images: int
     accuracy: float | None
     """Share of the images that the network puts in their category; None where that is not known."""
+    cascade: list[dict[str, Any]]
+    """How alike the maps are once a layer and all after it have random weights: ``layer``, ``similarity``."""
     scores: dict[str, float | None]
     baselines: dict[str, dict[str, float | None]]
     verdicts: dict[str, int]
@@ -73,6 +82,7 @@ def run_benchmark(
     spec: BenchmarkSpec = BenchmarkSpec(),  # noqa: B008  (frozen)
     *,
     model: DensityModel | None = None,
+    other: DensityModel | None = None,
     data: Path | None = None,
     methods: Sequence[str] = tuple(METHODS),
     progress: Progress | None = None,
@@ -83,6 +93,9 @@ def run_benchmark(
     ----------
     model
         A model with a network for MLO_R; without one, three small networks are trained on the fly.
+    other
+        Another one that takes the same input, trained on shuffled labels, say, with whose maps those of ``model`` are
+        compared.
     data
         Folder with ``images`` and ``masks`` of the same names, right MLO views.
 
@@ -93,61 +106,89 @@ def run_benchmark(
     Raises
     ------
     OptionError
-        Unknown method.
+        Unknown method, or ``other`` has nothing to be compared with.
     LayoutError
-        The folder holds no images with masks, or the model no network for MLO_R.
+        The folder holds no images with masks, or a model no network for MLO_R.
     """
     require_methods(list(methods), None)
     tell = progress or (lambda _what, _done, _total: None)
     real = read_masked(data) if data is not None else []
-    if model is not None and Projection.MLO_R not in model.checkpoints:
-        raise LayoutError(f"the benchmark shows MLO_R views; the model has networks for {', '.join(model.projections)}")
+    own, compared = _checkpoints(model, other)
     cases = phantom_cases(spec, partial(tell, "phantoms"), training=model is None)
     training, held = cases[: -2 * spec.held_back], cases[-2 * spec.held_back :]
-    rows: list[Row] = []
-    if model is not None:
-        own = model.checkpoints[Projection.MLO_R]
-        sets = {"model": (_probe_of(own), _prepared(held, own), _prepared(real, own))}
+    sets: dict[str, _Set] = {}
+    if own is not None:
+        beside = None if compared is None else compared.network
+        sets["model"] = _Set(probe_of(own), beside, prepared(held, own), prepared(real, own))
     else:
-        sets = {}
-        for kind in NETWORKS:
-            network = train_benchmark_network(marked(training, kind, 1), kind, spec, partial(tell, f"train {kind}"))
-            shape = training[0].image.shape
-            shown = marked(held, kind, 2)
-            sets[kind] = (Probe(network, 0, centring=CENTRING), shown, [resized(case, shape) for case in real])
-    for name, (probe, phantoms, masked) in sets.items():
-        for where, some in (("phantoms", phantoms), ("masks", masked)):
+        networks = {
+            kind: train_benchmark_network(marked(training, kind, 1), kind, spec, partial(tell, f"train {kind}"))
+            for kind in NETWORKS
+        }
+        small = [resized(case, training[0].image.shape) for case in real]
+        for kind, network in networks.items():
+            beside = networks["proper" if kind == "shuffled" else "shuffled"]
+            sets[kind] = _Set(Probe(network, 0, centring=CENTRING), beside, marked(held, kind, 2), small)
+    rows: list[Row] = []
+    for name, one in sets.items():
+        for where, some in (("phantoms", one.phantoms), ("masks", one.masked)):
             if some:
-                rows += _score(
-                    where, name, probe, some, methods=methods, tell=partial(tell, f"score {name} on {where}")
-                )
+                rows += _score(where, name, one, some, methods=methods, tell=partial(tell, f"score {name} on {where}"))
+    for where, some in (("phantoms", held), ("masks", real)):
+        rows += score_default_model(where, some, partial(tell, f"score {DEFAULT} on {where}"))
     return {
         "note": RESEARCH_USE_ONLY,
         "spec": asdict(spec),
-        "networks": NETWORKS if model is None else {"model": "as given"},
+        "networks": {**(NETWORKS if model is None else {"model": "as given"}), DEFAULT: "measures dense tissue"},
         "rules": STANDARD_SCORING.rules.to_dict(),
         "rows": [asdict(row) for row in rows],
         "receipt": receipt("explain-benchmark", methods=list(methods)),
     }
 
 
+@dataclass(frozen=True, eq=False)
+class _Set:
+    """A network, another one to compare its maps with, and its images."""
+
+    probe: Probe
+    other: nn.Module | None
+    phantoms: Sequence[Case]
+    masked: Sequence[Case]
+
+
+def _checkpoints(model: DensityModel | None, other: DensityModel | None) -> tuple[Checkpoint | None, Checkpoint | None]:
+    """The networks for MLO_R of a model and of the one to compare with."""
+    if model is None and other is not None:
+        raise OptionError("another model is compared with a model; name that, too")
+    for one in (model, other):
+        if one is not None and Projection.MLO_R not in one.checkpoints:
+            has = ", ".join(one.projections)
+            raise LayoutError(f"the benchmark shows MLO_R views; the model has networks for {has}")
+    own, compared = (None if one is None else one.checkpoints[Projection.MLO_R] for one in (model, other))
+    if own and compared:
+        inputs = [(one.preprocess, one.network.spec.channels) for one in (own, compared)]
+        if inputs[0] != inputs[1]:
+            raise OptionError("the two models take other images: size, preprocessing or channels differ")
+    return own, compared
+
+
 def _score(
     where: str,
     name: str,
-    probe: Probe,
+    one: _Set,
     cases: Sequence[Case],
     *,
     methods: Sequence[str],
     tell: Callable[[int, int], None],
 ) -> list[Row]:
-    spec = ScoreSpec()
-    images = np.stack([case.image for case in cases])
-    predicted = probe.logits(images).argmax(axis=1)
+    spec, probe = ScoreSpec(), one.probe
+    stack, areas = [case.image for case in cases], [areas_of(case.labels) for case in cases]
+    predicted = probe.logits(np.stack(stack)).argmax(axis=1)
     known = [case for case in cases if case.category >= 0]
     right = [case.category == found for case, found in zip(cases, predicted, strict=True) if case.category >= 0]
     changed = 0
-    for case in cases:
-        figures, _ = background_changes(case.image, areas_of(case.labels), probe)
+    for case, area in zip(cases, areas, strict=True):
+        figures, _ = outside_changes(case.image, area, probe)
         changed += bool(depends_on_outside(figures, spec.rules))
     dependence = Dependence(changed, len(cases))
     rows = []
@@ -164,8 +205,48 @@ def _score(
         beside = {key: _means([(c, one.baselines[key]) for c, one in found]) for key in found[0][1].baselines}
         accuracy = float(np.mean(right)) if known else None
         verdicts = {code: codes[code] for code in VERDICTS if codes[code]}
-        rows.append(Row(where, name, method, len(cases), accuracy, _means(own), beside, verdicts))
+        usual = probe.for_category(int(np.bincount(predicted).argmax()), partial(explain, method=method))
+        depths = cascade(usual, stack[:_CASCADE_IMAGES], areas[:_CASCADE_IMAGES], steps=_CASCADE_STEPS)[1:]
+        sanity = {
+            "cascade": _mean([depth.similarity for depth in depths]),
+            "other": None if one.other is None else against_other(usual, one.other, stack, areas),
+        }
+        lost = [asdict(depth) for depth in depths]
+        rows.append(Row(where, name, method, len(cases), accuracy, lost, _means(own) | sanity, beside, verdicts))
     return rows
+
+
+def score_default_model(where: str, cases: Sequence[Case], tell: Callable[[int, int], None]) -> list[Row]:
+    """The default model's map against known dense tissue: one row, or none where it can read no image.
+
+    It is not asked about changed images: what there is to score is the map's place.
+    """
+    found = []
+    right = []
+    for done, case in enumerate(cases, start=1):
+        pixels = np.rint(case.image * 65535).astype(np.uint16)
+        try:
+            tissue = find_tissue(Mammogram(pixels, Projection.MLO_R))
+        except ImageError:
+            continue
+        category = int(np.argmax(DEFAULT_MAP.scores(tissue.percent_density)))
+        scored = score_explanation(tissue.dense, case.image, case.labels)
+        found.append((category, scored))
+        right += [category == case.category] if case.category >= 0 else []
+        tell(done, len(cases))
+    if not found:
+        return []
+    codes = Counter(tissue_verdict(one).code for _, one in found)
+    beside = {key: _means([(c, one.baselines[key]) for c, one in found]) for key in found[0][1].baselines}
+    scores = _means([(c, one.scores) for c, one in found]) | dict.fromkeys(("cascade", "other"))
+    accuracy = float(np.mean(right)) if right else None
+    verdicts = {code: codes[code] for code in VERDICTS if codes[code]}
+    return [Row(where, DEFAULT, TISSUE, len(found), accuracy, [], scores, beside, verdicts)]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _means(found: Sequence[tuple[int, Mapping[str, float | None]]]) -> dict[str, float | None]:
@@ -180,58 +261,6 @@ def _means(found: Sequence[tuple[int, Mapping[str, float | None]]]) -> dict[str,
         ]
         means[name] = float(np.mean(values)) if values else None
     return means
-
-
-def _probe_of(checkpoint: Checkpoint) -> Probe:
-    network = checkpoint.network
-    return Probe(network, 0, centring=checkpoint.preprocess.centring, channels=network.spec.channels)
-
-
-def _prepared(cases: Sequence[Case], checkpoint: Checkpoint) -> list[Case]:
-    """Cases at the size that a network takes; where it wants the muscle or the background changed, they are left."""
-    spec = checkpoint.preprocess
-    prepared = []
-    for case in cases:
-        top, left, rows, columns = fitted_box(case.image.shape, spec)
-        small = resized(case, (rows, columns))
-        image = np.zeros((spec.rows, spec.columns), np.float32)
-        labels = np.zeros((spec.rows, spec.columns), np.uint8)
-        image[top : top + rows, left : left + columns] = small.image
-        labels[top : top + rows, left : left + columns] = small.labels
-        prepared.append(Case(case.name, image, labels, case.category))
-    return prepared
-
-
-def read_masked(folder: Path) -> list[Case]:
-    """Images of ``folder/images`` with the masks of the same names in ``folder/masks``; their categories are unknown.
-
-    Masks hold 0 or 64 background, 1 or 128 adipose, 2 or 192 fibroglandular, 3 or 255 muscle.
-
-    Raises
-    ------
-    LayoutError
-        There are none, a mask is missing or of another size, or holds other values or no breast.
-    """
-    files = sorted((folder / "images").glob("*.png"))
-    if not files:
-        raise LayoutError(f"{folder} holds no images/*.png; expected images and masks of the same names")
-    cases = []
-    for file in files:
-        mask = folder / "masks" / file.name
-        if not mask.is_file():
-            raise LayoutError(f"{mask} is missing; expected a mask for each image")
-        mammogram = read_image(file, projection_in_name(file.stem))
-        values = np.asarray(Image.open(mask))
-        if values.shape != mammogram.pixels.shape:
-            raise LayoutError(f"{mask} is of shape {values.shape}, its image of {mammogram.pixels.shape}")
-        labels = np.zeros(values.shape, np.uint8)
-        for value, label in _MASK_VALUES.items():
-            labels[(values == value) | (values == label)] = label
-        if not np.isin(values, (*_MASK_VALUES, 0, 1, 2, 3)).all() or not np.isin(labels, (1, 2)).any():
-            raise LayoutError(f"{mask}: expected 64, 128, 192, 255 or 0 to 3, and some breast")
-        image = mammogram.pixels.astype(np.float32) / np.float32(mammogram.full_scale)
-        cases.append(Case(file.stem, image, labels, -1))
-    return cases
 
 
 def tables(result: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:

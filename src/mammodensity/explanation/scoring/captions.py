@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mammodensity.explanation.scoring.verdicts import VERDICTS, Verdict
 from mammodensity.terms import RESEARCH_USE_ONLY
 
-_SMALLEST_PX, _WIDTHS = 10, 45  # of a letter; about so many letters fill a line
+_SMALLEST_PX, _WIDTHS = 10, 45  # of a letter; about so many fill a line of a picture
 _GOOD, _BAD = (160, 220, 160), (255, 190, 90)
 
 
@@ -29,12 +29,23 @@ def caption_colour(verdict: Verdict | None) -> tuple[int, int, int]:
     return _GOOD if verdict is not None and verdict.trusted else _BAD
 
 
-def captioned(picture: NDArray[np.uint8], verdict: Verdict | None) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) with its verdict in a strip below, (H + strip, W, 3); no pixel of the picture is covered."""
+def captioned(
+    picture: NDArray[np.uint8], verdict: Verdict | None, *, about: str = "", letters: int = _WIDTHS
+) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) with its verdict in a strip below, (H + strip, W, 3); no pixel of the picture is covered.
+
+    Parameters
+    ----------
+    about
+        What else is said, before the verdict.
+    letters
+        About so many fill a line.
+    """
     columns = picture.shape[1]
-    size = max(_SMALLEST_PX, round(columns / _WIDTHS))
+    size = max(_SMALLEST_PX, round(columns / letters))
     font = ImageFont.load_default(size)
-    lines = _wrapped(f"{caption(verdict)} {RESEARCH_USE_ONLY}", font, columns - size)
+    said = f"{about} {caption(verdict)} {RESEARCH_USE_ONLY}".strip()
+    lines = _wrapped(said, font, columns - size)
     strip = Image.new("RGB", (columns, round(1.3 * size * len(lines) + 0.7 * size)))
     pen = ImageDraw.Draw(strip)
     for place, line in enumerate(lines):

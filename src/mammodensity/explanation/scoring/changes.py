@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import shift
 from scipy.special import softmax
 
-from mammodensity.explanation.scoring.areas import Areas, Floats
+from mammodensity.explanation.scoring.areas import Areas, Floats, Mask
 from mammodensity.explanation.scoring.measures import NO_MUSCLE, Figures, Reasons, rank_correlation
 from mammodensity.explanation.scoring.probe import Probe
 
@@ -14,6 +14,7 @@ SHIFT = 0.02
 """Of the rows: how far an image is moved."""
 NOISE = 0.02
 """Standard deviation of added noise, of the image's range."""
+_FIT_PX, _FIT_ROUNDS, _FIT_FINEST = 5000, 20, 1e-3  # pixels that tell; of full scale, what is no difference
 UNEVEN = "one of the maps has a single value in the breast"
 
 
@@ -48,28 +49,49 @@ def background_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figur
     """How far the answer depends on what is no breast.
 
     ``background_change`` is the share of the scores (0 to 1) that moves to other categories when everything outside
-    breast and muscle is black; ``muscle_change`` when moreover the muscle has one grey, its own median, so that it is
-    still a muscle but no marker lies on it; ``background_logit`` and ``muscle_logit`` are the largest change of a
-    logit, all of them centred.
+    breast and muscle is black; ``muscle_change`` when moreover the muscle is smooth, so that it is still this muscle
+    but no marker lies on it; ``background_logit`` and ``muscle_logit`` are the largest change of a logit, all of them
+    centred.
     """
     black = image.astype(np.float32, copy=True)
     black[areas.outside] = image.min()
-    filled = black.copy()
+    smooth = black.copy()
     if areas.muscle.any():
-        filled[areas.muscle] = np.median(image[areas.muscle])
-    logits = probe.logits(np.stack([image, black, filled]))
-    scores = softmax(logits, axis=1)
-    level = logits - logits.mean(axis=1, keepdims=True)
-    figures: Figures = {
-        "background_change": float(np.abs(scores[1] - scores[0]).sum() / 2),
-        "background_logit": float(np.abs(level[1] - level[0]).max()),
-        "muscle_change": float(np.abs(scores[2] - scores[1]).sum() / 2),
-        "muscle_logit": float(np.abs(level[2] - level[1]).max()),
-    }
+        smooth[areas.muscle] = _surface(image, areas.muscle)
+    own, unlit, plain = probe.logits(np.stack([image, black, smooth]))
+    figures: Figures = {}
+    figures["background_change"], figures["background_logit"] = change_of_answer(own, unlit)
+    figures["muscle_change"], figures["muscle_logit"] = change_of_answer(unlit, plain)
     if areas.muscle.any():
         return figures, {}
     lacking = ("muscle_change", "muscle_logit")
     return {**figures, **dict.fromkeys(lacking)}, dict.fromkeys(lacking, NO_MUSCLE)
+
+
+def change_of_answer(before: Floats, after: Floats) -> tuple[float, float]:
+    """From logits (K,) to others: share of the scores that moves to other categories, largest change of a logit."""
+    scores, other = softmax(before), softmax(after)
+    level = (after - after.mean()) - (before - before.mean())
+    return float(np.abs(other - scores).sum() / 2), float(np.abs(level).max())
+
+
+def _surface(image: Floats, muscle: Mask) -> Floats:
+    """Greys of a muscle without detail: the surface of second order with the least absolute differences from them.
+
+    What lies on less than half of the muscle, a marker say, hardly moves it. One grey would not do: proper networks
+    mind a muscle that does not fade as muscles do.
+    """
+    rows, columns = np.nonzero(muscle)
+    greys = image[muscle].astype(np.float64)
+    down, right = (place / max(image.shape) for place in (rows, columns))
+    terms = np.stack([np.ones_like(down), down, right, down**2, right**2, down * right], axis=1)
+    some = slice(None, None, max(1, len(greys) // _FIT_PX))
+    weights = np.ones_like(greys[some])
+    for _ in range(_FIT_ROUNDS):
+        found, *_ = np.linalg.lstsq(terms[some] * weights[:, None], greys[some] * weights, rcond=None)
+        weights = 1 / np.sqrt(np.maximum(np.abs(greys[some] - terms[some] @ found), _FIT_FINEST))
+    surface: Floats = np.clip(terms @ found, greys.min(), greys.max())
+    return surface
 
 
 def randomised_similarity(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.class_activation import grad_cam
 from mammodensity.explanation.exam_maps import ActivationMap, ExamMaps
 from mammodensity.explanation.scoring.areas import Areas, Floats, Mask, areas_of
-from mammodensity.explanation.scoring.changes import background_changes
+from mammodensity.explanation.scoring.markers import outside_changes
 from mammodensity.explanation.scoring.measures import Figures, Reasons, rank_correlation
 from mammodensity.explanation.scoring.probe import Probe
 from mammodensity.explanation.scoring.score import STANDARD_SCORING, ExplanationScores, ScoreSpec, score_explanation
@@ -43,6 +44,8 @@ class ViewScores:
     """(rows, columns), the map that was scored."""
     areas: Areas | None = None
     image: Floats | None = None
+    tissue: TissueMap | None = None
+    """What was found in the image, at its own size."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -69,6 +72,11 @@ class ExamVerdict:
     def verdicts(self) -> dict[Projection, Verdict]:
         """Of each map."""
         return {projection: view.verdict for projection, view in self.views.items()}
+
+    @property
+    def labels(self) -> dict[Projection, NDArray[np.uint8]]:
+        """(H, W) labels of each image in which a breast was found, at its own size."""
+        return {p: view.tissue.labels for p, view in self.views.items() if view.tissue is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """The exam's own values, as JSON values; those of its images are in ``views``."""
@@ -135,12 +143,12 @@ def _network_scores(
     dependence: Dependence | None,
     spec: ScoreSpec,
 ) -> ViewScores:
-    image, areas = _network_view(checkpoint, one.mammogram, projection)
+    image, areas, tissue = _network_view(checkpoint, one.mammogram, projection)
     place = placement(one.mammogram, checkpoint.preprocess)
     values = place.from_image(one.values, image.shape)
     probe = _probe(checkpoint, one.category.index, method)
     found = score_explanation(values, image, areas, probe=probe, dependence=dependence, spec=spec)
-    return ViewScores(found, found.verdict, values, areas, image)
+    return ViewScores(found, found.verdict, values, areas, image, tissue)
 
 
 def _probe(checkpoint: Checkpoint, category: int, method: Method = grad_cam) -> Probe:
@@ -148,15 +156,17 @@ def _probe(checkpoint: Checkpoint, category: int, method: Method = grad_cam) -> 
     return Probe(network, category, method, checkpoint.preprocess.centring, network.spec.channels)
 
 
-def _network_view(checkpoint: Checkpoint, mammogram: Mammogram, projection: Projection) -> tuple[Floats, Areas]:
+def _network_view(
+    checkpoint: Checkpoint, mammogram: Mammogram, projection: Projection
+) -> tuple[Floats, Areas, TissueMap]:
     """What the network is given of a mammogram before it is centred, and the areas in it."""
     spec = checkpoint.preprocess
-    labels = find_tissue(replace(mammogram, projection=projection)).labels
+    tissue = find_tissue(replace(mammogram, projection=projection))
     image = preprocess(mammogram, replace(spec, centring="none"))
-    placed = placement(mammogram, spec).from_image(labels, image.shape, labels=True)
+    placed = placement(mammogram, spec).from_image(tissue.labels, image.shape, labels=True)
     if not np.isin(placed, (1, 2)).any():
         raise ImageError("no breast is left in what the network is given")
-    return image, areas_of(placed)
+    return image, areas_of(placed), tissue
 
 
 def _tissue_scores(one: ActivationMap, projection: Projection) -> ViewScores:
@@ -169,9 +179,13 @@ def _tissue_scores(one: ActivationMap, projection: Projection) -> ViewScores:
     values = np.asarray(Image.fromarray(one.values).resize(size))
     areas = areas_of(np.asarray(Image.fromarray(found.labels).resize(size, Image.Resampling.NEAREST)))
     scored = score_explanation(values, image, Areas(areas.breast, None, areas.muscle))
+    return ViewScores(scored, tissue_verdict(scored), values, areas, image, found)
+
+
+def tissue_verdict(scored: ExplanationScores) -> Verdict:
+    """On the default model's map: what was measured, unless it is empty or lies outside the breast."""
     text = "the map is the dense tissue that was measured, from which the category follows"
-    verdict = scored.verdict if scored.verdict.code in ("empty", "outside") else Verdict("measured", text)
-    return ViewScores(scored, verdict, values, areas, image)
+    return scored.verdict if scored.verdict.code in ("empty", "outside") else Verdict("measured", text)
 
 
 def find_dependence(
@@ -190,10 +204,10 @@ def find_dependence(
                 continue
             checkpoint = model.checkpoints[projection]
             try:
-                image, areas = _network_view(checkpoint, mammogram, projection)
+                image, areas, _ = _network_view(checkpoint, mammogram, projection)
             except ImageError:
                 continue
-            figures, _ = background_changes(image, areas, _probe(checkpoint, 0))
+            figures, _ = outside_changes(image, areas, _probe(checkpoint, 0))
             counts[projection][0] += bool(depends_on_outside(figures, rules))
             counts[projection][1] += 1
     return {projection: Dependence(changed, images) for projection, (changed, images) in counts.items() if images}

@@ -30,7 +30,9 @@ class Depth:
     """Mean Spearman correlation inside the breast with the maps of the whole network; None if all maps are even."""
 
 
-def cascade(probe: Probe, images: Sequence[Floats], areas: Sequence[Areas], *, seed: int = 0) -> list[Depth]:
+def cascade(
+    probe: Probe, images: Sequence[Floats], areas: Sequence[Areas], *, seed: int = 0, steps: int | None = None
+) -> list[Depth]:
     """Randomise the weights of a copy of the network layer by layer, from the last to the first.
 
     A map that has one value in the breast counts 0: nothing is left of it.
@@ -39,21 +41,27 @@ def cascade(probe: Probe, images: Sequence[Floats], areas: Sequence[Areas], *, s
     ----------
     images, areas
         (H, W) each, of one size.
+    steps
+        At most so many, each of several layers; by default as many as there are layers.
 
     Raises
     ------
     OptionError
-        No images, or not as many areas.
+        No images, or not as many areas; fewer than one step.
     """
+    if steps is not None and steps < 1:
+        raise OptionError(f"steps must be at least 1. Got {steps} instead.")
     stack = _stack(images, areas)
     whole = probe.maps(stack)
     copy = deepcopy(probe.network)
     asked = replace(probe, network=copy)
     found = [Depth("", similarity(whole, asked.maps(stack), areas))]
     layers = [(name, module) for name, module in copy.named_modules() if _has_own_weights(module)]
+    shown = set(np.linspace(0, len(layers) - 1, min(steps or len(layers), len(layers))).round().astype(int))
     for place, (name, module) in enumerate(reversed(layers)):
         randomise(module, seed + place)
-        found.append(Depth(name, similarity(whole, asked.maps(stack), areas)))
+        if place in shown or place == len(layers) - 1:
+            found.append(Depth(name, similarity(whole, asked.maps(stack), areas)))
     return found
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Mammogram
 from mammodensity.explanation.scoring.areas import Areas, Floats, areas_of
-from mammodensity.explanation.scoring.changes import background_changes, randomised_similarity, stability
+from mammodensity.explanation.scoring.changes import randomised_similarity, stability
 from mammodensity.explanation.scoring.curves import find_curves, replaced
+from mammodensity.explanation.scoring.markers import outside_changes
 from mammodensity.explanation.scoring.measures import (
     BASELINES,
     Figures,
@@ -32,7 +33,7 @@ ONE_VALUE = "the map has one value in the whole breast"
 
 _RANDOM_SEEDS = (1, 2)
 _CURVE_SCORES = ("deletion", "insertion", "faithfulness")
-_CHANGES = ("background_change", "background_logit", "muscle_change", "muscle_logit")
+_CHANGES = tuple(f"{part}_{what}" for part in ("background", "muscle", "marker") for what in ("change", "logit"))
 _STABILITY = ("stability_shift", "stability_noise", "stability_mirror")
 
 
@@ -168,7 +169,7 @@ def _ask(
         else:
             into |= dict.fromkeys(_CURVE_SCORES)
             reasons |= {f"{name}.{figure}" if name else figure: NO_ORDER for figure in _CURVE_SCORES}
-    changes, lacking = background_changes(image, areas, probe)
+    changes, lacking = outside_changes(image, areas, probe)
     figures |= changes
     reasons |= lacking
     figures["randomised"] = randomised_similarity(values, image, areas, probe, _RANDOM_SEEDS)

@@ -36,11 +36,18 @@ class VerdictRules:
         A number is out of range.
     """
 
-    background_change: float = 0.25
-    """Share of the scores that may move to other categories when all outside breast and muscle is black, or when the
-    muscle has one grey."""
+    background_change: float = 0.2
+    """Share of the scores that may move to other categories when all outside breast and muscle is black."""
     background_logit: float = 2.0
     """The same for the largest change of a logit, where scores are too near 0 and 1 to move."""
+    muscle_change: float = 0.3
+    """Share of the scores that may move when moreover the muscle is smoothed."""
+    muscle_logit: float = 2.5
+    """The same for the largest change of a logit."""
+    marker_change: float = 0.5
+    """Share of the scores that may move when a marker is put into a corner."""
+    marker_logit: float = 3.0
+    """The same for the largest change of a logit."""
     shortcut_share: float = 0.1
     """Share of a network's images whose answer may depend on the outside, before all its maps are called shortcuts."""
     outside: float = 0.5
@@ -60,6 +67,10 @@ class VerdictRules:
         for name, low, high in (
             ("background_change", 0, 1),
             ("background_logit", 0, 1000),
+            ("muscle_change", 0, 1),
+            ("muscle_logit", 0, 1000),
+            ("marker_change", 0, 1),
+            ("marker_logit", 0, 1000),
             ("shortcut_share", 0, 1),
             ("outside", 0, 1),
             ("outside_or_muscle", 0, 1),
@@ -167,12 +178,16 @@ def _verdicts(
 
 def depends_on_outside(figures: Figures, rules: VerdictRules) -> str:
     """How the answer for one image changes with what lies outside the breast, or nothing where it does not."""
-    changes = {"background": "when all outside the breast is black", "muscle": "when the muscle has one grey"}
-    for part, how in changes.items():
+    for part, how in (
+        ("background", "when all outside the breast is black"),
+        ("muscle", "when the muscle is smoothed"),
+        ("marker", "when a marker is put into a corner"),
+    ):
+        most, most_logit = getattr(rules, f"{part}_change"), getattr(rules, f"{part}_logit")
         change, logit = figures.get(f"{part}_change"), figures.get(f"{part}_logit")
-        if change is not None and change > rules.background_change:
+        if change is not None and change > most:
             return f"the answer changes ({change:.2f} of the scores) {how}"
-        if logit is not None and logit > rules.background_logit:
+        if logit is not None and logit > most_logit:
             return f"the answer changes (a logit by {logit:.1f}) {how}"
     return ""
 
