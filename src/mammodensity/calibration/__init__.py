@@ -19,6 +19,7 @@ from mammodensity.calibration.model_calibration import (
     ViewsCalibration,
     fit_calibration,
     read_calibration,
+    scores_of_views,
     write_calibration,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "reliability",
     "require_coverage",
     "require_enough",
+    "scores_of_views",
     "thresholds",
     "write_calibration",
 ]

@@ -16,9 +16,9 @@ from mammodensity.calibration import (
     null_band,
     prediction_sets,
     reliability,
+    scores_of_views,
 )
 from mammodensity.evaluation import ScoreTable, scored_exams
-from mammodensity.fusion import fuse_views
 from mammodensity.report.examples import data_uri
 from mammodensity.statistics import reject_curve, view_subsets
 from mammodensity.statistics.plots import reject_plot
@@ -89,10 +89,9 @@ def _whole_exams(table: ScoreTable, reference: Positions, calibration: Calibrati
     """Scores of the exams with all views, fused as the calibration was."""
     if calibration is None or PROJECTIONS not in calibration.views:
         return np.empty((0, 4)), np.empty(0, np.intp)
-    views = {view: table.scores[view.value] for view in PROJECTIONS}
-    whole = ~np.any([np.isnan(scores).any(axis=1) for scores in views.values()], axis=0)
-    chosen = {view: scores[whole] for view, scores in views.items()}
-    return fuse_views(chosen, calibration.fusion, calibration.policy), reference[whole]
+    scores = scores_of_views(table, calibration.fusion, calibration.policy)[PROJECTIONS]
+    whole = ~np.isnan(scores).any(axis=1)
+    return scores[whole], reference[whole]
 
 
 def _calibration_figures(name: str, scores: Floats, reference: Positions) -> CalibrationFigures:
