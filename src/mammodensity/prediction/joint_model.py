@@ -59,6 +59,11 @@ class JointModel(DensityModel):
         """Scores (B, 4) of network inputs (B, rows, columns), each as if its exam had no other view."""
         return np.stack([self.scores_of({projection: one}) for one in self.features(projection, inputs)])
 
+    def features_of(self, projection: Projection, mammogram: Mammogram) -> NDArray[np.float32]:
+        """Features (F,) of one image."""
+        found: NDArray[np.float32] = self.features(projection, self._input(projection, mammogram)[np.newaxis])[0]
+        return found
+
     def features(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (B, F) of network inputs (B, rows, columns) of a projection."""
         view = PROJECTIONS.index(projection)
