@@ -90,13 +90,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fusion", default="mean")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--only", nargs="+", help="only the steps whose names hold one of these words")
     parser.add_argument("--json", type=Path, help="also write every run to this file, and go on with those in it")
     given = parser.parse_args()
     programs = configurations(given.keras_python, given.precisions, given.fusion)
+    if given.only:
+        programs = {name: program for name, program in programs.items() if any(word in name for word in given.only)}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
     if given.json and given.json.exists():
         stored = json.loads(given.json.read_text())["runs"]
-        results = {name: stored.get(name, []) for name in programs}
+        results = {**{name: [] for name in programs}, **stored}
     for number in range(given.rounds):
         for name, program in programs.items():
             if len(results[name]) > number:

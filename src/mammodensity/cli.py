@@ -806,9 +806,12 @@ def import_keras(
     """
     from mammodensity.console import say
     from mammodensity.networks import network_files, save_checkpoint
+    from mammodensity.networks.joint_checkpoint import joint_file
     from mammodensity.networks.keras_weights import import_keras as read_keras
     from mammodensity.report import write_model_card
 
+    if joint_file(model):
+        raise OutputError(f"{model} holds a joint network; name another folder for networks of one projection")
     if projection in network_files(model):
         raise OutputError(f"{model} already holds a network for {projection}; remove it first or name another folder")
     path = save_checkpoint(model / projection.value, read_keras(file, projection))

@@ -54,16 +54,19 @@ class SetFigures:
     mean_size: float
 
 
-def certainty(table: ScoreTable, reference: Positions, calibration: Calibration | None) -> dict[str, Any] | None:
+def certainty(
+    table: ScoreTable, reference: Positions, calibration: Calibration | None, *, joint: bool = False
+) -> dict[str, Any] | None:
     """What the template shows of the test exams with scores; None for fewer than ten.
 
-    ``reference`` (N,) is in the order of the table's exams.
+    ``reference`` (N,) is in the order of the table's exams. Of a ``joint`` network nothing is said of missing views: the
+    table does not hold what it would answer without them.
     """
     scores, known = scored_exams(table, reference)
     if len(known) < _LEAST_EXAMS:
         return None
     curve = reject_curve(known, scores)
-    subsets = view_subsets(table, reference)
+    subsets = None if joint else view_subsets(table, reference)
     assert curve is not None
     found: dict[str, Any] = {
         "exams": len(known),

@@ -162,7 +162,7 @@ def _certainty(run: RunRecord, evaluation: StoredEvaluation | None) -> dict[str,
     if evaluation is None or run.data is None:
         return None
     reference = match(evaluation.table, reference_categories(run.data.in_split("test")))
-    return certainty(evaluation.table, reference, read_calibration(run.folder))
+    return certainty(evaluation.table, reference, read_calibration(run.folder), joint=run.joint is not None)
 
 
 def _tiles(subject: FiguresOfMerit) -> list[Tile]:
