@@ -37,7 +37,7 @@ def ask_to_stop(monkeypatch) -> threading.Event:
         stop.clear()
         yield stop
 
-    for module in ("network_run", "default_networks"):
+    for module in ("loop", "default_networks"):
         monkeypatch.setattr(f"mammodensity.training.{module}.stop_requests", requests)
     return stop
 

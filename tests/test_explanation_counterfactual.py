@@ -13,7 +13,7 @@ from mammodensity.explanation.counterfactual import DensityCurve, PhantomBreasts
 from mammodensity.explanation.counterfactual.files import density_plot
 from mammodensity.explanation.counterfactual.painting import percent_density, reduced_view
 from mammodensity.phantom import PhantomSpec, make_exam, write_phantoms
-from mammodensity.prediction.scoring import ViewReading
+from mammodensity.prediction.scoring import ViewReading, score_exam
 from mammodensity.terms import Projection
 
 SPEC = PhantomSpec(rows=96, seed=6)
@@ -29,6 +29,10 @@ class Threshold:
 
     projections = (Projection.MLO_L,)
     warnings: tuple[str, ...] = ()
+    fusion = "mean"
+
+    def score(self, exam, **how):
+        return score_exam(self, exam, **how)
 
     def read(self, projection, mammogram):
         pixels = mammogram.pixels

@@ -35,6 +35,7 @@ def test_without_calibration_scores_are_judged_as_they_are(cohort):
     assert [share for share, _ in found["rejected"]] == [0.0, 0.1, 0.2, 0.3]
     assert found["rejected"][0][1].kept == 60
     assert found["by_number"][4].accuracy >= found["by_number"][1].accuracy
+    assert certainty(table, reference, None, joint=True)["by_number"] == {}
 
 
 def test_with_calibration_sets_are_counted(cohort):

@@ -115,7 +115,7 @@ def test_a_network_without_its_last_epochs_is_not_taken_as_finished(blobs, tiny_
         raise OutputError("cannot write: No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OutputError):
-        patch.setattr("mammodensity.training.network_run.write_history", full)  # just after the first network is kept
+        patch.setattr("mammodensity.training.loop.write_history", full)  # just after the first network is kept
         train_model(find_images(blobs), tmp_path / "parts", tiny_recipe, projections=ONE)
     assert (tmp_path / "parts" / "CC_R" / "network.safetensors").exists()
     train_model(find_images(blobs), tmp_path / "parts", tiny_recipe, projections=ONE, resume=True)

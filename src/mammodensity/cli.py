@@ -284,18 +284,48 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     device: Device = "auto",
+    joint: Annotated[bool, typer.Option("--joint", help="Train one network of all four projections.")] = False,
+    fusion: Annotated[
+        str | None, typer.Option(help="Joint: how it fuses views: mean (as by default), concat or attention.")
+    ] = None,
+    branches: Annotated[
+        str | None, typer.Option(help="Joint: separate (as by default), or shared by right and mirrored left.")
+    ] = None,
+    view_dropout: Annotated[
+        float | None, typer.Option(help="Joint: share of views left out at random; by default 0.25.", metavar="SHARE")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="Joint: fp32 (as by default) or bf16.")] = None,
+    checkpointing: Annotated[
+        str | None,
+        typer.Option(help="Joint: none (as by default), or in little memory, computing twice: views or layers."),
+    ] = None,
 ) -> None:
-    """Train one network for each projection, then score the test split.
+    """Train one network for each projection, or with --joint one of all four; then score the test split.
 
     Example: mammodensity train phantoms --model model --epochs 20 --size 128
+
+    Example: mammodensity train phantoms --model joint --joint --fusion attention --epochs 20 --size 128
     """
     from mammodensity.console import progress_bar, say, say_research_use_only, show_figures, training_bars
     from mammodensity.devices import find_device
     from mammodensity.ingest import find_images
     from mammodensity.report import evaluate_model, write_model_card
     from mammodensity.splits import with_splits
-    from mammodensity.training import adapted, find_recipe, train_model
+    from mammodensity.training import JointPlan, adapted, find_recipe, train_model
 
+    asked = {
+        "fusion": fusion,
+        "branches": branches,
+        "view_dropout": view_dropout,
+        "precision": precision,
+        "checkpointing": checkpointing,
+    }
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if given and not joint:
+        raise OptionError(f"--{next(iter(given)).replace('_', '-')} is of the joint network; add --joint")
+    if joint and projection:
+        raise OptionError("--joint trains all projections in one network; leave --projection out")
+    plan = JointPlan(**given) if joint else None
     chosen = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
     where = find_device(device)
     images = with_splits(find_images(data), seed=chosen.seed, shares=shares)
@@ -308,6 +338,7 @@ def train(
             model,
             chosen,
             projections=[one for one in PROJECTIONS if not projection or one in projection],
+            joint=plan,
             device=where,
             start=start,
             resume=resume,
@@ -532,19 +563,19 @@ def _tissue_pictures(scorer: Any, images: DataSet, scored: list[ExamScores]) -> 
     return pictures
 
 
-def _fusion_and_policy(calibration: Calibration | None, fusion: str | None, policy: str | None) -> tuple[str, str]:
-    """As asked for; else as calibrated; else means."""
+def _fusion_and_policy(
+    calibration: Calibration | None, fusion: str | None, policy: str | None
+) -> tuple[str | None, str]:
+    """As asked for; else as calibrated; else the model's own fusion, and the mean."""
     from mammodensity.fusion import POLICIES
     from mammodensity.result import require_same_fusion
 
     if policy is not None and policy not in POLICIES:
         raise OptionError(f"--policy must be one of {', '.join(POLICIES)}. Got {policy!r} instead.")
-    chosen = (
-        fusion or (calibration.fusion if calibration else "mean"),
-        policy or (calibration.policy if calibration else "mean"),
-    )
-    if calibration:
-        require_same_fusion(calibration, *chosen)
+    if calibration is None:
+        return fusion, policy or "mean"
+    chosen = fusion or calibration.fusion, policy or calibration.policy
+    require_same_fusion(calibration, *chosen)
     return chosen
 
 
@@ -712,33 +743,51 @@ def calibrate(
         raise OptionError(f"{wrong[0]} {needs}; see mammodensity calibrate --help")
     if labels is not None:
         share = 0.9 if coverage is None else coverage
-        _calibrate_scores(data, labels, model, fusion or "mean", policy or "mean", share, sets or "ordinal")
+        _calibrate_scores(data, labels, model, fusion, policy or "mean", share, sets or "ordinal")
     else:
         _calibrate_categories(data, model, split, synthetic=synthetic)
 
 
 def _calibrate_scores(
-    predictions: Path, labels: Path, model: Path, fusion: str, policy: str, coverage: float, sets: str
+    predictions: Path, labels: Path, model: Path, fusion: str | None, policy: str, coverage: float, sets: str
 ) -> None:
-    from mammodensity.calibration import CALIBRATION_FILE, find_overlap, fit_calibration, write_calibration
+    from mammodensity.calibration import (
+        CALIBRATION_FILE,
+        find_overlap,
+        fit_calibration,
+        scores_of_views,
+        write_calibration,
+    )
     from mammodensity.console import progress_bar, say, say_research_use_only, show_calibration
     from mammodensity.evaluation import match, read_labels, read_score_table
+    from mammodensity.fusion import BY_THE_NETWORK
     from mammodensity.networks import network_files
     from mammodensity.networks.checkpoint import NETWORK_FILE
+    from mammodensity.networks.joint_checkpoint import joint_file
     from mammodensity.outputs import require_not_input
     from mammodensity.prediction import write_default_category_map
 
     if model.is_file():
         raise OutputError(f"{model} is a file, expected the folder of a model")
     require_not_input(model / CALIBRATION_FILE, [predictions, labels])
-    table = read_score_table(predictions, fusion)
+    joint = joint_file(model) is not None
+    if joint and fusion is not None:
+        raise OptionError(f"{model} holds a joint network, which fuses the views itself; leave --fusion out")
+    fusion = BY_THE_NETWORK if joint else fusion or "mean"
+    table = read_score_table(predictions, None if joint else fusion)
     reference = match(table, read_labels(labels))
-    scores = {view: table.scores[view.value] for view in PROJECTIONS}
     with progress_bar("calibrate") as progress:
         found = fit_calibration(
-            scores, reference, fusion=fusion, policy=policy, coverage=coverage, set_kind=sets, progress=progress
+            {view: table.scores[view.value] for view in PROJECTIONS},
+            reference,
+            fused=scores_of_views(table, fusion, policy),
+            fusion=fusion,
+            policy=policy,
+            coverage=coverage,
+            set_kind=sets,
+            progress=progress,
         )
-    if not (network_files(model) or (model / NETWORK_FILE).is_file()):  # of several, or of one
+    if not (joint or network_files(model) or (model / NETWORK_FILE).is_file()):  # of several, or of one
         write_default_category_map(model)
     found = replace(found, overlap=find_overlap(model, labels, table.exam_ids))
     path = write_calibration(model, found)
@@ -782,9 +831,12 @@ def import_keras(
     """
     from mammodensity.console import say
     from mammodensity.networks import network_files, save_checkpoint
+    from mammodensity.networks.joint_checkpoint import joint_file
     from mammodensity.networks.keras_weights import import_keras as read_keras
     from mammodensity.report import write_model_card
 
+    if joint_file(model):
+        raise OutputError(f"{model} holds a joint network; name another folder for networks of one projection")
     if projection in network_files(model):
         raise OutputError(f"{model} already holds a network for {projection}; remove it first or name another folder")
     path = save_checkpoint(model / projection.value, read_keras(file, projection))
@@ -897,7 +949,7 @@ def explain_benchmark(
     from mammodensity.explanation.scoring.benchmark import COLUMNS, run_benchmark, tables
     from mammodensity.explanation.scoring.benchmark_networks import BenchmarkSpec
     from mammodensity.outputs import require_not_input, write_json
-    from mammodensity.prediction.density_model import load_networks
+    from mammodensity.prediction import load_networks
 
     spec = BenchmarkSpec(exams=exams, held_back=held_back, epochs=epochs, seed=seed)
     files = [file for one in (model, other) if one for file in _model_files(one)]
@@ -1003,11 +1055,14 @@ def export(
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.networks import load_checkpoint, network_files
+    from mammodensity.networks.joint_checkpoint import joint_file
     from mammodensity.outputs import staged_folder
     from mammodensity.prediction.exporting import FORMATS, export_network
 
     if file_format not in FORMATS:
         raise OptionError(f"--format must be one of {', '.join(FORMATS)}. Got {file_format!r} instead.")
+    if joint_file(model):
+        raise OptionError(f"{model} holds a joint network; export is for networks of one projection so far")
     networks = network_files(model)
     if not networks:
         raise CheckpointError(f"{model} holds no trained networks; name a folder written by train or import-keras")

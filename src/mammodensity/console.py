@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mammodensity.errors import printable
-from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
+from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
     from mammodensity.calibration import Calibration
@@ -67,13 +67,13 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def training_bars() -> Iterator[tuple[Callable[[int, int], None], Callable[[Projection, Step], None]]]:
+def training_bars() -> Iterator[tuple[Callable[[int, int], None], Callable[[str, Step], None]]]:
     """A bar for reading images, and one for each projection in training with the figures of its last epoch."""
     with _bars() as bars:
         reading = bars.add_task("read images", total=None, note="")
-        tasks = {}
+        tasks: dict[str, TaskID] = {}
 
-        def show(projection: Projection, step: Step) -> None:
+        def show(projection: str, step: Step) -> None:
             if projection not in tasks:
                 tasks[projection] = bars.add_task(f"train {projection}", note="")
             done = step.epoch * step.steps + step.step

@@ -6,7 +6,7 @@ answers, not other names for the same. Standard library and numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +16,24 @@ from mammodensity.errors import OptionError, TableError
 from mammodensity.exam import Flag
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, DensityCategory, Projection
 
-__all__ = ["FUSION_METHODS", "POLICIES", "ExamScores", "FusedScores", "fuse", "fuse_exam", "fuse_views"]
+__all__ = [
+    "BY_THE_NETWORK",
+    "FUSION_METHODS",
+    "POLICIES",
+    "ExamScores",
+    "FusedScores",
+    "denser",
+    "fuse",
+    "fuse_exam",
+    "fuse_views",
+    "fused_levels",
+]
 
 FUSION_METHODS: tuple[str, ...] = ("mean", "geometric-mean", "vote")
 """``mean`` is the default and the origin's; see `fuse` for each."""
+
+BY_THE_NETWORK = "joint"
+"""The fusion of a joint network, which sees several views at once: no method on the scores of single views."""
 
 POLICIES: tuple[str, ...] = ("mean", "denser")
 """What speaks for the subject: ``mean``, all views alike (the origin's), or ``denser``, the breast with the higher
@@ -139,16 +153,25 @@ def fuse_exam(
             raise TableError(f"projections must be among {', '.join(PROJECTIONS)}. Got {name!r} instead.")
         if np.shape(scores) != (len(CATEGORIES),):
             raise TableError(f"scores of {name} must have shape (4,). Got {np.shape(scores)} instead.")
+    return fused_levels(
+        projection_scores,
+        allow_missing,
+        lambda views: fuse_views({view: projection_scores[view] for view in views}, method, policy),
+    )
+
+
+def fused_levels(
+    present: Collection[Projection],
+    allow_missing: bool,
+    scores_of: Callable[[tuple[Projection, ...]], NDArray[np.float64]],
+) -> dict[str, FusedScores]:
+    """Right breast, left breast and subject from the projections present; ``scores_of`` some of them, at least one."""
     fused = {}
     for level, wanted in FUSED_LEVELS.items():
-        views = tuple(view for view in wanted if view in projection_scores)
-        missing = tuple(view for view in wanted if view not in projection_scores)
+        views = tuple(view for view in wanted if view in present)
+        missing = tuple(view for view in wanted if view not in present)
         given = bool(views) and (allow_missing or not missing)
-        fused[level] = FusedScores(
-            scores=fuse_views({view: projection_scores[view] for view in views}, method, policy) if given else None,
-            views=views,
-            missing=missing,
-        )
+        fused[level] = FusedScores(scores_of(views) if given else None, views, missing)
     return fused
 
 
@@ -173,10 +196,10 @@ def fuse_views(
     ]
     if policy == "mean" or len(sides) == 1:
         return fuse(np.stack([view_scores[view] for view in PROJECTIONS if view in view_scores], -2), method)
-    return _denser(sides[0], sides[1])
+    return denser(sides[0], sides[1])
 
 
-def _denser(right: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.float64]:
+def denser(right: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scores of the breast with the higher expected category: (4,) or (N, 4) each."""
     positions = np.arange(right.shape[-1])
     result: NDArray[np.float64] = np.where((right @ positions >= left @ positions)[..., np.newaxis], right, left)

@@ -19,6 +19,7 @@ from mammodensity.calibration.model_calibration import (
     ViewsCalibration,
     fit_calibration,
     read_calibration,
+    scores_of_views,
     write_calibration,
 )
 from mammodensity.calibration.overlap import Overlap, find_overlap
@@ -48,6 +49,7 @@ __all__ = [
     "reliability",
     "require_coverage",
     "require_enough",
+    "scores_of_views",
     "thresholds",
     "write_calibration",
 ]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mammodensity.calibration.conformal import (
     SET_KINDS,
@@ -29,9 +28,10 @@ from mammodensity.calibration.cross_validation import (
 from mammodensity.calibration.maps import CalibrationMap, Floats, Positions, fit_map
 from mammodensity.calibration.overlap import Overlap
 from mammodensity.errors import CheckpointError, OptionError
-from mammodensity.fusion import FUSION_METHODS, POLICIES, fuse_views
+from mammodensity.evaluation import ScoreTable
+from mammodensity.fusion import BY_THE_NETWORK, FUSION_METHODS, POLICIES, denser, fuse_views
 from mammodensity.outputs import receipt, write_json
-from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 CALIBRATION_FILE = "calibration.json"
 _FORMAT = 1
@@ -80,7 +80,7 @@ class Calibration:
     def __post_init__(self) -> None:
         require_coverage(self.coverage)
         for name, value, known in (
-            ("fusion", self.fusion, FUSION_METHODS),
+            ("fusion", self.fusion, (*FUSION_METHODS, BY_THE_NETWORK)),
             ("policy", self.policy, POLICIES),
             ("set_kind", self.set_kind, SET_KINDS),
         ):
@@ -114,10 +114,46 @@ class Calibration:
         return tuple(category for category in CATEGORIES if inside[category.index])
 
 
+def scores_of_views(table: ScoreTable, fusion: str = "mean", policy: str = "mean") -> dict[Views, Floats]:
+    """Scores (N, 4) of every combination of views in a table, a row of NaN where an exam has none.
+
+    By a method, the views' own scores are fused anew. Those of a joint network are the table's: of single views, of
+    breasts, and of the subject, where it says from which views.
+    """
+    single = {view: table.scores[view.value] for view in PROJECTIONS}
+    if fusion != BY_THE_NETWORK:
+        return _fused(single, fusion, policy)
+    found = {views: np.full((len(table.exam_ids), len(CATEGORIES)), np.nan) for views in COMBINATIONS}
+    found |= {(view,): scores for view, scores in single.items()}
+    for level, wanted in FUSED_LEVELS.items():
+        for exam, missing in enumerate(table.missing.get(level, ((),) * len(table.exam_ids))):
+            views = tuple(view for view in wanted if view not in missing)
+            if views:
+                found[views][exam] = table.scores[level][exam]
+    if policy == "denser":
+        right, left = found[FUSED_LEVELS["right"]], found[FUSED_LEVELS["left"]]
+        found[PROJECTIONS] = np.where(np.isnan(right + left), np.nan, denser(right, left))
+    return found
+
+
+def _fused(scores: Mapping[Projection, Floats], fusion: str, policy: str) -> dict[Views, Floats]:
+    """Scores (N, 4) of every combination of the projections there are, a row of NaN where an exam lacks a view."""
+    found = {}
+    for views in COMBINATIONS:
+        if set(views) <= set(scores):
+            lacks = np.any([np.isnan(scores[view]).any(axis=1) for view in views], axis=0)
+            fused = np.full((len(lacks), len(CATEGORIES)), np.nan)
+            if not lacks.all():
+                fused[~lacks] = fuse_views({view: scores[view][~lacks] for view in views}, fusion, policy)
+            found[views] = fused
+    return found
+
+
 def fit_calibration(
-    scores: Mapping[Projection, NDArray[np.float64]],
+    scores: Mapping[Projection, Floats],
     reference: Positions,
     *,
+    fused: Mapping[Views, Floats] | None = None,
     fusion: str = "mean",
     policy: str = "mean",
     coverage: float = 0.9,
@@ -133,6 +169,8 @@ def fit_calibration(
     ----------
     scores
         (N, 4) of each projection, a row of NaN where an exam lacks it.
+    fused
+        The same of each combination of views, as :func:`scores_of_views` has them; None fuses ``scores``.
     reference
         (N,) positions of the reference categories.
 
@@ -147,20 +185,20 @@ def fit_calibration(
     Calibration({}, **settings)  # wrong settings are told before any work
     fitted: dict[Views, ViewsCalibration] = {}
     figures: CalibrationFigures | None = None
+    combined = _fused(scores, fusion, policy) if fused is None else fused
     most = reference[:0]
     for done, views in enumerate(COMBINATIONS):
-        if not set(views) <= set(scores):
+        if views not in combined:
             continue
-        has = ~np.any([np.isnan(scores[view]).any(axis=1) for view in views], axis=0)
+        has = ~np.isnan(combined[views]).any(axis=1)
         known = reference[has]
         most = max(most, known, key=len)
         if len(known) >= LEAST_EXAMS and len(set(known.tolist())) > 1:
-            fused = fuse_views({view: scores[view][has] for view in views}, fusion, policy)
-            fused, known = in_canonical_order(fused, known)
-            held_out = fit_held_out(fused, known, np.random.default_rng(seed))
-            fitted[views] = ViewsCalibration(fit_map(held_out.kind, fused, known), held_out.held_out, known)
+            ordered, known = in_canonical_order(combined[views][has], known)
+            held_out = fit_held_out(ordered, known, np.random.default_rng(seed))
+            fitted[views] = ViewsCalibration(fit_map(held_out.kind, ordered, known), held_out.held_out, known)
             if len(views) == len(PROJECTIONS):
-                figures = cross_validate(fused, known, coverages=sorted({0.8, 0.9, 0.95, coverage}), seed=seed)
+                figures = cross_validate(ordered, known, coverages=sorted({0.8, 0.9, 0.95, coverage}), seed=seed)
         if progress:
             progress(done + 1, len(COMBINATIONS))
     if not fitted:

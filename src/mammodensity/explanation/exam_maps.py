@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from mammodensity.data import input_batch
 from mammodensity.errors import OptionError
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.methods import DEFAULT_METHOD, explain, require_methods
-from mammodensity.prediction import DensityModel, TissueModel
+from mammodensity.prediction import DensityModel, JointModel, TissueModel
 from mammodensity.preprocess import placement
 from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
 
@@ -29,13 +30,15 @@ class ActivationMap:
     category: DensityCategory
     """The category explained."""
     scores: NDArray[np.float64]
-    """(4,) scores of the image."""
+    """(4,) scores of the image; of the whole exam, where a joint network saw all its views."""
     values: NDArray[np.float32]
     """(H, W) map at the size of the image, unscaled."""
     percent_density: float | None = None
     """Where the model measures it."""
     against: DensityCategory | None = None
     """The category that the explained one is set against; where both are one, the map is 0."""
+    network: nn.Module | None = None
+    """What was explained, where it is a network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +69,15 @@ def explain_exam(
 ) -> ExamMaps:
     """Explain every image of an exam that the model has a network for.
 
+    Of a joint network, each view is explained with the others as they are: where in this view the exam's logit comes
+    from.
+
     Parameters
     ----------
     method
         One of ``METHODS``; None is ``grad-cam``, and for the default model its tissue map, which is all it has.
     category
-        The category to explain; None is what each image's own network predicts.
+        The category to explain; None is what each image's own network predicts, or a joint network of the exam.
     against
         Explain why ``category`` rather than this one.
     layer
@@ -93,15 +99,19 @@ def explain_exam(
         name = method or DEFAULT_METHOD
         require_methods([name], layer)
     maps = {}
+    asked = _Question(category, against, name, layer)
+    joint = _joint_views(model, exam) if isinstance(model, JointModel) else {}
     for projection in PROJECTIONS:
         if projection in exam.mammograms and projection in model.projections:
             mammogram = exam.mammograms[projection]
             if isinstance(model, TissueModel):
                 maps[projection] = _tissue(model, projection, mammogram)
+            elif projection in joint:
+                maps[projection] = _map_of(model, projection, mammogram, joint[projection], asked)
             else:
-                maps[projection] = _map_of(
-                    model, projection, mammogram, category, against=against, method=name, layer=layer
-                )
+                scores = model.score_images(projection, [mammogram])[0]
+                network = model.checkpoints[projection].network
+                maps[projection] = _map_of(model, projection, mammogram, (network, scores), asked)
             if each:
                 each()
     return ExamMaps(exam.exam_id, name, maps)
@@ -122,24 +132,39 @@ def _tissue(model: TissueModel, projection: Projection, mammogram: Mammogram) ->
     return ActivationMap(mammogram, category, scores, found.dense, found.percent_density)
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What is to be explained, and how."""
+
+    category: DensityCategory | None
+    against: DensityCategory | None
+    method: str
+    layer: str | None
+
+
+def _joint_views(model: JointModel, exam: Exam) -> dict[Projection, tuple[nn.Module, NDArray[np.float64]]]:
+    """For each view of an exam the network of it with the others as they are, and the exam's scores."""
+    images = {view: exam.mammograms[view] for view in PROJECTIONS if view in exam.mammograms}
+    features = {view: model.features_of(view, image) for view, image in images.items()}
+    return {view: (model.view_of(view, features), model.scores_of(features)) for view in images}
+
+
 def _map_of(
     model: DensityModel,
     projection: Projection,
     mammogram: Mammogram,
-    category: DensityCategory | None,
-    *,
-    against: DensityCategory | None,
-    method: str,
-    layer: str | None,
+    answering: tuple[nn.Module, NDArray[np.float64]],
+    asked: _Question,
 ) -> ActivationMap:
-    scores = model.score_images(projection, [mammogram])[0]
-    chosen = category or CATEGORIES[int(np.argmax(scores))]
+    network, scores = answering
+    chosen = asked.category or CATEGORIES[int(np.argmax(scores))]
     rows, columns = mammogram.pixels.shape
-    if category is None and chosen == against:
-        return ActivationMap(mammogram, chosen, scores, np.zeros((rows, columns), np.float32), against=against)
+    if asked.category is None and chosen == asked.against:
+        empty = np.zeros((rows, columns), np.float32)
+        return ActivationMap(mammogram, chosen, scores, empty, against=asked.against, network=network)
     checkpoint = model.checkpoints[projection]
     images = input_batch([mammogram], checkpoint.preprocess, checkpoint.network.spec.channels)
     images = images.to(model.device, memory_format=torch.channels_last)
-    values = explain(checkpoint.network, images, chosen, method=method, against=against, layer=layer)[0].cpu().numpy()
-    on_image = placement(mammogram, checkpoint.preprocess).to_image(values, (rows, columns))
-    return ActivationMap(mammogram, chosen, scores, on_image, against=against)
+    maps = explain(network, images, chosen, method=asked.method, against=asked.against, layer=asked.layer)
+    on_image = placement(mammogram, checkpoint.preprocess).to_image(maps[0].cpu().numpy(), (rows, columns))
+    return ActivationMap(mammogram, chosen, scores, on_image, against=asked.against, network=network)

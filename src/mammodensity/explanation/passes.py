@@ -77,19 +77,23 @@ def find_layer(network: nn.Module, layer: nn.Module | str | None) -> nn.Module:
 def features_and_logits(network: nn.Module, module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """The features (B, F, h, w) that ``module`` gives in this pass, as a leaf of the graph, and the logits (B, K).
 
+    Where the network says that it ``mirrors`` its images, the features are turned back, to lie as the images do.
+
     Raises
     ------
     OptionError
         It gives none, or such without rows and columns.
     """
     kept: list[Tensor] = []
+    mirrors = getattr(network, "mirrors", False)
 
     def keep(_module: nn.Module, _inputs: object, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             raise _no_features()
         # A leaf: gradients stop here, also if all weights are frozen. What follows may work in place, on a copy.
-        kept.append(output.detach().requires_grad_(torch.is_grad_enabled()))
-        return kept[-1].clone()
+        as_images = output.detach().flip(-1) if mirrors else output.detach()
+        kept.append(as_images.requires_grad_(torch.is_grad_enabled()))
+        return kept[-1].flip(-1) if mirrors else kept[-1].clone()
 
     handle = module.register_forward_hook(keep)
     try:

@@ -1,4 +1,7 @@
-"""The manifest: one row an image, columns exam_id, patient_id, projection, path, density, split."""
+"""The manifest: one row an image, columns exam_id, patient_id, projection, path, density, split.
+
+A column breast_density may follow, the category of the breast where it is known apart from the exam's.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Project
 
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = ("exam_id", "patient_id", "projection", "path", "density", "split")
+_BREAST = "breast_density"
 _REQUIRED = ("exam_id", "projection", "path")
 _SPLIT_WORDS = {**{split: split for split in SPLITS}, "val": "validation", "valid": "validation", "training": "train"}
 
@@ -54,16 +58,17 @@ def read_manifest(path: Path) -> DataSet:
 
 
 def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
-    cells = {name: (row.get(name) or "").strip() for name in MANIFEST_COLUMNS}
+    cells = {name: (row.get(name) or "").strip() for name in (*MANIFEST_COLUMNS, _BREAST)}
     where = f"{path} line {line}"
     for name in _REQUIRED:
         if not cells[name]:
             raise LayoutError(f"{where}: {name} is empty")
     if cells["projection"] not in PROJECTIONS:
         raise LayoutError(f"{where}: unknown projection {cells['projection']!r}; expected {', '.join(PROJECTIONS)}")
-    density = cells["density"].upper()
-    if density and density not in CATEGORIES:
-        raise LayoutError(f"{where}: unknown density {cells['density']!r}; expected A, B, C, D or nothing")
+    density, of_breast = cells["density"].upper(), cells[_BREAST].upper()
+    for name, given in (("density", density), (_BREAST, of_breast)):
+        if given and given not in CATEGORIES:
+            raise LayoutError(f"{where}: unknown {name} {cells[name]!r}; expected A, B, C, D or nothing")
     split = split_word(cells["split"])
     if cells["split"] and split is None:
         raise LayoutError(f"{where}: unknown split {cells['split']!r}; expected {', '.join(SPLITS)} or nothing")
@@ -77,11 +82,14 @@ def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
         path=image,
         category=DensityCategory(density) if density else None,
         split=split,
+        breast_category=DensityCategory(of_breast) if of_breast else None,
     )
 
 
 def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
     """Write ``records`` with absolute paths, so that the table still finds its images from another folder."""
+    records = list(records)
+    known = any(record.breast_category for record in records)
     rows = [
         {
             "exam_id": record.exam_id,
@@ -90,7 +98,8 @@ def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
             "path": record.path.absolute().as_posix(),
             "density": record.category.value if record.category else "",
             "split": record.split or "",
+            **({_BREAST: record.breast_category or ""} if known else {}),
         }
         for record in records
     ]
-    write_csv(path, MANIFEST_COLUMNS, rows)
+    write_csv(path, (*MANIFEST_COLUMNS, _BREAST) if known else MANIFEST_COLUMNS, rows)

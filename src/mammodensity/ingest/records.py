@@ -41,6 +41,8 @@ class ImageRecord:
     """True for a 2-D image computed from tomosynthesis, which was asked for."""
     alternatives: tuple[Candidate, ...] = ()
     """The next best files: only its pixels tell whether the first can be used."""
+    breast_category: DensityCategory | None = None
+    """Reference density category of this breast alone, where it is known."""
 
 
 @dataclass(frozen=True)

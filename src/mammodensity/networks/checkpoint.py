@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.networks.joint import ExamView
 from mammodensity.networks.origin import NetworkSpec, OriginNetwork
 from mammodensity.outputs import write_bytes
 from mammodensity.preprocess import PreprocessSpec
@@ -31,7 +32,8 @@ _CHECKSUM = "sha256"
 class Checkpoint:
     """A network with everything needed to use it rightly."""
 
-    network: OriginNetwork
+    network: OriginNetwork | ExamView
+    """A network of one projection, or the joint network with this view alone."""
     projection: Projection
     preprocess: PreprocessSpec
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -130,7 +132,7 @@ def load_checkpoint(path: Path | str, projection: Projection | str | None = None
     return checkpoint
 
 
-def load_network(path: Path | str, projection: Projection | str | None = None) -> OriginNetwork:
+def load_network(path: Path | str, projection: Projection | str | None = None) -> OriginNetwork | ExamView:
     """Load one network as a ``torch.nn.Module`` in evaluation mode: (B, C, H, W) float32 to logits (B, 4).
 
     The arguments and errors are those of ``load_checkpoint``.
@@ -161,12 +163,17 @@ def _network_file(path: Path, projection: Projection | None) -> Path:
     return files[projection]
 
 
-def _build(file: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> Checkpoint:
+def require_format(file: Path, description: Mapping[str, Any], expected: str) -> None:
+    """Raise ``CheckpointError`` unless a file is of the format, and of our categories."""
     found = description.get("format")
-    if found != _FORMAT:
-        raise CheckpointError(f"{file}: expected format {_FORMAT!r}, found {found!r}; use the version that wrote it")
+    if found != expected:
+        raise CheckpointError(f"{file}: expected format {expected!r}, found {found!r}; use the version that wrote it")
     if description.get("categories") != [category.value for category in CATEGORIES]:
         raise CheckpointError(f"{file}: expected categories A B C D, found {description.get('categories')}")
+
+
+def _build(file: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> Checkpoint:
+    require_format(file, description, _FORMAT)
     try:
         network = OriginNetwork(NetworkSpec(**description["network"]))
         preprocess = PreprocessSpec(**description["preprocess"])

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mammodensity.errors import OptionError
 from mammodensity.terms import CATEGORIES
@@ -102,6 +104,11 @@ def _batch_norm(filters: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(filters, eps=_BATCH_NORM_EPSILON)
 
 
+def _normalised(norm: nn.Module, convolution: nn.Module, inner: Tensor) -> Tensor:
+    result: Tensor = convolution(nn.functional.leaky_relu(norm(inner), _LEAK, inplace=True))
+    return result
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3 at the block's stride, 1x1, plus the shortcut; the activation comes after the sum."""
 
@@ -112,16 +119,27 @@ class Bottleneck(nn.Module):
         self.conv1, self.norm1 = _convolution(inputs, width, 1), _batch_norm(width)
         self.conv2, self.norm2 = _convolution(width, width, 3, stride, cardinality), _batch_norm(width)
         self.conv3, self.norm3 = _convolution(width, outputs, 1), _batch_norm(outputs)
+        self.recomputes = False
+        """In training, keep what batch normalisation is given, and compute from it again what follows."""
         self.shortcut: nn.Module = nn.Identity()
         if project:
             self.shortcut = nn.Sequential(_convolution(inputs, outputs, 1, stride), _batch_norm(outputs))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h / stride, w / stride)."""
-        inner = nn.functional.leaky_relu(self.norm1(self.conv1(features)), _LEAK, inplace=True)
-        inner = nn.functional.leaky_relu(self.norm2(self.conv2(inner)), _LEAK, inplace=True)
-        total = self.norm3(self.conv3(inner)) + self.shortcut(features)
+        inner = self._then(self.norm1, self.conv2, self.conv1(features))
+        inner = self._then(self.norm2, self.conv3, inner)
+        total = self.norm3(inner) + self.shortcut(features)
         return nn.functional.leaky_relu(total, _LEAK, inplace=True)
+
+    def _then(self, norm: nn.Module, convolution: nn.Module, inner: Tensor) -> Tensor:
+        """Batch normalisation, activation, convolution."""
+        if self.recomputes and torch.is_grad_enabled():
+            result: Tensor = checkpoint(
+                _normalised, norm, convolution, inner, use_reentrant=False, preserve_rng_state=False
+            )
+            return result
+        return _normalised(norm, convolution, inner)
 
 
 class OriginNetwork(nn.Module):
@@ -150,9 +168,10 @@ class OriginNetwork(nn.Module):
                 inputs = outputs
             self.stages.append(nn.Sequential(*blocks))
         self.dropout = nn.Dropout(spec.dropout)
-        self.head = nn.Linear(inputs, len(CATEGORIES))
-        nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        head = nn.Linear(inputs, len(CATEGORIES))
+        nn.init.xavier_uniform_(head.weight)
+        nn.init.zeros_(head.bias)
+        self.head: nn.Module = head
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = spec.norm_momentum
@@ -166,10 +185,14 @@ class OriginNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, channels, H, W) float32 to logits (B, 4)."""
+        logits: Tensor = self.head(self.pooled(images))
+        return logits
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """(B, channels, H, W) float32 to what the head takes, (B, F): dropout, then the mean over rows and columns."""
         features = nn.functional.leaky_relu(self.norm(self.conv(images)), _LEAK, inplace=True)
         features = self.pool(features)
         for stage in self.stages:
             features = stage(features)
-        features = self.dropout(features).mean(dim=(-2, -1))  # (B, F, h, w) to (B, F)
-        logits: Tensor = self.head(features)
-        return logits
+        dropped: Tensor = self.dropout(features)
+        return dropped.mean(dim=(-2, -1))  # (B, F, h, w) to (B, F)

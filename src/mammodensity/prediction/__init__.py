@@ -7,7 +7,9 @@ from pathlib import Path
 from mammodensity.devices import find_device
 from mammodensity.errors import OptionError
 from mammodensity.prediction.calibration import ENOUGH_EXAMS, Calibration, calibrate
-from mammodensity.prediction.density_model import DensityModel, load_networks
+from mammodensity.prediction.density_model import DensityModel
+from mammodensity.prediction.joint_model import JointModel
+from mammodensity.prediction.loading import load_networks
 from mammodensity.prediction.provenance import model_hashes, model_name
 from mammodensity.prediction.scoring import Model, ViewReading, predict, require_networks, stacked_projections
 from mammodensity.prediction.tissue_model import MAP_FILE, TissueModel, read_category_map, write_default_category_map
@@ -16,6 +18,7 @@ __all__ = [
     "ENOUGH_EXAMS",
     "Calibration",
     "DensityModel",
+    "JointModel",
     "Model",
     "TissueModel",
     "ViewReading",

@@ -13,6 +13,7 @@ from mammodensity.check import Progress
 from mammodensity.errors import ImageError, OutputError, TableError
 from mammodensity.ingest import DataSet, reference_categories
 from mammodensity.networks import network_files
+from mammodensity.networks.joint_checkpoint import joint_file
 from mammodensity.outputs import receipt
 from mammodensity.prediction.scoring import predict
 from mammodensity.prediction.tissue_model import TissueModel, write_category_map
@@ -49,7 +50,7 @@ def calibrate(data: DataSet, folder: Path, *, progress: Progress | None = None) 
     TableError
         Fewer than 10 labelled exams can be used, or all are of one category.
     """
-    if network_files(folder):
+    if network_files(folder) or joint_file(folder):
         raise OutputError(f"{folder} holds trained networks, which have no category map; name another folder")
     reference = reference_categories(data)
     if len(reference) < LEAST_EXAMS:

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from mammodensity.devices import find_device
 from mammodensity.exam import Exam, Flag, Mammogram
 from mammodensity.fusion import ExamScores
-from mammodensity.networks import Checkpoint, load_checkpoint, network_files
+from mammodensity.networks import Checkpoint
 from mammodensity.prediction.engines import Logits, make_engine
 from mammodensity.prediction.scoring import ViewReading, score_exam
 from mammodensity.preprocess import preprocess
 from mammodensity.preprocess.familiarity import Familiarity
 from mammodensity.terms import Projection
-from mammodensity.training.resume import RESUME_FILE
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +32,7 @@ class DensityModel:
     """Networks whose training was interrupted and not resumed."""
     engine: str = "torch"
     """What runs them: one of :data:`mammodensity.prediction.engines.ENGINES`."""
+    fusion: ClassVar[str] = "mean"
 
     @property
     def projections(self) -> tuple[Projection, ...]:
@@ -100,39 +99,3 @@ class DensityModel:
     ) -> ExamScores:
         """Score one exam; see :func:`mammodensity.prediction.scoring.score_exam`."""
         return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy)
-
-
-def load_networks(path: Path | str, device: str = "auto", engine: str = "torch") -> DensityModel:
-    """Load the networks of a model folder as written by ``mammodensity train`` or ``import-keras``.
-
-    Parameters
-    ----------
-    path
-        A model folder, or the folder or file of a single network.
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    engine
-        ``torch``, ``onnx`` or ``openvino``.
-
-    Raises
-    ------
-    CheckpointError
-        Nothing there, or a network is damaged or lies in the folder of another projection.
-    DeviceError
-        The device is absent.
-    OptionError
-        The engine is unknown or not installed.
-    """
-    where = find_device(device)
-    files = network_files(Path(path))
-    if files:
-        checkpoints = {projection: load_checkpoint(file, projection) for projection, file in files.items()}
-    else:
-        only = load_checkpoint(path)
-        checkpoints = {only.projection: only}
-    for checkpoint in checkpoints.values():
-        checkpoint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    unfinished = tuple(p for p, file in files.items() if (file.parent / RESUME_FILE).exists())
-    model = DensityModel(checkpoints, where, unfinished, engine)
-    model.prepare()
-    return model

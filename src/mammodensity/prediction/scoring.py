@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -30,6 +30,8 @@ class ViewReading:
     """Where the model measures it."""
     flags: tuple[Flag, ...] = ()
     """What the model finds odd about the image."""
+    features: NDArray[np.float32] | None = None
+    """(F,) what a joint network fuses."""
 
 
 class Model(Protocol):
@@ -43,6 +45,10 @@ class Model(Protocol):
     def warnings(self) -> list[str]:
         """What a user of its scores must know, a line each."""
 
+    @property
+    def fusion(self) -> str:
+        """How it fuses views where nothing else is asked for."""
+
     def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
         """Read one image; raise ``ImageError`` where it is refused."""
 
@@ -53,9 +59,15 @@ class Model(Protocol):
 
 
 def score_exam(
-    model: Model, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+    model: Model,
+    exam: Exam,
+    *,
+    fusion: str = "mean",
+    allow_missing: bool = False,
+    policy: str = "mean",
+    fuse: Callable[[Mapping[Projection, ViewReading]], dict[str, FusedScores]] | None = None,
 ) -> ExamScores:
-    """Score one exam view by view.
+    """Score one exam view by view; ``fuse`` makes breasts and subject of the views, by default ``fuse_exam``.
 
     A projection is missing without an image, without a network, or where its image is refused: what is fused from it is
     not given, unless ``allow_missing`` asks to fuse the projections present; either way the result names the missing
@@ -80,7 +92,7 @@ def score_exam(
             except ImageError as error:
                 refused[projection] = str(error)
     scores = {projection: view.scores for projection, view in views.items()}
-    fused = fuse_exam(scores, fusion, allow_missing, policy)
+    fused = fuse(views) if fuse else fuse_exam(scores, fusion, allow_missing, policy)
     percents = _percent_densities(views, fused, policy)
     return ExamScores(exam.exam_id, scores, fused, percents, refused, flags, fusion, policy)
 
@@ -106,9 +118,11 @@ def _percent_densities(
 
 
 def predict(
-    model: Model, data: DataSet, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+    model: Model, data: DataSet, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
 ) -> Iterator[ExamScores]:
     """Score the exams of a data set one after the other, in sorted order; an image that is refused is a missing view.
+
+    Without a ``fusion``, the model's own: the mean, or that of a joint network.
 
     Raises
     ------
@@ -120,7 +134,7 @@ def predict(
     require_networks(model, data)
     for exam_id, records in data.exams().items():
         exam, unread = _readable(exam_id, records)
-        scored = model.score(exam, fusion=fusion, allow_missing=allow_missing, policy=policy)
+        scored = model.score(exam, fusion=fusion or model.fusion, allow_missing=allow_missing, policy=policy)
         yield replace(scored, refused={**scored.refused, **unread})
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.exam import Exam, Mammogram
@@ -24,6 +24,7 @@ class TissueModel:
     """The tissue network that comes with the package, with the default category map or a site's own."""
 
     category_map: CategoryMap = DEFAULT_MAP
+    fusion: ClassVar[str] = "mean"
 
     @property
     def projections(self) -> tuple[Projection, ...]:

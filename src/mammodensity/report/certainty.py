@@ -16,9 +16,9 @@ from mammodensity.calibration import (
     null_band,
     prediction_sets,
     reliability,
+    scores_of_views,
 )
 from mammodensity.evaluation import ScoreTable, scored_exams
-from mammodensity.fusion import fuse_views
 from mammodensity.report.examples import data_uri
 from mammodensity.report.wording import counted
 from mammodensity.statistics import reject_curve, view_subsets
@@ -55,16 +55,19 @@ class SetFigures:
     mean_size: float
 
 
-def certainty(table: ScoreTable, reference: Positions, calibration: Calibration | None) -> dict[str, Any] | None:
+def certainty(
+    table: ScoreTable, reference: Positions, calibration: Calibration | None, *, joint: bool = False
+) -> dict[str, Any] | None:
     """What the template shows of the test exams with scores; None for fewer than ten.
 
-    ``reference`` (N,) is in the order of the table's exams.
+    ``reference`` (N,) is in the order of the table's exams. Of a ``joint`` network nothing is said of missing views:
+    the table does not hold what it would answer without them.
     """
     scores, known = scored_exams(table, reference)
     if len(known) < _LEAST_EXAMS:
         return None
     curve = reject_curve(known, scores)
-    subsets = view_subsets(table, reference)
+    subsets = None if joint else view_subsets(table, reference)
     assert curve is not None
     found: dict[str, Any] = {
         "exams": len(known),
@@ -104,10 +107,9 @@ def _whole_exams(table: ScoreTable, reference: Positions, calibration: Calibrati
     """Scores of the exams with all views, fused as the calibration was."""
     if calibration is None or PROJECTIONS not in calibration.views:
         return np.empty((0, 4)), np.empty(0, np.intp)
-    views = {view: table.scores[view.value] for view in PROJECTIONS}
-    whole = ~np.any([np.isnan(scores).any(axis=1) for scores in views.values()], axis=0)
-    chosen = {view: scores[whole] for view, scores in views.items()}
-    return fuse_views(chosen, calibration.fusion, calibration.policy), reference[whole]
+    scores = scores_of_views(table, calibration.fusion, calibration.policy)[PROJECTIONS]
+    whole = ~np.isnan(scores).any(axis=1)
+    return scores[whole], reference[whole]
 
 
 def _calibration_figures(name: str, scores: Floats, reference: Positions) -> CalibrationFigures:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mammodensity.evaluation import FiguresOfMerit
+from mammodensity.networks import ExamView, JointNetwork, OriginNetwork
+from mammodensity.networks.joint_checkpoint import JOINT
 from mammodensity.outputs import write_text
 from mammodensity.report.model_evaluation import stored_evaluation
 from mammodensity.report.run_record import RunRecord, read_run
 from mammodensity.report.tables import FIGURE_WORDS, LEVEL_WORDS, count_tables, flattened
 from mammodensity.report.wording import DASH, cautions, number, percent, what_was_found, what_was_trained
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, Projection
+from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
 
 CARD_FILE = "README.md"
 _SHOWN = ("accuracy", "dense_accuracy", "linear_kappa", "quadratic_kappa", "auc")
@@ -70,7 +72,6 @@ def _card_values(run: RunRecord) -> dict[str, Any]:
     evaluation = stored_evaluation(run.folder)
     figures = evaluation.figures if evaluation else None
     subject = figures["subject"] if figures else None
-    kept = {projection: run.kept_epoch(projection) for projection in run.model.checkpoints}
     recipe = _recipe(run)
     return {
         "title": run.folder.resolve().name,
@@ -81,12 +82,13 @@ def _card_values(run: RunRecord) -> dict[str, Any]:
         "found": what_was_found(subject) if subject else None,
         "imported": run.imported,
         "keras_files": {p: str(run.training(p).get("file", "a Keras file")).replace("`", "'") for p in run.imported},
-        "network_specs": {p: _network_facts(run, p) for p in run.model.checkpoints},
-        "preprocess_specs": {p: flattened(asdict(c.preprocess)) for p, c in run.model.checkpoints.items()},
+        "joint": run.joint,
+        "network_specs": _network_specs(run),
+        "preprocess_specs": {p.value: flattened(asdict(c.preprocess)) for p, c in run.model.checkpoints.items()},
         "spec_table": _spec_table,
         "recipe": recipe,
         "recipe_facts": [(name.replace("_", " "), recipe[name]) for name in _RECIPE_FACTS if name in recipe],
-        "kept": {projection: epoch for projection, epoch in kept.items() if epoch},
+        "kept": {network: epoch for network, epoch in run.kept.items() if epoch},
         "data": run.data,
         "data_facts": run.data_facts,
         "phantoms": run.phantoms,
@@ -107,21 +109,27 @@ def _recipe(run: RunRecord) -> Mapping[str, Any]:
     return next((recipe for recipe in recipes if isinstance(recipe, Mapping) and "name" in recipe), {})
 
 
-def _network_facts(run: RunRecord, projection: Projection) -> list[tuple[str, str]]:
-    network = run.model.checkpoints[projection].network
+def _network_specs(run: RunRecord) -> dict[str, list[tuple[str, str]]]:
+    """The shape of each network, by projection, or ``joint``."""
+    if run.joint:
+        return {JOINT: _network_facts(run.joint)}
+    return {view.value: _network_facts(one.network) for view, one in run.model.checkpoints.items()}
+
+
+def _network_facts(network: OriginNetwork | ExamView | JointNetwork) -> list[tuple[str, str]]:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return [("parameters", f"{parameters:,}"), *flattened(asdict(network.spec))]
 
 
-def _spec_table(heading: str, specs: Mapping[Projection, list[tuple[str, str]]]) -> str:
-    """A Markdown table with a column for each group of projections that share all values."""
+def _spec_table(heading: str, specs: Mapping[str, list[tuple[str, str]]]) -> str:
+    """A Markdown table with a column for each group of networks that share all values."""
     groups: list[tuple[list[str], dict[str, str]]] = []
-    for projection, pairs in specs.items():
+    for network, pairs in specs.items():
         same = next((names for names, values in groups if values == dict(pairs)), None)
         if same is None:
-            groups.append(([projection.value], dict(pairs)))
+            groups.append(([network], dict(pairs)))
         else:
-            same.append(projection.value)
+            same.append(network)
     lines = [
         f"| {heading} | {' | '.join(', '.join(names) for names, _ in groups)} |",
         f"|---|{'---|' * len(groups)}",

@@ -45,9 +45,9 @@ def evaluate_model(
 ) -> dict[str, FiguresOfMerit] | None:
     """Score the exams of one split of the model's own manifest and compare with their reference.
 
-    Projections are fused by their mean; an exam that lacks a projection has no scores for what is fused from it, and
-    is counted as such. Writes ``<split>/predictions.csv``, ``<split>/figures.json`` and ``<split>/receipt.json`` in the
-    model folder, together or not at all.
+    Projections are fused by their mean, or by a joint network itself; an exam that lacks a projection has no scores for
+    what is fused from it, and is counted as such. Writes ``<split>/predictions.csv``, ``<split>/figures.json`` and
+    ``<split>/receipt.json`` in the model folder, together or not at all.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def evaluate_model(
     if not data.records:
         return None
     exams = _counted(predict(model, data), len(data.exams()), progress)
-    facts = {"split": split, **_made_from(folder), "device": str(model.device), "fusion": "mean"}
+    facts = {"split": split, **_made_from(folder), "device": str(model.device), "fusion": model.fusion}
     with staged_folder(folder / split) as staging:
         write_score_table(staging / PREDICTIONS_FILE, exams)
         patients = {record.exam_id: record.patient_id for record in data.records}
@@ -152,7 +152,7 @@ def _made_from(folder: Path) -> dict[str, Any]:
     """What figures depend on: they are out of date once one of these hashes has changed."""
     manifest = folder / MANIFEST_NAME
     return {
-        "networks": {projection.value: digest for projection, digest in network_hashes(folder).items()},
+        "networks": network_hashes(folder),
         "manifest_sha256": file_sha256(manifest) if manifest.is_file() else None,
     }
 

@@ -144,7 +144,6 @@ def _page_values(
     """Everything the template shows."""
     figures = evaluation.figures if evaluation else None
     subject = figures["subject"] if figures else None
-    kept = {projection: run.kept_epoch(projection) for projection in run.model.checkpoints}
     return {
         "title": run.folder.resolve().name,
         "research_use_only": RESEARCH_USE_ONLY,
@@ -159,9 +158,9 @@ def _page_values(
         "phantoms": run.phantoms,
         "counts": count_tables(run.data) if run.data else [],
         "imported": run.imported,
-        "networks": list(run.model.checkpoints),
-        "curves": training_curves(run.histories, kept),
-        "kept": kept,
+        "networks": list(run.kept),
+        "curves": training_curves(run.histories, run.kept),
+        "kept": run.kept,
         "examples": examples,
         "example_gaps": [_NO_SUCH_EXAM[kind] for kind in absent_kinds([example.choice for example in examples], asked)],
         "colour_scale": colour_scale(),
@@ -175,7 +174,7 @@ def _certainty(run: RunRecord, evaluation: StoredEvaluation | None) -> dict[str,
     if evaluation is None or run.data is None:
         return None
     reference = match(evaluation.table, reference_categories(run.data.in_split("test")))
-    return certainty(evaluation.table, reference, read_calibration(run.folder))
+    return certainty(evaluation.table, reference, read_calibration(run.folder), joint=run.joint is not None)
 
 
 def _tiles(subject: FiguresOfMerit) -> list[Tile]:
@@ -206,7 +205,7 @@ def _figure_values(figures: Mapping[str, FiguresOfMerit] | None) -> dict[str, An
 def _receipt_tables(run: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     """Headed lists of (name, value) for the receipt; what the folder lacks is left to the template to say."""
     receipt = dict(run.receipt or {})
-    hashes = [(projection.value, digest) for projection, digest in run.network_hashes.items()]
+    hashes = list(run.network_hashes.items())
     machine = {key: value for key, value in receipt.items() if key in _MACHINE_FACTS}
     recipe = run.recipe or receipt.get("recipe")
     networks = flattened({p.value: run.training(p) for p in run.imported})

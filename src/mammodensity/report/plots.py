@@ -11,7 +11,7 @@ import numpy as np
 
 from mammodensity.explanation.pictures import heat_map, png_bytes
 from mammodensity.report.examples import data_uri
-from mammodensity.terms import CATEGORIES, Projection
+from mammodensity.terms import CATEGORIES
 from mammodensity.training import EpochFigures
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ _FEW_EPOCHS = 15  # up to here the single epochs are marked
 
 
 def training_curves(
-    histories: Mapping[Projection, Sequence[EpochFigures]], kept: Mapping[Projection, EpochFigures | None]
-) -> dict[Projection, str]:
-    """Loss above accuracy by epoch, one picture a projection, all on the same scales; none without a history."""
-    shown = {projection: history for projection, history in histories.items() if history}
+    histories: Mapping[str, Sequence[EpochFigures]], kept: Mapping[str, EpochFigures | None]
+) -> dict[str, str]:
+    """Loss above accuracy by epoch, one picture a network, all on the same scales; none without a history."""
+    shown = {network: history for network, history in histories.items() if history}
     every = [figures for history in shown.values() for figures in history]
     highest = _finite_maximum(value for figures in every for value in (figures.train_loss, figures.validation_loss))
     return {
-        projection: data_uri(_curves(history, kept.get(projection), highest), "image/svg+xml")
-        for projection, history in shown.items()
+        network: data_uri(_curves(history, kept.get(network), highest), "image/svg+xml")
+        for network, history in shown.items()
     }
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from mammodensity.errors import CheckpointError
 from mammodensity.ingest import MANIFEST_NAME, DataSet, read_manifest
-from mammodensity.networks import network_files
+from mammodensity.networks import JointNetwork, network_files
+from mammodensity.networks.joint_checkpoint import JOINT, joint_file
 from mammodensity.outputs import file_sha256
-from mammodensity.prediction import DensityModel, load_networks
-from mammodensity.terms import Projection
+from mammodensity.prediction import DensityModel, JointModel, load_networks
+from mammodensity.terms import PROJECTIONS, Projection
 from mammodensity.training import RECEIPT_FILE, RECIPE_FILE, EpochFigures, read_history
 
 _LEVELS_UP = 4  # root/CC_R/train/A/image.png is the deepest arrangement there is
@@ -29,10 +30,22 @@ class RunRecord:
     """The images it was trained and tested on, with their splits; None for imported networks."""
     recipe: Mapping[str, Any] | None
     receipt: Mapping[str, Any] | None
-    histories: Mapping[Projection, list[EpochFigures]]
-    """Empty lists for networks that were not trained here."""
-    network_hashes: Mapping[Projection, str]
-    """SHA-256 of the network files."""
+    histories: Mapping[str, list[EpochFigures]]
+    """By projection, or ``joint``; empty lists for networks that were not trained here."""
+    network_hashes: Mapping[str, str]
+    """SHA-256 of the network files, by projection, or ``joint``."""
+
+    @property
+    def kept(self) -> dict[str, EpochFigures | None]:
+        """The epoch whose weights were kept, by projection, or ``joint``; None for an imported network."""
+        if self.joint:
+            return {JOINT: self.kept_epoch(PROJECTIONS[0])}
+        return {view.value: self.kept_epoch(view) for view in self.model.checkpoints}
+
+    @property
+    def joint(self) -> JointNetwork | None:
+        """The joint network, if the model is one."""
+        return self.model.network if isinstance(self.model, JointModel) else None
 
     def training(self, projection: Projection) -> Mapping[str, Any]:
         """What the checkpoint says of its training; empty where it says nothing."""
@@ -80,7 +93,7 @@ def read_run(folder: Path, device: str = "cpu") -> RunRecord:
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file; expected a model folder")
     model = load_networks(folder, device)
-    places = {projection: file.parent for projection, file in network_files(folder).items()}
+    places: dict[str, Path] = {name: file.parent for name, file in _files(folder).items()}
     places = places or dict.fromkeys(model.checkpoints, folder)
     manifest = folder / MANIFEST_NAME
     return RunRecord(
@@ -94,9 +107,14 @@ def read_run(folder: Path, device: str = "cpu") -> RunRecord:
     )
 
 
-def network_hashes(folder: Path) -> dict[Projection, str]:
-    """SHA-256 of each network file of a model folder."""
-    return {projection: file_sha256(file) for projection, file in network_files(folder).items()}
+def network_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each network file of a model folder, by projection, or ``joint``."""
+    return {name: file_sha256(file) for name, file in _files(folder).items()}
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    joint = joint_file(folder)
+    return {JOINT: joint} if joint else {view.value: file for view, file in network_files(folder).items()}
 
 
 def _read_facts(path: Path) -> dict[str, Any] | None:

@@ -82,8 +82,8 @@ def what_was_trained(run: RunRecord) -> str:
 
 
 def _training_in_words(run: RunRecord, projections: Sequence[Projection]) -> str:
-    networks = networks_in_words(projections)
-    were = "was" if len(projections) == 1 else "were"
+    networks = "One joint network of the four projections" if run.joint else networks_in_words(projections)
+    were = "was" if run.joint or len(projections) == 1 else "were"
     if run.data is None:
         return f"{networks} {were} trained on a data set whose manifest is not kept in this folder."
     kept, test = exam_count(run.data, "validation"), exam_count(run.data, "test")
@@ -125,7 +125,8 @@ def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
     """What a reader must keep in mind before quoting a figure."""
     found = []
     if run.model.unfinished:
-        names = listed([projection.value for projection in run.model.unfinished], "and")
+        whole = ["the joint network"] if run.joint else [view.value for view in run.model.unfinished]
+        names = listed(whole, "and")
         found.append(f"The training of {names} was interrupted and is not finished.")
     if run.phantoms:
         found.append(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from mammodensity.training.history import EpochFigures, read_history
+from mammodensity.training.joint_run import JointPlan
+from mammodensity.training.loop import Step
 from mammodensity.training.model_run import RECEIPT_FILE, RECIPE_FILE, train_model
-from mammodensity.training.network_run import NetworkTask, Step, train_network
+from mammodensity.training.network_run import NetworkTask, train_network
 from mammodensity.training.recipes import DEFAULT_RECIPE, RECIPES, Recipe, adapted, find_recipe, recipe_from_dict
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "RECIPES",
     "RECIPE_FILE",
     "EpochFigures",
+    "JointPlan",
     "NetworkTask",
     "Recipe",
     "Step",

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mammodensity.errors import CheckpointError
-from mammodensity.networks import OriginNetwork
 from mammodensity.networks.checkpoint import read_tensors, write_tensors
 from mammodensity.training.history import EpochFigures
-from mammodensity.training.recipes import Recipe
 
 RESUME_FILE = "resume.safetensors"
 _INFINITE = 1e300  # stands for infinity, which JSON does not have
@@ -50,16 +48,20 @@ def require_same_recipe(path: Path, recipe: Mapping[str, Any], advice: str) -> N
 
 
 def save_state(
-    folder: Path, state: TrainingState, network: OriginNetwork, optimiser: torch.optim.Optimizer, recipe: Recipe
+    folder: Path,
+    state: TrainingState,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Mapping[str, Any],
 ) -> None:
     """Write ``resume.safetensors`` whole or not at all."""
     tensors = run_tensors(network, optimiser)
     numbers = {**asdict(state), "lowest_loss": min(state.lowest_loss, _INFINITE)}
-    write_tensors(folder / RESUME_FILE, tensors, {"recipe": recipe.to_dict(), "state": numbers})
+    write_tensors(folder / RESUME_FILE, tensors, {"recipe": dict(recipe), "state": numbers})
 
 
 def restore_state(
-    folder: Path, network: OriginNetwork, optimiser: torch.optim.Optimizer, recipe: Recipe
+    folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, recipe: Mapping[str, Any]
 ) -> TrainingState | None:
     """Put network and optimiser back where they were; None where there is nothing to go on from.
 
@@ -72,7 +74,7 @@ def restore_state(
     if not path.exists():
         return None
     tensors, description = read_tensors(path)
-    difference = first_difference(recipe.to_dict(), description.get("recipe"))
+    difference = first_difference(dict(recipe), description.get("recipe"))
     if difference:
         raise CheckpointError(f"{path} is of another recipe: {difference}; use the same options to go on")
     try:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam
 from mammodensity.explanation.counterfactual.painting import PhantomBreasts, Step, paint, percent_density, reduced_view
-from mammodensity.fusion import fuse_exam
 from mammodensity.prediction.scoring import Model
 from mammodensity.terms import CATEGORIES, Projection
 from mammodensity.tissue import find_tissue
@@ -152,7 +151,7 @@ def _curve(model: Model, exam_id: str, views: Mapping[Projection, View], steps: 
     found = []
     for level in levels:
         try:
-            found.append((*_scored(model, views, level), level is None))
+            found.append((*_scored(model, exam_id, views, level), level is None))
         except ImageError:
             if level is None:
                 raise
@@ -161,13 +160,15 @@ def _curve(model: Model, exam_id: str, views: Mapping[Projection, View], steps: 
     return DensityCurve(exam_id, np.array([one[0] for one in found]), np.stack([one[1] for one in found]), own)
 
 
-def _scored(model: Model, views: Mapping[Projection, View], level: float | None) -> tuple[float, NDArray[np.float64]]:
+def _scored(
+    model: Model, exam_id: str, views: Mapping[Projection, View], level: float | None
+) -> tuple[float, NDArray[np.float64]]:
     """Percent density and fused scores at one level; a view the model refuses makes the step fail."""
-    percents, scores = [], {}
-    for projection, view in views.items():
-        step = view(level)
-        percents.append(step.percent_density)
-        scores[projection] = model.read(projection, step.mammogram).scores
-    fused = fuse_exam(scores, allow_missing=True)["subject"].scores
+    steps = {projection: view(level) for projection, view in views.items()}
+    exam = Exam(exam_id, {projection: step.mammogram for projection, step in steps.items()})
+    found = model.score(exam, fusion=model.fusion, allow_missing=True)
+    for text in found.refused.values():
+        raise ImageError(text)
+    fused = found.fused["subject"].scores
     assert fused is not None  # there is a view
-    return float(np.mean(percents)), np.asarray(fused)
+    return float(np.mean([step.percent_density for step in steps.values()])), np.asarray(fused)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from mammodensity.errors import ImageError
 from mammodensity.exam import Exam, Mammogram
@@ -146,14 +146,15 @@ def _network_scores(
     image, areas, tissue = _network_view(checkpoint, one.mammogram, projection)
     place = placement(one.mammogram, checkpoint.preprocess)
     values = place.from_image(one.values, image.shape)
-    probe = _probe(checkpoint, one.category.index, method)
+    probe = _probe(checkpoint, one.category.index, method, one.network)
     found = score_explanation(values, image, areas, probe=probe, dependence=dependence, spec=spec)
     return ViewScores(found, found.verdict, values, areas, image, tissue)
 
 
-def _probe(checkpoint: Checkpoint, category: int, method: Method = grad_cam) -> Probe:
-    network = checkpoint.network
-    return Probe(network, category, method, checkpoint.preprocess.centring, network.spec.channels)
+def _probe(checkpoint: Checkpoint, category: int, method: Method = grad_cam, network: nn.Module | None = None) -> Probe:
+    """Of the checkpoint's network, or of ``network``: the same view of an exam in which a joint network saw others."""
+    own = checkpoint.network
+    return Probe(network or own, category, method, checkpoint.preprocess.centring, own.spec.channels)
 
 
 def _network_view(

@@ -1,0 +1,280 @@
+"""Training the joint network: one label an exam, all views in one step, views dropped at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mammodensity.data import AugmentSpec, LabelledExams, augment
+from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.networks import JointNetwork, JointSpec, NetworkSpec, load_checkpoint, network_files
+from mammodensity.networks.checkpoint import NETWORK_FILE
+from mammodensity.networks.joint import BRANCHES, JOINT_FUSIONS
+from mammodensity.networks.joint_checkpoint import JOINT, JointCheckpoint, joint_file, load_joint, save_joint
+from mammodensity.preprocess.familiarity import fit_familiarity
+from mammodensity.terms import PROJECTIONS
+from mammodensity.training.history import EpochFigures
+from mammodensity.training.lean_step import (
+    CHECKPOINTING,
+    PRECISIONS,
+    in_precision,
+    joint_backward,
+    require_choice,
+    return_memory_at_once,
+)
+from mammodensity.training.loop import EVALUATION_BATCH, Step, rng_for, run_training, seed_for
+from mammodensity.training.recipes import Recipe
+from mammodensity.training.resume import first_difference
+
+_SIDES = tuple(tuple(view for view, one in enumerate(PROJECTIONS) if one.laterality == side) for side in "RL")
+
+
+@dataclass(frozen=True)
+class JointPlan:
+    """What decides a joint training besides the recipe."""
+
+    fusion: str = "mean"
+    """``mean``, ``concat`` or ``attention``."""
+    branches: str = "separate"
+    """``separate`` or ``shared``; see :class:`mammodensity.networks.JointSpec`."""
+    view_dropout: float = 0.25
+    """Probability with which each view of an exam is left out of a step, at least one being kept."""
+    precision: str = "fp32"
+    """``fp32``, or ``bf16`` for the branches."""
+    checkpointing: str = "none"
+    """``none``, ``views`` or ``layers``: how much is computed twice to save memory; the gradients are the same."""
+
+    def __post_init__(self) -> None:
+        require_choice("fusion", self.fusion, JOINT_FUSIONS)
+        require_choice("branches", self.branches, BRANCHES)
+        require_choice("precision", self.precision, tuple(PRECISIONS))
+        require_choice("checkpointing", self.checkpointing, CHECKPOINTING)
+        if not 0 <= self.view_dropout < 1:
+            raise OptionError(f"view_dropout must be at least 0 and below 1. Got {self.view_dropout} instead.")
+
+    def spec(self, network: NetworkSpec) -> JointSpec:
+        """The joint network of these branches."""
+        return JointSpec(network, self.fusion, self.branches)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class JointTask:
+    """Which joint network to train, on what, and where to keep it."""
+
+    training: LabelledExams
+    validation: LabelledExams
+    recipe: Recipe
+    plan: JointPlan
+    folder: Path
+    device: torch.device
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else to record in the checkpoint; JSON values only."""
+    start: Mapping[str, Tensor] | None = None
+    """Weights to begin with, of those it has; see :func:`first_weights`."""
+
+
+def train_joint(task: JointTask, report: Callable[[Step], None] | None = None) -> JointCheckpoint:
+    """Train the joint network and keep its best epoch, or go on with an interrupted run in the task's folder.
+
+    Raises
+    ------
+    OptionError
+        The images are too small for batch statistics.
+    Interrupted, CheckpointError, TrainingError
+        As of :func:`mammodensity.training.loop.run_training`.
+    """
+    require_enough_pixels(task.recipe)
+    if task.plan.checkpointing != "none":
+        return_memory_at_once()
+    run_training(_JointLearner(task), task.recipe, task.folder, report)
+    return load_joint(task.folder / NETWORK_FILE)
+
+
+def require_enough_pixels(recipe: Recipe) -> None:
+    """Raise ``OptionError`` where one image of a view would leave a single value a channel, without statistics."""
+    least = 2 ** (1 + len(recipe.network.widths)) + 1
+    if max(recipe.preprocess.rows, recipe.preprocess.columns) < least:
+        raise OptionError(f"the joint network needs images of at least {least} pixels a side; use a larger --size")
+
+
+def kept_views(present: NDArray[np.bool_], dropout: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which of an exam's views (V,) a step looks at: those present that are not dropped, and never none."""
+    kept = present & (rng.random(len(present)) >= dropout)
+    last = rng.choice(np.flatnonzero(present))
+    if not kept.any():
+        kept[last] = True
+    return kept
+
+
+def joint_loss(
+    network: JointNetwork, features: Tensor, present: Tensor, categories: Tensor, breasts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and the exams' logits (B, K).
+
+    The negative log likelihood of the exams' categories, and where breasts are known by themselves, of theirs by their
+    own views; each a sum divided by the exams.
+
+    Parameters
+    ----------
+    features, present
+        (B, V, F), (B, V).
+    categories, breasts
+        (B,), and (B, 2) right and left, -1 where unknown.
+    """
+    logits = network.fuse(features, present)
+    total = nn.functional.cross_entropy(logits, categories, reduction="sum")
+    for side, views in enumerate(_SIDES):
+        own = torch.zeros_like(present)
+        own[:, list(views)] = present[:, list(views)]
+        known = (breasts[:, side] >= 0) & own.any(dim=1)
+        if known.any():
+            of_breast = network.fuse(features[known], own[known])
+            total = total + nn.functional.cross_entropy(of_breast, breasts[known, side], reduction="sum")
+    return total / len(features), logits
+
+
+def first_weights(start: Path, spec: JointSpec) -> dict[str, Tensor]:
+    """Weights to begin with from another model: a joint one of the same shape, or four networks for separate branches.
+
+    Four networks fused by the mean give, before any training, what averaging their scores gives.
+
+    Raises
+    ------
+    CheckpointError
+        It has no such networks, or others.
+    """
+    file = joint_file(start)
+    if file is not None:
+        other = load_joint(file).network
+        _require_same_shape(start, asdict(spec), asdict(other.spec))
+        return dict(other.state_dict())
+    files = network_files(start)
+    if spec.branches != "separate" or set(files) != set(PROJECTIONS):
+        needs = "another joint network" if spec.branches != "separate" else "a joint network or all four networks"
+        raise CheckpointError(f"{start} has no weights to begin with for this joint network; it needs {needs}")
+    found: dict[str, Tensor] = {}
+    for view, projection in enumerate(PROJECTIONS):
+        network = load_checkpoint(files[projection], projection).network
+        _require_same_shape(start, asdict(spec.network), asdict(network.spec))
+        for name, tensor in network.state_dict().items():
+            if not name.startswith("head."):
+                found[f"branches.{view}.{name}"] = tensor
+            elif spec.fusion == "mean":
+                found[f"fusion.heads.{view}.{name.removeprefix('head.')}"] = tensor
+    return found
+
+
+def _require_same_shape(start: Path, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    difference = first_difference(wanted, found)
+    if difference:
+        raise CheckpointError(f"{start} has another architecture than the recipe: {difference}")
+
+
+class _JointLearner:
+    """The joint network, and its exams."""
+
+    name = JOINT
+
+    def __init__(self, task: JointTask) -> None:
+        self.task, self.recipe, self.plan = task, task.recipe, task.plan
+        torch.manual_seed(seed_for(self.recipe.seed, "initial", JOINT))
+        network = JointNetwork(self.plan.spec(self.recipe.network))
+        if task.start is not None:
+            network.load_state_dict({**network.state_dict(), **task.start})
+        self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.settings: Mapping[str, Any] = {"joint": self.plan.to_dict()}
+        self.familiarity = [self._familiarity(view) for view in range(len(PROJECTIONS))]
+
+    def __len__(self) -> int:
+        return len(self.task.training)
+
+    def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
+        """Forward and backward, plain or lean."""
+        exams, seed = self.task.training, self.recipe.seed
+        here = exams.present[chosen].numpy()
+        kept = [
+            kept_views(row, self.plan.view_dropout, rng_for(seed, "views", epoch, int(index)))
+            for row, index in zip(here, chosen, strict=True)
+        ]
+        present = torch.from_numpy(np.stack(kept))
+        views = _augmented(exams.views[chosen], present, self.recipe.augment, chosen, (seed, epoch))
+        present = present.to(self.task.device)
+        categories = exams.categories[chosen].to(self.task.device)
+        breasts = exams.breasts[chosen].to(self.task.device)
+        answers: list[Tensor] = []
+
+        def loss_of(features: Tensor) -> Tensor:
+            loss, logits = joint_loss(self.network, features, present, categories, breasts)
+            answers.append(logits.detach())
+            return loss
+
+        torch.manual_seed(seed_for(seed, "dropout", epoch, step))
+        loss = joint_backward(
+            self.network,
+            self._to_device(views),
+            present,
+            loss_of,
+            checkpointing=self.plan.checkpointing,
+            precision=self.plan.precision,
+        )
+        return loss.item(), int((answers[0].argmax(1) == categories).sum())
+
+    def validate(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the validation exams, with all the views they have."""
+        exams, loss, correct = self.task.validation, 0.0, 0
+        with torch.inference_mode():
+            for start in range(0, len(exams), EVALUATION_BATCH):
+                part = slice(start, start + EVALUATION_BATCH)
+                views, present = self._to_device(exams.views[part]), exams.present[part].to(self.task.device)
+                with in_precision(views, self.plan.precision):
+                    logits = self.network(views, present)
+                targets = exams.categories[part].to(self.task.device)
+                loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+                correct += int((logits.argmax(1) == targets).sum())
+        return loss / len(exams), correct / len(exams)
+
+    def keep(self, figures: EpochFigures) -> None:
+        """Write the checkpoint."""
+        training = {
+            "recipe": self.recipe.to_dict(),
+            **self.settings,
+            "epoch": asdict(figures),
+            "exams": {"train": len(self.task.training), "validation": len(self.task.validation)},
+            "familiarity": {p.value: one for p, one in zip(PROJECTIONS, self.familiarity, strict=True)},
+            **self.task.facts,
+        }
+        save_joint(self.task.folder, JointCheckpoint(self.network, self.recipe.preprocess, training))
+
+    def _familiarity(self, view: int) -> dict[str, Any] | None:
+        """What images of a view look like; None where there are too few."""
+        splits = self.task.training, self.task.validation
+        training, held_out = (split.views[split.present[:, view], view, 0].numpy() for split in splits)
+        found = fit_familiarity(training, held_out)
+        return found.to_dict() if found else None
+
+    def _to_device(self, views: Tensor) -> Tensor:
+        """(B, V, 1, H, W) to (B, V, C, H, W), the channels without a copy."""
+        return views.to(self.task.device).expand(-1, -1, self.recipe.network.channels, -1, -1)
+
+
+def _augmented(
+    views: Tensor, present: Tensor, spec: AugmentSpec, chosen: NDArray[np.intp], draw: tuple[int, int]
+) -> Tensor:
+    """Views (B, V, 1, H, W) with those present changed at random, each by its own generator."""
+    seed, epoch = draw
+    cells = present.nonzero()
+    rngs = [rng_for(seed, "augment", epoch, int(chosen[exam]), view) for exam, view in cells.tolist()]
+    changed = views.clone()
+    changed[cells[:, 0], cells[:, 1]] = augment(views[cells[:, 0], cells[:, 1]], spec, rngs)
+    return changed

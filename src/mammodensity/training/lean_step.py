@@ -1,0 +1,152 @@
+"""One training step of the joint network, plain or in little memory; both leave the same gradients.
+
+Plain keeps the activations of every view until the backward pass. Lean keeps those of one branch at a time: the views
+go through without gradients first, which gives the loss and its gradient with respect to each view's features; then
+one branch after the other goes through again, with gradients, and back. The last branch's first pass is kept, so that
+of four branches three run twice: fifteen parts of work instead of twelve.
+
+References
+----------
+Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174, 2016.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mammodensity.errors import OptionError
+from mammodensity.networks.joint import JointNetwork, gathered
+
+CHECKPOINTING: tuple[str, ...] = ("none", "views", "layers")
+"""``none``: everything is kept. ``views``: one branch at a time. ``layers``: also within the branch, what comes
+before a convolution is computed again from what batch normalisation was given; the convolution itself is not."""
+PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+"""What the branches compute in; weights, statistics, fusion and loss stay in float32."""
+
+LossOf = Callable[[Tensor], Tensor]
+"""From features (B, V, F) to the loss."""
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # names of glibc's mallopt
+_OWN_PAGES_FROM = 1 << 20
+
+
+def joint_backward(
+    network: JointNetwork,
+    views: Tensor,
+    present: Tensor,
+    loss_of: LossOf,
+    *,
+    checkpointing: str = "none",
+    precision: str = "fp32",
+) -> Tensor:
+    """Add the gradients of one step to the weights, update running statistics once, and return the loss.
+
+    Parameters
+    ----------
+    views, present
+        (B, V, C, H, W), and which are present (B, V), at least one an exam.
+    loss_of
+        What the loss is, given the features (B, V, F), zeros where a view is absent.
+    """
+    require_choice("checkpointing", checkpointing, CHECKPOINTING)
+    set_recomputing(network, checkpointing == "layers")
+    run = _plain if checkpointing == "none" else _lean
+    return run(network, views, present, loss_of, precision)
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...] | dict[str, object]) -> None:
+    """Raise ``OptionError`` unless a value is among the choices."""
+    if value not in choices:
+        raise OptionError(f"{name} must be one of {', '.join(choices)}. Got {value!r} instead.")
+
+
+def _plain(network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossOf, precision: str) -> Tensor:
+    parts = []
+    for branch, cells, images in network.inputs(views, present):
+        with in_precision(images, precision):
+            parts.append((cells, network.run_branch(branch, images)))
+    loss = loss_of(gathered(parts, len(views)))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def _lean(network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossOf, precision: str) -> Tensor:
+    count = sum(bool(present[:, list(group)].any()) for group in network.spec.groups)
+    parts, states = [], []
+    for place, (branch, cells, images) in enumerate(network.inputs(views, present)):
+        states.append(_random_state(views.device))
+        last = place == count - 1
+        with torch.set_grad_enabled(last), in_precision(images, precision):
+            features = network.run_branch(branch, images)
+        parts.append((cells, features if last else features.requires_grad_()))
+    loss = loss_of(gathered(parts, len(views)))
+    after = _random_state(views.device)
+    with still_statistics(network):
+        loss.backward()  # type: ignore[no-untyped-call]  # the last branch, and the features of the others
+        for place, (branch, _, images) in enumerate(network.inputs(views, present)):
+            if place == count - 1:
+                break
+            _set_random_state(states[place], views.device)  # the same dropout masks
+            with in_precision(images, precision):
+                again = network.run_branch(branch, images)
+            again.backward(parts[place][1].grad)  # type: ignore[no-untyped-call]
+    _set_random_state(after, views.device)
+    return loss.detach()
+
+
+def in_precision(images: Tensor, precision: str) -> torch.autocast:
+    """The context in which branches run."""
+    return torch.autocast(images.device.type, PRECISIONS[precision], enabled=PRECISIONS[precision] is not None)
+
+
+def set_recomputing(network: JointNetwork, recomputing: bool) -> None:
+    """Whether the branches compute again what comes before a convolution, instead of keeping it."""
+    for module in network.branches.modules():
+        if hasattr(module, "recomputes"):
+            setattr(module, "recomputes", recomputing)  # noqa: B010  (of a module, mypy takes it for a tensor)
+
+
+@contextmanager
+def still_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch normalisation takes the batch's own statistics, and leaves the running ones as they are."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0  # rather than no statistics at all: a checkpointed layer must save the same tensors
+            norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        yield
+    finally:
+        for norm, momentum, batches in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+def return_memory_at_once() -> bool:
+    """Have the C library give freed tensors back to the system at once, for the rest of the process.
+
+    By default glibc keeps freed blocks of up to 32 MB and leaves gaps between those in use; with them the lean step
+    held half as much again. False where the C library is another.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _OWN_PAGES_FROM) and mallopt(_TRIM_THRESHOLD, _OWN_PAGES_FROM))
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

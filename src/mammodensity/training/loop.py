@@ -1,0 +1,225 @@
+"""The training loop: bit-reproducible on the CPU, resumable at any step, whatever is trained.
+
+A plain loop rather than a framework's: an interrupted run must go on in the middle of an epoch and end with the very
+same bits. For that, every random draw depends only on the seed, the epoch and the image or step, never on what was
+drawn before; the state to keep is then the tensors of network and optimiser and a few numbers. What is trained, one
+network or the joint one, is a ``Learner``; the loop knows order, rates, epochs, files and how to stop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mammodensity.errors import Interrupted, OutputError, TrainingError
+from mammodensity.training.history import EpochFigures, write_history
+from mammodensity.training.recipes import Recipe
+from mammodensity.training.resume import RESUME_FILE, TrainingState, restore_state, save_state
+from mammodensity.training.stopping import stop_requests
+
+EVALUATION_BATCH = 16
+_PLATEAU_PATIENCE, _PLATEAU_FACTOR, _PLATEAU_FLOOR = 15, 0.1, 1e-3  # the origin's
+_ONE_CYCLE_RISE = 0.2
+
+
+@dataclass(frozen=True)
+class Step:
+    """Reported after every step."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    history: Sequence[EpochFigures]
+
+
+class Learner(Protocol):
+    """What is trained."""
+
+    @property
+    def name(self) -> str:
+        """In messages: a projection, or ``joint``."""
+
+    @property
+    def network(self) -> nn.Module:
+        """Whose weights are trained."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the result besides the recipe; JSON values."""
+
+    def __len__(self) -> int:
+        """Images or exams to learn from."""
+
+    def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
+        """Add the gradients of a step to the weights; the mean loss, and how many were right."""
+
+    def validate(self) -> tuple[float, float]:
+        """Mean loss and accuracy on the validation split."""
+
+    def keep(self, figures: EpochFigures) -> None:
+        """Write the network as it is: the best so far."""
+
+
+def run_training(learner: Learner, recipe: Recipe, folder: Path, report: Callable[[Step], None] | None = None) -> None:
+    """Train all epochs, or those that an interrupted run in the folder left.
+
+    Raises
+    ------
+    Interrupted
+        Ctrl-C or SIGTERM; the state is in the folder and the same call goes on from there.
+    CheckpointError
+        The interrupted run in the folder had another recipe, or is damaged.
+    TrainingError
+        The loss is no longer finite.
+    """
+    run = _Run(learner, recipe, folder)
+    run.save()  # before any network file: a network without a resume file is a finished one
+    with stop_requests() as stop, _tensorboard(folder, run.state.epoch) as board:
+        while run.state.epoch < recipe.epochs:
+            for step, steps in run.remaining_steps():
+                run.take_step(step)
+                if report:
+                    report(Step(run.state.epoch, recipe.epochs, step + 1, steps, run.state.history))
+                if stop.is_set():
+                    run.save()
+                    raise Interrupted(
+                        f"{learner.name} was interrupted in epoch {run.state.epoch + 1} of {recipe.epochs}; "
+                        f"its state is kept in {folder}, run the same command with --resume to go on"
+                    )
+            board(run.finish_epoch())
+            run.save()
+    (folder / RESUME_FILE).unlink(missing_ok=True)
+
+
+class _Run:
+    """A network in training: its tensors and its state."""
+
+    def __init__(self, learner: Learner, recipe: Recipe, folder: Path) -> None:
+        self.learner, self.recipe, self.folder = learner, recipe, folder
+        self.optimiser = _optimiser(learner.network, recipe)
+        self.facts = {**recipe.to_dict(), **learner.settings}
+        restored = restore_state(folder, learner.network, self.optimiser, self.facts)
+        self.state = restored or TrainingState(rate=recipe.learning_rate)
+        # A last batch of one joins the one before: a single value a channel has no batch statistics.
+        whole, rest = divmod(len(learner), recipe.batch)
+        self.steps = max(whole + (rest > 1), 1)
+
+    def save(self) -> None:
+        save_state(self.folder, self.state, self.learner.network, self.optimiser, self.facts)
+
+    def remaining_steps(self) -> Iterator[tuple[int, int]]:
+        """The steps of this epoch that are not done, each with the number of all."""
+        self.learner.network.train()
+        for step in range(self.state.step, self.steps):
+            yield step, self.steps
+
+    def take_step(self, step: int) -> None:
+        state, recipe = self.state, self.recipe
+        order = rng_for(recipe.seed, "order", state.epoch).permutation(len(self.learner))
+        end = (step + 1) * recipe.batch if step + 1 < self.steps else len(order)
+        chosen = order[step * recipe.batch : end]
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss, correct = self.learner.learn(chosen, state.epoch, step)
+        self._require_finite(loss, "training")
+        self.optimiser.step()
+        state.loss_sum += loss * len(chosen)
+        state.correct += correct
+        state.step = step + 1
+
+    def finish_epoch(self) -> EpochFigures:
+        """Validate, keep the network if it is the best so far, and go to the next epoch."""
+        state = self.state
+        self.learner.network.eval()
+        loss, accuracy = self.learner.validate()
+        self._require_finite(loss, "validation")
+        figures = EpochFigures(
+            epoch=state.epoch + 1,
+            learning_rate=self._learning_rate(self.steps - 1),
+            train_loss=state.loss_sum / len(self.learner),
+            train_accuracy=state.correct / len(self.learner),
+            validation_loss=loss,
+            validation_accuracy=accuracy,
+        )
+        if self._is_best(figures):
+            self.learner.keep(figures)
+        if loss < state.lowest_loss:
+            state.lowest_loss, state.stalled = loss, 0
+        else:
+            state.stalled += 1
+            if state.stalled >= _PLATEAU_PATIENCE:
+                state.rate, state.stalled = max(state.rate * _PLATEAU_FACTOR, _PLATEAU_FLOOR), 0
+        state.history.append(figures)
+        state.epoch, state.step, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0
+        write_history(self.folder, state.history)
+        return figures
+
+    def _require_finite(self, loss: float, kind: str) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{self.learner.name}: the {kind} loss is {loss} in epoch {self.state.epoch + 1}, so training has "
+                "diverged; use a lower learning_rate"
+            )
+
+    def _learning_rate(self, step: int) -> float:
+        if self.recipe.schedule == "plateau":
+            return self.state.rate
+        done = (self.state.epoch * self.steps + step + 1) / (self.recipe.epochs * self.steps + 1)
+        if done < _ONE_CYCLE_RISE:
+            return self.recipe.learning_rate * done / _ONE_CYCLE_RISE
+        fall = (done - _ONE_CYCLE_RISE) / (1 - _ONE_CYCLE_RISE)
+        return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
+
+    def _is_best(self, figures: EpochFigures) -> bool:
+        if self.recipe.select == "loss":
+            return all(figures.validation_loss < other.validation_loss for other in self.state.history)
+        return all(figures.validation_accuracy > other.validation_accuracy for other in self.state.history)
+
+
+def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    # Weight decay is for kernels; on biases and batch normalisation it only fights the data.
+    kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def rng_for(seed: int, *purpose: int | str) -> np.random.Generator:
+    """A generator for one purpose, such as an epoch's order, whatever was drawn before."""
+    words = [int.from_bytes(str(word).encode(), "little") if isinstance(word, str) else word for word in purpose]
+    return np.random.default_rng([seed, *words])
+
+
+def seed_for(seed: int, *purpose: int | str) -> int:
+    """A seed for torch, as :func:`rng_for`."""
+    return int(rng_for(seed, *purpose).integers(2**63))
+
+
+@contextmanager
+def _tensorboard(folder: Path, first_epoch: int) -> Iterator[Callable[[EpochFigures], None]]:
+    """A function that logs an epoch; entries of a run that went further before it was killed are purged."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    def log(figures: EpochFigures) -> None:
+        for name, value in asdict(figures).items():
+            if name != "epoch":
+                writer.add_scalar(name, value, figures.epoch)
+
+    try:
+        with SummaryWriter(folder / "tensorboard", purge_step=first_epoch + 1) as writer:
+            yield log
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / 'tensorboard'}: {error.strerror or error}") from error
