@@ -8,12 +8,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
 from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork
-from mammodensity.prediction.engines import ENGINES, make_engine
+from mammodensity.networks.onnx_export import to_onnx
+from mammodensity.prediction.engines import ENGINES, make_engine, openvino_session
+from mammodensity.prediction.int8 import quantised
 from mammodensity.preprocess import PreprocessSpec
 from mammodensity.terms import Projection
 
@@ -28,7 +32,12 @@ def main() -> None:
     spec = PreprocessSpec(rows=arguments.size, columns=arguments.size)
     checkpoint = Checkpoint(OriginNetwork(NetworkSpec()).eval(), Projection.CC_L, spec)
     image = np.random.default_rng(0).normal(0, 0.3, (1, 1, arguments.size, arguments.size)).astype(np.float32)
-    engines = {name: make_engine(name, checkpoint, torch.device("cpu")) for name in ENGINES}
+    engines = {name: make_engine(name, checkpoint, torch.device("cpu")) for name in ENGINES if name != "openvino-int8"}
+    with TemporaryDirectory() as folder:  # of random weights nothing is asked but speed
+        exact, eight = Path(folder) / "exact.onnx", Path(folder) / "eight.onnx"
+        exact.write_bytes(to_onnx(checkpoint))
+        eight.write_bytes(quantised(exact, image))
+        engines["openvino-int8"] = openvino_session(eight)
     logits = {name: run(image) for name, run in engines.items()}  # the first run also warms up
     times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(arguments.rounds):

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mammodensity.errors import OptionError
+from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.ingest import find_images
+from mammodensity.networks import load_checkpoint
 from mammodensity.networks.onnx_export import require_engine_packages
 from mammodensity.prediction import load_model
-from mammodensity.prediction.engines import ENGINES, TOLERANCE, make_engine
+from mammodensity.prediction.engines import TOLERANCE, make_engine
+from mammodensity.prediction.int8 import require_same, training_inputs
+from mammodensity.terms import Projection
+from mammodensity.training import train_model
 from samples import small_checkpoint, write_blobs
 
 CPU = torch.device("cpu")
-OTHERS = [name for name in ENGINES if name != "torch"]
+OTHERS = ("onnx", "openvino")
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +81,40 @@ def test_signals_reach_a_process_that_dropped_its_openvino_networks(tiny_model):
     assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
 
 
+@pytest.mark.slow
+def test_eight_bits_stay_within_their_limits_on_a_trained_network(run, blobs, tiny_recipe, tmp_path, cache):
+    model = tmp_path / "model"
+    taught = replace(tiny_recipe, epochs=12, preprocess=replace(tiny_recipe.preprocess, centring="mean"))
+    train_model(find_images(blobs), model, taught, projections=[Projection.CC_R])
+    data = write_blobs(tmp_path / "data", 12)
+    scores = {}
+    for name in ("torch", "openvino-int8", "openvino-int8"):  # made, and then taken from the cache
+        options = ("--model", model, "--csv", tmp_path / "s.csv", "--engine", name)
+        code, _, error = run("predict", data, *options)
+        assert code == 0, error
+        with (tmp_path / "s.csv").open() as stream:
+            rows = [row for row in csv.DictReader(stream) if row["projection"] == "CC_R"]
+        scores[name] = np.array([[float(row[category]) for category in "ABCD"] for row in rows])
+    require_same(load_checkpoint(model, "CC_R"), scores["openvino-int8"], scores["torch"])
+    assert len(scores["torch"]) == 12
+    assert np.abs(scores["openvino-int8"] - scores["torch"]).max() > 1e-6  # it is another arithmetic
+    assert len(list(cache.glob("*.int8.onnx"))) == 1
+
+
+def test_eight_bits_are_refused_where_they_cannot_be_made_or_cost_too_much(tiny_model, tmp_path):
+    exact = np.eye(4)[[0, 1, 2, 3]]
+    with pytest.raises(CheckpointError, match=r"CC_L .* 0% of 4 validation images .* use --engine openvino "):
+        require_same(small_checkpoint(), exact[::-1], exact)
+    moved = tmp_path / "model"
+    shutil.copytree(tiny_model, moved)
+    table = (moved / "manifest.csv").read_text().replace(".png", "_gone.png")
+    (moved / "manifest.csv").write_text(table)
+    with pytest.raises(OptionError, match=r"measures a network once .* cannot read them: .*_gone\.png"):
+        training_inputs(moved, load_checkpoint(moved, "CC_R"))
+    with pytest.raises(OptionError, match="needs images of the training"):
+        make_engine("openvino-int8", small_checkpoint(rows=56), CPU)
+
+
 def test_an_exported_network_is_kept_until_its_weights_change(cache):
     checkpoint = small_checkpoint(rows=48)
     before = set(cache.glob("*.onnx"))
@@ -88,7 +130,9 @@ def test_an_exported_network_is_kept_until_its_weights_change(cache):
 
 
 def test_engines_are_never_swapped_silently(tmp_path, tiny_model, monkeypatch):
-    with pytest.raises(OptionError, match=r"engine must be one of torch, onnx, openvino\. Got 'tensorrt'"):
+    with pytest.raises(
+        OptionError, match=r"engine must be one of torch, onnx, openvino, openvino-int8\. Got 'tensorrt'"
+    ):
         load_model(tiny_model, engine="tensorrt")
     with pytest.raises(OptionError, match="the default model runs in torch"):
         load_model(engine="onnx")

@@ -412,7 +412,9 @@ def predict(
     ] = False,
     synthetic: Synthetic = False,
     device: Device = "auto",
-    engine: Annotated[str, typer.Option(help="What runs trained networks: torch, onnx or openvino.")] = "torch",
+    engine: Annotated[
+        str, typer.Option(help="What runs trained networks: torch, onnx, openvino or openvino-int8.")
+    ] = "torch",
 ) -> None:
     """Read exams: category or abstention, with flags; scores by exam, breast and projection.
 

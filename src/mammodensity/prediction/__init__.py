@@ -47,7 +47,7 @@ def load_model(
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, for trained networks; the default model is small and runs on the CPU.
     engine
-        What runs trained networks: ``torch``, ``onnx`` or ``openvino``.
+        What runs trained networks: ``torch``, ``onnx``, ``openvino`` or ``openvino-int8``.
 
     Raises
     ------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from mammodensity.exam import Exam, Flag, Mammogram
 from mammodensity.fusion import ExamScores
 from mammodensity.networks import Checkpoint
 from mammodensity.prediction.engines import Logits, make_engine
+from mammodensity.prediction.int8 import training_inputs
 from mammodensity.prediction.scoring import ViewReading, score_exam
 from mammodensity.preprocess import preprocess
 from mammodensity.preprocess.familiarity import Familiarity
@@ -32,6 +34,8 @@ class DensityModel:
     """Networks whose training was interrupted and not resumed."""
     engine: str = "torch"
     """What runs them: one of :data:`mammodensity.prediction.engines.ENGINES`."""
+    folder: Path | None = None
+    """Where they lie; the manifest of their training is there, too."""
     fusion: ClassVar[str] = "mean"
 
     @property
@@ -76,7 +80,12 @@ class DensityModel:
 
     @cached_property
     def _engines(self) -> dict[Projection, Logits]:
-        return {view: make_engine(self.engine, one, self.device) for view, one in self.checkpoints.items()}
+        return {
+            view: make_engine(
+                self.engine, one, self.device, partial(training_inputs, self.folder, one) if self.folder else None
+            )
+            for view, one in self.checkpoints.items()
+        }
 
     def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
         """Read one image, and say where it is unlike those the network was trained on."""

@@ -1,6 +1,7 @@
 """What runs a network: torch, or another program for inference that may be faster on a processor.
 
-Engines are chosen by name and never fall back to another. Each gives the scores of torch within ``TOLERANCE``.
+Engines are chosen by name and never fall back to another. Each gives the scores of torch within ``TOLERANCE``, but for
+``openvino-int8``, whose limits are those of ``mammodensity.prediction.int8``.
 """
 
 from __future__ import annotations
@@ -10,32 +11,42 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from mammodensity.errors import OptionError
 from mammodensity.networks import Checkpoint
 from mammodensity.networks.onnx_export import require_engine_packages, to_onnx
 from mammodensity.outputs import write_bytes
+from mammodensity.prediction.int8 import Samples, quantised, require_same
 
-ENGINES: tuple[str, ...] = ("torch", "onnx", "openvino")
+ENGINES: tuple[str, ...] = ("torch", "onnx", "openvino", "openvino-int8")
 TOLERANCE = 1e-4
-"""Largest difference of any score from torch's; measured differences are about 1e-6."""
+"""Largest difference of any score in 32 bits from torch's; measured differences are about 1e-6."""
 
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From network inputs (B, channels, rows, columns) to logits (B, 4)."""
 
 
-def make_engine(name: str, checkpoint: Checkpoint, device: torch.device) -> Logits:
+def make_engine(name: str, checkpoint: Checkpoint, device: torch.device, samples: Samples | None = None) -> Logits:
     """Make a network ready to run.
+
+    Parameters
+    ----------
+    samples
+        Gives images of the network's training; asked only by ``openvino-int8``, and only the first time.
 
     Raises
     ------
     OptionError
-        Unknown engine, one that is not installed, or one that does not run on the device.
+        Unknown engine, one that is not installed, one that does not run on the device, or there are no samples.
+    CheckpointError
+        The network loses too much in 8 bits.
     """
     if name not in ENGINES:
         raise OptionError(f"engine must be one of {', '.join(ENGINES)}. Got {name!r} instead.")
@@ -43,7 +54,10 @@ def make_engine(name: str, checkpoint: Checkpoint, device: torch.device) -> Logi
         return torch_logits(checkpoint, device)
     if device.type != "cpu":
         raise OptionError(f"engine {name} runs on the CPU; use --device cpu, or --engine torch")
-    return _onnx_runtime(checkpoint) if name == "onnx" else _openvino(checkpoint)
+    if name == "onnx":
+        return onnx_session(_onnx_file(checkpoint))
+    require_engine_packages("openvino")
+    return openvino_session(_onnx_file(checkpoint)) if name == "openvino" else _openvino_int8(checkpoint, samples)
 
 
 def torch_logits(checkpoint: Checkpoint, device: torch.device) -> Logits:
@@ -56,10 +70,6 @@ def torch_logits(checkpoint: Checkpoint, device: torch.device) -> Logits:
         return logits
 
     return run
-
-
-def _onnx_runtime(checkpoint: Checkpoint) -> Logits:
-    return onnx_session(_onnx_file(checkpoint))
 
 
 def onnx_session(path: Path) -> Logits:
@@ -79,11 +89,11 @@ def onnx_session(path: Path) -> Logits:
     return run
 
 
-def _openvino(checkpoint: Checkpoint) -> Logits:
-    require_engine_packages("openvino")
+def openvino_session(path: Path) -> Logits:
+    """Run an ONNX file of one input and one output."""
     import openvino
 
-    model = openvino.convert_model(_onnx_file(checkpoint))
+    model = openvino.convert_model(path)
     precision: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors would take bfloat16 by themselves
     compiled = _openvino_core().compile_model(model, "CPU", precision)
 
@@ -92,6 +102,26 @@ def _openvino(checkpoint: Checkpoint) -> Logits:
         return logits
 
     return run
+
+
+def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None) -> Logits:
+    """In 8-bit integers; quantised and checked the first time, then kept."""
+    require_engine_packages("onnx", "onnxruntime")
+    network = _onnx_file(checkpoint)
+    path = network.with_suffix(".int8.onnx")
+    if path.is_file():
+        return openvino_session(path)
+    if samples is None:
+        raise OptionError("engine openvino-int8 needs images of the training; load the network from its model folder")
+    measured, checked = samples()
+    with TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        trial.write_bytes(quantised(network, measured))
+        run, exact = openvino_session(trial), torch_logits(checkpoint, torch.device("cpu"))
+        found, expected = (np.concatenate([one(image[np.newaxis]) for image in checked]) for one in (run, exact))
+        require_same(checkpoint, softmax(found.astype(float), axis=1), softmax(expected.astype(float), axis=1))
+        write_bytes(path, trial.read_bytes())
+    return openvino_session(path)
 
 
 @cache

@@ -26,7 +26,7 @@ def load_networks(path: Path | str, device: str = "auto", engine: str = "torch")
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     engine
-        ``torch``, ``onnx`` or ``openvino``.
+        ``torch``, ``onnx``, ``openvino`` or ``openvino-int8``.
 
     Raises
     ------
@@ -50,6 +50,6 @@ def load_networks(path: Path | str, device: str = "auto", engine: str = "torch")
     for checkpoint in checkpoints.values():
         checkpoint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     unfinished = tuple(p for p, file in files.items() if (file.parent / RESUME_FILE).exists())
-    model = DensityModel(checkpoints, where, unfinished, engine)
+    model = DensityModel(checkpoints, where, unfinished, engine, Path(path))
     model.prepare()
     return model
