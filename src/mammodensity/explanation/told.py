@@ -21,7 +21,7 @@ _AMBER, _GREY = (255, 205, 110), (187, 187, 187)
 
 def result_of(model: DensityModel | TissueModel, exam: Exam, calibration: Calibration | None) -> ExamResult:
     """The result that ``predict`` gives for the same exam by standard rules."""
-    fusion, policy = (calibration.fusion, calibration.policy) if calibration else ("mean", "mean")
+    fusion, policy = (calibration.fusion, calibration.policy) if calibration else (model.fusion, "mean")
     return exam_result(model.score(exam, fusion=fusion, policy=policy), calibration)
 
 
