@@ -59,8 +59,8 @@ def certainty(
 ) -> dict[str, Any] | None:
     """What the template shows of the test exams with scores; None for fewer than ten.
 
-    ``reference`` (N,) is in the order of the table's exams. Of a ``joint`` network nothing is said of missing views: the
-    table does not hold what it would answer without them.
+    ``reference`` (N,) is in the order of the table's exams. Of a ``joint`` network nothing is said of missing views:
+    the table does not hold what it would answer without them.
     """
     scores, known = scored_exams(table, reference)
     if len(known) < _LEAST_EXAMS:
