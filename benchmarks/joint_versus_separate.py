@@ -104,7 +104,7 @@ def measure(data: DataSet, recipe: Recipe, plan: JointPlan | None) -> dict[str, 
 
 def trained(given: argparse.Namespace, work: Path) -> Iterator[tuple[int, str, int, dict[str, Any]]]:
     """Labelled exams, kind, seed and result of each training, read where it is there already."""
-    phantoms = work / f"phantoms-{given.rows}"
+    phantoms = given.phantoms or work / f"phantoms-{given.rows}"
     if not phantoms.exists():
         count = given.tests + 2 * max(given.labelled)
         write_phantoms(PhantomSpec(rows=given.rows, seed=31), count, phantoms, workers=1)
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--labelled", type=int, nargs="+", default=[40, 160])
     parser.add_argument("--tests", type=int, default=160)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--phantoms", type=Path, help="a folder of phantoms to use, instead of making them")
     parser.add_argument("--work", type=Path, help="folder that keeps what is done; by default none is kept")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -95,7 +95,7 @@ def train_joint(task: JointTask, report: Callable[[Step], None] | None = None) -
         As of :func:`mammodensity.training.loop.run_training`.
     """
     require_enough_pixels(task.recipe)
-    if task.plan.checkpointing != "none":
+    if task.plan.checkpointing != "none" and task.device.type == "cpu":
         return_memory_at_once()
     run_training(_JointLearner(task), task.recipe, task.folder, report)
     return load_joint(task.folder / NETWORK_FILE)
