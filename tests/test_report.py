@@ -322,7 +322,7 @@ def test_curves_and_receipt_on_the_page(page: Page, tested: Path) -> None:
 def test_examples_on_the_page(page: Page) -> None:
     pictures = [values for values in page.of("img") if "jpeg" in values["src"][:40]]
     assert len(pictures) == 2 * 4 * 5  # all five exams, four views, plain and mapped
-    assert {values["height"] for values in pictures} == {"40"}
+    assert {values["height"] for values in pictures} == {"420"}
     assert page.text.count("why ") == 4 * 5
 
 
