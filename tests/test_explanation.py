@@ -244,6 +244,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(model, blobs, tmp_path):
     assert {path.name for path in (tmp_path / "out").glob("*.npy")} == {"one_R-CC_map.npy", "two_R-CC_map.npy"}
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # the command line silences it
 def test_files_of_one_stem_and_exams_of_any_name(model, blobs, tmp_path):
     source = next(iter(find_images(blobs).records)).path
     for projection in Projection:
