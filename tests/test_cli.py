@@ -17,6 +17,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from PIL import Image
 
 from mammodensity import cli
 from mammodensity.networks import NetworkSpec, OriginNetwork, load_checkpoint, save_checkpoint
@@ -290,6 +291,29 @@ def test_named_projections_only(run, blobs, tiny_recipe, tmp_path):
     assert {path.name for path in (tmp_path / "m").iterdir() if path.name in PROJECTIONS} == {"CC_R", "MLO_L"}
 
 
+def test_exams_whose_images_are_all_refused_are_told_apart_from_missing_views(run, tiny_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 2)
+    for image in data.glob("*/*/100_*"):
+        Image.new("L", (40, 40)).save(image)
+    code, output, error = run("predict", data, "--model", tiny_model, "--allow-missing")
+    assert code == 0, error
+    assert "1 of 2 exams get no score, as no image of theirs could be used" in output
+    assert "--allow-missing fuses" not in output
+
+
+def test_names_in_any_script_give_no_warning(run, tiny_model, tmp_path):
+    data = write_blobs(tmp_path / "data", 1)
+    rows = [f"\u4e73\u623f,{view},{next((data / view).rglob('*.png')).relative_to(data)}" for view in PROJECTIONS]
+    (data / "manifest.csv").write_text("\n".join(["exam_id,projection,path", *rows]) + "\n")
+    code, _, error = run("explain", data, "--model", tiny_model, "--output", tmp_path / "maps")
+    assert code == 0, error
+    assert "Glyph" not in error
+    explain = ("explain", data, "--model", tiny_model, "--output", tmp_path / "x", "--json")
+    assert "it is a folder; name a file in it" in run(*explain, tmp_path)[2]
+    assert "is the summary that explain writes itself" in run(*explain, tmp_path / "x" / "explanations.json")[2]
+    assert not (tmp_path / "x").exists()
+
+
 def test_missing_views_are_said_and_evaluation_counts_them(run, tiny_model, tmp_path):
     data = write_blobs(tmp_path / "data", 4)
     next((data / "CC_R" / "A").iterdir()).unlink()
@@ -468,6 +492,8 @@ def test_no_input_is_written_over(fails, tiny_model, tmp_path):
     assert "is read by this command" in fails("check", data, "--json", image)
     assert "is read by this command" in fails("report", tiny_model, "--output", tiny_model / "manifest.csv")
     assert "holds images" in fails("explain", data, "--model", tiny_model, "--output", image.parent)
+    for inside in (data, data / "maps"):
+        assert "lie one within the other" in fails("explain", data, "--model", tiny_model, "--output", inside)
     assert "is the data set itself" in fails("train", data, "--model", data, "--resume")
     (tmp_path / "labels.csv").write_text("exam_id,density\n100_1,A\n101_1,B\n")
     evaluate = ("evaluate", "--csv", tmp_path / "t.csv", "--labels", tmp_path / "labels.csv")

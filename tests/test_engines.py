@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.errors import CheckpointError, OptionError, OutputError
 from mammodensity.ingest import find_images
 from mammodensity.networks import load_checkpoint
 from mammodensity.networks.onnx_export import require_engine_packages
@@ -127,6 +127,27 @@ def test_an_exported_network_is_kept_until_its_weights_change(cache):
         checkpoint.network.head.bias[0] += 1
     make_engine("onnx", checkpoint, CPU)
     assert len(set(cache.glob("*.onnx")) - before) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:500], lambda _: b"", lambda whole: whole[:-9] + bytes(9)])
+def test_a_damaged_kept_file_is_made_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    checkpoint = small_checkpoint(rows=44)
+    images = np.random.default_rng(0).normal(0, 0.3, (1, 1, 44, 32)).astype(np.float32)
+    make_engine("onnx", checkpoint, CPU)
+    (kept,) = (tmp_path / "mammodensity").glob("*.onnx")
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    found = make_engine("onnx", checkpoint, CPU)(images)
+    np.testing.assert_allclose(found, make_engine("torch", checkpoint, CPU)(images), atol=TOLERANCE)
+    assert kept.read_bytes() != damage(whole)
+
+
+def test_a_cache_that_cannot_be_written_says_so(tmp_path, monkeypatch):
+    (tmp_path / "mammodensity").write_text("a file, where a folder is expected")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(OutputError, match="set XDG_CACHE_HOME to a folder that can be written"):
+        make_engine("onnx", small_checkpoint(rows=44), CPU)
 
 
 def test_engines_are_never_swapped_silently(tmp_path, tiny_model, monkeypatch):

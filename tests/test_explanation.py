@@ -244,6 +244,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(model, blobs, tmp_path):
     assert {path.name for path in (tmp_path / "out").glob("*.npy")} == {"one_R-CC_map.npy", "two_R-CC_map.npy"}
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # the command line silences it
 def test_files_of_one_stem_and_exams_of_any_name(model, blobs, tmp_path):
     source = next(iter(find_images(blobs).records)).path
     for projection in Projection:
@@ -252,7 +253,7 @@ def test_files_of_one_stem_and_exams_of_any_name(model, blobs, tmp_path):
     write_explanations(model, find_images(tmp_path / "data"), tmp_path / "one")
     assert len(list((tmp_path / "one").glob("*_map.npy"))) == 4
     data = find_images(tmp_path / "data")
-    for name in ("../../evil", "/abs/evil", "a/b", "$\\frac$", "x" * 240):
+    for name in ("../../evil", "/abs/evil", "a/b", "$\\frac$", "x" * 240, "\u4e73" * 240):
         named = replace(data, records=tuple(replace(record, exam_id=name) for record in data.records))
         (page,) = write_explanations(model, named, tmp_path / "out")
         assert list((tmp_path / "out").glob("*_exam.png")) == [page]

@@ -186,6 +186,10 @@ def test_masks_that_cannot_be_used(cases, tmp_path):
         Image.fromarray(wrong).save(mask)
         with pytest.raises(LayoutError, match=message):
             read_masked(data)
+    for damaged in (mask.read_bytes()[:30], b"no picture"):
+        mask.write_bytes(damaged)
+        with pytest.raises(LayoutError, match=r"0_MLO_R\.png is no readable picture: .*; expected a mask"):
+            read_masked(data)
     mask.unlink()
     with pytest.raises(LayoutError, match="is missing; expected a mask for each image"):
         read_masked(data)

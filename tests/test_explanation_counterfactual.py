@@ -203,3 +203,10 @@ def test_commands_that_make_no_sense(run, blobs, tmp_path):
     code, _, error = run("counterfactual", blobs, "--output", blobs / "o")
     assert code == 1
     assert "lie one within the other" in error
+    code, _, error = run("counterfactual", "--phantoms", 1, "--steps", 1, "--output", tmp_path / "o")
+    assert code == 2
+    assert "steps must be at least 2. Got 1 instead." in error
+    code, _, error = run("counterfactual", "--phantoms", 1, "--output", tmp_path / "o", "--json", tmp_path)
+    assert code == 1
+    assert "it is a folder; name a file in it" in error
+    assert not (tmp_path / "o").exists()

@@ -12,8 +12,10 @@ from mammodensity.errors import OutputError
 from mammodensity.outputs import (
     atomic_file,
     atomic_folder,
+    distinct_names,
     receipt,
     require_not_input,
+    safe_name,
     staged_folder,
     write_json,
     write_text,
@@ -132,6 +134,22 @@ def test_what_is_read_is_not_written_over(tmp_path):
     require_not_input(tmp_path / "out", [tmp_path / "in"])
     with pytest.raises(OutputError, match="is read by this command"):
         require_not_input(tmp_path / "." / "in", [tmp_path / "in"])
+    with pytest.raises(OutputError, match="it is a folder; name a file in it"):
+        require_not_input(tmp_path, [])
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "\u4e73" * 300, "\U0001f600a" * 100, "../" * 80, "", "..."])
+def test_any_name_gives_a_part_of_a_path_with_room_for_more(name, tmp_path):
+    made = safe_name(name)
+    assert 0 < len(made.encode()) <= 100
+    write_text(tmp_path / f"{made}_MLO_R_{made}_integrated-gradients_contours.png", "")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_numbered_names_are_not_those_of_others():
+    for names in (["a", "a", "a_2"], ["a_2", "a", "a"], ["a", "a_2", "a", "a_2", "a_2_2"]):
+        found = distinct_names([[name] for name in names])
+        assert len(set(found)) == len(names), found
 
 
 def test_names_as_long_as_the_file_system_allows(tmp_path):

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -889,12 +890,16 @@ def explain(
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
     from mammodensity.explanation import write_explanations
-    from mammodensity.outputs import require_not_input
+    from mammodensity.explanation.files import SUMMARY_FILE
+    from mammodensity.outputs import require_apart, require_not_input
 
     images = _images_of(data, split, synthetic=synthetic).first_exams(first)
     if output.resolve() in {record.path.resolve().parent for record in images.records}:
         raise OutputError(f"{output} holds images of the data set; name another folder for the pictures")
+    require_apart(output, data)
     require_not_input(json_file, _files_read(images, data, model))
+    if json_file and json_file.resolve() == (output / SUMMARY_FILE).resolve():
+        raise OutputError(f"{json_file} is the summary that explain writes itself; name another file for --json")
     explained = _load_model(model, device)
     calibration = _read_calibration(model)
     with progress_bar("explain") as progress:
@@ -962,7 +967,7 @@ def explain_benchmark(
             model=load_networks(model, device) if model else None,
             other=load_networks(other, device) if other else None,
             data=data,
-            methods=method.split(",") if method else tuple(METHODS),
+            methods=[name.strip() for name in method.split(",")] if method else tuple(METHODS),
             progress=progress,
         )
     for title, rows in tables(result):
@@ -1001,6 +1006,7 @@ def counterfactual(
     from mammodensity.outputs import require_apart, require_not_input, write_json
 
     images = None
+    require_not_input(json_file, _model_files(model) if model else [])
     if data is not None:
         require_apart(output, data)
         images = _images_of(data, split, synthetic=synthetic).first_exams(first)
@@ -1135,6 +1141,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop_politely)
+    # Names in other scripts have letters that the pictures' font lacks; a box stands for them there.
+    warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
     given = _repeat_projection_option(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given, standalone_mode=False)

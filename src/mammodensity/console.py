@@ -282,12 +282,15 @@ def show_results(results: list[ExamResult], most: int = 12) -> None:
         say(f"... and {len(results) - most} more")
     for code, text in shared.items():
         say(f"all {len(results)} exams are flagged {code}: {text}")
+    bare = sum(result.exam is None and not result.projections for result in results)
     unscored = sum(result.exam is None for result in results)
-    if unscored:
+    if unscored > bare:
         say(
-            f"{unscored} of {len(results)} exams get no subject score, as views are missing; "
+            f"{unscored - bare} of {len(results)} exams get no subject score, as views are missing; "
             "--allow-missing fuses those present"
         )
+    if bare:
+        say(f"{bare} of {len(results)} exams get no score, as no image of theirs could be used")
     flagged = sum(result.abstained for result in results) - unscored
     if flagged:
         say(f"{flagged} of {len(results)} exams get no category, for their flags; --json or --html says why")

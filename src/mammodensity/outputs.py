@@ -8,17 +8,21 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mammodensity.errors import OutputError
 
 _RECEIPT_PACKAGES = ("mammodensity", "torch", "numpy", "scipy", "pillow", "safetensors")
+_LONGEST_NAME = 100  # bytes of an exam or image name in UTF-8; file systems allow 255 for all of a file's name
 
 
 @contextmanager
@@ -150,11 +154,45 @@ def require_apart(output: Path, data: Path) -> None:
 
 
 def require_not_input(output: Path | None, inputs: Iterable[Path]) -> None:
-    """Raise ``OutputError`` when writing ``output`` would replace a file the command reads."""
+    """Raise ``OutputError`` when writing ``output`` would replace a file the command reads, or a folder.
+
+    Commands ask before they work, so that hours of it are not lost to a wrong name.
+    """
+    if output is not None and output.is_dir():
+        raise OutputError(f"cannot write {output}: it is a folder; name a file in it")
     if output is not None and output.exists():
         target = output.resolve()
         if any(target == path.resolve() for path in inputs):
             raise OutputError(f"{output} is read by this command and would be replaced; name another file")
+
+
+def safe_name(name: str) -> str:
+    """A name that is one part of a path, and leaves room for more: exam names come from tables and may hold anything.
+
+    >>> safe_name("../a b")
+    '_a_b'
+    """
+    plain = re.sub(r"[^\w.-]", "_", name).lstrip(".")
+    return plain.encode()[:_LONGEST_NAME].decode(errors="ignore") or "_"
+
+
+def distinct_names(choices: Sequence[Sequence[str]]) -> list[str]:
+    """For each entry its first choice that no other entry has among its own; the last one numbered if need be.
+
+    >>> distinct_names([["a", "x_a"], ["a", "y_a"], ["b"], ["b"], ["b_2"]])
+    ['x_a', 'y_a', 'b', 'b_3', 'b_2']
+    """
+    times = Counter(choice for entry in choices for choice in set(entry))
+    taken: set[str] = set()
+    names = []
+    for entry in choices:
+        name = next((choice for choice in entry if times[choice] == 1), entry[-1])
+        if name in taken:
+            numbered = (f"{name}_{number}" for number in count(2))
+            name = next(one for one in numbered if one not in taken and one not in times)
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def write_bytes(path: Path, content: bytes) -> None:

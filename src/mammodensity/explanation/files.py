@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
@@ -31,13 +29,12 @@ from mammodensity.explanation.pictures import (
 from mammodensity.explanation.scoring import ExamVerdict, RunScores, ScoreSpec, Verdict, captioned
 from mammodensity.explanation.told import result_of, title_of, told_below
 from mammodensity.ingest import DataSet, ImageRecord, load_exam, reference_categories
-from mammodensity.outputs import receipt, staged_folder, write_bytes, write_json
+from mammodensity.outputs import distinct_names, receipt, safe_name, staged_folder, write_bytes, write_json
 from mammodensity.prediction import DensityModel, TissueModel, require_networks
 from mammodensity.result import ExamResult
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 SUMMARY_FILE = "explanations.json"
-_LONGEST_NAME = 100  # characters of an exam or image name; file systems allow 255 bytes in all
 
 
 def write_explanations(
@@ -90,7 +87,7 @@ def write_explanations(
     exams = data.exams()
     reference = reference_categories(data)
     names = _file_names(data)
-    page_names = _distinct([[_safe(exam_id)] for exam_id in exams])
+    page_names = distinct_names([[safe_name(exam_id)] for exam_id in exams])
     each = _counted(
         progress,
         2
@@ -199,26 +196,9 @@ def _file_names(data: DataSet) -> dict[ImageRecord, str]:
     """A name for the files of each image: as short as tells it from every other."""
     choices = []
     for record in data.records:
-        exam, stem = _safe(record.exam_id), _safe(record.path.stem)
+        exam, stem = safe_name(record.exam_id), safe_name(record.path.stem)
         choices.append([stem, f"{exam}_{stem}", f"{exam}_{record.projection}_{stem}"])
-    return dict(zip(data.records, _distinct(choices), strict=True))
-
-
-def _distinct(choices: list[list[str]]) -> list[str]:
-    """For each entry its first choice that no other entry has among its own; the last one numbered if need be."""
-    times = Counter(choice for entry in choices for choice in set(entry))
-    taken: Counter[str] = Counter()
-    names = []
-    for entry in choices:
-        name = next((choice for choice in entry if times[choice] == 1), entry[-1])
-        taken[name] += 1
-        names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
-    return names
-
-
-def _safe(name: str) -> str:
-    """A name that is one part of a path: exam names come from tables and may hold anything."""
-    return re.sub(r"[^\w.-]", "_", name).lstrip(".")[:_LONGEST_NAME] or "_"
+    return dict(zip(data.records, distinct_names(choices), strict=True))
 
 
 def _write_image(folder: Path, name: str, one: ActivationMap, scale: float, verdict: Verdict) -> None:

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from mammodensity.errors import OptionError
+from mammodensity.errors import OptionError, OutputError
 from mammodensity.networks import Checkpoint
 from mammodensity.networks.onnx_export import require_engine_packages, to_onnx
-from mammodensity.outputs import write_bytes
+from mammodensity.outputs import file_sha256, write_bytes, write_text
 from mammodensity.prediction.int8 import Samples, quantised, require_same
 
 ENGINES: tuple[str, ...] = ("torch", "onnx", "openvino", "openvino-int8")
@@ -109,7 +109,7 @@ def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None) -> Logits:
     require_engine_packages("onnx", "onnxruntime")
     network = _onnx_file(checkpoint)
     path = network.with_suffix(".int8.onnx")
-    if path.is_file():
+    if _is_whole(path):
         return openvino_session(path)
     if samples is None:
         raise OptionError("engine openvino-int8 needs images of the training; load the network from its model folder")
@@ -120,7 +120,7 @@ def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None) -> Logits:
         run, exact = openvino_session(trial), torch_logits(checkpoint, torch.device("cpu"))
         found, expected = (np.concatenate([one(image[np.newaxis]) for image in checked]) for one in (run, exact))
         require_same(checkpoint, softmax(found.astype(float), axis=1), softmax(expected.astype(float), axis=1))
-        write_bytes(path, trial.read_bytes())
+        _keep(path, trial.read_bytes())
     return openvino_session(path)
 
 
@@ -143,7 +143,31 @@ def _onnx_file(checkpoint: Checkpoint) -> Path:
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = home / "mammodensity" / f"{digest.hexdigest()[:32]}.onnx"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, to_onnx(checkpoint))
+    if not _is_whole(path):
+        _keep(path, to_onnx(checkpoint))
     return path
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write a file for the next time, and beside it the hash that it must have."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+        write_text(_hash_file(path), hashlib.sha256(content).hexdigest())
+    except (OSError, OutputError) as error:
+        raise OutputError(
+            f"cannot keep an exported network in {path.parent}, where engines other than torch look for it: {error}; "
+            "set XDG_CACHE_HOME to a folder that can be written, or take --engine torch"
+        ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a kept file is there and is what was written: a damaged one is made again, never run."""
+    try:
+        return file_sha256(path) == _hash_file(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _hash_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")

@@ -132,7 +132,18 @@ def phantom_curve(model: Model, breasts: PhantomBreasts, steps: int = 9) -> Dens
     for projection in breasts.paths:
         if projection in model.projections:
             views[projection] = lambda percent, projection=projection: breasts.render(projection, percent)  # type: ignore[misc]
-    return _curve(model, f"{breasts.index + 1:04d}_1", views, steps)
+    return _curve(model, phantom_name(breasts.index), views, steps)
+
+
+def phantom_name(index: int) -> str:
+    """Of the exam of a phantom, as `phantom` writes it."""
+    return f"{index + 1:04d}_1"
+
+
+def require_steps(steps: int) -> None:
+    """Raise ``OptionError`` unless there are at least two amounts of dense tissue."""
+    if steps < 2:
+        raise OptionError(f"steps must be at least 2. Got {steps} instead.")
 
 
 def _painted(mammogram: Any, labels: Any) -> View:
@@ -145,8 +156,7 @@ def _painted(mammogram: Any, labels: Any) -> View:
 
 
 def _curve(model: Model, exam_id: str, views: Mapping[Projection, View], steps: int) -> DensityCurve:
-    if steps < 2:
-        raise OptionError(f"steps must be at least 2. Got {steps} instead.")
+    require_steps(steps)
     levels: Sequence[float | None] = [None, *np.linspace(LOWEST, HIGHEST, steps)]
     found = []
     for level in levels:

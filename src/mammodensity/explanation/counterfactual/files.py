@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -10,10 +9,17 @@ from typing import Any
 
 from mammodensity.check import Progress
 from mammodensity.errors import ImageError, OptionError
-from mammodensity.explanation.counterfactual.curve import TOLERANCE, DensityCurve, exam_curve, phantom_curve
+from mammodensity.explanation.counterfactual.curve import (
+    TOLERANCE,
+    DensityCurve,
+    exam_curve,
+    phantom_curve,
+    phantom_name,
+    require_steps,
+)
 from mammodensity.explanation.counterfactual.painting import PhantomBreasts
 from mammodensity.ingest import DataSet, load_exam
-from mammodensity.outputs import receipt, staged_folder, write_bytes
+from mammodensity.outputs import distinct_names, receipt, safe_name, staged_folder, write_bytes
 from mammodensity.phantom import PhantomSpec
 from mammodensity.prediction.scoring import Model
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
@@ -56,18 +62,18 @@ def write_counterfactuals(
     """
     if data is None and phantoms < 1:
         raise OptionError("name a data set, or how many phantoms to make with --phantoms")
+    require_steps(steps)
     total = (len(data.exams()) if data else 0) + phantoms
     curves: list[DensityCurve] = []
     refused: list[str] = []
-    names: set[str] = set()
+    names = distinct_names(
+        [[safe_name(one)] for one in (*(data.exams() if data else ()), *map(phantom_name, range(phantoms)))]
+    )
     with staged_folder(folder) as staging:
         for done, found in enumerate(_curves(model, data, phantoms, steps, seed), start=1):
             if isinstance(found, DensityCurve):
                 curves.append(found)
-                name = re.sub(r"[^\w.-]", "_", found.exam_id).lstrip(".")[:100] or "_"
-                name = name if name not in names else f"{name}_{done}"
-                names.add(name)
-                write_bytes(staging / f"{name}_density.png", density_plot(found))
+                write_bytes(staging / f"{names[done - 1]}_density.png", density_plot(found))
             else:
                 refused.append(found)
             if progress:

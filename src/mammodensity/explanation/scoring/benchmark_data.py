@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mammodensity.errors import LayoutError
@@ -48,7 +50,7 @@ def read_masked(folder: Path) -> list[Case]:
     Raises
     ------
     LayoutError
-        There are none, a mask is missing or of another size, or holds other values or no breast.
+        There are none, a mask is missing, damaged or of another size, or holds other values or no breast.
     """
     files = sorted((folder / "images").glob("*.png"))
     if not files:
@@ -59,7 +61,7 @@ def read_masked(folder: Path) -> list[Case]:
         if not mask.is_file():
             raise LayoutError(f"{mask} is missing; expected a mask for each image")
         mammogram = read_image(file, projection_in_name(file.stem))
-        values = np.asarray(Image.open(mask))
+        values = _read_mask(mask)
         if values.shape != mammogram.pixels.shape:
             raise LayoutError(f"{mask} is of shape {values.shape}, its image of {mammogram.pixels.shape}")
         labels = np.zeros(values.shape, np.uint8)
@@ -70,3 +72,11 @@ def read_masked(folder: Path) -> list[Case]:
         image = mammogram.pixels.astype(np.float32) / np.float32(mammogram.full_scale)
         cases.append(Case(file.stem, image, labels, -1))
     return cases
+
+
+def _read_mask(file: Path) -> NDArray[Any]:
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise LayoutError(f"{file} is no readable picture: {error}; expected a mask as a PNG file") from error
