@@ -32,7 +32,7 @@ PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat1
 LossOf = Callable[[Tensor], Tensor]
 """From features (B, V, F) to the loss."""
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # names of glibc's mallopt
-_OWN_PAGES_FROM = 1 << 20
+_OWN_PAGES_FROM = 8 << 20
 
 
 def joint_backward(
@@ -130,7 +130,8 @@ def return_memory_at_once() -> bool:
     """Have the C library give freed tensors back to the system at once, for the rest of the process.
 
     By default glibc keeps freed blocks of up to 32 MB and leaves gaps between those in use; with them the lean step
-    held half as much again. False where the C library is another.
+    held a third more. Smaller blocks cost more time than they save memory (``docs/benchmarks.md``). False where the C
+    library is another.
     """
     if not sys.platform.startswith("linux"):
         return False
