@@ -202,7 +202,7 @@ def test_files_of_an_explanation(model, blobs, tmp_path):
     data = find_images(blobs)
     wanted = sorted(data.exams())[:2]
     part = data.__class__(data.root, data.layout, tuple(r for r in data.records if r.exam_id in wanted))
-    pages = write_explanations(model, part, tmp_path / "out", category=DensityCategory.B)
+    pages = write_explanations(model, part, tmp_path / "out", category=DensityCategory.B).pages
     assert [page.name for page in pages] == [f"{exam}_exam.png" for exam in wanted]
     for record in part.records:
         values = np.load(tmp_path / "out" / f"{record.path.stem}_map.npy")
@@ -255,20 +255,26 @@ def test_files_of_one_stem_and_exams_of_any_name(model, blobs, tmp_path):
     data = find_images(tmp_path / "data")
     for name in ("../../evil", "/abs/evil", "a/b", "$\\frac$", "x" * 240, "\u4e73" * 240):
         named = replace(data, records=tuple(replace(record, exam_id=name) for record in data.records))
-        (page,) = write_explanations(model, named, tmp_path / "out")
+        (page,) = write_explanations(model, named, tmp_path / "out").pages
         assert list((tmp_path / "out").glob("*_exam.png")) == [page]
     assert {path.name for path in tmp_path.iterdir()} == {"data", "one", "out"}
     assert all(path.is_file() for path in (tmp_path / "out").iterdir())
 
 
-def test_a_bad_image_leaves_no_file(model, blobs, tmp_path):
+def test_a_bad_image_is_refused_with_its_exam_and_bad_ones_alone_leave_no_file(model, blobs, tmp_path):
     source = next(iter(find_images(blobs).records)).path
-    for exam, content in (("one", source.read_bytes()), ("two", source.read_bytes()[:100])):
+    for exam, content in (("bad", source.read_bytes()[:100]), ("good", source.read_bytes())):
         (tmp_path / "exams" / exam).mkdir(parents=True)
         (tmp_path / "exams" / exam / "R-CC.png").write_bytes(content)
-    with pytest.raises(ImageError):
-        write_explanations(model, find_images(tmp_path / "exams"), tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["exams"]
+    data = find_images(tmp_path / "exams")
+    done = write_explanations(model, data, tmp_path / "out")
+    assert [page.name for page in done.pages] == ["good_exam.png"]
+    (refused,) = done.refused
+    assert "R-CC.png" in refused
+    assert json.loads((tmp_path / "out" / "explanations.json").read_text())["refused"] == [refused]
+    with pytest.raises(ImageError, match=r"R-CC\.png"):
+        write_explanations(model, data.of_exams(["bad"]), tmp_path / "none")
+    assert {path.name for path in tmp_path.iterdir()} == {"exams", "out"}
 
 
 def test_the_exam_page_is_a_picture(model, exam):
@@ -445,7 +451,7 @@ def test_files_of_several_methods(model, blobs, tmp_path):
     methods = ("grad-cam++", "occlusion")
     pages = write_explanations(
         model, part, tmp_path / "out", methods=methods, progress=lambda done, total: steps.append((done, total))
-    )
+    ).pages
     assert [page.name for page in pages] == [f"{exam_id}_methods.png"]
     assert steps == [(step, 16) for step in range(1, 17)]  # 4 views by 2 methods, made and drawn
     summary = json.loads((tmp_path / "out" / "explanations.json").read_text())
@@ -474,6 +480,6 @@ def test_files_of_several_methods(model, blobs, tmp_path):
 
 
 def test_real_images(model, shared_data, tmp_path):
-    pages = write_explanations(model, find_images(shared_data / "origin" / "test_images"), tmp_path / "out")
+    pages = write_explanations(model, find_images(shared_data / "origin" / "test_images"), tmp_path / "out").pages
     assert len(list((tmp_path / "out").glob("*_map.npy"))) == 16
     assert len(pages) == len(find_images(shared_data / "origin" / "test_images").exams())

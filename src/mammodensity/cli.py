@@ -903,7 +903,7 @@ def explain(
     explained = _load_model(model, device)
     calibration = _read_calibration(model)
     with progress_bar("explain") as progress:
-        pages = write_explanations(
+        done = write_explanations(
             explained,
             images,
             output,
@@ -916,7 +916,9 @@ def explain(
             side=side,
             progress=progress,
         )
-    say(f"{len(pages)} exams in {output}; look at {pages[0]} first")
+    for text in done.refused:
+        say(f"refused: {text}")
+    say(f"{len(done.pages)} exams in {output}; look at {done.pages[0]} first")
     if json_file:
         say(f"scores and verdicts in {json_file}")
     say_research_use_only()

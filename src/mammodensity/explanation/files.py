@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from itertools import count
@@ -14,6 +15,7 @@ import numpy as np
 
 from mammodensity.calibration import Calibration
 from mammodensity.check import Progress
+from mammodensity.errors import ImageError
 from mammodensity.explanation.exam_maps import TISSUE, ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.methods import require_methods
 from mammodensity.explanation.pages import exam_page, methods_page
@@ -37,6 +39,16 @@ from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory, P
 SUMMARY_FILE = "explanations.json"
 
 
+@dataclass(frozen=True)
+class Explained:
+    """What became of the exams of a run."""
+
+    pages: list[Path]
+    """One of each exam: of all methods, where there are several."""
+    refused: list[str]
+    """Why exams were refused, one text each."""
+
+
 def write_explanations(
     model: DensityModel | TissueModel,
     data: DataSet,
@@ -50,8 +62,8 @@ def write_explanations(
     calibration: Calibration | None = None,
     side: bool = False,
     progress: Progress | None = None,
-) -> list[Path]:
-    """Explain every exam of a data set.
+) -> Explained:
+    """Explain every exam of a data set; one with an image that cannot be read or used is refused, the others are not.
 
     Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
     ``<image>_overlay.png``, ``<image>_contours.png`` and, if wanted, ``<image>_side.png`` (the image and its map
@@ -76,9 +88,10 @@ def write_explanations(
     progress
         Called with how many steps are done and how many there are: each map is made, then drawn.
 
-    Returns
-    -------
-    One page of each exam: of all methods, where there are several.
+    Raises
+    ------
+    ImageError
+        Every exam is refused; nothing is written.
     """
     require_networks(model, data)
     if isinstance(model, DensityModel):
@@ -98,30 +111,32 @@ def write_explanations(
     )
     summaries: list[dict[str, Any]] = []
     pages = []
+    refused: list[str] = []
     results: list[ExamResult] = []
     warnings = [*model.warnings, *(calibration.warnings if calibration else ())]
     spec = ScoreSpec(stability=scores_file is not None)
     scores = RunScores(model, exams, against=against, layer=layer, spec=spec)
     with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
         for page_name, (exam_id, records) in zip(page_names, exams.items(), strict=True):
-            loaded = load_exam(exam_id, records)
-            explained = [
-                explain_exam(model, loaded, method=one, category=category, against=against, layer=layer, each=each)
-                for one in wanted
-            ]
+            try:
+                loaded = load_exam(exam_id, records)
+                explained = [
+                    explain_exam(model, loaded, method=one, category=category, against=against, layer=layer, each=each)
+                    for one in wanted
+                ]
+            except ImageError as error:
+                refused.append(str(error))
+                continue
             found: list[ExamVerdict] = []
             for exam in explained:
                 method = f"_{exam.method}" if len(wanted) > 1 else ""
                 own = {projection: names[records[projection]] + method for projection in exam.maps}
                 found.append(scores.score(exam, own))
-                labels = found[-1].labels
                 for projection, one in exam.maps.items():
                     verdict = found[-1].verdicts[projection]
                     _write_image(staging, own[projection], one, exam.scale, verdict)
                     if side:
-                        picture = side_by_side(one, exam.scale, labels.get(projection), dense=exam.method != TISSUE)
-                        whole = captioned(picture, verdict, about=_about(projection, one, exam.method), letters=90)
-                        write_bytes(staging / f"{own[projection]}_side.png", png_bytes(whole))
+                        _write_side(staging / f"{own[projection]}_side.png", exam, projection, found[-1])
                     about = {"image": own[projection], "exam_id": exam_id, **_summary(projection.value, one, exam)}
                     summaries.append(about | {"verdict": verdict.to_dict()})
                     each()
@@ -130,9 +145,11 @@ def write_explanations(
                 title = title_of(results[-1], reference.get(exam_id))
                 below = partial(told_below, result=results[-1], warnings=warnings)
                 pages.append(folder / _write_pages(staging, page_name, explained, found, title, below=below))
+        if refused and not pages:
+            raise ImageError(refused[0])
         facts: Mapping[str, Any] = {"method": ",".join(exam.method for exam in explained), "layer": layer}
         files = sorted(path.name for path in staging.iterdir())
-        told = {"warnings": warnings, "results": [result.to_dict() for result in results]}
+        told = {"warnings": warnings, "results": [result.to_dict() for result in results], "refused": refused}
         summary = {
             "note": RESEARCH_USE_ONLY,
             **told,
@@ -143,7 +160,7 @@ def write_explanations(
         write_json(staging / SUMMARY_FILE, summary)
     if scores_file is not None:
         write_json(scores_file, scores.document(receipt("explain", **facts)) | told)
-    return pages
+    return Explained(pages, refused)
 
 
 def _counted(progress: Progress | None, total: int) -> Callable[[], None]:
@@ -199,6 +216,14 @@ def _file_names(data: DataSet) -> dict[ImageRecord, str]:
         exam, stem = safe_name(record.exam_id), safe_name(record.path.stem)
         choices.append([stem, f"{exam}_{stem}", f"{exam}_{record.projection}_{stem}"])
     return dict(zip(data.records, distinct_names(choices), strict=True))
+
+
+def _write_side(path: Path, exam: ExamMaps, projection: Projection, found: ExamVerdict) -> None:
+    """An image and its map next to each other, with the verdict below."""
+    one = exam.maps[projection]
+    picture = side_by_side(one, exam.scale, found.labels.get(projection), dense=exam.method != TISSUE)
+    about = _about(projection, one, exam.method)
+    write_bytes(path, png_bytes(captioned(picture, found.verdicts[projection], about=about, letters=90)))
 
 
 def _write_image(folder: Path, name: str, one: ActivationMap, scale: float, verdict: Verdict) -> None:

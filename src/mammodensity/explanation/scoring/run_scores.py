@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from mammodensity.errors import ImageError
 from mammodensity.exam import Exam
 from mammodensity.explanation.exam_maps import TISSUE, ExamMaps
 from mammodensity.explanation.methods import DEFAULT_METHOD, explain
@@ -83,7 +85,11 @@ class RunScores:
 
 
 def _sampled(exams: Mapping[str, Mapping[Projection, ImageRecord]]) -> Iterator[Exam]:
-    """Exams evenly spaced over a data set, one after the other: enough to see what a network depends on."""
+    """Exams evenly spaced over a data set, one after the other: enough to see what a network depends on.
+
+    Exams that cannot be read are passed over.
+    """
     ids = list(exams)
     for place in sorted({round(index) for index in np.linspace(0, len(ids) - 1, min(len(ids), _SAMPLED))}):
-        yield load_exam(ids[place], exams[ids[place]])
+        with suppress(ImageError):
+            yield load_exam(ids[place], exams[ids[place]])
