@@ -17,7 +17,7 @@ import torch
 from mammodensity.errors import CheckpointError, OptionError, OutputError
 from mammodensity.ingest import find_images
 from mammodensity.networks import load_checkpoint
-from mammodensity.networks.onnx_export import require_engine_packages
+from mammodensity.networks.onnx_export import require_packages
 from mammodensity.prediction import load_model
 from mammodensity.prediction.engines import TOLERANCE, make_engine
 from mammodensity.prediction.int8 import require_same, training_inputs
@@ -160,4 +160,4 @@ def test_engines_are_never_swapped_silently(tmp_path, tiny_model, monkeypatch):
     with pytest.raises(OptionError, match="engine onnx runs on the CPU"):
         make_engine("onnx", small_checkpoint(), torch.device("cuda"))
     with pytest.raises(OptionError, match=r"mammodensity\[engines\]"):
-        require_engine_packages("onnx", "no_such_package")
+        require_packages("engines", "onnx", "no_such_package")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mammodensity.errors import OptionError
-from mammodensity.explanation.passes import IMAGES_AT_ONCE, darkest, evaluating, gradient, require_images
+from mammodensity.explanation.passes import IMAGES_AT_ONCE, darkest, evaluating, gradient, hidden_value, require_images
 from mammodensity.explanation.target import Categories, Target, choose_target
 
 
@@ -71,7 +71,7 @@ def integrated_gradients(
     require_images(images)
     if min(steps, samples, at_once) < 1 or min(noise, blur) < 0:
         raise OptionError("steps, samples and at_once must be at least 1, noise and blur at least 0")
-    low = darkest(images) if fill is None else torch.full_like(images[:, :1, :1, :1], fill)
+    low = hidden_value(images, fill)
     with evaluating(network, gradients=True):
         with torch.no_grad():
             logits = network(images.clone())

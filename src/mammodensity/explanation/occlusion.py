@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mammodensity.errors import OptionError
-from mammodensity.explanation.passes import IMAGES_AT_ONCE, changed_values, darkest, evaluating, require_images
+from mammodensity.explanation.passes import IMAGES_AT_ONCE, changed_values, evaluating, hidden_value, require_images
 from mammodensity.explanation.target import Categories, Target, choose_target
 
 Window = tuple[slice, slice]
@@ -73,7 +73,7 @@ def occlusion(
             f"window must fit in {rows} x {columns} and stride in the window, both at least 1. "
             f"Got window {window} and stride {stride} instead."
         )
-    low = darkest(images) if fill is None else torch.full_like(images[:, :1, :1, :1], fill)
+    low = hidden_value(images, fill)
     places = list(product(_spans(rows, window[0], stride[0]), _spans(columns, window[1], stride[1])))
     with evaluating(network, gradients=False), torch.autocast(kind, enabled=False):
         logits = network(images.clone())

@@ -143,6 +143,11 @@ def darkest(images: Tensor) -> Tensor:
     return images.amin(dim=(1, 2, 3), keepdim=True)
 
 
+def hidden_value(images: Tensor, fill: float | None) -> Tensor:
+    """(B, 1, 1, 1): what stands where an image is hidden: ``fill``, or each image's darkest value."""
+    return darkest(images) if fill is None else torch.full_like(images[:, :1, :1, :1], fill)
+
+
 def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps (B, h, w) at (H, W), by bilinear interpolation."""
     return nn.functional.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]

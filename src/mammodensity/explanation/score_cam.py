@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from mammodensity.explanation.passes import (
     IMAGES_AT_ONCE,
     changed_values,
-    darkest,
     enlarged,
     evaluating,
     features_and_logits,
     find_layer,
+    hidden_value,
     require_images,
 )
 from mammodensity.explanation.target import Categories, choose_target
@@ -50,7 +50,7 @@ def score_cam(
     """
     require_images(images)
     module = find_layer(network, layer)
-    low = darkest(images) if fill is None else torch.full_like(images[:, :1, :1, :1], fill)
+    low = hidden_value(images, fill)
     with evaluating(network, gradients=False):
         features, logits = features_and_logits(network, module, images.clone())
         features = features.float()

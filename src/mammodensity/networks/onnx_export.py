@@ -77,8 +77,8 @@ def _exported(
     dynamic_shapes: Any = None,
 ) -> bytes:
     """The file, with ``facts`` and what every file says in its metadata."""
-    require_engine_packages("onnx", "onnxscript")
-    with _quietly():
+    require_packages("engines", "onnx", "onnxscript")
+    with quietly(logging.getLogger("torch.onnx")):
         program = torch.onnx.export(
             network,
             (example,),
@@ -98,21 +98,20 @@ def _exported(
         return path.read_bytes()
 
 
-def require_engine_packages(*names: str) -> None:
-    """Raise ``OptionError`` where a package of the extra ``engines`` is absent."""
+def require_packages(extra: str, *names: str) -> None:
+    """Raise ``OptionError`` where a package of an extra is absent."""
     from importlib.util import find_spec
 
     absent = [name for name in names if find_spec(name) is None]
     if absent:
         raise OptionError(
-            f"{', '.join(absent)} is not installed; install the extra: pip install 'mammodensity[engines]'"
+            f"{', '.join(absent)} is not installed; install the extra: pip install 'mammodensity[{extra}]'"
         )
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """What the exporter tells its own developers is not for our users."""
-    log = logging.getLogger("torch.onnx")
+def quietly(log: logging.Logger) -> Iterator[None]:
+    """What a tool tells its own developers, here or through ``log``, is not for our users."""
     level = log.level
     log.setLevel(logging.ERROR)
     try:

@@ -21,7 +21,7 @@ from scipy.special import softmax
 
 from mammodensity.errors import OptionError, OutputError
 from mammodensity.networks import Checkpoint
-from mammodensity.networks.onnx_export import require_engine_packages, to_onnx
+from mammodensity.networks.onnx_export import require_packages, to_onnx
 from mammodensity.outputs import file_sha256, write_bytes, write_text
 from mammodensity.prediction.int8 import Samples, quantised, require_same
 
@@ -56,7 +56,7 @@ def make_engine(name: str, checkpoint: Checkpoint, device: torch.device, samples
         raise OptionError(f"engine {name} runs on the CPU; use --device cpu, or --engine torch")
     if name == "onnx":
         return onnx_session(_onnx_file(checkpoint))
-    require_engine_packages("openvino")
+    require_packages("engines", "openvino")
     return openvino_session(_onnx_file(checkpoint)) if name == "openvino" else _openvino_int8(checkpoint, samples)
 
 
@@ -74,7 +74,7 @@ def torch_logits(checkpoint: Checkpoint, device: torch.device) -> Logits:
 
 def onnx_session(path: Path) -> Logits:
     """Run an ONNX file of one input and one output."""
-    require_engine_packages("onnxruntime")
+    require_packages("engines", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -106,7 +106,7 @@ def openvino_session(path: Path) -> Logits:
 
 def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None) -> Logits:
     """In 8-bit integers; quantised and checked the first time, then kept."""
-    require_engine_packages("onnx", "onnxruntime")
+    require_packages("engines", "onnx", "onnxruntime")
     network = _onnx_file(checkpoint)
     path = network.with_suffix(".int8.onnx")
     if _is_whole(path):

@@ -8,9 +8,7 @@ Jacob et al., "Quantization and Training of Neural Networks for Efficient Intege
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +19,7 @@ from mammodensity.data import load_images, with_channels
 from mammodensity.errors import CheckpointError, ImageError, LayoutError, OptionError
 from mammodensity.ingest import MANIFEST_NAME, SPLITS, DataSet, read_manifest
 from mammodensity.networks import Checkpoint
-from mammodensity.networks.onnx_export import INPUT
+from mammodensity.networks.onnx_export import INPUT, quietly
 
 LARGEST_MEAN_DIFFERENCE = 0.02
 """Of a score from that of the network in 32 bits, over the images of the check."""
@@ -84,7 +82,7 @@ def quantised(network: Path, inputs: Inputs) -> bytes:
             image = next(self.rest, None)
             return None if image is None else {INPUT: image[np.newaxis]}
 
-    with TemporaryDirectory() as folder, _quietly():
+    with TemporaryDirectory() as folder, quietly(logging.root):
         prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
         quant_pre_process(network, prepared, skip_symbolic_shape=True)  # joins convolutions and batch normalisations
         quantize_static(
@@ -110,16 +108,3 @@ def require_same(checkpoint: Checkpoint, found: NDArray[np.float64], expected: N
             f"{agreement:.0%} of {len(found)} validation images keep their category (allowed: "
             f"{LARGEST_MEAN_DIFFERENCE:g}, {LEAST_AGREEMENT:.0%}); use --engine openvino for this model"
         )
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """What the quantiser tells its own developers is not for our users."""
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.root.setLevel(level)

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mammodensity.errors import OptionError
 from mammodensity.networks import Checkpoint
+from mammodensity.networks.onnx_export import require_packages
 from mammodensity.outputs import write_bytes, write_json
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
 
@@ -43,7 +43,7 @@ def write_bundle(checkpoint: Checkpoint, folder: Path) -> None:
     OptionError
         MONAI is not installed.
     """
-    require_monai()
+    require_packages("monai", "monai")
     weights = io.BytesIO()
     torch.save(checkpoint.network.cpu().state_dict(), weights)
     write_bytes(folder / "models" / "model.pt", weights.getvalue())
@@ -55,7 +55,7 @@ def write_bundle(checkpoint: Checkpoint, folder: Path) -> None:
 
 def load_bundle(folder: Path) -> nn.Module:
     """The network of a bundle, built by MONAI from its configuration, with its weights, in evaluation mode."""
-    require_monai()
+    require_packages("monai", "monai")
     from monai.bundle.config_parser import ConfigParser
 
     parser = ConfigParser()
@@ -65,14 +65,6 @@ def load_bundle(folder: Path) -> nn.Module:
     network = parser.get_parsed_content("network")
     assert isinstance(network, nn.Module)
     return network
-
-
-def require_monai() -> None:
-    """Raise ``OptionError`` where MONAI is absent."""
-    from importlib.util import find_spec
-
-    if find_spec("monai") is None:
-        raise OptionError("monai is not installed; install the extra: pip install 'mammodensity[monai]'")
 
 
 def _inference(checkpoint: Checkpoint) -> dict[str, Any]:

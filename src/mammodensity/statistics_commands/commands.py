@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,10 +30,10 @@ def compare(
 
     Example: mammodensity compare predictions.csv reader.csv --labels labels.csv --json comparison.json
     """
-    from mammodensity.console import say, say_resampled, say_research_use_only
+    from mammodensity.console import say, say_resampled
     from mammodensity.evaluation import read_labels
     from mammodensity.evaluation.resampling import BootstrapSpec
-    from mammodensity.outputs import require_not_input, write_json
+    from mammodensity.outputs import require_not_input
     from mammodensity.statistics import compare as compare_readings
     from mammodensity.statistics.readings import read_readings
     from mammodensity.statistics_commands.tables import show_comparison
@@ -52,10 +52,7 @@ def compare(
     say(found.summary)
     for warning in found.warnings:
         say(f"note: {warning}")
-    if json_file:
-        write_json(json_file, found.to_dict())
-        say(f"all figures and intervals in {json_file}")
-    say_research_use_only()
+    _write_figures(found.to_dict(), json_file)
 
 
 def readers(
@@ -75,10 +72,10 @@ def readers(
 
     Example: mammodensity readers anna.csv bruno.csv carla.csv --reference labels.csv --json readers.json
     """
-    from mammodensity.console import say, say_resampled, say_research_use_only
+    from mammodensity.console import say, say_resampled
     from mammodensity.evaluation import read_labels
     from mammodensity.evaluation.resampling import BootstrapSpec
-    from mammodensity.outputs import require_not_input, write_json
+    from mammodensity.outputs import require_not_input
     from mammodensity.statistics import readers_agreement
     from mammodensity.statistics.readings import read_readings
     from mammodensity.statistics_commands.tables import show_readers
@@ -95,10 +92,7 @@ def readers(
     say(found.summary)
     for warning in found.warnings:
         say(f"note: {warning}")
-    if json_file:
-        write_json(json_file, found.to_dict())
-        say(f"all figures and intervals in {json_file}")
-    say_research_use_only()
+    _write_figures(found.to_dict(), json_file)
 
 
 def drift(
@@ -121,10 +115,10 @@ def drift(
 
     Example: mammodensity drift predictions.csv --manifest dates.csv --period quarter --compare 2024-Q1 2024-Q3
     """
-    from mammodensity.console import say, say_research_use_only
+    from mammodensity.console import say
     from mammodensity.evaluation import read_exam_columns
     from mammodensity.evaluation.resampling import BootstrapSpec
-    from mammodensity.outputs import require_not_input, write_bytes, write_json
+    from mammodensity.outputs import require_not_input, write_bytes
     from mammodensity.statistics import drift as drift_of
     from mammodensity.statistics.drift import date_column, read_flags
     from mammodensity.statistics.plots import drift_plot, plot_format
@@ -148,10 +142,7 @@ def drift(
     if plot:
         write_bytes(plot, drift_plot(found, file_format))
         say(f"plot in {plot}")
-    if json_file:
-        write_json(json_file, found.to_dict())
-        say(f"all figures and intervals in {json_file}")
-    say_research_use_only()
+    _write_figures(found.to_dict(), json_file)
 
 
 def sample_size(
@@ -194,3 +185,14 @@ def _files(*paths: Path | None) -> Iterable[Path]:
     for path in paths:
         if path is not None:
             yield from path.glob("*") if path.is_dir() else [path]
+
+
+def _write_figures(figures: dict[str, Any], json_file: Path | None) -> None:
+    """Write the figures if a file is named, say where, and end with what every result ends with."""
+    from mammodensity.console import say, say_research_use_only
+    from mammodensity.outputs import write_json
+
+    if json_file:
+        write_json(json_file, figures)
+        say(f"all figures and intervals in {json_file}")
+    say_research_use_only()
