@@ -31,6 +31,8 @@ def read_picture(path: Path | str, projection: Projection | None = None) -> Mamm
         Not readable, truncated, in colour, of an absurd size, or all of one value.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+        raise ImageError(f"{path} is no ordinary file; expected a PNG, PGM, TIFF or JPEG image")
     try:
         with warnings.catch_warnings():
             # Pillow warns on sizes that are checked here, and on oddities in tags that are not used here.
