@@ -152,6 +152,9 @@ REFUSED = {
         {"SpecimenDescriptionSequence": specimen()},
         {"SeriesDescription": "Specimen R"},
         {"PaddleDescription": "SPECIMEN"},
+        {"BodyPartExamined": "BREAST SPECIMEN"},
+        {"BodyPartExamined": "SPECIMEN_BREAST"},
+        {"ContainerIdentifier": "1"},
     ],
     "biopsy": [
         {"ImageType": ["DERIVED", "PRIMARY", "STEREO", "LEFT"]},
