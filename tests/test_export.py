@@ -25,6 +25,7 @@ from mammodensity.errors import CheckpointError, Interrupted, OptionError, Outpu
 from mammodensity.export import ExportSpec, export_exams, read_preprocess
 from mammodensity.ingest import ExamSource, exam_sources, find_images, load_exam, refused_files
 from mammodensity.phantom import PhantomSpec, write_phantoms
+from mammodensity.prepare import find_exams, sources_of
 from mammodensity.preprocess import find_regions
 from mammodensity.terms import PROJECTIONS, Projection
 
@@ -108,6 +109,42 @@ def test_what_is_no_age_is_not_copied(phantoms, tmp_path):
         source = ExamSource("e", "p", {Projection.CC_R: image}, facts={"age": told})
         [row] = rows_of(export_exams([source], tmp_path / str(number), SALTED, workers=1))
         assert row["age"] == age
+
+
+def test_what_a_table_says_of_a_breast_is_kept(phantoms, tmp_path):
+    """The joint network learns from categories of breasts; levels of mini-MIAS are no categories, but not lost."""
+    place, names = tmp_path / "vindr", {}
+    for projection in PROJECTIONS:
+        names[projection] = next((phantoms / projection / "B").iterdir())
+        (place / "images" / "s1").mkdir(parents=True, exist_ok=True)
+        shutil.copy(names[projection], place / "images" / "s1" / f"{projection}.png")
+    rows = [
+        f"s1,{one},{one.laterality},{one.view_position},DENSITY {'BC'[one.laterality == 'R']},test"
+        for one in Projection
+    ]
+    header = "study_id,image_id,laterality,view_position,breast_density,split"
+    (place / "breast-level_annotations.csv").write_text("\n".join([header, *rows]))
+    manifest = export_exams(sources_of(find_exams(place)), tmp_path / "out", SALTED, workers=1)
+    assert {(row["projection"][-1], row["density"], row["breast_density"]) for row in rows_of(manifest)} == {
+        ("R", "C", "C"),
+        ("L", "C", "B"),
+    }
+    data = find_images(manifest)
+    assert {record.breast_category for record in data.records} == {"B", "C"}
+    again = exam_sources(data)
+    assert again[0].breast_categories[Projection.CC_L] == "B"
+    assert "breast_density" in rows_of(export_exams(again, tmp_path / "again", SALTED, workers=1))[0]
+    mias = tmp_path / "mias"
+    mias.mkdir()
+    for number, side in ((1, "L"), (2, "R")):
+        shutil.copy(names[Projection(f"MLO_{side}")], mias / f"mdb00{number}.png")
+    (mias / "Info.txt").write_text("mdb001 G NORM\nmdb002 F NORM\n")
+    found = rows_of(export_exams(sources_of(find_exams(mias)), tmp_path / "levels", SALTED, workers=1))
+    assert {(row["projection"], row["density"], row["tissue"]) for row in found} == {
+        ("MLO_L", "", "G"),
+        ("MLO_R", "", "F"),
+    }
+    assert "breast_density" not in found[0]
 
 
 def test_dates_are_shifted_by_patient_unless_names_are_kept(tmp_path):

@@ -136,7 +136,7 @@ def _part_reasons(header: Header) -> Iterator[Reason]:
         yield Reason("partial-breast", say(header, "a crop or mask made from a mammogram"))
     field = field_mm(header)
     if field is not None and 0 < max(field) < _SMALLEST_FIELD_MM:
-        shown = f"{field[0]:.0f} x {field[1]:.0f} mm"
+        shown = f"{field[0]:.1f} x {field[1]:.1f} mm"
         least = f"the longer side of a screening view is {_SMALLEST_FIELD_MM:.0f} mm or more"
         yield Reason("partial-breast", say(header, f"its field is {shown}; {least}"))
 
