@@ -16,8 +16,9 @@ import mammodensity
 from dicom_samples import MG_RAW, mammogram, phantom, save, save_exam
 from mammodensity import cli
 from mammodensity.check import check_path
-from mammodensity.errors import LayoutError
-from mammodensity.ingest import find_images, load_exam
+from mammodensity.errors import ImageError, LayoutError
+from mammodensity.ingest import find_images, load_exam, read_image
+from mammodensity.prepare import find_exams
 from mammodensity.terms import PROJECTIONS, Projection
 
 
@@ -273,6 +274,24 @@ def test_pipes_dead_links_and_unreadable_files_do_not_stop_a_run(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     accepted = {entry["path"][-4:]: entry["accepted"] for entry in check_path(tmp_path).to_list()}
     assert accepted == {"good": True, "pipe": False, "link": False}
+
+
+def test_pipes_named_as_pictures_or_tables_are_never_opened(tmp_path):
+    """Opening one would wait for its writer for ever."""
+    save(mammogram(), tmp_path / "archive" / "good")
+    for place in (tmp_path / "archive", tmp_path / "pictures"):
+        place.mkdir(exist_ok=True)
+        os.mkfifo(place / "L-MLO.png")
+        (place / "R-MLO.png").symlink_to(tmp_path / "nowhere")
+        codes = {entry["path"][-9:]: entry["reasons"] for entry in check_path(place).to_list()}
+        assert codes["L-MLO.png"][0]["code"] == codes["R-MLO.png"][0]["code"] == "not-dicom"
+    with pytest.raises(LayoutError, match="no ordinary file, or a link to nothing"):
+        find_images(tmp_path / "pictures")
+    with pytest.raises(ImageError, match="no ordinary file"):
+        read_image(tmp_path / "pictures" / "L-MLO.png")
+    os.mkfifo(tmp_path / "pictures" / "train.csv")
+    with pytest.raises(LayoutError, match="RSNA table"):
+        find_exams(tmp_path / "pictures", "rsna")
 
 
 def test_folders_that_cannot_be_listed_are_refused(archive, monkeypatch):

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from dicom_samples import deflated, mammogram, phantom, save
 from mammodensity.ingest import read_image
@@ -143,6 +144,27 @@ def test_a_deflated_bomb_costs_no_memory(tmp_path):
         assert codes(judge_file(in_header)) == {"damaged"}
         assert codes(judge_file(in_pixels)) == {"damaged"}
         read_image(behind)  # padding after the data set (PS3.10 7.2) is never inflated
+
+
+def test_a_large_image_packed_to_almost_nothing_is_never_decoded(tmp_path, monkeypatch):
+    """A few hundred bytes of JPEG 2000 or deflate hold a black image of any size."""
+    side = 5600
+    black = np.zeros((side, side), np.uint16)
+    ds = mammogram(stored=black[:96, :96].copy(), BitsStored=16, HighBit=15)
+    ds.compress(JPEG2000Lossless)
+    stream = next(generate_frames(ds.PixelData, number_of_frames=1))
+    head = stream.index(b"\xff\x51") + 6  # ISO/IEC 15444-1, A.5.1: size of the image, then (16 bytes on) of its tiles
+    size = struct.pack(">LL", side, side)
+    stream = stream[:head] + size + stream[head + 8 : head + 16] + size + stream[head + 24 :]
+    ds = mammogram(Rows=side, Columns=side, ImagerPixelSpacing=[0.05, 0.05], BitsStored=16, HighBit=15)
+    ds.PixelData = encapsulate([stream])
+    ds["PixelData"].VR = "OB"
+    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    packed = save(ds, tmp_path / "a")
+    squeezed = deflated_file(tmp_path / "b", mammogram(stored=black, ImagerPixelSpacing=[0.05, 0.05]))
+    monkeypatch.setattr("mammodensity.ingest.dicom.isolation._asked", None)
+    with no_more_than(20_000_000):
+        assert codes(judge_file(packed)) == codes(judge_file(squeezed)) == {"absurd-size"}
 
 
 def test_a_deflated_file_cut_short(tmp_path):

@@ -152,6 +152,9 @@ REFUSED = {
         {"SpecimenDescriptionSequence": specimen()},
         {"SeriesDescription": "Specimen R"},
         {"PaddleDescription": "SPECIMEN"},
+        {"BodyPartExamined": "BREAST SPECIMEN"},
+        {"BodyPartExamined": "SPECIMEN_BREAST"},
+        {"ContainerIdentifier": "1"},
     ],
     "biopsy": [
         {"ImageType": ["DERIVED", "PRIMARY", "STEREO", "LEFT"]},
@@ -223,7 +226,13 @@ REFUSED = {
         {"BitsAllocated": 12},
     ],
     "missing-tag": [{"Rows": None}, {"PhotometricInterpretation": None}, {"BitsAllocated": None}],
-    "absurd-size": [{"Rows": 65535, "Columns": 65535}, {"Rows": 2}, {"Rows": 0}, {"Columns": 40000}],
+    "absurd-size": [
+        {"Rows": 65535, "Columns": 65535},
+        {"Rows": 7800, "Columns": 7800},
+        {"Rows": 2},
+        {"Rows": 0},
+        {"Columns": 40000},
+    ],
     "damaged": [{"Rows": 4000}, {"PixelData": b""}, {"NumberOfFrames": -1}],
 }
 

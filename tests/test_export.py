@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import defaultdict
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,9 @@ from dicom_samples import MG_RAW, mammogram, phantom, save, save_exam
 from mammodensity.check import check_path
 from mammodensity.errors import CheckpointError, Interrupted, OptionError, OutputError
 from mammodensity.export import ExportSpec, export_exams, read_preprocess
-from mammodensity.ingest import exam_sources, find_images, load_exam, refused_files
+from mammodensity.ingest import ExamSource, exam_sources, find_images, load_exam, refused_files
 from mammodensity.phantom import PhantomSpec, write_phantoms
+from mammodensity.prepare import find_exams, sources_of
 from mammodensity.preprocess import find_regions
 from mammodensity.terms import PROJECTIONS, Projection
 
@@ -98,6 +101,78 @@ def test_ages_over_89_are_one_class_unless_names_are_kept(tmp_path):
     for spec, age in ((SALTED, "90"), (ExportSpec(keep_names=True), "97")):
         rows = rows_of(export_exams(sources, tmp_path / age, spec, workers=1))
         assert {row["age"] for row in rows} == {age}
+
+
+def test_what_is_no_age_is_not_copied(phantoms, tmp_path):
+    image = next((phantoms / "CC_R" / "B").iterdir())
+    for number, (told, age) in enumerate({"097Y": "90", "1931-05-02": "", "61.0": "61.0"}.items()):
+        source = ExamSource("e", "p", {Projection.CC_R: image}, facts={"age": told})
+        [row] = rows_of(export_exams([source], tmp_path / str(number), SALTED, workers=1))
+        assert row["age"] == age
+
+
+def test_what_a_table_says_of_a_breast_is_kept(phantoms, tmp_path):
+    """The joint network learns from categories of breasts; levels of mini-MIAS are no categories, but not lost."""
+    place, names = tmp_path / "vindr", {}
+    for projection in PROJECTIONS:
+        names[projection] = next((phantoms / projection / "B").iterdir())
+        (place / "images" / "s1").mkdir(parents=True, exist_ok=True)
+        shutil.copy(names[projection], place / "images" / "s1" / f"{projection}.png")
+    rows = [
+        f"s1,{one},{one.laterality},{one.view_position},DENSITY {'BC'[one.laterality == 'R']},test"
+        for one in Projection
+    ]
+    header = "study_id,image_id,laterality,view_position,breast_density,split"
+    (place / "breast-level_annotations.csv").write_text("\n".join([header, *rows]))
+    manifest = export_exams(sources_of(find_exams(place)), tmp_path / "out", SALTED, workers=1)
+    assert {(row["projection"][-1], row["density"], row["breast_density"]) for row in rows_of(manifest)} == {
+        ("R", "C", "C"),
+        ("L", "C", "B"),
+    }
+    data = find_images(manifest)
+    assert {record.breast_category for record in data.records} == {"B", "C"}
+    again = exam_sources(data)
+    assert again[0].breast_categories[Projection.CC_L] == "B"
+    assert "breast_density" in rows_of(export_exams(again, tmp_path / "again", SALTED, workers=1))[0]
+    mias = tmp_path / "mias"
+    mias.mkdir()
+    for number, side in ((1, "L"), (2, "R")):
+        shutil.copy(names[Projection(f"MLO_{side}")], mias / f"mdb00{number}.png")
+    (mias / "Info.txt").write_text("mdb001 G NORM\nmdb002 F NORM\n")
+    found = rows_of(export_exams(sources_of(find_exams(mias)), tmp_path / "levels", SALTED, workers=1))
+    assert {(row["projection"], row["density"], row["tissue"]) for row in found} == {
+        ("MLO_L", "", "G"),
+        ("MLO_R", "", "F"),
+    }
+    assert "breast_density" not in found[0]
+
+
+def test_dates_are_shifted_by_patient_unless_names_are_kept(tmp_path):
+    days = {
+        "1.2.1": ("P1", "20240115"),
+        "1.2.2": ("P1", "2024.02.14"),
+        "1.2.3": ("P2", "20240115"),
+        "1.2.4": ("P3", "00010101"),
+    }
+    for study, (patient, day) in days.items():
+        ds = mammogram(StudyInstanceUID=study, PatientID=patient, InstanceNumber=int(study[-1]))
+        ds.add_new("StudyDate", "LO", day)  # a text, as dates had dots before DICOM 3
+        save(ds, tmp_path / "archive" / study)
+    sources = exam_sources(find_images(tmp_path / "archive"))
+    rows = rows_of(export_exams(sources, tmp_path / "kept", ExportSpec(keep_names=True), workers=1))
+    assert sorted(row["study_date"] for row in rows) == ["", "2024-01-15", "2024-01-15", "2024-02-14"]
+    shifted: dict[str, list[date]] = defaultdict(list)
+    rows = rows_of(export_exams(sources, tmp_path / "out", SALTED, workers=1))
+    for row in rows:
+        if row["shifted_date"]:
+            shifted[row["patient_id"]].append(date.fromisoformat(row["shifted_date"]))
+    (one,), two = sorted(shifted.values(), key=len)
+    assert max(two) - min(two) == timedelta(days=30)
+    assert one not in two
+    assert all(timedelta(days=31) <= date(2024, 2, 14) - day <= timedelta(days=3680) for day in (one, *two))
+    assert rows == rows_of(export_exams(sources, tmp_path / "again", SALTED, workers=1))
+    other = rows_of(export_exams(sources, tmp_path / "other", ExportSpec(salt="other"), workers=1))
+    assert {row["shifted_date"] for row in rows} & {row["shifted_date"] for row in other} == {""}
 
 
 def test_an_image_stored_mirrored_is_turned(phantoms, tmp_path):

@@ -106,7 +106,7 @@ def test_vindr(tmp_path):
     assert [exams[name]["split"] for name in ("s1", "s2", "s3")] == ["train", "train", "test"]
     assert exams["s3"]["projections"] == ["CC_R", "CC_L", "MLO_R"]
     assert exams["s3"]["images"]["CC_L"] == "s3LCC"
-    assert exams["s1"]["facts"] == {"age": "053Y", "vendor": "SIEMENS"}
+    assert exams["s1"]["facts"] == {"age": "53", "vendor": "SIEMENS"}
     assert left_out(found) == {("second-image", "images"): 1}
     assert notes(found) == {"breasts-differ": 1}
     assert file_of(found, "s1", "CC_L") == "images/s1/s1LCC.dicom"

@@ -176,7 +176,9 @@ def prepare(
         Path | None, typer.Option("--spec", help="JSON with crop, pectoral, background, depth.", metavar="FILE")
     ] = None,
     salt: Annotated[str, typer.Option(help="Secret that goes into the keys; by default drawn and forgotten.")] = "",
-    keep_names: Annotated[bool, typer.Option("--keep-names", help="Keep names of exams and patients.")] = False,
+    keep_names: Annotated[
+        bool, typer.Option("--keep-names", help="Keep names of exams and patients, and dates.")
+    ] = False,
     synthetic: Synthetic = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import date, timedelta
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from mammodensity.errors import CheckpointError, ImageError, Interrupted, Option
 from mammodensity.exam import Mammogram
 from mammodensity.ingest import ExamSource, Refusal, read_image
 from mammodensity.ingest.dicom import REASONS, WARNINGS, acquisition_facts
-from mammodensity.ingest.manifest import MANIFEST_COLUMNS, MANIFEST_NAME
+from mammodensity.ingest.manifest import BREAST_COLUMN, MANIFEST_COLUMNS, MANIFEST_NAME
 from mammodensity.outputs import receipt, require_new_folder, write_bytes, write_csv, write_json
 from mammodensity.preprocess import RAW_PREPROCESS, PreprocessSpec, find_regions, stored_flipped, visible_part
 from mammodensity.terms import Projection
@@ -29,9 +30,14 @@ from mammodensity.workers import in_workers, usable_cores
 
 FACTS = ("vendor", "model", "spacing_mm", "thickness_mm", "age")
 """Columns of the manifest beyond the usual ones; blank where nothing says."""
+TISSUE = "tissue"
+"""The column of levels that are no categories; there where the data set has them, as ``breast_density`` is."""
+DATE, SHIFTED_DATE = "study_date", "shifted_date"
+"""The column of the date, kept with the names, or else shifted; two names, so that none is taken for the other."""
 REFUSED_FILE = "refused.csv"
 _WORK = ".prepare"
 _OLDEST = 90
+_SHIFT_DAYS = 31, 3650  # earlier: least and most
 _REFUSED_COLUMNS = ("exam_id", "projection", "code", "text", "path")
 
 Progress = Callable[[int, int], None]
@@ -90,9 +96,10 @@ def export_exams(
     """Write a training set: the origin's folders, ``manifest.csv``, ``refused.csv`` and ``receipt.json``.
 
     Where the best file of a projection cannot be used, the next is taken. Every other file goes into ``refused.csv``
-    with its reason, those ``refused`` before among them. No date, name or other identity is copied: names of exams and
-    patients become keys, hashed with a salt that is forgotten at the end. An image stored mirrored is turned, so that
-    right breasts have the chest wall on the right.
+    with its reason, those ``refused`` before among them. No name or other identity is copied: names of exams and
+    patients become keys, hashed with a salt that is forgotten at the end, and dates are shifted by it, all of a
+    patient's by as many days. An image stored mirrored is turned, so that right breasts have the chest wall on the
+    right.
 
     Returns
     -------
@@ -126,8 +133,11 @@ def export_exams(
     write_csv(out / REFUSED_FILE, _REFUSED_COLUMNS, left_out)
     facts = {"preprocess": asdict(spec.preprocess), "exams": len(sources), "keys": not spec.keep_names}
     write_json(out / "receipt.json", receipt("prepare", **facts))
-    rows = (row for record in records for row in record["images"])
-    write_csv(out / MANIFEST_NAME, (*MANIFEST_COLUMNS, *FACTS, "mirrored"), rows)
+    rows = [row for record in records for row in record["images"]]
+    given = [name for name in (BREAST_COLUMN, TISSUE) if any(row[name] for row in rows)]
+    day = DATE if spec.keep_names else SHIFTED_DATE
+    columns = (*MANIFEST_COLUMNS, *given, *FACTS, day, "mirrored")
+    write_csv(out / MANIFEST_NAME, columns, ({name: row[name] for name in columns} for row in rows))
     shutil.rmtree(work)
     return out / MANIFEST_NAME
 
@@ -151,6 +161,8 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
                 "path": place.as_posix(),
                 "density": exam.category.value if exam.category else "",
                 "split": exam.split or "",
+                BREAST_COLUMN: str(exam.breast_categories.get(projection, "")),
+                TISSUE: exam.tissue.get(projection, ""),
                 **_facts(exam, path, mammogram, spec),
                 "mirrored": "yes" if mirrored else "",
             }
@@ -212,16 +224,34 @@ def _facts(exam: ExamSource, path: Path, mammogram: Mammogram, spec: ExportSpec)
     header = acquisition_facts(path)
     spacing = f"{mammogram.spacing_mm:.4g}" if mammogram.spacing_mm else ""
     facts = {name: header.get(name) or exam.facts.get(name) or "" for name in FACTS} | {"spacing_mm": spacing}
-    return facts if spec.keep_names else facts | {"age": _common_age(facts["age"])}
+    day = header.get(DATE, "")
+    if spec.keep_names:
+        return facts | {DATE: day}
+    return facts | {"age": _common_age(facts["age"]), SHIFTED_DATE: _shifted(day, exam.patient_id, spec.salt)}
 
 
 def _common_age(years: str) -> str:
     """Ages over 89 are rare enough to tell who it is: one class, 90 (45 CFR 164.514(b)(2)(i)(C)).
 
-    >>> [_common_age(years) for years in ("89", "97", "102.0", "")]
-    ['89', '90', '90', '']
+    What is no age, such as a date of birth in a column of that name, is not copied.
+
+    >>> [_common_age(years) for years in ("89", "97", "102.0", "097Y", "1931-05-02", "")]
+    ['89', '90', '90', '90', '', '']
     """
-    return str(_OLDEST) if re.fullmatch(r"\d+(\.\d*)?", years) and float(years) >= _OLDEST else years
+    age = re.fullmatch(r"0*(\d{1,3}(?:\.\d*)?) ?(?:Y|YEARS?)?", years.strip().upper())
+    if age is None:
+        return ""
+    return str(_OLDEST) if float(age[1]) >= _OLDEST else age[1]
+
+
+def _shifted(day: str, patient_id: str, salt: str) -> str:
+    """A date so many days earlier as salt and patient say, so that the time between exams of a patient is kept."""
+    if not day:
+        return ""
+    least, most = _SHIFT_DAYS
+    digest = hashlib.sha256(f"{salt}\ndate\n{patient_id}".encode()).digest()
+    days = least + int.from_bytes(digest[:8]) % (most - least + 1)
+    return (date.fromisoformat(day) - timedelta(days=days)).isoformat()
 
 
 def _place(exam: ExamSource, projection: Projection, spec: ExportSpec) -> Path:
@@ -250,7 +280,7 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
     if len(keys) < len(exams):
         raise OutputError("two exams would get the same name; prepare them without --keep-names")
     note = out / _WORK / "run" / "spec.json"
-    names = "\n".join(f"{exam.exam_id} {_state(exam)} {exam.category} {exam.split}" for exam in exams)
+    names = "\n".join(f"{exam.exam_id} {_state(exam)} {exam.category} {exam.split} {_labels(exam)}" for exam in exams)
     wanted = {
         "exams": hashlib.sha256(names.encode()).hexdigest(),
         "preprocess": asdict(spec.preprocess),
@@ -274,6 +304,13 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
         salt = spec.salt or secrets.token_hex(16)
         write_json(note, {**wanted, "salt": salt})
     return ExportSpec(spec.preprocess, salt, spec.keep_names)
+
+
+def _labels(exam: ExamSource) -> list[tuple[str, str, str]]:
+    """What is known of each image's breast."""
+    return [
+        (one.value, str(exam.breast_categories.get(one, "")), exam.tissue.get(one, "")) for one in sorted(exam.images)
+    ]
 
 
 def _state(exam: ExamSource) -> list[tuple[str, str, int, int]]:

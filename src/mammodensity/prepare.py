@@ -184,6 +184,16 @@ def sources_of(found: FoundExams) -> list[ExamSource]:
             if (exam.exam_id, projection) in found.files
         }
         if images:
-            source = ExamSource(exam.exam_id, exam.patient_id, images, exam.density, exam.split, dict(exam.facts))
+            breasts, levels = exam.density_of_breast, exam.tissue_of_breast
+            source = ExamSource(
+                exam.exam_id,
+                exam.patient_id,
+                images,
+                exam.density,
+                exam.split,
+                dict(exam.facts),
+                breast_categories={one: breasts[one.laterality] for one in images if one.laterality in breasts},
+                tissue={one: levels[one.laterality].value for one in images if one.laterality in levels},
+            )
             sources.append(source)
     return sources

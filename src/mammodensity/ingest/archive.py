@@ -59,7 +59,7 @@ def survey(paths: Iterable[Path], *, synthetic: bool = False, progress: Progress
     def look(file: Path) -> Verdict:
         if looks_like_dicom(file):
             return judge_file(file, synthetic=synthetic)
-        if file.suffix.lower() in PICTURE_SUFFIXES:
+        if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file():  # opening a pipe would wait for its writer
             return _judge_picture(file)
         return _judge_other(file)
 

@@ -74,6 +74,8 @@ def _require_nothing_deeper(data: DataSet) -> None:
     known = {record.path for record in data.records}
     for path in files_under(data.root, _refuse_closed):
         if path.suffix.lower() in PICTURE_SUFFIXES and path not in known:
+            if not path.is_file():
+                raise LayoutError(f"{path} is no ordinary file, or a link to nothing; expected an image")
             raise LayoutError(f"{path} lies too deep to tell its exam; expected {_KNOWN_LAYOUTS}")
 
 

@@ -16,7 +16,7 @@ from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Project
 
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = ("exam_id", "patient_id", "projection", "path", "density", "split")
-_BREAST = "breast_density"
+BREAST_COLUMN = "breast_density"
 _REQUIRED = ("exam_id", "projection", "path")
 _SPLIT_WORDS = {**{split: split for split in SPLITS}, "val": "validation", "valid": "validation", "training": "train"}
 
@@ -58,15 +58,15 @@ def read_manifest(path: Path) -> DataSet:
 
 
 def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
-    cells = {name: (row.get(name) or "").strip() for name in (*MANIFEST_COLUMNS, _BREAST)}
+    cells = {name: (row.get(name) or "").strip() for name in (*MANIFEST_COLUMNS, BREAST_COLUMN)}
     where = f"{path} line {line}"
     for name in _REQUIRED:
         if not cells[name]:
             raise LayoutError(f"{where}: {name} is empty")
     if cells["projection"] not in PROJECTIONS:
         raise LayoutError(f"{where}: unknown projection {cells['projection']!r}; expected {', '.join(PROJECTIONS)}")
-    density, of_breast = cells["density"].upper(), cells[_BREAST].upper()
-    for name, given in (("density", density), (_BREAST, of_breast)):
+    density, of_breast = cells["density"].upper(), cells[BREAST_COLUMN].upper()
+    for name, given in (("density", density), (BREAST_COLUMN, of_breast)):
         if given and given not in CATEGORIES:
             raise LayoutError(f"{where}: unknown {name} {cells[name]!r}; expected A, B, C, D or nothing")
     split = split_word(cells["split"])
@@ -98,8 +98,8 @@ def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
             "path": record.path.absolute().as_posix(),
             "density": record.category.value if record.category else "",
             "split": record.split or "",
-            **({_BREAST: record.breast_category or ""} if known else {}),
+            **({BREAST_COLUMN: record.breast_category or ""} if known else {}),
         }
         for record in records
     ]
-    write_csv(path, (*MANIFEST_COLUMNS, _BREAST) if known else MANIFEST_COLUMNS, rows)
+    write_csv(path, (*MANIFEST_COLUMNS, BREAST_COLUMN) if known else MANIFEST_COLUMNS, rows)

@@ -28,6 +28,11 @@ class ExamSource:
     alternatives: Mapping[Projection, tuple[Candidate, ...]] = field(default_factory=dict)
     """The next best files of a projection."""
 
+    breast_categories: Mapping[Projection, DensityCategory] = field(default_factory=dict)
+    """The category of the breast in an image, where it is known apart from the exam's."""
+    tissue: Mapping[Projection, str] = field(default_factory=dict)
+    """The level of a data set that has levels of its own: F, G or D of mini-MIAS, which are no categories."""
+
     def candidates(self, projection: Projection) -> tuple[Candidate, ...]:
         """The files of a projection, best first; the first is of no code."""
         return Candidate(self.images[projection], ""), *self.alternatives.get(projection, ())
@@ -51,7 +56,10 @@ def exam_sources(data: DataSet) -> list[ExamSource]:
             one.synthetic for several in others.values() for one in several
         )
         category = categories.get(exam_id)
-        sources.append(ExamSource(exam_id, first.patient_id, images, category, first.split, {}, synthetic, others))
+        breasts = {name: one.breast_category for name, one in records.items() if one.breast_category}
+        sources.append(
+            ExamSource(exam_id, first.patient_id, images, category, first.split, {}, synthetic, others, breasts)
+        )
     return sources
 
 

@@ -23,6 +23,8 @@ from mammodensity.ingest.dicom.syntaxes import (
 _SMALLEST_SIDE_PX = 16
 _LARGEST_SIDE_PX = 32_000
 _MOST_PADDING_BYTES = 15  # less than the shortest row or column
+_LARGE_BYTES = 60_000_000  # uncompressed; more than any detector gives
+_MOST_COMPRESSION = 500  # of large images; scanned films reach 20 by lossless coders, and 100 with loss
 _MOST_EXPANSION = 4  # JPEG Lossless takes up to 24 bits for 8
 _PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
@@ -37,12 +39,15 @@ def require_decodable(header: Header) -> None:
         text = f"transfer syntax {named} is not read; export it uncompressed"
         raise DicomError(say(header, text), "unsupported-syntax")
     samples = header.whole("SamplesPerPixel") or 1
+    if header.deflated_at >= 0:
+        _require_no_bomb(header, header.size - header.deflated_at)
     with opened_content(header) as stream:
         found = find_pixel_data(header, stream)
         if syntax not in ENCAPSULATED:
             _require_native_length(header, stream, found.spans[0])
             return
         _require_codestream_length(header, found.length)
+        _require_no_bomb(header, found.length)
         head = read_codestream_head(stream, found)
     _require_codestream(header, head, rows, columns, (allocated, stored, samples))
 
@@ -106,6 +111,14 @@ def _require_codestream_length(header: Header, length: int) -> None:
     if length > most and (header.whole("NumberOfFrames") or 1) == 1:
         text = f"{length} bytes of compressed pixels where its size needs at most {most}; export it again"
         raise DicomError(say(header, text), "damaged")
+
+
+def _require_no_bomb(header: Header, length: int) -> None:
+    """Of a large image so few compressed bytes that it would be black: decoding takes time and memory for nothing."""
+    native = native_bytes(header)
+    if native > _LARGE_BYTES and length * _MOST_COMPRESSION < native:
+        text = f"{length} compressed bytes for {native} bytes of pixels; no mammogram can be packed so small"
+        raise DicomError(say(header, text), "absurd-size")
 
 
 def _require_codestream(header: Header, head: bytes, rows: int, columns: int, depth: tuple[int, int, int]) -> None:

@@ -22,7 +22,7 @@ from mammodensity.errors import DicomError
 from mammodensity.ingest.dicom.sources import MOST_HEADER_BYTES, Bounded, Inflating, Source, opened
 
 PREFIX = b"DICM"
-MOST_PIXELS = 100_000_000  # five times the largest mammography detector; more is a mistake or an attack
+MOST_PIXELS = 60_000_000  # three times the largest detector; film scanned at 43.5 um has up to 38 million
 LARGEST_FILE_BYTES = 2_000_000_000
 _MOST_META_BYTES = 1 << 20
 _MOST_VALUE_BYTES = 2_000_000  # a look-up table takes 130 kB; sequences are parsed whole, so a large one costs time

@@ -109,9 +109,11 @@ def _tomo_reasons(header: Header, sop: str, *, synthetic: bool) -> Iterator[Reas
 def _purpose_reasons(header: Header) -> Iterator[Reason]:
     words, types = kind_text(header), _types(header)
     marked = header.text("QualityControlImage") == "YES" or header.text("CalibrationImage") == "YES"
-    if marked or "PHANTOM" in header.text("BodyPartExamined") or QUALITY_WORDS.search(words):
+    part = text_of(header, "BodyPartExamined")
+    if marked or "PHANTOM" in part or QUALITY_WORDS.search(words):
         yield Reason("quality-control", say(header, "a test or calibration image"))
-    if header.items("SpecimenDescriptionSequence") or SPECIMEN_WORDS.search(words) or "SPECIMEN" in types:
+    told = header.is_given("ContainerIdentifier") or SPECIMEN_WORDS.search(f"{words} ; {part}")
+    if header.items("SpecimenDescriptionSequence") or told or "SPECIMEN" in types:
         yield Reason("specimen", say(header, "an image of a specimen"))
     if (
         any(word.startswith(_BIOPSY_TYPES) for word in types)
@@ -134,7 +136,7 @@ def _part_reasons(header: Header) -> Iterator[Reason]:
         yield Reason("partial-breast", say(header, "a crop or mask made from a mammogram"))
     field = field_mm(header)
     if field is not None and 0 < max(field) < _SMALLEST_FIELD_MM:
-        shown = f"{field[0]:.0f} x {field[1]:.0f} mm"
+        shown = f"{field[0]:.1f} x {field[1]:.1f} mm"
         least = f"the longer side of a screening view is {_SMALLEST_FIELD_MM:.0f} mm or more"
         yield Reason("partial-breast", say(header, f"its field is {shown}; {least}"))
 

@@ -41,9 +41,9 @@ class FileList:
         return tuple(path for path in self.paths if path.suffix.lower() in IMAGE_SUFFIXES)
 
     def named(self, pattern: str) -> list[Path]:
-        """Files whose whole name matches a regular expression."""
+        """Ordinary files whose whole name matches a regular expression; opening a pipe would wait for its writer."""
         form = re.compile(pattern, re.IGNORECASE)
-        return [path for path in self.paths if form.fullmatch(path.name)]
+        return [path for path in self.paths if form.fullmatch(path.name) and path.is_file()]
 
     def images_with_stem(self, stem: str) -> list[Path]:
         """Images whose name without its last suffix is ``stem``."""

@@ -29,6 +29,16 @@ def plain_number(cell: str) -> str:
     return re.sub(r"(?<=\d)\.0+$", "", cell.strip())
 
 
+def years(cell: str) -> str:
+    """An age as DICOM writes it (PS3.5 6.2, AS) in years; other cells as they are.
+
+    >>> years("053Y"), years("61"), years("")
+    ('53', '61', '')
+    """
+    age = re.fullmatch(r"0*(\d{1,3})Y", cell.strip())
+    return age[1] if age else plain_number(cell)
+
+
 def text_or_blank(cell: str) -> str:
     """A cell, with the words for nothing (NaN, NA, None) as nothing."""
     return "" if cell.strip().upper() in _BLANK else cell.strip()

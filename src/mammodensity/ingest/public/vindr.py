@@ -60,6 +60,7 @@ def _metadata(tables: FileList) -> dict[str, dict[str, str]]:
     for path in found[:1]:
         for row in read_table(path, [_METADATA_IMAGE], list(_METADATA_FACTS.values())):
             cells = {name: row[column.split("|", maxsplit=1)[0]] for name, column in _METADATA_FACTS.items()}
+            cells["age"] = values.years(cells["age"])
             facts[row[_METADATA_IMAGE.split("|", maxsplit=1)[0]]] = cells
     return facts
 
