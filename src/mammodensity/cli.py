@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -41,6 +41,7 @@ from mammodensity.statistics_commands import (
     sample_size,
 )
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.workers import launched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,6 +91,10 @@ def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
+    if context.invoked_subcommand not in (None, "train") and launched():
+        raise OptionError(
+            f"{context.invoked_subcommand} runs in one process; of all commands train runs under torchrun"
+        )
     if version:
         typer.echo(f"mammodensity {__version__}")
     elif context.invoked_subcommand is None:
@@ -306,13 +311,14 @@ def train(
     Example: mammodensity train phantoms --model model --epochs 20 --size 128
 
     Example: mammodensity train phantoms --model joint --joint --fusion attention --epochs 20 --size 128
+
+    Example: torchrun --standalone --nproc-per-node 2 -m mammodensity train phantoms --model model --size 128
     """
     from mammodensity.console import progress_bar, say, say_research_use_only, show_figures, training_bars
-    from mammodensity.devices import find_device
     from mammodensity.ingest import find_images
     from mammodensity.report import evaluate_model, write_model_card
     from mammodensity.splits import with_splits
-    from mammodensity.training import JointPlan, adapted, find_recipe, train_model
+    from mammodensity.training import JointPlan, Recipe, adapted, find_recipe, joined, own_device, train_model
 
     asked = {
         "fusion": fusion,
@@ -322,30 +328,41 @@ def train(
         "checkpointing": checkpointing,
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    if given and not joint:
-        raise OptionError(f"--{next(iter(given)).replace('_', '-')} is of the joint network; add --joint")
-    if joint and projection:
-        raise OptionError("--joint trains all projections in one network; leave --projection out")
-    plan = JointPlan(**given) if joint else None
-    chosen = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
-    where = find_device(device)
-    images = with_splits(find_images(data), seed=chosen.seed, shares=shares)
-    if model.resolve() == images.root.resolve():
-        raise OutputError(f"{model} is the data set itself; name another folder for the model")
-    say(f"training on {where} with recipe {chosen.name}: {chosen.epochs} epochs")
-    with training_bars() as (loading, report):
-        train_model(
-            images,
-            model,
-            chosen,
-            projections=[one for one in PROJECTIONS if not projection or one in projection],
-            joint=plan,
-            device=where,
-            start=start,
-            resume=resume,
-            loading=loading,
-            report=report,
-        )
+
+    def settle() -> tuple[JointPlan | None, Recipe, DataSet]:
+        if given and not joint:
+            raise OptionError(f"--{next(iter(given)).replace('_', '-')} is of the joint network; add --joint")
+        if joint and projection:
+            raise OptionError("--joint trains all projections in one network; leave --projection out")
+        plan = JointPlan(**given) if joint else None
+        recipe = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
+        images = with_splits(find_images(data), seed=recipe.seed, shares=shares)
+        if model.resolve() == images.root.resolve():
+            raise OutputError(f"{model} is the data set itself; name another folder for the model")
+        return plan, recipe, images
+
+    with joined() as processes:
+        plan, chosen, images = processes.from_first(settle)
+        where = own_device(device, processes)
+        if processes.first:
+            several = f" in {processes.size} processes" if processes.size > 1 else ""
+            say(f"training on {where}{several} with recipe {chosen.name}: {chosen.epochs} epochs")
+        with training_bars() if processes.first else nullcontext((None, None)) as (loading, report):
+            train_model(
+                images,
+                model,
+                chosen,
+                projections=[one for one in PROJECTIONS if not projection or one in projection],
+                joint=plan,
+                device=where,
+                start=start,
+                resume=resume,
+                loading=loading,
+                report=report,
+                processes=processes,
+            )
+    if not processes.first:
+        return
     with progress_bar("test") as progress:
         figures = evaluate_model(model, device=device, progress=progress)
     card = write_model_card(model)
@@ -1180,5 +1197,10 @@ def _stop_politely(_number: int, _frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"mammodensity: {printable(' '.join(message.split()))}", file=sys.stderr)
+    place = launched()
+    if place is None or place.rank == 0:
+        print(f"mammodensity: {printable(' '.join(message.split()))}", file=sys.stderr)
+    elif code != OptionError.exit_code:  # options are the same for all processes, and the first tells what is wrong
+        whose = f"process {place.rank} of {place.size}, counted from 0"
+        print(f"mammodensity: {whose}: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from mammodensity.errors import OutputError
@@ -18,6 +19,25 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is of those that ``torchrun``, or another starter of its kind, started together."""
+
+    rank: int
+    size: int
+    on_machine: int
+    """Which of those on its machine."""
+
+
+def launched() -> Place | None:
+    """Which process this is; None where it is alone."""
+    told = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")]
+    if not (told[3] and all(number.isdecimal() for number in told[:3])):
+        return None
+    place = Place(*(int(number) for number in told[:3]))
+    return place if place.size > 1 else None
 
 
 def usable_cores() -> int:
