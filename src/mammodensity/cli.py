@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +45,7 @@ from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, 
 from mammodensity.workers import launched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from mammodensity.calibration import Calibration
     from mammodensity.evaluation import ScoreTable
@@ -93,7 +94,7 @@ def root(
 ) -> None:
     if context.invoked_subcommand not in (None, "train") and launched():
         raise OptionError(
-            f"{context.invoked_subcommand} runs in one process; of all commands train runs under torchrun"
+            f"{context.invoked_subcommand} runs in one process; only train runs under torchrun (predict has --workers)"
         )
     if version:
         typer.echo(f"mammodensity {__version__}")
@@ -433,6 +434,9 @@ def predict(
     engine: Annotated[
         str, typer.Option(help="What runs trained networks: torch, onnx, openvino or openvino-int8.")
     ] = "torch",
+    workers: Annotated[
+        int, typer.Option(help="Processes that score exams side by side and share the cores.", min=1)
+    ] = 1,
 ) -> None:
     """Read exams: category or abstention, with flags; scores by exam, breast and projection.
 
@@ -445,7 +449,8 @@ def predict(
     from mammodensity.console import say, say_research_use_only
     from mammodensity.ingest import require_complete
     from mammodensity.outputs import require_not_input
-    from mammodensity.prediction import require_networks
+    from mammodensity.prediction import load_model, predict_in_workers, require_networks
+    from mammodensity.prediction import predict as predict_exams
     from mammodensity.result import STANDARD_RULES, read_rules
 
     images = _images_of(data, split, synthetic=synthetic)
@@ -466,7 +471,12 @@ def predict(
         require_complete(images)  # before any image is scored
     scorer = _load_model(model, device, engine)
     require_networks(scorer, images, all_projections=origin_txt is not None)
-    scored = _score(scorer, images, csv, fusion=fusion, policy=policy, allow_missing=allow_missing)
+    how: dict[str, Any] = {"fusion": fusion, "policy": policy, "allow_missing": allow_missing}
+    if workers > 1:
+        exams = predict_in_workers(scorer, partial(load_model, model, device, engine), images, workers, **how)
+    else:
+        exams = predict_exams(scorer, images, **how)
+    scored = _score(exams, images, csv)
     _write_scores(scored, images, csv, origin_txt)
     for exam in scored:
         for text in exam.refused.values():
@@ -496,16 +506,15 @@ def _read_calibration(model: Path | None) -> Calibration | None:
     return found
 
 
-def _score(scorer: Any, images: DataSet, csv: Path | None, **how: Any) -> list[ExamScores]:
+def _score(exams: Generator[ExamScores, None, None], images: DataSet, csv: Path | None) -> list[ExamScores]:
     """Score every exam; what is done is kept at Ctrl-C."""
     from mammodensity.console import progress_bar
-    from mammodensity.prediction import predict as predict_exams
 
     scored: list[ExamScores] = []
     total = len({record.exam_id for record in images.records})
     try:
-        with progress_bar("predict") as progress:
-            for exam in predict_exams(scorer, images, **how):
+        with closing(exams), progress_bar("predict") as progress:
+            for exam in exams:
                 scored.append(exam)
                 progress(len(scored), total)
     except KeyboardInterrupt:
