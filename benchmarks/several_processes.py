@@ -2,8 +2,8 @@
 
 python benchmarks/several_processes.py [--exams 16] [--size 650] [--engines torch openvino] [--rounds 3]
 
-Whole commands are timed, starting included; memory is that of all their processes together, looked at from outside, what
-they share counted once. Training: seconds an epoch, from the second on.
+Whole commands are timed, starting included; memory is that of all their processes together, looked at from outside,
+what they share counted once. Training: seconds an epoch, from the second on.
 """
 
 from __future__ import annotations

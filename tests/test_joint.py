@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +19,12 @@ from mammodensity.exam import Exam
 from mammodensity.fusion import fuse_exam
 from mammodensity.ingest import find_images, load_exam, read_manifest, write_manifest
 from mammodensity.networks import JointNetwork, JointSpec, NetworkSpec
-from mammodensity.networks.joint_checkpoint import load_joint
+from mammodensity.networks.joint_checkpoint import JointCheckpoint, load_joint
 from mammodensity.prediction import JointModel, load_model, load_networks, predict
+from mammodensity.prediction.engines import TOLERANCE
+from mammodensity.prediction.exporting import export_network
 from mammodensity.preprocess import PreprocessSpec
-from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, DensityCategory, Projection
+from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 from mammodensity.training import JointPlan, find_recipe, read_history, train_model
 from mammodensity.training.joint_run import joint_loss, kept_views
 from mammodensity.training.resume import RESUME_FILE
@@ -27,6 +33,7 @@ SMALL = NetworkSpec(stem=4, widths=(4, 4), outputs=(8, 8), depths=(1, 1), dropou
 FUSIONS = ["mean", "concat", "attention"]
 VIEWS = torch.randn(3, 4, 1, 36, 36, generator=torch.Generator().manual_seed(2))
 PRESENT = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [0, 0, 1, 0]], dtype=torch.bool)
+UNCROPPED = PreprocessSpec(rows=36, columns=36, crop="none", pectoral="leave", background="leave")
 KEPT = ("network.safetensors", "history.csv", "acc_val.txt")
 
 
@@ -331,8 +338,6 @@ def test_the_commands_take_a_joint_model(run, joint_models, blobs, recipe, tmp_p
     for arguments, message in (
         (("predict", blobs, "--model", model, "--fusion", "vote"), "calibrated with fusion joint, not vote"),
         (("predict", blobs, "--model", joint_models / "mean", "--fusion", "vote"), "leave --fusion out"),
-        (("predict", blobs, "--model", model, "--engine", "onnx"), "a joint network runs in torch"),
-        (("export", tmp_path / "out", "--model", model), "holds a joint network; export is for"),
         (("calibrate", table, "--labels", blobs, "--model", model, "--fusion", "mean"), "leave --fusion out"),
         (("calibrate", blobs, "--model", model), "holds trained networks"),
         (("import-keras", table, "--projection", "CC_R", "--model", model), "holds a joint network; name another"),
@@ -345,3 +350,55 @@ def test_the_commands_take_a_joint_model(run, joint_models, blobs, recipe, tmp_p
         assert message in error, arguments
         assert "Traceback" not in error
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_every_engine_gives_the_scores_of_torch(joint_models, blobs, tmp_path_factory, monkeypatch, engine):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    exam = load_exam(*next(iter(find_images(blobs).exams().items())))
+    few = Exam("few", {view: exam.mammograms[view] for view in (Projection.CC_L, Projection.MLO_R)})
+    models = [load_networks(joint_models / "attention", "cpu", one) for one in ("torch", engine)]
+    for one, options in ((exam, {}), (few, {"allow_missing": True})):
+        expected, found = (model.score(one, **options) for model in models)
+        for level in FUSED_LEVELS:
+            expected_scores, found_scores = (scored.fused[level].scores for scored in (expected, found))
+            np.testing.assert_allclose(found_scores, expected_scores, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("fusion", "branches"), [("mean", "separate"), ("concat", "shared"), ("attention", "shared")])
+def test_a_joint_network_is_one_file(tmp_path, fusion, branches):
+    name, difference = export_network(JointCheckpoint(network(fusion, branches), UNCROPPED), tmp_path, "onnx")
+    assert name == "joint.onnx"
+    assert difference < 1e-5
+
+
+@pytest.mark.parametrize("view", [Projection.CC_R, Projection.CC_L])  # one of them is mirrored
+def test_a_view_alone_is_a_file_of_single_images(tmp_path, view):
+    alone = JointCheckpoint(network("concat", "shared"), UNCROPPED).alone(view)
+    assert export_network(alone, tmp_path, "leaderboard")[1] < 1e-5
+
+
+@pytest.mark.slow
+def test_monai_runs_the_bundle_of_a_joint_network_on_an_exam(run, joint_models, blobs, tmp_path):
+    code, output, error = run("export", tmp_path / "out", "--model", joint_models / "concat", "--format", "monai")
+    assert code == 0, error
+    assert "1 network in" in output
+    exam_id, records = next(iter(find_images(blobs).exams().items()))
+    exam, folder = load_exam(exam_id, records), tmp_path / "exam"
+    folder.mkdir()
+    for projection, record in records.items():
+        shutil.copy(record.path, folder / f"exam_{projection}.png")
+    command = ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json", "--exam", folder]
+    ended = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *command],
+        cwd=tmp_path / "out" / "mammodensity_joint",
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    scores = json.loads(ended.stdout.splitlines()[-1])
+    assert scores.pop("note") == RESEARCH_USE_ONLY
+    expected = load_networks(joint_models / "concat", "cpu").score(exam).fused["subject"].scores
+    np.testing.assert_allclose(list(scores.values()), expected, atol=1e-5)

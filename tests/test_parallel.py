@@ -63,7 +63,7 @@ def test_workers_score_what_one_process_does(engine, tiny_model, exams):
 
 def test_joint_networks_and_the_default_model_too(blobs, tiny_recipe, exams, tmp_path):
     train_model(find_images(blobs), tmp_path / "joint", tiny_recipe, joint=JointPlan())
-    require_same(partial(load_model, tmp_path / "joint", "cpu"), exams)
+    require_same(partial(load_model, tmp_path / "joint", "cpu", "onnx"), exams)
     write_phantoms(PhantomSpec(rows=96), 2, tmp_path / "phantoms", workers=1)
     require_same(load_model, tmp_path / "phantoms")
 

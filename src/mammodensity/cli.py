@@ -23,7 +23,6 @@ from typer.exceptions import TyperException
 
 from mammodensity import __version__
 from mammodensity.errors import (
-    CheckpointError,
     ImageError,
     Interrupted,
     LayoutError,
@@ -1090,24 +1089,18 @@ def export(
     Example: mammodensity export exported --model model
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
-    from mammodensity.networks import load_checkpoint, network_files
-    from mammodensity.networks.joint_checkpoint import joint_file
     from mammodensity.outputs import staged_folder
-    from mammodensity.prediction.exporting import FORMATS, export_network
+    from mammodensity.prediction.exporting import FORMATS, export_network, networks_to_export
 
     if file_format not in FORMATS:
         raise OptionError(f"--format must be one of {', '.join(FORMATS)}. Got {file_format!r} instead.")
-    if joint_file(model):
-        raise OptionError(f"{model} holds a joint network; export is for networks of one projection so far")
-    networks = network_files(model)
-    if not networks:
-        raise CheckpointError(f"{model} holds no trained networks; name a folder written by train or import-keras")
+    networks = networks_to_export(model, file_format)
     with progress_bar("export") as progress, staged_folder(output) as staging:
-        for done, (projection, file) in enumerate(networks.items(), start=1):
-            name, difference = export_network(load_checkpoint(file, projection), staging, file_format)
+        for done, network in enumerate(networks, start=1):
+            name, difference = export_network(network, staging, file_format)
             progress(done, len(networks))
             say(f"{name}: scores as the network's within {difference:.1g}")
-    say(f"{len(networks)} networks in {output}")
+    say(f"{len(networks)} network{'s' * (len(networks) > 1)} in {output}")
     say_research_use_only()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mammodensity.check import Progress
 from mammodensity.errors import OptionError
-from mammodensity.exam import Mammogram
+from mammodensity.exam import Exam, Mammogram
 from mammodensity.ingest import ImageRecord, read_record
 from mammodensity.preprocess import PreprocessSpec, preprocess
 from mammodensity.terms import PROJECTIONS, Projection
@@ -126,6 +126,15 @@ def input_batch(mammograms: Sequence[Mammogram], spec: PreprocessSpec, channels:
     """Preprocess mammograms into one batch (B, channels, H, W) float32."""
     images = np.stack([preprocess(mammogram, spec) for mammogram in mammograms])[:, np.newaxis]
     return with_channels(torch.from_numpy(images), channels)
+
+
+def exam_batch(exam: Exam, spec: PreprocessSpec, channels: int) -> tuple[Tensor, Tensor]:
+    """Preprocess an exam into a batch of one: views (1, V, channels, H, W) float32, and which are present (1, V)."""
+    views = torch.zeros(1, len(PROJECTIONS), channels, spec.rows, spec.columns)
+    present = torch.tensor([[projection in exam.mammograms for projection in PROJECTIONS]])
+    for projection, mammogram in exam.mammograms.items():
+        views[0, PROJECTIONS.index(projection)] = input_batch([mammogram], spec, channels)[0]
+    return views, present
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:

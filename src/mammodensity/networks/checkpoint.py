@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mammodensity.errors import CheckpointError, OptionError
-from mammodensity.networks.joint import ExamView
+from mammodensity.networks.joint import ExamView, ViewBranch
 from mammodensity.networks.origin import NetworkSpec, OriginNetwork
 from mammodensity.outputs import write_bytes
 from mammodensity.preprocess import PreprocessSpec
@@ -28,12 +28,15 @@ _FORMAT = "mammodensity network 1"
 _CHECKSUM = "sha256"
 
 
+ViewNetwork = OriginNetwork | ExamView | ViewBranch
+"""A network of one projection, the joint network with one view alone, or its branch of one view."""
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A network with everything needed to use it rightly."""
 
-    network: OriginNetwork | ExamView
-    """A network of one projection, or the joint network with this view alone."""
+    network: ViewNetwork
     projection: Projection
     preprocess: PreprocessSpec
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -132,7 +135,7 @@ def load_checkpoint(path: Path | str, projection: Projection | str | None = None
     return checkpoint
 
 
-def load_network(path: Path | str, projection: Projection | str | None = None) -> OriginNetwork | ExamView:
+def load_network(path: Path | str, projection: Projection | str | None = None) -> ViewNetwork:
     """Load one network as a ``torch.nn.Module`` in evaluation mode: (B, C, H, W) float32 to logits (B, 4).
 
     The arguments and errors are those of ``load_checkpoint``.

@@ -210,6 +210,37 @@ def _branch(spec: NetworkSpec) -> OriginNetwork:
     return branch
 
 
+class ViewBranch(nn.Module):
+    """The branch of one view: images (B, C, H, W) as they lie in the exam to features (B, F) float32."""
+
+    def __init__(self, network: JointNetwork, view: int) -> None:
+        super().__init__()
+        self.spec = network.spec.network
+        self.branch = network.branch_of(view)
+        self.mirrors = network.spec.mirrored[view]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, F)."""
+        features: Tensor = self.branch(images.flip(-1) if self.mirrors else images)
+        return features.float()
+
+
+class WholeExam(nn.Module):
+    """The joint network in steps that do not depend on which views are present, as files for other programs need."""
+
+    def __init__(self, network: JointNetwork) -> None:
+        super().__init__()
+        self.spec = network.spec.network
+        self.views = nn.ModuleList(ViewBranch(network, view) for view in range(_VIEWS))
+        self.fusion = network.fusion
+
+    def forward(self, images: Tensor, present: Tensor) -> Tensor:
+        """Views (B, V, C, H, W), anything finite where absent, and which are present (B, V) bool to logits (B, K)."""
+        features = torch.stack([branch(images[:, view]) for view, branch in enumerate(self.views)], dim=1)
+        logits: Tensor = self.fusion(features, present)
+        return logits
+
+
 class ExamView(nn.Module):
     """One view of an exam through the joint network, the other views as they are: (B, C, H, W) to logits (B, K).
 

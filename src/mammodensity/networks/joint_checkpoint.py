@@ -15,7 +15,7 @@ from mammodensity.networks.checkpoint import (
     require_format,
     write_tensors,
 )
-from mammodensity.networks.joint import ExamView, JointNetwork, JointSpec
+from mammodensity.networks.joint import ExamView, JointNetwork, JointSpec, ViewBranch
 from mammodensity.networks.origin import NetworkSpec
 from mammodensity.preprocess import PreprocessSpec
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
@@ -38,6 +38,11 @@ class JointCheckpoint:
         network = ExamView(self.network, PROJECTIONS.index(projection)).eval()
         familiarity = (self.training.get("familiarity") or {}).get(projection.value)
         return Checkpoint(network, projection, self.preprocess, {**self.training, "familiarity": familiarity})
+
+    def branch(self, projection: Projection) -> Checkpoint:
+        """The part that one view goes through by itself; it gives features, not logits."""
+        network = ViewBranch(self.network, PROJECTIONS.index(projection)).eval()
+        return Checkpoint(network, projection, self.preprocess, self.training)
 
 
 def joint_file(model: Path) -> Path | None:

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 
 from mammodensity.errors import OptionError
 from mammodensity.networks.checkpoint import Checkpoint
+from mammodensity.networks.joint import WholeExam
+from mammodensity.networks.joint_checkpoint import JointCheckpoint
 from mammodensity.networks.whole_image import WholeImageNetwork
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
+from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY
 
-INPUT, OUTPUT = "images", "logits"
+INPUT, PRESENT, OUTPUT = "images", "present", "logits"
 WHOLE_INPUT, WHOLE_OUTPUT = "image", "scores"
 WHOLE_SHAPE = (1, 1, 1024, 1024)
 """Of the input of a network of whole images, as density leaderboards want it."""
@@ -48,8 +50,25 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
     network, spec = checkpoint.network.cpu().eval(), checkpoint.preprocess
     example = torch.zeros(2, network.spec.channels, spec.rows, spec.columns)
     batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-    facts = {"preprocess": json.dumps(asdict(spec))}
-    return _exported(network, example, (INPUT, OUTPUT), checkpoint, facts=facts, dynamic_shapes={"images": {0: batch}})
+    facts = {"projection": checkpoint.projection.value, "preprocess": json.dumps(asdict(spec))}
+    return _exported(network, {INPUT: example}, OUTPUT, facts, dynamic_shapes={INPUT: {0: batch}})
+
+
+def to_joint_onnx(checkpoint: JointCheckpoint) -> bytes:
+    """Export a joint network: ``images`` (batch, 4, channels, rows, columns) float32 and ``present`` (batch, 4) bool to
+    ``logits`` (batch, 4), A-D. The views are in the order of the file's metadata; absent ones hold anything finite.
+
+    Raises
+    ------
+    OptionError
+        The extra ``engines`` is not installed.
+    """
+    network, spec = WholeExam(checkpoint.network.cpu()).eval(), checkpoint.preprocess
+    views = torch.zeros(2, len(PROJECTIONS), network.spec.channels, spec.rows, spec.columns)
+    example = {INPUT: views, PRESENT: torch.ones(views.shape[:2], dtype=torch.bool)}
+    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    facts = {"projections": " ".join(PROJECTIONS), "preprocess": json.dumps(asdict(spec))}
+    return _exported(network, example, OUTPUT, facts, dynamic_shapes={INPUT: {0: batch}, PRESENT: {0: batch}})
 
 
 def to_whole_image_onnx(checkpoint: Checkpoint) -> bytes:
@@ -63,35 +82,28 @@ def to_whole_image_onnx(checkpoint: Checkpoint) -> bytes:
         The extra ``engines`` is not installed, or the preprocessing cannot be put into such a file.
     """
     network = WholeImageNetwork(checkpoint, WHOLE_SHAPE[2:]).eval()
-    facts = {"input": "grey values from 0 (black) to 1 (white)"}
-    return _exported(network, torch.zeros(WHOLE_SHAPE), (WHOLE_INPUT, WHOLE_OUTPUT), checkpoint, facts=facts)
+    facts = {"projection": checkpoint.projection.value, "input": "grey values from 0 (black) to 1 (white)"}
+    return _exported(network, {WHOLE_INPUT: torch.zeros(WHOLE_SHAPE)}, WHOLE_OUTPUT, facts)
 
 
 def _exported(
-    network: nn.Module,
-    example: Tensor,
-    names: tuple[str, str],
-    checkpoint: Checkpoint,
-    *,
-    facts: dict[str, str],
-    dynamic_shapes: Any = None,
+    network: nn.Module, example: dict[str, Tensor], output: str, facts: dict[str, str], dynamic_shapes: Any = None
 ) -> bytes:
-    """The file, with ``facts`` and what every file says in its metadata."""
+    """The file, with ``facts`` and what every file says in its metadata; ``example`` has the inputs by name."""
     require_packages("engines", "onnx", "onnxscript")
     with quietly(logging.getLogger("torch.onnx")):
         program = torch.onnx.export(
             network,
-            (example,),
+            tuple(example.values()),
             dynamo=True,
-            input_names=[names[0]],
-            output_names=[names[1]],
+            input_names=list(example),
+            output_names=[output],
             dynamic_shapes=dynamic_shapes,
             opset_version=_OPSET,
             verbose=False,
         )
     assert program is not None
-    about = {"projection": checkpoint.projection.value, "categories": " ".join(CATEGORIES)}
-    program.model.metadata_props.update({"note": RESEARCH_USE_ONLY, **about, **facts})
+    program.model.metadata_props.update({"note": RESEARCH_USE_ONLY, "categories": " ".join(CATEGORIES), **facts})
     with TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         program.save(path)

@@ -11,13 +11,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from mammodensity.exam import Exam, Flag, Mammogram
 from mammodensity.fusion import ExamScores
 from mammodensity.networks import Checkpoint
-from mammodensity.prediction.engines import Logits, make_engine
-from mammodensity.prediction.int8 import training_inputs
+from mammodensity.prediction.engines import Run, make_engine
+from mammodensity.prediction.int8 import Samples, scores_of_logits, training_inputs
 from mammodensity.prediction.scoring import ViewReading, score_exam
 from mammodensity.preprocess import preprocess
 from mammodensity.preprocess.familiarity import Familiarity
@@ -75,17 +74,18 @@ class DensityModel:
         """Scores (B, 4) of network inputs (B, rows, columns)."""
         channels = self.checkpoints[projection].network.spec.channels
         images = np.repeat(inputs[:, np.newaxis], channels, axis=1)
-        scores: NDArray[np.float64] = softmax(self._engines[projection](images).astype(np.float64), axis=1)
-        return scores
+        return scores_of_logits(self._engines[projection](images))
 
     @cached_property
-    def _engines(self) -> dict[Projection, Logits]:
+    def _engines(self) -> dict[Projection, Run]:
         return {
-            view: make_engine(
-                self.engine, one, self.device, partial(training_inputs, self.folder, one) if self.folder else None
-            )
+            view: make_engine(self.engine, one, self.device, self._samples(one))
             for view, one in self.checkpoints.items()
         }
+
+    def _samples(self, checkpoint: Checkpoint) -> Samples | None:
+        """Images of a network's training; None where no folder tells which."""
+        return partial(training_inputs, self.folder, checkpoint) if self.folder else None
 
     def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
         """Read one image, and say where it is unlike those the network was trained on."""

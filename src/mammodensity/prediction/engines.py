@@ -17,30 +17,37 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from mammodensity.errors import OptionError, OutputError
 from mammodensity.networks import Checkpoint
 from mammodensity.networks.onnx_export import require_packages, to_onnx
 from mammodensity.outputs import file_sha256, write_bytes, write_text
-from mammodensity.prediction.int8 import Samples, quantised, require_same
+from mammodensity.prediction.int8 import Samples, ToScores, quantised, require_same, scores_of_logits
 from mammodensity.workers import threads_told
 
 ENGINES: tuple[str, ...] = ("torch", "onnx", "openvino", "openvino-int8")
 TOLERANCE = 1e-4
 """Largest difference of any score in 32 bits from torch's; measured differences are about 1e-6."""
 
-Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""From network inputs (B, channels, rows, columns) to logits (B, 4)."""
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From network inputs (B, channels, rows, columns) to what the network gives: logits (B, 4), or features (B, F)."""
 
 
-def make_engine(name: str, checkpoint: Checkpoint, device: torch.device, samples: Samples | None = None) -> Logits:
+def make_engine(
+    name: str,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    samples: Samples | None = None,
+    to_scores: ToScores = scores_of_logits,
+) -> Run:
     """Make a network ready to run.
 
     Parameters
     ----------
     samples
         Gives images of the network's training; asked only by ``openvino-int8``, and only the first time.
+    to_scores
+        From what the network gives to scores (B, 4), for the check of ``openvino-int8``.
 
     Raises
     ------
@@ -52,29 +59,31 @@ def make_engine(name: str, checkpoint: Checkpoint, device: torch.device, samples
     if name not in ENGINES:
         raise OptionError(f"engine must be one of {', '.join(ENGINES)}. Got {name!r} instead.")
     if name == "torch":
-        return torch_logits(checkpoint, device)
+        return torch_engine(checkpoint, device)
     if device.type != "cpu":
         raise OptionError(f"engine {name} runs on the CPU; use --device cpu, or --engine torch")
     if name == "onnx":
         return onnx_session(_onnx_file(checkpoint))
     require_packages("engines", "openvino")
-    return openvino_session(_onnx_file(checkpoint)) if name == "openvino" else _openvino_int8(checkpoint, samples)
+    if name == "openvino":
+        return openvino_session(_onnx_file(checkpoint))
+    return _openvino_int8(checkpoint, samples, to_scores)
 
 
-def torch_logits(checkpoint: Checkpoint, device: torch.device) -> Logits:
+def torch_engine(checkpoint: Checkpoint, device: torch.device) -> Run:
     """Run the network itself."""
 
     def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         images = torch.from_numpy(inputs).to(device).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            logits: NDArray[np.float32] = checkpoint.network(images).float().cpu().numpy()
-        return logits
+            outputs: NDArray[np.float32] = checkpoint.network(images).float().cpu().numpy()
+        return outputs
 
     return run
 
 
-def onnx_session(path: Path) -> Logits:
-    """Run an ONNX file of one input and one output."""
+def onnx_session(path: Path) -> Callable[..., NDArray[np.float32]]:
+    """Run an ONNX file of one output on its inputs, in their order."""
     require_packages("engines", "onnxruntime")
     import onnxruntime
 
@@ -82,16 +91,16 @@ def onnx_session(path: Path) -> Logits:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads_told()  # 0: as many as it likes
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
+    names = [given.name for given in session.get_inputs()]
 
-    def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = session.run(None, {given.name: inputs})[0]
-        return logits
+    def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
+        outputs: NDArray[np.float32] = session.run(None, dict(zip(names, inputs, strict=True)))[0]
+        return outputs
 
     return run
 
 
-def openvino_session(path: Path) -> Logits:
+def openvino_session(path: Path) -> Run:
     """Run an ONNX file of one input and one output."""
     import openvino
 
@@ -102,13 +111,13 @@ def openvino_session(path: Path) -> Logits:
     compiled = _openvino_core().compile_model(model, "CPU", precision)
 
     def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = np.asarray(compiled([inputs])[0])
-        return logits
+        outputs: NDArray[np.float32] = np.asarray(compiled([inputs])[0])
+        return outputs
 
     return run
 
 
-def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None) -> Logits:
+def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None, to_scores: ToScores) -> Run:
     """In 8-bit integers; quantised and checked the first time, then kept."""
     require_packages("engines", "onnx", "onnxruntime")
     network = _onnx_file(checkpoint)
@@ -121,9 +130,9 @@ def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None) -> Logits:
     with TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
         trial.write_bytes(quantised(network, measured))
-        run, exact = openvino_session(trial), torch_logits(checkpoint, torch.device("cpu"))
+        run, exact = openvino_session(trial), torch_engine(checkpoint, torch.device("cpu"))
         found, expected = (np.concatenate([one(image[np.newaxis]) for image in checked]) for one in (run, exact))
-        require_same(checkpoint, softmax(found.astype(float), axis=1), softmax(expected.astype(float), axis=1))
+        require_same(checkpoint, to_scores(found), to_scores(expected))
         _keep(path, trial.read_bytes())
     return openvino_session(path)
 
@@ -141,8 +150,11 @@ def _openvino_core() -> Any:
 
 
 def _onnx_file(checkpoint: Checkpoint) -> Path:
-    """The exported network, kept for the next time under a name that changes with its weights."""
-    digest = hashlib.sha256(f"{torch.__version__} {checkpoint.preprocess}".encode())
+    """The exported network, kept for the next time under a name that changes with its weights.
+
+    And with its projection: mirrored views share a branch's weights.
+    """
+    digest = hashlib.sha256(f"{torch.__version__} {checkpoint.projection} {checkpoint.preprocess}".encode())
     for name, tensor in sorted(checkpoint.network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

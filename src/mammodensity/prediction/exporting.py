@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
+from torch import nn
 
 from mammodensity.data import input_batch
 from mammodensity.errors import CheckpointError
 from mammodensity.exam import Mammogram
-from mammodensity.networks import Checkpoint
-from mammodensity.networks.onnx_export import WHOLE_SHAPE, to_onnx, to_whole_image_onnx
+from mammodensity.networks import Checkpoint, load_checkpoint, network_files
+from mammodensity.networks.joint_checkpoint import JOINT, JointCheckpoint, joint_file, load_joint
+from mammodensity.networks.onnx_export import WHOLE_SHAPE, to_joint_onnx, to_onnx, to_whole_image_onnx
 from mammodensity.outputs import write_bytes
-from mammodensity.prediction.engines import TOLERANCE, onnx_session, torch_logits
+from mammodensity.prediction.engines import TOLERANCE, onnx_session, torch_engine
 from mammodensity.prediction.monai_bundle import load_bundle, write_bundle
+from mammodensity.terms import PROJECTIONS
 
 Scores = NDArray[np.float32]
+Written = tuple[Path, Scores, Scores]
+"""Path of the file or folder, the scores found with it, and those of the network."""
 
 
-def export_network(checkpoint: Checkpoint, folder: Path, file_format: str) -> tuple[str, float]:
-    """Write a network into ``folder``, in one of ``FORMATS``.
+def networks_to_export(model: Path, file_format: str) -> Sequence[Checkpoint | JointCheckpoint]:
+    """What of a model folder goes into files of their own.
+
+    A joint network is one, but files of a single image take each view as if its exam had no other.
+
+    Raises
+    ------
+    CheckpointError
+        A network is damaged, or there is none.
+    """
+    file = joint_file(model)
+    if file is not None:
+        joint = load_joint(file)
+        return [joint] if file_format in JOINT_FORMATS else [joint.alone(projection) for projection in PROJECTIONS]
+    networks = network_files(model)
+    if not networks:
+        raise CheckpointError(f"{model} holds no trained networks; name a folder written by train or import-keras")
+    return [load_checkpoint(one, projection) for projection, one in networks.items()]
+
+
+def export_network(checkpoint: Checkpoint | JointCheckpoint, folder: Path, file_format: str) -> tuple[str, float]:
+    """Write a network into ``folder``, in one of ``FORMATS``, or for a joint one of ``JOINT_FORMATS``.
 
     Returns
     -------
@@ -36,21 +61,26 @@ def export_network(checkpoint: Checkpoint, folder: Path, file_format: str) -> tu
     CheckpointError
         What was written gives other scores than the network, beyond ``TOLERANCE``.
     """
-    path, found, expected = FORMATS[file_format](checkpoint, folder)
+    if isinstance(checkpoint, JointCheckpoint):
+        name: str = JOINT
+        path, found, expected = JOINT_FORMATS[file_format](checkpoint, folder)
+    else:
+        name = checkpoint.projection
+        path, found, expected = FORMATS[file_format](checkpoint, folder)
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE:
-        raise CheckpointError(f"the exported {checkpoint.projection} differs from the network by {difference:.2g}")
+        raise CheckpointError(f"the exported {name} differs from the network by {difference:.2g}")
     return path.name, difference
 
 
-def _onnx(checkpoint: Checkpoint, folder: Path) -> tuple[Path, Scores, Scores]:
+def _onnx(checkpoint: Checkpoint, folder: Path) -> Written:
     path = folder / f"{checkpoint.projection}.onnx"
     write_bytes(path, to_onnx(checkpoint))
     inputs = _inputs(checkpoint)
     return path, softmax(onnx_session(path)(inputs), axis=1), _scores(checkpoint, inputs)
 
 
-def _leaderboard(checkpoint: Checkpoint, folder: Path) -> tuple[Path, Scores, Scores]:
+def _leaderboard(checkpoint: Checkpoint, folder: Path) -> Written:
     path = folder / f"{checkpoint.projection}.onnx"
     write_bytes(path, to_whole_image_onnx(checkpoint))
     noise = np.random.default_rng(0).integers(0, 65536, (64, 64)).astype(np.uint16)
@@ -60,13 +90,44 @@ def _leaderboard(checkpoint: Checkpoint, folder: Path) -> tuple[Path, Scores, Sc
     return path, onnx_session(path)(whole), _scores(checkpoint, inputs)
 
 
-def _monai(checkpoint: Checkpoint, folder: Path) -> tuple[Path, Scores, Scores]:
+def _monai(checkpoint: Checkpoint, folder: Path) -> Written:
     path = folder / f"mammodensity_{checkpoint.projection}"
     write_bundle(checkpoint, path)
     inputs = _inputs(checkpoint)
     with torch.inference_mode():
         logits = load_bundle(path)(torch.from_numpy(inputs)).numpy()
     return path, softmax(logits, axis=1), _scores(checkpoint, inputs)
+
+
+def _joint_onnx(checkpoint: JointCheckpoint, folder: Path) -> Written:
+    path = folder / f"{JOINT}.onnx"
+    write_bytes(path, to_joint_onnx(checkpoint))
+    views, present = _exams(checkpoint)
+    found = softmax(onnx_session(path)(views, present), axis=1)
+    return path, found, _joint_scores(checkpoint.network, views, present)
+
+
+def _joint_monai(checkpoint: JointCheckpoint, folder: Path) -> Written:
+    path = folder / f"mammodensity_{JOINT}"
+    write_bundle(checkpoint, path)
+    views, present = _exams(checkpoint)
+    found, expected = (_joint_scores(one, views, present) for one in (load_bundle(path), checkpoint.network))
+    return path, found, expected
+
+
+def _exams(checkpoint: JointCheckpoint) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Noise, with all views and with fewer."""
+    spec, count = checkpoint.preprocess, len(PROJECTIONS)
+    shape = (count, count, checkpoint.network.spec.network.channels, spec.rows, spec.columns)
+    views = np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)
+    return views, np.tri(count, dtype=bool)[::-1].copy()
+
+
+def _joint_scores(network: nn.Module, views: NDArray[np.float32], present: NDArray[np.bool_]) -> Scores:
+    with torch.inference_mode():
+        logits = network.cpu()(torch.from_numpy(views), torch.from_numpy(present))
+    scores: Scores = softmax(logits.numpy(), axis=1)
+    return scores
 
 
 def _inputs(checkpoint: Checkpoint) -> NDArray[np.float32]:
@@ -76,13 +137,14 @@ def _inputs(checkpoint: Checkpoint) -> NDArray[np.float32]:
 
 
 def _scores(checkpoint: Checkpoint, inputs: NDArray[np.float32]) -> Scores:
-    scores: Scores = softmax(torch_logits(checkpoint, torch.device("cpu"))(inputs), axis=1)
+    scores: Scores = softmax(torch_engine(checkpoint, torch.device("cpu"))(inputs), axis=1)
     return scores
 
 
-FORMATS: dict[str, Callable[[Checkpoint, Path], tuple[Path, Scores, Scores]]] = {
+FORMATS: dict[str, Callable[[Checkpoint, Path], Written]] = {
     "onnx": _onnx,
     "leaderboard": _leaderboard,
     "monai": _monai,
 }
-"""By name, what writes a network, and gives the path, the scores found there and those expected."""
+"""By name, what writes a network."""
+JOINT_FORMATS: dict[str, Callable[[JointCheckpoint, Path], Written]] = {"onnx": _joint_onnx, "monai": _joint_monai}

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from mammodensity.data import load_images, with_channels
 from mammodensity.errors import CheckpointError, ImageError, LayoutError, OptionError
@@ -31,6 +32,14 @@ Inputs = NDArray[np.float32]
 """(B, channels, rows, columns)."""
 Samples = Callable[[], tuple[Inputs, Inputs]]
 """Network inputs to measure ranges on, and others for the check."""
+ToScores = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+"""From what a network gives for B images to scores (B, 4)."""
+
+
+def scores_of_logits(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Scores (B, 4) of logits (B, 4)."""
+    scores: NDArray[np.float64] = softmax(logits.astype(np.float64), axis=1)
+    return scores
 
 
 def training_inputs(model: Path, checkpoint: Checkpoint) -> tuple[Inputs, Inputs]:

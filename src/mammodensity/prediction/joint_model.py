@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor
 
-from mammodensity.data import with_channels
 from mammodensity.devices import find_device
 from mammodensity.errors import OptionError
 from mammodensity.exam import Exam, Mammogram
@@ -24,6 +24,7 @@ from mammodensity.fusion import BY_THE_NETWORK, POLICIES, ExamScores, FusedScore
 from mammodensity.networks import ExamView, JointNetwork
 from mammodensity.networks.joint_checkpoint import JointCheckpoint, load_joint
 from mammodensity.prediction.density_model import DensityModel
+from mammodensity.prediction.engines import Run, make_engine
 from mammodensity.prediction.scoring import ViewReading, score_exam
 from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, Projection
 from mammodensity.training.resume import RESUME_FILE
@@ -44,9 +45,6 @@ class JointModel(DensityModel):
         """The joint network."""
         return self.joint.network
 
-    def prepare(self) -> None:
-        """Nothing is left to be made ready."""
-
     def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
         """Read one image as if its exam had no other view, and say where it is unlike those of the training."""
         values = self._input(projection, mammogram)
@@ -57,7 +55,11 @@ class JointModel(DensityModel):
 
     def _scores(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (B, 4) of network inputs (B, rows, columns), each as if its exam had no other view."""
-        return np.stack([self.scores_of({projection: one}) for one in self.features(projection, inputs)])
+        return self._alone(projection, self.features(projection, inputs))
+
+    def _alone(self, projection: Projection, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores (B, 4) of features (B, F), each as if its exam had no other view."""
+        return np.stack([self.scores_of({projection: one}) for one in features])
 
     def features_of(self, projection: Projection, mammogram: Mammogram) -> NDArray[np.float32]:
         """Features (F,) of one image."""
@@ -66,12 +68,17 @@ class JointModel(DensityModel):
 
     def features(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (B, F) of network inputs (B, rows, columns) of a projection."""
-        view = PROJECTIONS.index(projection)
-        images = with_channels(torch.from_numpy(inputs)[:, None], self.network.spec.network.channels).to(self.device)
-        images = self.network.oriented(images, view).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            found: NDArray[np.float32] = self.network.branch_of(view)(images).float().cpu().numpy()
-        return found
+        return self._engines[projection](np.repeat(inputs[:, np.newaxis], self.network.spec.network.channels, axis=1))
+
+    @cached_property
+    def _engines(self) -> dict[Projection, Run]:
+        """Of the branches: from network inputs to features. Fusion is a small part and stays in torch."""
+        return {
+            view: make_engine(
+                self.engine, self.joint.branch(view), self.device, self._samples(one), partial(self._alone, view)
+            )
+            for view, one in self.checkpoints.items()
+        }
 
     def scores_of(self, features: Features) -> NDArray[np.float64]:
         """Scores (4,) of an exam that has these views."""
@@ -135,13 +142,13 @@ def load_joint_model(file: Path, device: str = "auto", engine: str = "torch") ->
     DeviceError
         The device is absent.
     OptionError
-        The engine is not torch.
+        The engine is unknown or not installed.
     """
-    if engine != "torch":
-        raise OptionError(f"a joint network runs in torch, not in {engine} yet; leave --engine out")
     where = find_device(device)
     joint = load_joint(file)
     joint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoints = {projection: joint.alone(projection) for projection in PROJECTIONS}
     unfinished = PROJECTIONS if (file.parent / RESUME_FILE).exists() else ()
-    return JointModel(checkpoints, where, unfinished, joint=joint)
+    model = JointModel(checkpoints, where, unfinished, engine, file.parent.parent, joint=joint)
+    model.prepare()
+    return model

@@ -35,7 +35,7 @@ def load_networks(path: Path | str, device: str = "auto", engine: str = "torch")
     DeviceError
         The device is absent.
     OptionError
-        The engine is unknown or not installed, or the network is a joint one.
+        The engine is unknown or not installed.
     """
     joint = joint_file(Path(path))
     if joint is not None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mammodensity.evaluation import FiguresOfMerit
-from mammodensity.networks import ExamView, JointNetwork, OriginNetwork
+from mammodensity.networks import JointNetwork
+from mammodensity.networks.checkpoint import ViewNetwork
 from mammodensity.networks.joint_checkpoint import JOINT
 from mammodensity.outputs import write_text
 from mammodensity.report.model_evaluation import stored_evaluation
@@ -116,7 +117,7 @@ def _network_specs(run: RunRecord) -> dict[str, list[tuple[str, str]]]:
     return {view.value: _network_facts(one.network) for view, one in run.model.checkpoints.items()}
 
 
-def _network_facts(network: OriginNetwork | ExamView | JointNetwork) -> list[tuple[str, str]]:
+def _network_facts(network: ViewNetwork | JointNetwork) -> list[tuple[str, str]]:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return [("parameters", f"{parameters:,}"), *flattened(asdict(network.spec))]
 
