@@ -33,7 +33,7 @@ def ask_to_stop(monkeypatch) -> threading.Event:
     stop = threading.Event()
 
     @contextmanager
-    def requests() -> Iterator[threading.Event]:
+    def requests(*, once: bool = False) -> Iterator[threading.Event]:
         stop.clear()
         yield stop
 

@@ -419,11 +419,12 @@ def slow_model(tmp_path) -> Path:
     return tmp_path / "slow"
 
 
-def test_ctrl_c_keeps_what_is_predicted_and_marks_it_incomplete(slow_model, tmp_path):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_keeps_what_is_predicted_and_marks_it_incomplete(slow_model, tmp_path, workers):
     data = write_blobs(tmp_path / "data", 120)
     command = [sys.executable, "-m", "mammodensity", "predict", str(data), "--model", str(slow_model)]
     environment = {**os.environ, "COLUMNS": "120", "FORCE_COLOR": "1"}  # a bar as on a terminal
-    command += ["--csv", str(tmp_path / "t.csv")]
+    command += ["--csv", str(tmp_path / "t.csv"), "--workers", workers]
     with subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,

@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,9 +41,10 @@ from mammodensity.statistics_commands import (
     sample_size,
 )
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.workers import launched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from mammodensity.calibration import Calibration
     from mammodensity.evaluation import ScoreTable
@@ -89,6 +91,10 @@ def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
+    if context.invoked_subcommand not in (None, "train") and launched():
+        raise OptionError(
+            f"{context.invoked_subcommand} runs in one process; only train runs under torchrun (predict has --workers)"
+        )
     if version:
         typer.echo(f"mammodensity {__version__}")
     elif context.invoked_subcommand is None:
@@ -307,13 +313,14 @@ def train(
     Example: mammodensity train phantoms --model model --epochs 20 --size 128
 
     Example: mammodensity train phantoms --model joint --joint --fusion attention --epochs 20 --size 128
+
+    Example: torchrun --standalone --nproc-per-node 2 -m mammodensity train phantoms --model model --size 128
     """
     from mammodensity.console import progress_bar, say, say_research_use_only, show_figures, training_bars
-    from mammodensity.devices import find_device
     from mammodensity.ingest import find_images
     from mammodensity.report import evaluate_model, write_model_card
     from mammodensity.splits import with_splits
-    from mammodensity.training import JointPlan, adapted, find_recipe, train_model
+    from mammodensity.training import JointPlan, Recipe, adapted, find_recipe, joined, own_device, train_model
 
     asked = {
         "fusion": fusion,
@@ -323,30 +330,41 @@ def train(
         "checkpointing": checkpointing,
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    if given and not joint:
-        raise OptionError(f"--{next(iter(given)).replace('_', '-')} is of the joint network; add --joint")
-    if joint and projection:
-        raise OptionError("--joint trains all projections in one network; leave --projection out")
-    plan = JointPlan(**given) if joint else None
-    chosen = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
-    where = find_device(device)
-    images = with_splits(find_images(data), seed=chosen.seed, shares=shares)
-    if model.resolve() == images.root.resolve():
-        raise OutputError(f"{model} is the data set itself; name another folder for the model")
-    say(f"training on {where} with recipe {chosen.name}: {chosen.epochs} epochs")
-    with training_bars() as (loading, report):
-        train_model(
-            images,
-            model,
-            chosen,
-            projections=[one for one in PROJECTIONS if not projection or one in projection],
-            joint=plan,
-            device=where,
-            start=start,
-            resume=resume,
-            loading=loading,
-            report=report,
-        )
+
+    def settle() -> tuple[JointPlan | None, Recipe, DataSet]:
+        if given and not joint:
+            raise OptionError(f"--{next(iter(given)).replace('_', '-')} is of the joint network; add --joint")
+        if joint and projection:
+            raise OptionError("--joint trains all projections in one network; leave --projection out")
+        plan = JointPlan(**given) if joint else None
+        recipe = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
+        images = with_splits(find_images(data), seed=recipe.seed, shares=shares)
+        if model.resolve() == images.root.resolve():
+            raise OutputError(f"{model} is the data set itself; name another folder for the model")
+        return plan, recipe, images
+
+    with joined() as processes:
+        plan, chosen, images = processes.from_first(settle)
+        where = own_device(device, processes)
+        if processes.first:
+            several = f" in {processes.size} processes" if processes.size > 1 else ""
+            say(f"training on {where}{several} with recipe {chosen.name}: {chosen.epochs} epochs")
+        with training_bars() if processes.first else nullcontext((None, None)) as (loading, report):
+            train_model(
+                images,
+                model,
+                chosen,
+                projections=[one for one in PROJECTIONS if not projection or one in projection],
+                joint=plan,
+                device=where,
+                start=start,
+                resume=resume,
+                loading=loading,
+                report=report,
+                processes=processes,
+            )
+    if not processes.first:
+        return
     with progress_bar("test") as progress:
         figures = evaluate_model(model, device=device, progress=progress)
     card = write_model_card(model)
@@ -417,6 +435,9 @@ def predict(
     engine: Annotated[
         str, typer.Option(help="What runs trained networks: torch, onnx, openvino or openvino-int8.")
     ] = "torch",
+    workers: Annotated[
+        int, typer.Option(help="Processes that score exams side by side and share the cores.", min=1)
+    ] = 1,
 ) -> None:
     """Read exams: category or abstention, with flags; scores by exam, breast and projection.
 
@@ -429,7 +450,8 @@ def predict(
     from mammodensity.console import say, say_research_use_only
     from mammodensity.ingest import require_complete
     from mammodensity.outputs import require_not_input
-    from mammodensity.prediction import require_networks
+    from mammodensity.prediction import load_model, predict_in_workers, require_networks
+    from mammodensity.prediction import predict as predict_exams
     from mammodensity.result import STANDARD_RULES, read_rules
 
     images = _images_of(data, split, synthetic=synthetic)
@@ -450,7 +472,12 @@ def predict(
         require_complete(images)  # before any image is scored
     scorer = _load_model(model, device, engine)
     require_networks(scorer, images, all_projections=origin_txt is not None)
-    scored = _score(scorer, images, csv, fusion=fusion, policy=policy, allow_missing=allow_missing)
+    how: dict[str, Any] = {"fusion": fusion, "policy": policy, "allow_missing": allow_missing}
+    if workers > 1:
+        exams = predict_in_workers(scorer, partial(load_model, model, device, engine), images, workers, **how)
+    else:
+        exams = predict_exams(scorer, images, **how)
+    scored = _score(exams, images, csv)
     _write_scores(scored, images, csv, origin_txt)
     for exam in scored:
         for text in exam.refused.values():
@@ -480,16 +507,15 @@ def _read_calibration(model: Path | None) -> Calibration | None:
     return found
 
 
-def _score(scorer: Any, images: DataSet, csv: Path | None, **how: Any) -> list[ExamScores]:
+def _score(exams: Generator[ExamScores, None, None], images: DataSet, csv: Path | None) -> list[ExamScores]:
     """Score every exam; what is done is kept at Ctrl-C."""
     from mammodensity.console import progress_bar
-    from mammodensity.prediction import predict as predict_exams
 
     scored: list[ExamScores] = []
     total = len({record.exam_id for record in images.records})
     try:
-        with progress_bar("predict") as progress:
-            for exam in predict_exams(scorer, images, **how):
+        with closing(exams), progress_bar("predict") as progress:
+            for exam in exams:
                 scored.append(exam)
                 progress(len(scored), total)
     except KeyboardInterrupt:
@@ -1175,5 +1201,10 @@ def _stop_politely(_number: int, _frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"mammodensity: {printable(' '.join(message.split()))}", file=sys.stderr)
+    place = launched()
+    if place is None or place.rank == 0:
+        print(f"mammodensity: {printable(' '.join(message.split()))}", file=sys.stderr)
+    elif code != OptionError.exit_code:  # options are the same for all processes, and the first tells what is wrong
+        whose = f"process {place.rank} of {place.size}, counted from 0"
+        print(f"mammodensity: {whose}: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

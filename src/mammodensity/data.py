@@ -94,7 +94,7 @@ def load_exams(
     first = [next(iter(records.values())).category for records in exams]
     categories = [category.index for category in first if category is not None]
     assert len(categories) == len(exams)
-    return LabelledExams(views, present, torch.tensor(categories), breasts)
+    return LabelledExams(views, present, torch.tensor(categories, dtype=torch.int64), breasts)
 
 
 def load_images(
@@ -119,7 +119,7 @@ def load_images(
                 progress(done, len(records))
     categories = [record.category.index for record in records if record.category is not None]
     assert len(categories) == len(records)
-    return LabelledImages(images, torch.tensor(categories))
+    return LabelledImages(images, torch.tensor(categories, dtype=torch.int64))
 
 
 def input_batch(mammograms: Sequence[Mammogram], spec: PreprocessSpec, channels: int) -> Tensor:
@@ -147,7 +147,7 @@ def augment(images: Tensor, spec: AugmentSpec, rngs: Sequence[np.random.Generato
 
     Zoom, rotation and shift about the image centre, bilinear; what comes in from outside repeats the nearest edge.
     """
-    if spec.zoom == spec.shift == spec.rotation_degrees == 0:
+    if spec.zoom == spec.shift == spec.rotation_degrees == 0 or not rngs:
         return images
     rows, columns = images.shape[-2:]
     grids = torch.from_numpy(np.stack([_sampling_matrix(spec, rng, rows / columns) for rng in rngs]))

@@ -1,4 +1,4 @@
-"""Work shared among processes: each job once, Ctrl-C ends all of it, one thread a process."""
+"""Work shared among processes: each job once, Ctrl-C ends all of it, the cores divided among them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,34 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from mammodensity.errors import OutputError
 
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is of those that ``torchrun``, or another starter of its kind, started together."""
+
+    rank: int
+    size: int
+    on_machine: int
+    """Which of those on its machine."""
+
+
+def launched() -> Place | None:
+    """Which process this is; None where it is alone."""
+    told = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")]
+    if not (told[3] and all(number.isdecimal() for number in told[:3])):
+        return None
+    place = Place(*(int(number) for number in told[:3]))
+    return place if place.size > 1 else None
 
 
 def usable_cores() -> int:
@@ -25,10 +45,18 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_told() -> int:
+    """How many threads a library may take, as ``OMP_NUM_THREADS`` says to most of them; 0 where it does not."""
+    told = os.environ.get(_THREADS[0], "").partition(",")[0].strip()
+    return int(told) if told.isdecimal() else 0
+
+
 def in_workers(
-    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, *, threads: int = 1
 ) -> Generator[tuple[Job, Result], None, None]:
     """Yield each job with its result, in the order they are done; few jobs wait at a time, however many there are.
+
+    Libraries may take so many ``threads`` in each worker.
 
     Close the generator to end the workers: what they were doing is dropped.
 
@@ -42,7 +70,7 @@ def in_workers(
     running: dict[Future[Result], Job] = {}
     waiting = iter(jobs)
     try:
-        with quiet_start():
+        with quiet_start(threads):
             for job in waiting:
                 running[pool.submit(function, job)] = job
                 if len(running) == workers:
@@ -66,10 +94,10 @@ def in_workers(
 
 
 @contextmanager
-def quiet_start() -> Iterator[None]:
-    """Start worker processes with one thread for each library, and deaf to Ctrl-C from their first moment."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read by the workers when they load numpy
+def quiet_start(threads: int = 1) -> Iterator[None]:
+    """Start worker processes with so many threads for each library, and deaf to Ctrl-C from their first moment."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, str(threads)))  # read by the workers when they load numpy
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
     try:
         yield

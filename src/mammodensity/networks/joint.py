@@ -16,7 +16,7 @@ Attention pooling with a learned query: Ilse et al., "Attention-based Deep Multi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -154,16 +154,24 @@ class JointNetwork(nn.Module):
         parts = [(cells, self.run_branch(branch, images)) for branch, cells, images in self.inputs(views, present)]
         return self.fuse(gathered(parts, len(views)), present)
 
-    def inputs(self, views: Tensor, present: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def inputs(
+        self, views: Tensor, present: Tensor, branches: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
         """What each branch takes of views (B, V, C, H, W): branch, cells (n, 2) of exam and view, images (n, C, H, W).
 
-        A branch none of whose views is present is left out.
+        A branch none of whose views is present is left out, unless ``branches`` names it.
         """
-        for branch, group in enumerate(self.spec.groups):
+        for branch in self.branches_of(present) if branches is None else branches:
+            group = self.spec.groups[branch]
             cells = [(exam, view) for view in group for exam in present[:, view].nonzero()[:, 0].tolist()]
-            if cells:
-                images = [self.oriented(views[exam, view], view) for exam, view in cells]
-                yield branch, torch.tensor(cells), torch.stack(images).contiguous(memory_format=torch.channels_last)
+            images = [self.oriented(views[exam, view], view) for exam, view in cells]
+            stacked = torch.stack(images) if images else views[:0].flatten(0, 1)
+            where = torch.tensor(cells, dtype=torch.int64).view(-1, 2)
+            yield branch, where, stacked.contiguous(memory_format=torch.channels_last)
+
+    def branches_of(self, present: Tensor) -> list[int]:
+        """The branches that have a view present (B, V)."""
+        return [branch for branch, group in enumerate(self.spec.groups) if present[:, list(group)].any()]
 
     def oriented(self, images: Tensor, view: int) -> Tensor:
         """Images (..., H, W) of a view as its branch sees them."""

@@ -10,6 +10,7 @@ from mammodensity.prediction.calibration import ENOUGH_EXAMS, Calibration, calib
 from mammodensity.prediction.density_model import DensityModel
 from mammodensity.prediction.joint_model import JointModel
 from mammodensity.prediction.loading import load_networks
+from mammodensity.prediction.parallel import predict_in_workers
 from mammodensity.prediction.provenance import model_hashes, model_name
 from mammodensity.prediction.scoring import Model, ViewReading, predict, require_networks, stacked_projections
 from mammodensity.prediction.tissue_model import MAP_FILE, TissueModel, read_category_map, write_default_category_map
@@ -28,6 +29,7 @@ __all__ = [
     "model_hashes",
     "model_name",
     "predict",
+    "predict_in_workers",
     "require_networks",
     "stacked_projections",
     "write_default_category_map",

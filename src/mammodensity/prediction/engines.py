@@ -23,6 +23,7 @@ from mammodensity.networks import Checkpoint
 from mammodensity.networks.onnx_export import require_packages, to_onnx
 from mammodensity.outputs import file_sha256, write_bytes, write_text
 from mammodensity.prediction.int8 import Samples, ToScores, quantised, require_same, scores_of_logits
+from mammodensity.workers import threads_told
 
 ENGINES: tuple[str, ...] = ("torch", "onnx", "openvino", "openvino-int8")
 TOLERANCE = 1e-4
@@ -88,6 +89,7 @@ def onnx_session(path: Path) -> Callable[..., NDArray[np.float32]]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads_told()  # 0: as many as it likes
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
 
@@ -104,6 +106,8 @@ def openvino_session(path: Path) -> Run:
 
     model = openvino.convert_model(path)
     precision: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors would take bfloat16 by themselves
+    if threads_told():
+        precision["INFERENCE_NUM_THREADS"] = threads_told()
     compiled = _openvino_core().compile_model(model, "CPU", precision)
 
     def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -17,7 +17,7 @@ from mammodensity.ingest import DataSet, ImageRecord, read_record
 from mammodensity.preprocess.orientation import flip_flags
 from mammodensity.preprocess.quality import quality_flags
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, Projection
-from mammodensity.workers import usable_cores
+from mammodensity.workers import threads_told, usable_cores
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ def _percent_densities(
 
 def predict(
     model: Model, data: DataSet, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
-) -> Iterator[ExamScores]:
+) -> Generator[ExamScores, None, None]:
     """Score the exams of a data set one after the other, in sorted order; an image that is refused is a missing view.
 
     Without a ``fusion``, the model's own: the mean, or that of a joint network.
@@ -133,14 +133,27 @@ def predict(
     """
     require_networks(model, data)
     for exam_id, records in data.exams().items():
-        exam, unread = _readable(exam_id, records)
-        scored = model.score(exam, fusion=fusion or model.fusion, allow_missing=allow_missing, policy=policy)
-        yield replace(scored, refused={**scored.refused, **unread})
+        yield score_records(model, exam_id, records, fusion=fusion, allow_missing=allow_missing, policy=policy)
+
+
+def score_records(
+    model: Model,
+    exam_id: str,
+    records: Mapping[Projection, ImageRecord],
+    *,
+    fusion: str | None,
+    allow_missing: bool,
+    policy: str,
+) -> ExamScores:
+    """Read and score one exam; an image that is refused is a missing view."""
+    exam, unread = _readable(exam_id, records)
+    scored = model.score(exam, fusion=fusion or model.fusion, allow_missing=allow_missing, policy=policy)
+    return replace(scored, refused={**scored.refused, **unread})
 
 
 def _readable(exam_id: str, records: Mapping[Projection, ImageRecord]) -> tuple[Exam, dict[Projection, str]]:
     """The images of an exam that can be read, and why the others cannot; read side by side."""
-    with ThreadPoolExecutor(min(len(records), usable_cores())) as readers:
+    with ThreadPoolExecutor(min(len(records), threads_told() or usable_cores())) as readers:
         read = dict(zip(records, readers.map(_read, records.values()), strict=True))
     images = {projection: image for projection, image in read.items() if isinstance(image, Mammogram)}
     return Exam(exam_id, images), {p: image for p, image in read.items() if isinstance(image, str)}

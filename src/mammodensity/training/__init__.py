@@ -7,6 +7,7 @@ from mammodensity.training.joint_run import JointPlan
 from mammodensity.training.loop import Step
 from mammodensity.training.model_run import RECEIPT_FILE, RECIPE_FILE, train_model
 from mammodensity.training.network_run import NetworkTask, train_network
+from mammodensity.training.processes import Processes, joined, own_device
 from mammodensity.training.recipes import DEFAULT_RECIPE, RECIPES, Recipe, adapted, find_recipe, recipe_from_dict
 
 __all__ = [
@@ -17,10 +18,13 @@ __all__ = [
     "EpochFigures",
     "JointPlan",
     "NetworkTask",
+    "Processes",
     "Recipe",
     "Step",
     "adapted",
     "find_recipe",
+    "joined",
+    "own_device",
     "read_history",
     "recipe_from_dict",
     "train_model",

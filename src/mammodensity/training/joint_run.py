@@ -30,8 +30,10 @@ from mammodensity.training.lean_step import (
     return_memory_at_once,
 )
 from mammodensity.training.loop import EVALUATION_BATCH, Step, rng_for, run_training, seed_for
+from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Recipe
 from mammodensity.training.resume import first_difference
+from mammodensity.training.whole_batch import place, spread
 
 _SIDES = tuple(tuple(view for view, one in enumerate(PROJECTIONS) if one.laterality == side) for side in "RL")
 
@@ -82,6 +84,7 @@ class JointTask:
     """What else to record in the checkpoint; JSON values only."""
     start: Mapping[str, Tensor] | None = None
     """Weights to begin with, of those it has; see :func:`first_weights`."""
+    processes: Processes = ALONE
 
 
 def train_joint(task: JointTask, report: Callable[[Step], None] | None = None) -> JointCheckpoint:
@@ -98,7 +101,7 @@ def train_joint(task: JointTask, report: Callable[[Step], None] | None = None) -
     if task.plan.checkpointing != "none" and task.device.type == "cpu":
         return_memory_at_once()
     run_training(_JointLearner(task), task.recipe, task.folder, report)
-    return load_joint(task.folder / NETWORK_FILE)
+    return task.processes.from_first(lambda: load_joint(task.folder / NETWORK_FILE))
 
 
 def require_enough_pixels(recipe: Recipe) -> None:
@@ -118,12 +121,18 @@ def kept_views(present: NDArray[np.bool_], dropout: float, rng: np.random.Genera
 
 
 def joint_loss(
-    network: JointNetwork, features: Tensor, present: Tensor, categories: Tensor, breasts: Tensor
+    network: JointNetwork,
+    features: Tensor,
+    present: Tensor,
+    categories: Tensor,
+    breasts: Tensor,
+    *,
+    count: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and the exams' logits (B, K).
 
     The negative log likelihood of the exams' categories, and where breasts are known by themselves, of theirs by their
-    own views; each a sum divided by the exams.
+    own views; each a sum divided by the exams, or by ``count`` where these are a part of so many.
 
     Parameters
     ----------
@@ -141,7 +150,7 @@ def joint_loss(
         if known.any():
             of_breast = network.fuse(features[known], own[known])
             total = total + nn.functional.cross_entropy(of_breast, breasts[known, side], reduction="sum")
-    return total / len(features), logits
+    return total / (len(features) if count is None else count), logits
 
 
 def first_weights(start: Path, spec: JointSpec) -> dict[str, Tensor]:
@@ -187,12 +196,13 @@ class _JointLearner:
     name = JOINT
 
     def __init__(self, task: JointTask) -> None:
-        self.task, self.recipe, self.plan = task, task.recipe, task.plan
+        self.task, self.recipe, self.plan, self.processes = task, task.recipe, task.plan, task.processes
         torch.manual_seed(seed_for(self.recipe.seed, "initial", JOINT))
         network = JointNetwork(self.plan.spec(self.recipe.network))
         if task.start is not None:
             network.load_state_dict({**network.state_dict(), **task.start})
         self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        spread(self.network, task.processes)
         self.settings: Mapping[str, Any] = {"joint": self.plan.to_dict()}
         self.familiarity = [self._familiarity(view) for view in range(len(PROJECTIONS))]
 
@@ -207,15 +217,18 @@ class _JointLearner:
             kept_views(row, self.plan.view_dropout, rng_for(seed, "views", epoch, int(index)))
             for row, index in zip(here, chosen, strict=True)
         ]
-        present = torch.from_numpy(np.stack(kept))
-        views = _augmented(exams.views[chosen], present, self.recipe.augment, chosen, (seed, epoch))
-        present = present.to(self.task.device)
-        categories = exams.categories[chosen].to(self.task.device)
-        breasts = exams.breasts[chosen].to(self.task.device)
+        everywhere = torch.from_numpy(np.stack(kept))
+        rows = self.processes.part(len(chosen))
+        self._place(everywhere, rows)
+        own, count = chosen[rows], len(chosen)
+        views = _augmented(exams.views[own], everywhere[rows], self.recipe.augment, own, (seed, epoch))
+        present = everywhere[rows].to(self.task.device)
+        categories = exams.categories[own].to(self.task.device)
+        breasts = exams.breasts[own].to(self.task.device)
         answers: list[Tensor] = []
 
         def loss_of(features: Tensor) -> Tensor:
-            loss, logits = joint_loss(self.network, features, present, categories, breasts)
+            loss, logits = joint_loss(self.network, features, present, categories, breasts, count=count)
             answers.append(logits.detach())
             return loss
 
@@ -227,14 +240,24 @@ class _JointLearner:
             loss_of,
             checkpointing=self.plan.checkpointing,
             precision=self.plan.precision,
+            branches=self.network.branches_of(everywhere),
         )
         return loss.item(), int((answers[0].argmax(1) == categories).sum())
+
+    def _place(self, present: Tensor, rows: slice) -> None:
+        """Tell each branch which of the batch's views (B, V) come from the exams of this process."""
+        here = torch.zeros_like(present)
+        here[rows] = True
+        for branch, group in zip(self.network.branches, self.network.spec.groups, strict=True):
+            of_branch = present[:, list(group)].T  # in the order in which the branch is given them
+            own = here[:, list(group)].T[of_branch].nonzero()[:, 0]
+            place(branch, own, int(of_branch.sum()))
 
     def validate(self) -> tuple[float, float]:
         """Mean loss and accuracy over the validation exams, with all the views they have."""
         exams, loss, correct = self.task.validation, 0.0, 0
         with torch.inference_mode():
-            for start in range(0, len(exams), EVALUATION_BATCH):
+            for start in self.processes.share(range(0, len(exams), EVALUATION_BATCH)):
                 part = slice(start, start + EVALUATION_BATCH)
                 views, present = self._to_device(exams.views[part]), exams.present[part].to(self.task.device)
                 with in_precision(views, self.plan.precision):
@@ -242,7 +265,8 @@ class _JointLearner:
                 targets = exams.categories[part].to(self.task.device)
                 loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
                 correct += int((logits.argmax(1) == targets).sum())
-        return loss / len(exams), correct / len(exams)
+        whole_loss, all_correct = self.processes.sums(loss, correct)
+        return whole_loss / len(exams), all_correct / len(exams)
 
     def keep(self, figures: EpochFigures) -> None:
         """Write the checkpoint."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -43,6 +43,7 @@ def joint_backward(
     *,
     checkpointing: str = "none",
     precision: str = "fp32",
+    branches: Sequence[int] | None = None,
 ) -> Tensor:
     """Add the gradients of one step to the weights, update running statistics once, and return the loss.
 
@@ -52,11 +53,14 @@ def joint_backward(
         (B, V, C, H, W), and which are present (B, V), at least one an exam.
     loss_of
         What the loss is, given the features (B, V, F), zeros where a view is absent.
+    branches
+        Those to run, also without a view here, where other processes have some; by default those with a view present.
     """
     require_choice("checkpointing", checkpointing, CHECKPOINTING)
     set_recomputing(network, checkpointing == "layers")
     run = _plain if checkpointing == "none" else _lean
-    return run(network, views, present, loss_of, precision)
+    chosen = network.branches_of(present) if branches is None else branches
+    return run(network, views, present, loss_of, precision=precision, branches=chosen)
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...] | dict[str, object]) -> None:
@@ -65,9 +69,11 @@ def require_choice(name: str, value: str, choices: tuple[str, ...] | dict[str, o
         raise OptionError(f"{name} must be one of {', '.join(choices)}. Got {value!r} instead.")
 
 
-def _plain(network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossOf, precision: str) -> Tensor:
+def _plain(
+    network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossOf, *, precision: str, branches: Sequence[int]
+) -> Tensor:
     parts = []
-    for branch, cells, images in network.inputs(views, present):
+    for branch, cells, images in network.inputs(views, present, branches):
         with in_precision(images, precision):
             parts.append((cells, network.run_branch(branch, images)))
     loss = loss_of(gathered(parts, len(views)))
@@ -75,12 +81,13 @@ def _plain(network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossO
     return loss.detach()
 
 
-def _lean(network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossOf, precision: str) -> Tensor:
-    count = sum(bool(present[:, list(group)].any()) for group in network.spec.groups)
+def _lean(
+    network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossOf, *, precision: str, branches: Sequence[int]
+) -> Tensor:
     parts, states = [], []
-    for place, (branch, cells, images) in enumerate(network.inputs(views, present)):
+    for branch, cells, images in network.inputs(views, present, branches):
         states.append(_random_state(views.device))
-        last = place == count - 1
+        last = branch == branches[-1]
         with torch.set_grad_enabled(last), in_precision(images, precision):
             features = network.run_branch(branch, images)
         parts.append((cells, features if last else features.requires_grad_()))
@@ -88,9 +95,7 @@ def _lean(network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossOf
     after = _random_state(views.device)
     with still_statistics(network):
         loss.backward()  # type: ignore[no-untyped-call]  # the last branch, and the features of the others
-        for place, (branch, _, images) in enumerate(network.inputs(views, present)):
-            if place == count - 1:
-                break
+        for place, (branch, _, images) in enumerate(network.inputs(views, present, branches[:-1])):
             _set_random_state(states[place], views.device)  # the same dropout masks
             with in_precision(images, precision):
                 again = network.run_branch(branch, images)

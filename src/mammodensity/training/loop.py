@@ -12,18 +12,27 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from mammodensity.errors import Interrupted, OutputError, TrainingError
 from mammodensity.training.history import EpochFigures, write_history
+from mammodensity.training.processes import Processes
 from mammodensity.training.recipes import Recipe
-from mammodensity.training.resume import RESUME_FILE, TrainingState, restore_state, save_state
+from mammodensity.training.resume import (
+    RESUME_FILE,
+    TrainingState,
+    restore_state,
+    restore_tensors,
+    run_tensors,
+    save_state,
+)
 from mammodensity.training.stopping import stop_requests
 
 EVALUATION_BATCH = 16
@@ -57,11 +66,18 @@ class Learner(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """What decides the result besides the recipe; JSON values."""
 
+    @property
+    def processes(self) -> Processes:
+        """Those that train it together."""
+
     def __len__(self) -> int:
         """Images or exams to learn from."""
 
     def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
-        """Add the gradients of a step to the weights; the mean loss, and how many were right."""
+        """Add the gradients of a step to the weights; the mean loss, and how many were right.
+
+        Of several processes, each takes its part of those chosen; the sums over all are meant.
+        """
 
     def validate(self) -> tuple[float, float]:
         """Mean loss and accuracy on the validation split."""
@@ -82,23 +98,27 @@ def run_training(learner: Learner, recipe: Recipe, folder: Path, report: Callabl
     TrainingError
         The loss is no longer finite.
     """
+    processes = learner.processes
     run = _Run(learner, recipe, folder)
-    run.save()  # before any network file: a network without a resume file is a finished one
-    with stop_requests() as stop, _tensorboard(folder, run.state.epoch) as board:
+    processes.from_first(run.save)  # before any network file: a network without a resume file is a finished one
+    stopping = stop_requests(once=processes.size > 1)
+    with stopping as stop, _tensorboard(folder if processes.first else None, run.state.epoch) as board:
         while run.state.epoch < recipe.epochs:
             for step, steps in run.remaining_steps():
                 run.take_step(step)
                 if report:
                     report(Step(run.state.epoch, recipe.epochs, step + 1, steps, run.state.history))
-                if stop.is_set():
-                    run.save()
-                    raise Interrupted(
-                        f"{learner.name} was interrupted in epoch {run.state.epoch + 1} of {recipe.epochs}; "
-                        f"its state is kept in {folder}, run the same command with --resume to go on"
+                if processes.any(stop.is_set()):
+                    processes.from_first(run.save)
+                    raise processes.common(
+                        Interrupted(
+                            f"{learner.name} was interrupted in epoch {run.state.epoch + 1} of {recipe.epochs}; "
+                            f"its state is kept in {folder}, run the same command with --resume to go on"
+                        )
                     )
-            board(run.finish_epoch())
-            run.save()
-    (folder / RESUME_FILE).unlink(missing_ok=True)
+            figures, best = run.finish_epoch()
+            processes.from_first(partial(run.write_epoch, figures, best, board))
+    processes.from_first(lambda: (folder / RESUME_FILE).unlink(missing_ok=True))
 
 
 class _Run:
@@ -108,11 +128,23 @@ class _Run:
         self.learner, self.recipe, self.folder = learner, recipe, folder
         self.optimiser = _optimiser(learner.network, recipe)
         self.facts = {**recipe.to_dict(), **learner.settings}
-        restored = restore_state(folder, learner.network, self.optimiser, self.facts)
-        self.state = restored or TrainingState(rate=recipe.learning_rate)
+        self.state = self._begun() or TrainingState(rate=recipe.learning_rate)
         # A last batch of one joins the one before: a single value a channel has no batch statistics.
         whole, rest = divmod(len(learner), recipe.batch)
         self.steps = max(whole + (rest > 1), 1)
+
+    def _begun(self) -> TrainingState | None:
+        """Where an interrupted run was; all processes begin with the tensors of the first."""
+        network, optimiser, processes = self.learner.network, self.optimiser, self.learner.processes
+
+        def read() -> tuple[TrainingState | None, dict[str, Tensor]]:
+            state = restore_state(self.folder, network, optimiser, self.facts)
+            return state, {name: tensor.cpu() for name, tensor in run_tensors(network, optimiser).items()}
+
+        state, tensors = processes.from_first(read)
+        if not processes.first:
+            restore_tensors(tensors, network, optimiser)
+        return state
 
     def save(self) -> None:
         save_state(self.folder, self.state, self.learner.network, self.optimiser, self.facts)
@@ -131,15 +163,17 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate(step)
         self.optimiser.zero_grad(set_to_none=True)
-        loss, correct = self.learner.learn(chosen, state.epoch, step)
+        processes = self.learner.processes
+        loss, correct = processes.sums(*self.learner.learn(chosen, state.epoch, step))
         self._require_finite(loss, "training")
+        processes.sum_gradients(self.learner.network)
         self.optimiser.step()
         state.loss_sum += loss * len(chosen)
-        state.correct += correct
+        state.correct += int(correct)
         state.step = step + 1
 
-    def finish_epoch(self) -> EpochFigures:
-        """Validate, keep the network if it is the best so far, and go to the next epoch."""
+    def finish_epoch(self) -> tuple[EpochFigures, bool]:
+        """Validate, and go to the next epoch; the figures, and whether they are the best so far."""
         state = self.state
         self.learner.network.eval()
         loss, accuracy = self.learner.validate()
@@ -152,8 +186,7 @@ class _Run:
             validation_loss=loss,
             validation_accuracy=accuracy,
         )
-        if self._is_best(figures):
-            self.learner.keep(figures)
+        best = self._is_best(figures)
         if loss < state.lowest_loss:
             state.lowest_loss, state.stalled = loss, 0
         else:
@@ -162,14 +195,23 @@ class _Run:
                 state.rate, state.stalled = max(state.rate * _PLATEAU_FACTOR, _PLATEAU_FLOOR), 0
         state.history.append(figures)
         state.epoch, state.step, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0
-        write_history(self.folder, state.history)
-        return figures
+        return figures, best
+
+    def write_epoch(self, figures: EpochFigures, best: bool, board: Callable[[EpochFigures], None]) -> None:
+        """The network if it is the best so far, the history, and where the run is."""
+        if best:
+            self.learner.keep(figures)
+        write_history(self.folder, self.state.history)
+        board(figures)
+        self.save()
 
     def _require_finite(self, loss: float, kind: str) -> None:
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"{self.learner.name}: the {kind} loss is {loss} in epoch {self.state.epoch + 1}, so training has "
-                "diverged; use a lower learning_rate"
+            raise self.learner.processes.common(
+                TrainingError(
+                    f"{self.learner.name}: the {kind} loss is {loss} in epoch {self.state.epoch + 1}, so training has "
+                    "diverged; use a lower learning_rate"
+                )
             )
 
     def _learning_rate(self, step: int) -> float:
@@ -209,8 +251,11 @@ def seed_for(seed: int, *purpose: int | str) -> int:
 
 
 @contextmanager
-def _tensorboard(folder: Path, first_epoch: int) -> Iterator[Callable[[EpochFigures], None]]:
+def _tensorboard(folder: Path | None, first_epoch: int) -> Iterator[Callable[[EpochFigures], None]]:
     """A function that logs an epoch; entries of a run that went further before it was killed are purged."""
+    if folder is None:
+        yield lambda _figures: None
+        return
     from torch.utils.tensorboard import SummaryWriter
 
     def log(figures: EpochFigures) -> None:

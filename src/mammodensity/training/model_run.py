@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from mammodensity.check import Progress, check_data
-from mammodensity.data import load_exams, load_images
+from mammodensity.data import LabelledExams, LabelledImages, load_exams, load_images
 from mammodensity.errors import CheckpointError, Interrupted, LayoutError
 from mammodensity.ingest import (
     MANIFEST_NAME,
@@ -32,12 +32,15 @@ from mammodensity.terms import PROJECTIONS, Projection
 from mammodensity.training.joint_run import JointPlan, JointTask, first_weights, require_enough_pixels, train_joint
 from mammodensity.training.loop import Step
 from mammodensity.training.network_run import NetworkTask, train_network
+from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Recipe
 from mammodensity.training.resume import RESUME_FILE, first_difference, require_same_recipe
 
 RECIPE_FILE = "recipe.json"
 RECEIPT_FILE = "receipt.json"
 JOINT_FILE = "joint.json"
+
+Labelled = TypeVar("Labelled", LabelledImages, LabelledExams)
 
 
 def train_model(
@@ -52,6 +55,7 @@ def train_model(
     resume: bool = False,
     loading: Progress | None = None,
     report: Callable[[str, Step], None] | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Train a network for each of ``projections``, or with ``joint`` one of all four, and write the model folder.
 
@@ -60,6 +64,8 @@ def train_model(
 
     The folder gets the manifest with the splits, the recipe (and ``joint.json``), a receipt, and for each projection,
     or in ``joint``, the best network, history and TensorBoard log.
+
+    Of several processes all call this alike; the first alone looks at ``data``, ``start`` and ``model``.
 
     Raises
     ------
@@ -76,7 +82,77 @@ def train_model(
         Ctrl-C; the same call with ``resume`` goes on.
     """
     device = device or torch.device("cpu")
+    begun = processes.from_first(
+        lambda: _begin(
+            data,
+            model,
+            recipe,
+            dict.fromkeys(projections),
+            joint=joint,
+            start=start,
+            resume=resume,
+            loading=loading,
+            device=str(device),
+            processes=processes.size,
+        )
+    )
+    how = _How(recipe, device, begun.facts, loading, report, processes)
+    try:
+        if joint:
+            _train_joint(begun, model, joint, how)
+        else:
+            _train_networks(begun, model, how)
+    except KeyboardInterrupt:
+        kept = f"{model} keeps what is done, run the same command with --resume"
+        raise processes.common(Interrupted(f"interrupted; {kept}")) from None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A training that can begin."""
+
+    data: DataSet
+    facts: dict[str, Any]
+    left: list[str]
+    """What is not trained yet: projections, or the joint network."""
+    networks: Mapping[Projection, OriginNetwork | None]
+    """To begin with."""
+    weights: Mapping[str, Tensor] | None
+    """The same for the joint network."""
+
+
+@dataclass(frozen=True)
+class _How:
+    """How any network of the model is trained."""
+
+    recipe: Recipe
+    device: torch.device
+    facts: dict[str, Any]
+    loading: Progress | None
+    report: Callable[[str, Step], None] | None
+    processes: Processes
+
+    def reported(self, name: str) -> Callable[[Step], None] | None:
+        """Reports of one network."""
+        return None if self.report is None else partial(self.report, name)
+
+
+def _begin(
+    data: DataSet,
+    model: Path,
+    recipe: Recipe,
+    networks: Mapping[Projection, OriginNetwork | None],
+    *,
+    joint: JointPlan | None,
+    start: Path | None,
+    resume: bool,
+    loading: Progress | None,
+    device: str,
+    processes: int,
+) -> _Begun:
+    """Look whether this can be trained, and write what is known before: manifest, recipe and receipt."""
     data = with_splits(_labelled(data), seed=recipe.seed)
+    weights = None
     if not resume:
         require_new_folder(model)
     if joint:
@@ -84,8 +160,8 @@ def train_model(
         weights = first_weights(start, joint.spec(recipe.network)) if start else None
         _require_exams(data)
     else:
-        first = _first_networks(start, projections, recipe) if start else dict.fromkeys(projections)
-        _require_images(data, projections)
+        networks = _first_networks(start, networks, recipe) if start else networks
+        _require_images(data, networks)
     _require_no_problem(data, loading)
     if resume and (model / RECIPE_FILE).exists():
         _require_same_run(data, model, recipe, joint)
@@ -94,73 +170,55 @@ def train_model(
         if joint:
             write_json(model / JOINT_FILE, joint.to_dict())
         write_json(model / RECIPE_FILE, recipe.to_dict())
-    about = {"layout": data.layout, "sha256": _digest(data), "phantoms": holds_phantoms(data)}
-    facts: dict[str, Any] = {"data": about, "device": str(device)}
+    images = {"layout": data.layout, "sha256": _digest(data), "phantoms": holds_phantoms(data)}
+    facts: dict[str, Any] = {"data": images, "device": device}
     if start:
         facts["start"] = _start_hashes(start)
     chosen = {"recipe": recipe.to_dict(), **({"joint": joint.to_dict()} if joint else {})}
-    run = receipt("train", **chosen, threads=torch.get_num_threads(), **facts)
+    run = receipt("train", **chosen, threads=torch.get_num_threads(), processes=processes, **facts)
     write_json(model / RECEIPT_FILE, run)
-    try:
-        if joint:
-            _train_joint(
-                data, model, recipe, joint, weights, device=device, facts=facts, loading=loading, report=report
-            )
-        else:
-            _train_networks(data, model, recipe, first, device=device, facts=facts, loading=loading, report=report)
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {model} keeps what is done, run the same command with --resume") from None
+    there = {JOINT} if joint_file(model) else set(network_files(model))
+    asked = [JOINT] if joint else list(networks)
+    left = [name for name in asked if name not in there or (model / name / RESUME_FILE).exists()]
+    return _Begun(data, facts, left, networks, weights)
 
 
-def _train_joint(
-    data: DataSet,
-    model: Path,
-    recipe: Recipe,
-    plan: JointPlan,
-    start: Mapping[str, Tensor] | None,
-    *,
-    device: torch.device,
-    facts: dict[str, Any],
-    loading: Progress | None,
-    report: Callable[[str, Step], None] | None,
-) -> None:
+def _train_joint(begun: _Begun, model: Path, plan: JointPlan, how: _How) -> None:
     """Train the joint network unless it is finished."""
-    folder = model / JOINT
-    if joint_file(model) and not (folder / RESUME_FILE).exists():
+    if JOINT not in begun.left:
         return
     training, validation = (
-        load_exams(list(data.in_split(split).exams().values()), recipe.preprocess, loading) for split in SPLITS[:2]
+        _loaded(load_exams, list(begun.data.in_split(split).exams().values()), how) for split in SPLITS[:2]
     )
-    task = JointTask(training, validation, recipe, plan, folder, device, facts, start)
-    train_joint(task, None if report is None else partial(report, JOINT))
+    task = JointTask(
+        training, validation, how.recipe, plan, model / JOINT, how.device, how.facts, begun.weights, how.processes
+    )
+    train_joint(task, how.reported(JOINT))
 
 
-def _train_networks(
-    data: DataSet,
-    model: Path,
-    recipe: Recipe,
-    first: Mapping[Projection, OriginNetwork | None],
-    *,
-    device: torch.device,
-    facts: dict[str, Any],
-    loading: Progress | None,
-    report: Callable[[str, Step], None] | None,
-) -> None:
-    """Train those of the projections that are not finished yet, from random weights where there are no ``first``."""
-    finished = network_files(model)
-    for projection, start in first.items():
-        folder = model / projection.value
-        if projection in finished and not (folder / RESUME_FILE).exists():
+def _train_networks(begun: _Begun, model: Path, how: _How) -> None:
+    """Train those of the projections that are not finished yet, from random weights where there are no others."""
+    for projection, start in begun.networks.items():
+        if projection not in begun.left:
             continue
         training, validation = (
-            load_images(_records(data, projection, split), recipe.preprocess, loading) for split in SPLITS[:2]
+            _loaded(load_images, _records(begun.data, projection, split), how) for split in SPLITS[:2]
         )
-        task = NetworkTask(projection, training, validation, recipe, folder, device, facts, start)
-        train_network(task, None if report is None else partial(report, projection))
+        folder = model / projection.value
+        task = NetworkTask(
+            projection, training, validation, how.recipe, folder, how.device, how.facts, start, how.processes
+        )
+        train_network(task, how.reported(projection))
+
+
+def _loaded(load: Callable[..., Labelled], items: Sequence[Any], how: _How) -> Labelled:
+    """Images or exams, of which each process reads a part."""
+    own = load(items[how.processes.part(len(items))], how.recipe.preprocess, how.loading)
+    return type(own)(*(how.processes.whole(getattr(own, one.name), len(items)) for one in fields(own)))
 
 
 def _first_networks(
-    start: Path, projections: Sequence[Projection], recipe: Recipe
+    start: Path, projections: Iterable[Projection], recipe: Recipe
 ) -> dict[Projection, OriginNetwork | None]:
     """The networks of another model to begin with."""
     found: dict[Projection, OriginNetwork | None] = {}

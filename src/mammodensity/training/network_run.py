@@ -18,7 +18,9 @@ from mammodensity.preprocess.familiarity import fit_familiarity
 from mammodensity.terms import Projection
 from mammodensity.training.history import EpochFigures
 from mammodensity.training.loop import EVALUATION_BATCH, Step, rng_for, run_training, seed_for
+from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Recipe
+from mammodensity.training.whole_batch import place, spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,7 @@ class NetworkTask:
     """What else to record in the checkpoint; JSON values only."""
     start: OriginNetwork | None = None
     """A network whose weights to begin with."""
+    processes: Processes = ALONE
 
 
 def train_network(task: NetworkTask, report: Callable[[Step], None] | None = None) -> Checkpoint:
@@ -48,7 +51,7 @@ def train_network(task: NetworkTask, report: Callable[[Step], None] | None = Non
         As of :func:`mammodensity.training.loop.run_training`.
     """
     run_training(_NetworkLearner(task), task.recipe, task.folder, report)
-    return load_checkpoint(task.folder, task.projection)
+    return task.processes.from_first(lambda: load_checkpoint(task.folder, task.projection))
 
 
 class _NetworkLearner:
@@ -57,7 +60,7 @@ class _NetworkLearner:
     settings: Mapping[str, Any] = {}
 
     def __init__(self, task: NetworkTask) -> None:
-        self.task, self.recipe = task, task.recipe
+        self.task, self.recipe, self.processes = task, task.recipe, task.processes
         self.name = task.projection.value
         torch.manual_seed(seed_for(self.recipe.seed, "initial", task.projection))
         network = OriginNetwork(self.recipe.network)
@@ -65,6 +68,7 @@ class _NetworkLearner:
         self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if task.start is not None:
             self.network.load_state_dict(task.start.state_dict())
+        spread(self.network, task.processes)
         self.familiarity = fit_familiarity(task.training.images[:, 0].numpy(), task.validation.images[:, 0].numpy())
 
     def __len__(self) -> int:
@@ -73,12 +77,15 @@ class _NetworkLearner:
     def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
         """Forward and backward."""
         recipe = self.recipe
-        rngs = [rng_for(recipe.seed, "augment", epoch, int(index)) for index in chosen]
-        images = augment(self.task.training.images[chosen], recipe.augment, rngs)
-        targets = self.task.training.categories[chosen].to(self.task.device)
+        rows = self.processes.part(len(chosen))
+        own = chosen[rows]
+        rngs = [rng_for(recipe.seed, "augment", epoch, int(index)) for index in own]
+        images = augment(self.task.training.images[own], recipe.augment, rngs)
+        targets = self.task.training.categories[own].to(self.task.device)
         torch.manual_seed(seed_for(recipe.seed, "dropout", epoch, step))
+        place(self.network, rows, len(chosen))
         logits = self.network(self._to_device(images))
-        loss = nn.functional.cross_entropy(logits, targets)
+        loss = nn.functional.cross_entropy(logits, targets, reduction="sum") / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item(), int((logits.argmax(1) == targets).sum())
 
@@ -86,13 +93,14 @@ class _NetworkLearner:
         """Mean loss and accuracy over the validation images."""
         loss, correct = 0.0, 0
         with torch.inference_mode():
-            for start in range(0, len(self.task.validation), EVALUATION_BATCH):
+            for start in self.processes.share(range(0, len(self.task.validation), EVALUATION_BATCH)):
                 images = self.task.validation.images[start : start + EVALUATION_BATCH]
                 targets = self.task.validation.categories[start : start + EVALUATION_BATCH].to(self.task.device)
                 logits = self.network(self._to_device(images))
                 loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
                 correct += int((logits.argmax(1) == targets).sum())
-        return loss / len(self.task.validation), correct / len(self.task.validation)
+        whole_loss, all_correct = self.processes.sums(loss, correct)
+        return whole_loss / len(self.task.validation), all_correct / len(self.task.validation)
 
     def keep(self, figures: EpochFigures) -> None:
         """Write the checkpoint."""

@@ -10,15 +10,18 @@ from types import FrameType
 
 
 @contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event set by the first Ctrl-C or SIGTERM, so that a run stops between steps; a second one stops at once."""
+def stop_requests(*, once: bool = False) -> Iterator[threading.Event]:
+    """An event set by the first Ctrl-C or SIGTERM, so that a run stops between steps; a second one stops at once.
+
+    With ``once`` it does not: ``torchrun`` passes on what the terminal has told its processes already.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals reach only the main thread
         return
 
     def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.is_set() and not once:
             raise KeyboardInterrupt
         stop.set()
 
