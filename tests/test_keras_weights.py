@@ -344,7 +344,9 @@ def test_checkpoint_says_where_it_comes_from_and_can_be_saved(small: tuple[Any, 
     loaded = load_checkpoint(save_checkpoint(tmp_path / "MLO_R", checkpoint), "MLO_R")
     assert same_tensors(loaded.network, checkpoint.network)
     assert loaded.training == training
-    assert all(parameter.requires_grad for parameter in checkpoint.network.parameters())
+    fresh = OriginNetwork(checkpoint.network.spec)
+    learns = [parameter.requires_grad for parameter in fresh.parameters()]
+    assert [parameter.requires_grad for parameter in checkpoint.network.parameters()] == learns
 
 
 # --- what is tolerated, what is refused -------------------------------------------------------------------------------

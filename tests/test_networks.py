@@ -63,6 +63,19 @@ def test_same_padding_at_stride_two_is_tensorflows():
     assert torch.allclose(response, network.conv.weight[:, 0, 0, 0])
 
 
+def test_biases_that_are_not_learned_have_no_gradient_to_learn_from():
+    torch.manual_seed(1)
+    spec = NetworkSpec(stem=4, widths=(4, 4), outputs=(8, 8), depths=(2, 1))
+    network = OriginNetwork(spec).double()
+    still = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert still == {f"{name}.bias" for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    network.requires_grad_(True)
+    torch.nn.functional.cross_entropy(network(torch.rand(3, 1, 40, 36).double()), torch.tensor([0, 1, 2])).backward()
+    gradients = {name: parameter.grad.abs().max() for name, parameter in network.named_parameters()}
+    assert max(gradients[name] for name in still) < 1e-12
+    assert min(gradient for name, gradient in gradients.items() if name not in still) > 1e-6
+
+
 def test_every_entry_of_the_spec_changes_the_network():
     def shapes(spec: NetworkSpec) -> tuple[object, ...]:
         network = OriginNetwork(spec)

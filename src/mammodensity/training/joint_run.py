@@ -20,6 +20,7 @@ from mammodensity.networks.joint import BRANCHES, JOINT_FUSIONS
 from mammodensity.networks.joint_checkpoint import JOINT, JointCheckpoint, joint_file, load_joint, save_joint
 from mammodensity.preprocess.familiarity import fit_familiarity
 from mammodensity.terms import PROJECTIONS
+from mammodensity.training.freed_memory import return_memory_at_once
 from mammodensity.training.history import EpochFigures
 from mammodensity.training.lean_step import (
     CHECKPOINTING,
@@ -27,7 +28,6 @@ from mammodensity.training.lean_step import (
     in_precision,
     joint_backward,
     require_choice,
-    return_memory_at_once,
 )
 from mammodensity.training.loop import EVALUATION_BATCH, Step, rng_for, run_training, seed_for
 from mammodensity.training.processes import ALONE, Processes

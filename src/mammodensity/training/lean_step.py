@@ -12,8 +12,6 @@ Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174, 
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -31,8 +29,6 @@ PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat1
 
 LossOf = Callable[[Tensor], Tensor]
 """From features (B, V, F) to the loss."""
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # names of glibc's mallopt
-_OWN_PAGES_FROM = 8 << 20
 
 
 def joint_backward(
@@ -129,22 +125,6 @@ def still_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum, batches in kept:
             norm.momentum, norm.num_batches_tracked = momentum, batches
-
-
-def return_memory_at_once() -> bool:
-    """Have the C library give freed tensors back to the system at once, for the rest of the process.
-
-    By default glibc keeps freed blocks of up to 32 MB and leaves gaps between those in use; with them the lean step
-    held a third more. Smaller blocks cost more time than they save memory (``docs/benchmarks.md``). False where the C
-    library is another.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:
-        return False
-    return bool(mallopt(_MMAP_THRESHOLD, _OWN_PAGES_FROM) and mallopt(_TRIM_THRESHOLD, _OWN_PAGES_FROM))
 
 
 def _random_state(device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from mammodensity.data import LabelledImages, augment, with_channels
 from mammodensity.networks import Checkpoint, OriginNetwork, load_checkpoint, save_checkpoint
 from mammodensity.preprocess.familiarity import fit_familiarity
 from mammodensity.terms import Projection
+from mammodensity.training.freed_memory import keep_memory
 from mammodensity.training.history import EpochFigures
 from mammodensity.training.loop import EVALUATION_BATCH, Step, rng_for, run_training, seed_for
 from mammodensity.training.processes import ALONE, Processes
@@ -50,6 +51,8 @@ def train_network(task: NetworkTask, report: Callable[[Step], None] | None = Non
     Interrupted, CheckpointError, TrainingError
         As of :func:`mammodensity.training.loop.run_training`.
     """
+    if task.device.type == "cpu":
+        keep_memory()
     run_training(_NetworkLearner(task), task.recipe, task.folder, report)
     return task.processes.from_first(lambda: load_checkpoint(task.folder, task.projection))
 

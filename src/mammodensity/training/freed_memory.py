@@ -1,0 +1,42 @@
+"""What the C library does with the memory of freed tensors: kept for the next step, or given back at once.
+
+By default glibc keeps freed blocks of up to 32 MB and gives larger ones back to the system, which must clear them page
+by page when the next step asks again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # names of glibc's mallopt
+_OWN_PAGES_FROM = 8 << 20
+_USUAL_MMAP_MAX = 65536
+_NEVER = 2**31 - 1
+
+
+def keep_memory() -> bool:
+    """Have freed tensors kept for the next ones, for the rest of the process; False where the C library is another.
+
+    A step then takes a quarter less time, and the process holds up to a quarter more memory (``docs/benchmarks.md``).
+    """
+    return _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
+
+
+def return_memory_at_once() -> bool:
+    """Have freed tensors given back to the system at once, for the rest of the process; False as above.
+
+    With blocks kept, and the gaps between those in use, the lean step held a third more. Smaller blocks cost more time
+    than they save memory (``docs/benchmarks.md``).
+    """
+    return _set({_MMAP_MAX: _USUAL_MMAP_MAX, _MMAP_THRESHOLD: _OWN_PAGES_FROM, _TRIM_THRESHOLD: _OWN_PAGES_FROM})
+
+
+def _set(values: dict[int, int]) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return False
+    return all(mallopt(name, value) for name, value in values.items())
