@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from dicom_samples import deflated, mammogram, phantom, save
+from dicom_samples import deflated, mammogram, modified, phantom, save
 from mammodensity.ingest import read_image
 from mammodensity.ingest.dicom import Verdict, judge_file, looks_like_dicom
 
@@ -122,7 +122,7 @@ def test_bytes_like_a_tag_of_pixel_data_in_a_deflated_header(tmp_path):
     ds = mammogram()
     ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     meta, _ = meta_and_data(save(ds, tmp_path / "b"))
-    place = plain.index(b"\x08\x00\x60\x00CS")
+    place = plain.index(b"\x10\x00\x10\x00PN")
     (tmp_path / "b").write_bytes(meta + deflated(plain[:place] + private + plain[place:]))
     assert np.array_equal(read_image(tmp_path / "b").pixels, expected)
 
@@ -224,6 +224,51 @@ def test_every_cut_inside_the_header_is_called_damaged(tmp_path):
     path.write_bytes(content[:place])
     assert codes(judge_file(path)) == {"no-pixels"}
     assert "cut off before its pixels" in judge_file(path).reasons[0].text
+
+
+REFUSED_BY = {
+    "spot": {"ViewCodeSequence": modified("CC", "R-102D7")},
+    "magnified": {"EstimatedRadiographicMagnificationFactor": "1.8"},
+    "partial": {"PartialView": "YES"},
+    "several": {"NumberOfFrames": 5},
+    "other side": {"Laterality": "L"},
+}
+BROKEN = {
+    "spot": [
+        (b"SRT T\0\x22\x02SQ", b"SRT T\0\x22\x02 Q"),  # an unknown kind of element in the item
+        (b"\x02\x01SH\x04\0SRT ", b"\x02\x01SH\x20\0SRT "),  # one that takes in those after it
+        (b"\x02\x01SH\x04\0SRT ", b"\x02\x01SH\x00\0SRT "),  # one after which nothing can be read
+        (b"T\0\x22\x02SQ", b"\0\0\x22\x02SQ"),  # another element, out of order
+        (b"\x54\0\x20\x02SQ", b"\x20\0\x20\x02SQ"),
+    ],
+    "magnified": [
+        (b"\x18\0\x14\x11DS", b"\x18\0\x14\0DS"),
+        (b"\x14\x11DS", b"\x14\x11D\xff"),
+        (b"1.8 ", b"1\x008 "),
+        (b"DS\x04\x001.8 ", b"DS\x04\x001Z8 "),
+    ],
+    "partial": [(b"YES ", b"\xe9ES "), (b"YES ", b"YFS "), (b"\x50\x13CS", b"\x50\x13C\0")],
+    "several": [(b"\x08\0IS", b"\x08\0I "), (b"\x08\0IS\x02\x005 ", b"\x08\0IS\x02\0\x85 ")],
+    "other side": [(b"\x20\0\x60\0CS", b"\x20\xff\x60\0CS"), (b"\x60\0CS\x02\0L ", b"\x60\0CS\x02\0\x7f ")],
+}
+
+
+@pytest.mark.parametrize(("fault", "change"), [(name, one) for name, several in BROKEN.items() for one in several])
+def test_what_speaks_against_an_image_does_not_go_unread(tmp_path, fault, change):
+    path = save(mammogram(**REFUSED_BY[fault]), tmp_path / "a")
+    content = path.read_bytes()
+    assert judge_file(path).reasons
+    before, found, after = content.rpartition(change[0])
+    assert found
+    path.write_bytes(before + change[1] + after)
+    assert judge_file(path).reasons
+
+
+def test_odd_texts_of_sound_files_are_no_damage(tmp_path):
+    path = save(mammogram(SeriesDescription="R CC xyz", BodyPartExamined="BREAST XY"), tmp_path / "a")
+    content = path.read_bytes().replace(b"xyz", b"\0\xe9z").replace(b"BREAST XY", b"BREAST \xe9Y")
+    path.write_bytes(content)
+    assert not judge_file(path).reasons
 
 
 def test_a_prefix_before_random_bytes_is_damaged(tmp_path):

@@ -431,7 +431,7 @@ def test_half_a_window_is_refused(tmp_path, missing, empty):
 def test_a_damaged_look_up_table_is_not_passed_over(tmp_path):
     path = save(mammogram(), tmp_path / "a")
     content = path.read_bytes()
-    place = content.index(b"\xe0\x7f\x10\x00OW")
+    place = content.index(b"\x54\x00\x20\x02SQ")  # the next element in order
     broken = b"\x28\x00\x10\x30SQ\0\0\x04\0\0\0\x01\x02\x03\x04"
     path.write_bytes(content[:place] + broken + content[place:])
     with pytest.raises(DicomError, match="VOI LUT Sequence that cannot be read") as caught:

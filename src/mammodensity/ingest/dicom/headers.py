@@ -19,6 +19,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from mammodensity.errors import DicomError
+from mammodensity.ingest.dicom.soundness import is_disordered, is_unsound
 from mammodensity.ingest.dicom.sources import MOST_HEADER_BYTES, Bounded, Inflating, Source, opened
 
 PREFIX = b"DICM"
@@ -272,8 +273,11 @@ def _parse(path: Path, stream: BinaryIO, size: int) -> Header:
 def _data_set(path: Path, source: Bounded, *, implicit: bool, little: bool) -> tuple[Dataset, int]:
     """The wanted elements, and the offset of Pixel Data (-1: none)."""
     tags: list[int] = []
+    disordered = False
 
     def at_pixels(tag: Any, _vr: str | None, _length: int) -> bool:
+        nonlocal disordered
+        disordered = disordered or is_disordered([*tags, int(tag)])
         tags[:] = [int(tag)]
         return tag in _PIXEL_TAGS
 
@@ -283,13 +287,22 @@ def _data_set(path: Path, source: Bounded, *, implicit: bool, little: bool) -> t
     )
     if tags and tags[0] in _PIXEL_TAGS:
         _require_small(path, dataset)
+        _require_sound(path, dataset, disordered=disordered)
         return dataset, source.tell()
     if source.cut or any(_is_short(element) for element in dataset.values()):
         raise DicomError(f"{path} ends inside an element of its header; copy it again", "damaged")
     if not tags:
         raise DicomError(f"{path} ends before its data set; copy it again", "damaged")
     _require_small(path, dataset)
+    _require_sound(path, dataset, disordered=disordered)
     return dataset, -1
+
+
+def _require_sound(path: Path, dataset: Dataset, *, disordered: bool) -> None:
+    if disordered:
+        raise DicomError(f"{path}: the elements of its header are out of order; copy or export it again", "damaged")
+    if is_unsound(dataset):
+        raise DicomError(f"{path}: its header has codes of bytes that no code has; copy it again", "damaged")
 
 
 def _is_short(element: Any) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pydicom.datadict import dictionary_description
+
 from mammodensity.ingest.dicom.descriptions import (
     BIOPSY_WORDS,
     CONTRAST_WORDS,
@@ -63,6 +65,10 @@ def kind_reasons(header: Header, *, synthetic: bool, listed: bool) -> Iterator[R
     intent = header.text("PresentationIntentType")
     if (intent and "PRESENT" not in intent) or sop == _MG_PROCESSING or sop == _TOMO[2]:
         yield Reason("for-processing", say(header, "raw detector values; export the images FOR PRESENTATION"))
+    for keyword in ("NumberOfFrames", "EstimatedRadiographicMagnificationFactor"):
+        if header.is_given(keyword) and header.number(keyword) is None:
+            name = dictionary_description(keyword)
+            yield Reason("damaged", say(header, f"its {name} is no number; export it again"))
     yield from _tomo_reasons(header, sop, synthetic=synthetic)
     yield from _purpose_reasons(header)
     yield from _part_reasons(header)
@@ -130,7 +136,8 @@ def _purpose_reasons(header: Header) -> Iterator[Reason]:
 
 def _part_reasons(header: Header) -> Iterator[Reason]:
     told = header.items("PartialViewCodeSequence") or header.text("PartialViewDescription")
-    if header.text("PartialView") == "YES" or (told and not header.text("PartialView")):
+    stated = header.text("PartialView")
+    if stated not in ("", "NO", "N") or (told and not stated):  # YES; anything else is not NO either
         yield Reason("partial-breast", say(header, "a partial view of the breast"))
     elif DERIVED_WORDS.search(kind_text(header)):
         yield Reason("partial-breast", say(header, "a crop or mask made from a mammogram"))
