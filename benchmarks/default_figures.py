@@ -12,6 +12,7 @@ python benchmarks/default_figures.py --times
 from __future__ import annotations
 
 import argparse
+import csv
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ def phantoms(breasts: int) -> list[Case]:
     """Both views of breasts of a seed no network has seen, disturbed."""
     cases = []
     for index in range(breasts):
-        for position, paths in trace_breast(PhantomSpec(rows=256, seed=SEED), index, "RL"[index % 2]).items():
+        for position, paths in trace_breast(
+            PhantomSpec(rows=256, seed=SEED, ducts=True), index, "RL"[index % 2]
+        ).items():
             grey, truth = disturb(paths, SIZE, np.random.default_rng([SEED, index, ord(position[0])]))
             mammogram = Mammogram(np.rint(grey * 255).astype(np.uint8))
             cases.append(case(f"{position} {index}", mammogram, truth))
@@ -127,6 +130,7 @@ def real(data: Path) -> list[Case]:
         truth = EXPERT[np.asarray(Image.open(data / "ddsm_tissue" / "masks" / path.name).convert("L"))]
         masks.append(case(path.stem, read_picture(path), truth))
     against_truth("film, experts' masks (DDSM)", masks)
+    against_readers(data / "ddsm_tissue", masks)
     origin = [
         case(
             f"{record.category} {record.projection}",
@@ -149,6 +153,19 @@ def real(data: Path) -> list[Case]:
     for one in others:
         print(f"  {one.name}: " + (f"{one.found.percent_density:.0f} % dense" if one.found else "refused"))
     return [*_best_median_worst(masks), *origin, *others]
+
+
+def against_readers(folder: Path, cases: Sequence[Case]) -> None:
+    """How percent density ranks the categories that other readers gave: ours, and that of the experts' masks."""
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as stream:
+        given = {Path(row["file"]).stem: row["ddsm_density"] for row in csv.DictReader(stream)}
+    known = [one for one in cases if one.found and given.get(one.name)]
+    categories = [int(given[one.name]) for one in known]
+    ours, masks = (
+        spearmanr(percents, categories)[0]
+        for percents in ([one.found.percent_density for one in known if one.found], [one.true_density for one in known])
+    )
+    print(f"  Spearman with DDSM's own category, n {len(known)}: {ours:.3f}; of the experts' masks: {masks:.3f}")
 
 
 def by_category(cases: Sequence[Case]) -> None:

@@ -264,7 +264,7 @@ def test_each_part_of_the_processing_changes_the_image(name, value):
     tissue = Tissue(breast.gland, 7, 1, "R", 64)
     rays = cast_rays(breast.shapes["CC"], 64, 51)
     solve_volume(tissue, [rays])
-    paths = project(rays, tissue, (), (64, 51), 0)
+    paths = project(rays, tissue, {}, (64, 51), 0)
 
     def image(processing):
         return present(expose(paths, processing, stream(1, "test")), paths, processing, 8)
@@ -296,7 +296,7 @@ def test_each_part_of_the_gland_changes_its_share(name, value):
     def share(gland):
         tissue = Tissue(gland, 7, 1, "R", 48)
         solve_volume(tissue, [rays])
-        return project(rays, tissue, (), (48, 38), 0).glandular
+        return project(rays, tissue, {}, (48, 38), 0).glandular
 
     assert np.abs(share(breast.gland) - share(replace(breast.gland, **{name: value}))).max() > 0.02
 

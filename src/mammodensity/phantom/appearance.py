@@ -21,11 +21,14 @@ from scipy.special import expit, logit
 from mammodensity.phantom.anatomy import FIELD_MM, Floats
 from mammodensity.phantom.geometry import SKIN_MM, blur, resample
 from mammodensity.phantom.imaging import MU_FAT, MU_GLAND
-from mammodensity.phantom.projection import DENSE_SHARE, LABELS, SMOOTH_MM, Labels, Paths
+from mammodensity.phantom.projection import LABELS, DenseRule, Labels, Paths, close_ducts
 
 Mask = NDArray[np.bool_]
 
 _REFERENCE_KEV = 20.0
+READERS_RULE = DenseRule(share=0.15, smooth_mm=2.5)
+"""Readers outline regions, not lobules, and see less gland than the phantoms' own rule asks for: 12 % of 50 mm changes
+the optical density of film by 0.3 and more."""
 _VISIBLE = 0.13  # of full scale above base: what is darker on a film, a reader does not tell from its background
 _TIP = 0.02  # of the image's width: a muscle thinner than this at its lower end is not drawn by readers
 
@@ -58,7 +61,7 @@ def render(paths: Paths, rng: np.random.Generator, *, film: bool, look: Look = L
         paths = _other_amount(paths, rng)
     if look.muscle and (paths.labels == LABELS["pectoral"]).any():
         paths = _other_muscle(paths, rng)
-    labels = tissue_labels(paths)
+    labels = tissue_labels(paths, READERS_RULE)
     lead = _lead(paths, rng, look)
     if film:
         return _film(lead, paths, labels, rng)
@@ -73,28 +76,29 @@ def _other_amount(paths: Paths, rng: np.random.Generator) -> Paths:
     if rng.random() < 0.2:  # soft tissue without small lobules
         paths = replace(paths, glandular=gaussian_filter(paths.glandular, rng.uniform(0.5, 2.5)))
     wanted = rng.uniform(0, 0.85) if rng.random() < 0.75 else rng.uniform(0, 0.06)
-    steep = rng.uniform(1.0, 2.6)  # from tissue that fades into fat to lobes with a clear edge
-    moved = with_dense_share(paths, wanted, steep)
-    fibrous = np.minimum(paths.fibrous * np.exp(rng.uniform(-3.0, 0.8)), 0.9 * paths.tissue)
-    return replace(moved, fibrous=fibrous)
+    steep = rng.uniform(1.4, 2.8)  # from tissue that fades into fat to lobes with a clear edge
+    moved = with_dense_share(paths, wanted, READERS_RULE, steep)
+    fibrous = np.minimum(paths.fibrous * np.exp(rng.uniform(-3.0, 1.2)), 0.9 * paths.tissue)
+    ducts = paths.ducts * (np.exp(rng.uniform(-1.5, 0.8)) if rng.random() < 0.5 else 0)
+    return replace(moved, fibrous=fibrous, ducts=np.minimum(ducts, 0.9 * paths.tissue))
 
 
-def with_dense_share(paths: Paths, wanted: float, steep: float = 1.0) -> Paths:
+def with_dense_share(paths: Paths, wanted: float, rule: DenseRule, steep: float = 1.0) -> Paths:
     """Glandular shares moved on the logit scale, so that about ``wanted`` (0 to 1) of the breast is dense; as near to
     it as a bounded move allows. Larger ``steep`` gives clearer edges.
     """
-    share = np.clip(_smoothed_share(paths), 1e-3, 1 - 1e-3)
+    share = np.clip(_smoothed_share(paths, rule), 1e-3, 1 - 1e-3)
     limit = float(np.quantile(share[np.isin(paths.labels, (1, 2))], 1 - wanted))
-    border = logit(DENSE_SHARE)
+    border = logit(rule.share)
     over = steep * (logit(np.clip(paths.glandular, 1e-4, 1 - 1e-4)) - np.clip(logit(limit), border - 2, border + 3))
     glandular = np.where(paths.glandular > 0, expit(border + over), 0)
     return replace(paths, glandular=glandular.astype(np.float32))
 
 
-def _smoothed_share(paths: Paths) -> Floats:
-    """Glandular share of the path without muscle, smoothed as for the labels of a phantom."""
+def _smoothed_share(paths: Paths, rule: DenseRule) -> Floats:
+    """Glandular share of the path without muscle, smoothed as a rule says."""
     weight = paths.tissue * (1 - paths.muscle)
-    sigma = SMOOTH_MM / FIELD_MM * len(weight)
+    sigma = rule.smooth_mm / FIELD_MM * len(weight)
     result: Floats = gaussian_filter(paths.glandular * weight, sigma) / np.maximum(gaussian_filter(weight, sigma), 1e-3)
     return result
 
@@ -139,9 +143,9 @@ def _draw_muscle(body: Mask, rng: np.random.Generator) -> tuple[Mask, Floats]:
     return drawn, np.clip(share * soft * body, 0, 1).astype(np.float32)
 
 
-def tissue_labels(paths: Paths) -> Labels:
-    """What is dense, by the rule of :mod:`mammodensity.phantom.projection`; skin and nipple are not."""
-    dense = (_smoothed_share(paths) > DENSE_SHARE) & (paths.distance > SKIN_MM)
+def tissue_labels(paths: Paths, rule: DenseRule) -> Labels:
+    """What is dense by a rule; skin and nipple are not."""
+    dense = ((_smoothed_share(paths, rule) > rule.share) | close_ducts(paths.ducts)) & (paths.distance > SKIN_MM)
     labels = np.where(dense & (paths.labels > 0), LABELS["fibroglandular"], np.minimum(paths.labels, 1))
     result: Labels = np.where(paths.labels == LABELS["pectoral"], LABELS["pectoral"], labels).astype(np.uint8)
     return result
@@ -156,7 +160,7 @@ def _lead(paths: Paths, rng: np.random.Generator, look: Look) -> Floats:
     scatter = rng.uniform(0.02, 0.45) if look.beam else 0.15
     tissue = paths.tissue * _paddle(paths.tissue.shape, rng) if look.paddle else paths.tissue
     free = tissue * (1 - paths.muscle)
-    dense = tissue * paths.muscle + np.minimum(paths.glandular * free + paths.fibrous, free)
+    dense = tissue * paths.muscle + np.minimum(paths.glandular * free + paths.fibrous + paths.ducts, free)
     primary = np.exp(-(mu_fat * (tissue - dense) + mu_gland * (dense + skin * paths.skin)))
     body = (paths.thickness > 0).astype(np.float32)
     veil = blur(primary * body, rng.uniform(10, 25) / FIELD_MM * len(primary))
@@ -195,8 +199,8 @@ def _film(lead: Floats, paths: Paths, labels: Labels, rng: np.random.Generator) 
     speed = aim + np.log((1 - wanted) / wanted) / steep
     density = 1 / (1 + np.exp(-steep * (exposure - speed)))
     grey = 1 - density
-    if rng.random() < 0.25:  # a scanner that writes transmittance, not density
-        grey = 10 ** (-most * density * rng.uniform(0.2, 0.6))
+    if rng.random() < 0.4:  # a scanner that writes transmittance, not density, as one of DDSM's did; or a part of it
+        grey = 10 ** (-most * density * rng.uniform(0.2, 1.05))
     body = paths.thickness > 0
     grey = np.where(body, grey, float(grey[~body].mean()) if not body.all() else 0)
     base = float(np.quantile(grey, 0.01))

@@ -1,4 +1,4 @@
-"""Vessels and fibrous strands: curves in the breast, laid down in a view as projected thickness.
+"""Vessels, fibrous strands and ducts: curves in the breast, laid down in a view as projected thickness.
 
 A curve deposits its cross-section times its length on the image plane. That keeps its volume at every pixel size, and
 draws it sharply at a full detector where the sampled volume cannot.
@@ -81,6 +81,38 @@ def draw_strands(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> C
     )
     inside = np.linalg.norm(points, axis=0) < 0.985
     return Curves(points, np.where(inside, width[:, None] * np.sqrt(1 - 0.9 * t * t)[None, :], 0.0))
+
+
+def draw_ducts(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> Curves:
+    """Lactiferous ducts with their fibrous sheaths: from the nipple into the gland, each parting into a few branches.
+
+    A breast has some 5 to 15 ducts that open at the nipple, 2 mm wide on average, branching close behind it: Ramsay et
+    al., J. Anat. 2005; Going and Moffat, J. Pathol. 2004.
+    """
+    ducts, branches = int(rng.integers(7, 18)), 6
+    count = ducts * branches
+    nipple = np.array([0.96, 0.0, 0.0])[:, None]
+    lobe = np.array(gland.centre)[:, None] + np.array(gland.spread)[:, None] * rng.normal(0, 1.1, (3, ducts))
+    parent = np.repeat(nipple + (lobe - nipple) * rng.uniform(0.3, 1.1, ducts), branches, axis=1)
+    ends = parent + rng.normal(0, 0.18, (3, count))
+    ends[0] = np.clip(ends[0], 0.1, 0.85)
+    ends *= np.minimum(1, 0.88 / np.linalg.norm(ends, axis=0))
+    first = np.arange(count) % branches == 0
+    parent = np.repeat(ends[:, first], branches, axis=1)
+    fork = np.repeat(rng.uniform(0.06, 0.5, ducts), branches)[:, None]
+    width = np.repeat(np.clip(rng.lognormal(np.log(1.5), 0.4, ducts), 0.6, 3.5), branches)
+    t = np.linspace(0, 1, int(1.6 * _UNIT_MM / spacing_mm) + 16)[None, :]
+    past = np.maximum(t - fork, 0) / (1 - fork)
+    course = nipple[:, :, None] + (parent - nipple)[:, :, None] * t + (ends - parent)[:, :, None] * past
+    for waves, size in ((2.5, 0.07), (6.0, 0.03), (14.0, 0.012)):  # of a duct, and of each branch
+        phase, own = (rng.uniform(0, 2 * np.pi, (3, n, 1)) for n in (ducts, count))
+        course = course + size * t * np.sin(waves * t + np.repeat(phase, branches, axis=1))
+        course = course + size * past * np.sin(waves * past + own)
+    beads = 1 + 0.4 * np.sin(rng.uniform(8, 25, (count, 1)) * t + rng.uniform(0, 2 * np.pi, (count, 1)))
+    shared = ~first[:, None] & (past == 0)  # a branch shares the first part with its duct
+    inside = np.linalg.norm(course, axis=0) < 0.97
+    diameter = width[:, None] * (1 - 0.7 * t) * np.where(past > 0, 0.8, 1.0) * beads
+    return Curves(course, np.where(inside & ~shared, diameter, 0.0))
 
 
 def lay_down(curves: Curves, shape: ViewShape, rows: int, cols: int) -> Floats:

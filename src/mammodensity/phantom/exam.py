@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError
 from mammodensity.phantom.anatomy import FIELD_MM, Breast, Processing, draw_anatomy, stream
-from mammodensity.phantom.curves import draw_strands, draw_vessels
+from mammodensity.phantom.curves import draw_ducts, draw_strands, draw_vessels
 from mammodensity.phantom.imaging import expose, present
 from mammodensity.phantom.projection import LABELS, Paths, cast_rays, project, solve_volume
 from mammodensity.phantom.tissue import Tissue
@@ -37,6 +37,9 @@ class PhantomSpec:
     """``"balanced"``: one of each category in every four exams; ``"population"``: 10, 40, 40, 10 per cent."""
     bits: int = 8
     """Grey levels of the images: 8 or 16 bit."""
+    ducts: bool = False
+    """Ducts run together at the nipple. The default networks learn with them; exams of categories A-D are made without,
+    as their categories are by glandular tissue alone."""
 
     def __post_init__(self) -> None:
         if not 32 <= self.rows <= 4096:
@@ -135,13 +138,15 @@ def _trace_breast(
     tissue = Tissue(breast.gland, spec.seed, index, side, spec.rows)
     grids = {name: cast_rays(shape, spec.rows, spec.cols) for name, shape in breast.shapes.items()}
     solve_volume(tissue, grids.values())
-    vessels = draw_vessels(stream(spec.seed, index, "vessels", side), breast.gland, spec.spacing_mm)
-    strands = draw_strands(stream(spec.seed, index, "strands", side), breast.gland, spec.spacing_mm)
+    drawn = {"vessels": draw_vessels, "strands": draw_strands, **({"ducts": draw_ducts} if spec.ducts else {})}
+    curves = {
+        name: draw(stream(spec.seed, index, name, side), breast.gland, spec.spacing_mm) for name, draw in drawn.items()
+    }
     views = {}
     for name, rays in grids.items():
         rng = stream(spec.seed, index, "detector", side, name)
         detail = int(rng.integers(2**31))
-        views[name] = project(rays, tissue, (vessels, strands), (spec.rows, spec.cols), detail), rng
+        views[name] = project(rays, tissue, curves, (spec.rows, spec.cols), detail), rng
     return views
 
 

@@ -19,7 +19,7 @@ from mammodensity.phantom.projection import Paths
 
 MU_FAT = 0.0456
 MU_GLAND = 0.0802
-"""Attenuation per mm at 20 keV; muscle, skin, vessels and ligaments are taken as fibroglandular."""
+"""Attenuation per mm at 20 keV; muscle, skin, vessels, ducts and ligaments are taken as fibroglandular."""
 
 _SCATTER_MM = 18.0
 _DETECTOR_BLUR_MM = 0.09
@@ -31,7 +31,7 @@ def expose(paths: Paths, processing: Processing, rng: np.random.Generator) -> Fl
     rows, cols = paths.thickness.shape
     spacing = FIELD_MM / rows
     free = paths.tissue * (1 - paths.muscle)
-    dense = paths.tissue * paths.muscle + np.minimum(paths.glandular * free + paths.fibrous, free)
+    dense = paths.tissue * paths.muscle + np.minimum(paths.glandular * free + paths.fibrous + paths.ducts, free)
     primary = np.exp(-(MU_FAT * (paths.tissue - dense) + MU_GLAND * (dense + paths.skin)))
     coarse = resample(primary, (64, round(64 * cols / rows)))
     veil = gaussian_filter(coarse, _SCATTER_MM / FIELD_MM * 64, mode="nearest")

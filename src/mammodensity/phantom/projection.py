@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +25,19 @@ from mammodensity.phantom.geometry import (
 )
 from mammodensity.phantom.tissue import Tissue
 
-DENSE_SHARE = 0.18
-"""A pixel is dense where the glandular share of its path, smoothed over 2 mm, exceeds this."""
 
-SMOOTH_MM = 2.0
+@dataclass(frozen=True)
+class DenseRule:
+    """A pixel is dense where the glandular share of its path, smoothed, exceeds a limit."""
+
+    share: float
+    smooth_mm: float
+
+
+PHANTOM_RULE = DenseRule(share=0.18, smooth_mm=2.0)
+"""Of the labels and percent densities of phantoms."""
+_DUCTS_MM, _NEAR_MM = 0.5, 4.0
+# Ducts with their sheaths are dense where they lie close: more than the first of them on average over the second.
 _VOLUME_ROWS = 384  # rays are cast on at most this many rows; finer detail continues the power law
 _SOLVE_COLUMNS = 900
 
@@ -72,6 +81,8 @@ class Paths:
     """Share of glandular tissue in what is neither skin nor muscle."""
     fibrous: Floats
     """Ligaments, strands and vessels, mm."""
+    ducts: Floats
+    """Ducts with their fibrous sheaths, mm."""
     muscle: Floats
     """Share of muscle in ``tissue``."""
     labels: Labels
@@ -107,10 +118,10 @@ def solve_volume(tissue: Tissue, views: Iterable[RayGrid]) -> None:
     tissue.solve_threshold(np.concatenate(scores), np.concatenate(weights))
 
 
-def project(rays: RayGrid, tissue: Tissue, curves: Sequence[Curves], size: tuple[int, int], detail: int) -> Paths:
+def project(rays: RayGrid, tissue: Tissue, curves: Mapping[str, Curves], size: tuple[int, int], detail: int) -> Paths:
     """Sum the tissue along the rays of a view of ``size`` (rows, cols); ``detail`` seeds what is finer than the volume.
 
-    ``curves`` are laid over the volume: vessels and strands.
+    ``curves`` are laid over the volume: ``"vessels"``, ``"strands"`` and ``"ducts"``, or none.
     """
     shape = rays.shape
     rows, cols = size
@@ -121,10 +132,12 @@ def project(rays: RayGrid, tissue: Tissue, curves: Sequence[Curves], size: tuple
     thickness = chord(distance, shape.thickness_mm)
     inner = chord(distance - SKIN_MM, shape.thickness_mm - 2 * SKIN_MM)
     muscle = _muscle_share(shape, x, y)
-    labels, fraction = _label(share, rays, distance, x, y)
+    within = (1 - muscle) * (inner > 1)
+    laid = {name: lay_down(c, shape, rows, cols) * within for name, c in curves.items()}
+    ducts = np.minimum(laid.pop("ducts", np.zeros_like(inner)), 0.9 * inner)
+    labels, fraction = _label(share, ducts, rays, distance, (x, y))
     fine = np.clip(resample(share, size) + _fine_detail(share, rays, size, detail), 0, 1)
-    strands = sum(lay_down(c, shape, rows, cols) for c in curves) * (1 - muscle) * (inner > 1)
-    fibrous = np.minimum(resample(_on_grid(ligament, rays), size) * inner + strands, 0.9 * inner)
+    fibrous = np.minimum(resample(_on_grid(ligament, rays), size) * inner + sum(laid.values()), 0.9 * inner)
     streak = _muscle_texture(shape, tissue, x, y, muscle)
     nipple = nipple_chord(shape, x, y)
     return Paths(
@@ -134,6 +147,7 @@ def project(rays: RayGrid, tissue: Tissue, curves: Sequence[Curves], size: tuple
         tissue=inner,
         glandular=fine,
         fibrous=fibrous,
+        ducts=ducts.astype(np.float32),
         muscle=np.clip(muscle + streak, 0, 1),
         labels=labels,
         volumetric_fraction=fraction,
@@ -177,19 +191,27 @@ def _muscle_texture(shape: ViewShape, tissue: Tissue, x: Floats, y: Floats, musc
     return texture
 
 
-def _label(share: Floats, rays: RayGrid, distance: Floats, x: Floats, y: Floats) -> tuple[Labels, float]:
+def close_ducts(ducts: Floats) -> NDArray[np.bool_]:
+    """Where ducts (mm, of the whole field) lie so close that a reader sees dense tissue, not single lines."""
+    result: NDArray[np.bool_] = gaussian_filter(ducts, _NEAR_MM / FIELD_MM * len(ducts)) > _DUCTS_MM
+    return result
+
+
+def _label(
+    share: Floats, ducts: Floats, rays: RayGrid, distance: Floats, at: tuple[Floats, Floats]
+) -> tuple[Labels, float]:
     """Label image, and the volumetric fraction of the view's rays."""
     weight = rays.tissue_mm * (1 - rays.muscle)
     fraction = float((share[rays.inside] * weight).sum() / weight.sum())
     tissue = _on_grid(weight, rays)
-    sigma = SMOOTH_MM / FIELD_MM * share.shape[0]
+    sigma = PHANTOM_RULE.smooth_mm / FIELD_MM * share.shape[0]
     smooth = gaussian_filter(share * tissue, sigma) / np.maximum(gaussian_filter(tissue, sigma), 1e-3)
-    dense = resample(smooth, distance.shape) > DENSE_SHARE
+    dense = (resample(smooth, distance.shape) > PHANTOM_RULE.share) | close_ducts(ducts)
     labels = np.zeros(distance.shape, dtype=np.uint8)
-    breast = (distance > 0) | (nipple_chord(rays.shape, x, y) > 0)
+    breast = (distance > 0) | (nipple_chord(rays.shape, *at) > 0)
     labels[breast] = LABELS["adipose"]
     labels[breast & dense & (distance > SKIN_MM)] = LABELS["fibroglandular"]
-    labels[breast & (muscle_distance(rays.shape, x, y) > 0)] = LABELS["pectoral"]
+    labels[breast & (muscle_distance(rays.shape, *at) > 0)] = LABELS["pectoral"]
     return labels, fraction
 
 

@@ -103,7 +103,7 @@ def train_default(
         Ctrl-C or SIGTERM; the same call goes on.
     """
     _require_recipe(folder, recipe)
-    spec = PhantomSpec(rows=recipe.rows, seed=recipe.phantom_seed)
+    spec = PhantomSpec(rows=recipe.rows, seed=recipe.phantom_seed, ducts=True)
     phantoms = phantom_paths(folder / "phantoms", spec, recipe.breasts, progress and _named(progress, "phantoms"))
     written = []
     for task in (_OUTLINE, _TISSUE):

@@ -23,7 +23,7 @@ from mammodensity.phantom.anatomy import draw_anatomy, stream
 from mammodensity.phantom.appearance import tissue_labels, with_dense_share
 from mammodensity.phantom.exam import trace_breast
 from mammodensity.phantom.imaging import expose, present
-from mammodensity.phantom.projection import Paths
+from mammodensity.phantom.projection import PHANTOM_RULE, Paths
 from mammodensity.terms import Projection
 from mammodensity.tissue.maps import ADIPOSE, FIBROGLANDULAR
 
@@ -162,11 +162,11 @@ class PhantomBreasts:
         """A view with its own amount of dense tissue, or near another; noise and processing are always the same."""
         paths = self.paths[projection]
         if percent is not None:
-            paths = with_dense_share(paths, percent / 100)
+            paths = with_dense_share(paths, percent / 100, PHANTOM_RULE)
         processing = draw_anatomy(self.spec.seed, self.index, self.spec.mix).processing
         rng = stream(self.spec.seed, self.index, "counterfactual", projection.value)
         image = present(expose(paths, processing, rng), paths, processing, self.spec.bits)
-        labels = tissue_labels(paths)
+        labels = tissue_labels(paths, PHANTOM_RULE)
         flip = slice(None, None, -1 if projection.laterality == "R" else 1)
         turned = np.ascontiguousarray(labels[:, flip])
         mammogram = Mammogram(np.ascontiguousarray(image[:, flip]), projection, self.spec.spacing_mm)
