@@ -292,8 +292,8 @@ def test_the_denser_breast_and_what_is_refused(joint_models, lacking):
         model.score(exam, fusion="vote")
     with pytest.raises(OptionError, match="policy must be one of"):
         model.score(exam, policy="worse")
-    with pytest.raises(OptionError, match="runs in torch, not in onnx"):
-        load_model(joint_models / "concat", "cpu", "onnx")
+    with pytest.raises(OptionError, match="engine must be one of"):
+        load_model(joint_models / "concat", "cpu", "tensorrt")
 
 
 def test_a_joint_file_that_is_no_joint_network(joint_models, tiny_model, tmp_path):

@@ -109,6 +109,7 @@ class AttentionFusion(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(features)
+        self.norm.bias.requires_grad_(False)  # the same for all views, so that weights do not depend on it
         self.place = nn.Parameter(torch.zeros(_VIEWS, features))
         """What is added to the features of each projection before they are compared."""
         self.query = nn.Parameter(torch.zeros(features))

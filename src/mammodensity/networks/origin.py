@@ -97,8 +97,8 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups
     nn.init.xavier_uniform_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
-    # Batch normalisation follows every convolution and takes the bias away again: in training its gradient is zero but
-    # for rounding, and computing it takes 7 % of a step.
+    # Batch normalisation follows every convolution and takes the bias away again: its gradient is rounding, of which
+    # AdamW would make steps, and computing it takes 7 % of a step.
     layer.bias.requires_grad_(False)
     return layer
 
