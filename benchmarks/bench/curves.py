@@ -28,7 +28,7 @@ def draw_curves(pairs: list[Pair], entries: Mapping[str, Mapping[str, Any]], pat
     from matplotlib import pyplot as plt
 
     shown = [pair for pair in pairs if pair.name in _AXES]
-    figure, grid = plt.subplots(2, len(shown), figsize=(11, 5), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(2, len(shown), figsize=(11, 5), layout="constrained", squeeze=False, sharey="row")
     for column, pair in enumerate(shown):
         rows = entries[pair.name]["figures"]
         _draw(grid[0, column], pair, rows, "wall_s")
@@ -59,10 +59,11 @@ def _draw(axes: Axes, pair: Pair, rows: list[Mapping[str, Any]], name: str) -> N
             axes.fill_between(places, low, high, color=colour, alpha=0.2)
     ticks = sorted({program.place for program in pair.programs if program.place is not None})
     axes.set_xscale("log")
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize="small")
     if name == "wall_s":
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=0)
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
