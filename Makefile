@@ -1,13 +1,16 @@
 # make demo   the whole system on built-in phantoms: makes, trains, predicts, evaluates, explains, reports
 # make test   all tests
-# Both make their own environment in .venv; nothing but git, make and Python 3.11 or newer is needed.
+# make benchmark   measured beside Keras: writes docs/benchmarks.md and benchmarks/results.json; some 25 minutes
+# All make their own environment in .venv; nothing but git, make and Python 3.11 or newer is needed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 DEMO := demo-run
+# options of benchmarks/run.py, such as: make benchmark BENCHMARK="--only inference exam"
+BENCHMARK ?=
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs benchmark clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -42,5 +45,8 @@ lint: .venv/dev
 docs: .venv/dev
 	$(BIN)/python docs/make_commands.py
 
+benchmark: .venv/dev
+	$(BIN)/python benchmarks/run.py $(BENCHMARK)
+
 clean:
-	rm -rf .venv $(DEMO) build dist src/*.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .benchmark $(DEMO) build dist src/*.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -1,56 +1,53 @@
-"""A few training steps of the joint network, or of the origin's network of one view, in a process of its own.
+"""A training step of the joint network, or of the origin's network of one view.
 
-Started by joint_memory.py, which measures the process from outside.
+Settings: size, batch, fusion, precision, checkpointing (of the joint network, or ``single``).
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-
 import torch
+import worker
 from torch import nn
 
 from mammodensity.networks import JointNetwork, JointSpec, NetworkSpec, OriginNetwork
-from mammodensity.training.lean_step import in_precision, joint_backward, return_memory_at_once
+from mammodensity.training.freed_memory import return_memory_at_once
+from mammodensity.training.lean_step import in_precision, joint_backward
 
 
 def main() -> None:
-    """Arguments: size, batch, steps, threads, fusion, precision, checkpointing (or ``single``)."""
-    size, batch, steps, threads = (int(value) for value in sys.argv[1:5])
-    fusion, precision, checkpointing = sys.argv[5:8]
-    torch.set_num_threads(threads)
-    if checkpointing in {"views", "layers"}:
+    """A step is forward, backward and the optimiser's."""
+    given = worker.given
+    torch.set_num_threads(worker.cores)
+    if given["checkpointing"] in {"views", "layers"}:
         return_memory_at_once()  # as `train --checkpointing` does
     torch.manual_seed(1)
     spec = NetworkSpec(channels=3)
-    single = checkpointing == "single"
-    network: nn.Module = OriginNetwork(spec) if single else JointNetwork(JointSpec(spec, fusion))
+    single = given["checkpointing"] == "single"
+    network: nn.Module = OriginNetwork(spec) if single else JointNetwork(JointSpec(spec, given["fusion"]))
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01)
-    views = torch.rand(batch, 4, 1, size, size).expand(-1, -1, 3, -1, -1)
-    present = torch.ones(batch, 4, dtype=torch.bool)
-    labels = torch.arange(batch) % 4
-    found = []
-    for _ in range(steps):
-        wall, processor = time.perf_counter(), time.process_time()
+    views = torch.rand(given["batch"], 4, 1, given["size"], given["size"]).expand(-1, -1, 3, -1, -1)
+    present = torch.ones(given["batch"], 4, dtype=torch.bool)
+    labels = torch.arange(given["batch"]) % 4
+
+    def step() -> None:
         optimiser.zero_grad(set_to_none=True)
         if isinstance(network, JointNetwork):
-            joint = network
-
-            def loss_of(features: torch.Tensor, joint: JointNetwork = joint) -> torch.Tensor:
-                return nn.functional.cross_entropy(joint.fuse(features, present), labels)
-
-            joint_backward(joint, views, present, loss_of, checkpointing=checkpointing, precision=precision)
+            how = {"checkpointing": given["checkpointing"], "precision": given["precision"]}
+            joint_backward(network, views, present, loss_of, **how)
         else:
             images = views[:, 0].contiguous(memory_format=torch.channels_last)
-            with in_precision(images, precision):
+            with in_precision(images, given["precision"]):
                 logits = network(images)
             nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        found.append((time.perf_counter() - wall, time.process_time() - processor))
-    print(json.dumps({"steps": found, "versions": {"torch": torch.__version__}}))
+
+    def loss_of(features: torch.Tensor) -> torch.Tensor:
+        assert isinstance(network, JointNetwork)
+        return nn.functional.cross_entropy(network.fuse(features, present), labels)
+
+    worker.ready(versions={"torch": torch.__version__})
+    worker.serve(step)
 
 
 if __name__ == "__main__":

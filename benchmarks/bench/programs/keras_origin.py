@@ -1,21 +1,15 @@
-"""The origin's network in Keras, trained a few steps: what the joint step's memory and time are measured against.
+"""The origin's network in Keras, trained or used: what ours is compared with.
 
-Runs in an environment of its own that has tensorflow and not this package: see joint_memory.py, which starts it.
-The layers follow the table in docs/origin.md.
+Runs in an environment of its own that has tensorflow and not this package. The layers follow the table in
+docs/origin.md.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import time
-
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-
 import keras
 import numpy as np
 import tensorflow as tf
+import worker
 from keras import layers
 
 
@@ -44,28 +38,32 @@ def origin_network(size: int) -> keras.Model:
         for block in range(3):
             features = _block(features, width, outputs, 2 if stage and not block else 1, block == 0)
     features = layers.GlobalAveragePooling2D()(layers.Dropout(0.2)(features))
-    return keras.Model(images, layers.Dense(4, activation="softmax")(features))
+    return keras.Model(images, layers.Dense(4, activation="softmax", dtype="float32")(features))
 
 
 def main() -> None:
-    """Arguments: size, batch, steps, threads, compile (auto or plain); prints seconds of each step as JSON."""
-    size, batch, steps, threads = (int(value) for value in sys.argv[1:5])
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    """Settings: size, batch, mode (train or predict), and for training policy and xla."""
+    given = worker.given
+    tf.config.threading.set_intra_op_parallelism_threads(worker.cores)
+    tf.config.threading.set_inter_op_parallelism_threads(worker.cores)
     keras.utils.set_random_seed(1)
-    model = origin_network(size)
-    model.compile(
-        keras.optimizers.SGD(0.01), "categorical_crossentropy", jit_compile="auto" if sys.argv[5] == "auto" else False
-    )
+    keras.mixed_precision.set_global_policy(given.get("policy", "float32"))
+    model = origin_network(given["size"])
     rng = np.random.default_rng(1)
-    images = rng.random((batch, size, size, 3), np.float32)
-    labels = np.eye(4, dtype=np.float32)[np.arange(batch) % 4]
-    found = []
-    for _ in range(steps):
-        wall, processor = time.perf_counter(), time.process_time()
-        model.train_on_batch(images, labels)
-        found.append((time.perf_counter() - wall, time.process_time() - processor))
-    print(json.dumps({"steps": found, "versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}))
+    images = rng.random((given["batch"], given["size"], given["size"], 3), np.float32)
+    labels = np.eye(4, dtype=np.float32)[np.arange(given["batch"]) % 4]
+    if given["mode"] == "train":
+        compiled = "auto" if given.get("xla") else False
+        model.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy", jit_compile=compiled)
+    worker.ready(versions={"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__})
+
+    def step() -> None:
+        if given["mode"] == "train":
+            model.train_on_batch(images, labels)
+        else:
+            model.predict_on_batch(images)
+
+    worker.serve(step)
 
 
 if __name__ == "__main__":

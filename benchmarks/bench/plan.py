@@ -1,0 +1,235 @@
+"""What is compared with what, as values: programs, and the pairs (or larger groups) they are measured in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+PARTS = ("training", "inference", "memory", "exam", "scaling")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program to measure."""
+
+    label: str
+    """In the table; within a pair no two are alike."""
+    script: str
+    """In ``programs``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: str = "own"
+    """``own``, or that of a peer, by its name in ``bench.peers``."""
+    cores: int = 2
+    images: int = 1
+    """Images (or exams) a step, by which its time is divided."""
+    place: float | None = None
+    """On the horizontal axis of a curve."""
+    curve: str | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Programs measured in turns, A B A B."""
+
+    name: str
+    part: str
+    columns: tuple[str, ...]
+    """Of its table, by their names in ``bench.pages``."""
+    programs: tuple[Program, ...]
+    rounds: int
+    """Processes of each program, one after the other."""
+    steps: int
+    """Timed steps of each process."""
+    warmup: int = 1
+    """Steps before those, which are not counted."""
+    together: bool = False
+    """All processes at once, taking turns by steps; otherwise each ends before the next begins."""
+    baseline: str | None = None
+    """The label that times and memory are compared with."""
+    time_baseline: str | None = None
+    """Where times are compared with another than memory."""
+
+    def settings(self) -> dict[str, Any]:
+        """What decides what is measured; JSON values only."""
+        return {
+            "rounds": self.rounds,
+            "steps": self.steps,
+            "warmup": self.warmup,
+            "together": self.together,
+            "programs": [asdict(program) for program in self.programs],
+        }
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured: all of it, or a little to try the command."""
+
+    quick: bool
+    cores: int
+    inputs: str
+    """Folder of the made images and models."""
+
+    @property
+    def size(self) -> int:
+        """Rows and columns of network inputs."""
+        return 96 if self.quick else 650
+
+    def times(self, full: int) -> int:
+        """Rounds or steps."""
+        return min(full, 2) if self.quick else full
+
+
+def pairs(scale: Scale) -> list[Pair]:
+    """Everything that is measured."""
+    return [_ceiling(scale), _training(scale), _inference(scale), _memory(scale), _exam(scale), *_scaling(scale)]
+
+
+def _own(label: str, script: str, scale: Scale, per_step: int = 1, **settings: Any) -> Program:
+    return Program(label, script, settings, cores=scale.cores, images=per_step)
+
+
+def _keras(label: str, scale: Scale, batch: int, **settings: Any) -> Program:
+    sizes = {"size": scale.size, "batch": batch}
+    return Program(label, "keras_origin.py", {**sizes, **settings}, "keras", scale.cores, batch)
+
+
+def _ceiling(scale: Scale) -> Pair:
+    """What the processor reaches at most, in products of large matrices."""
+    programs = tuple(_own(name, "ceiling.py", scale, precision=name) for name in ("fp32", "bf16"))
+    return Pair("ceiling", "training", ("rate",), programs, rounds=1, steps=scale.times(10), together=True)
+
+
+def _training(scale: Scale) -> Pair:
+    batch = 4
+    sizes = {"size": scale.size, "batch": batch}
+
+    def own(what: str, **settings: Any) -> Program:
+        return _own(f"`train`, {what}", "train_step.py", scale, batch, **sizes, **settings)
+
+    programs = (
+        _keras("Keras, `train_on_batch`", scale, batch, mode="train"),
+        _keras("Keras, compiled by XLA", scale, batch, mode="train", xla=True),
+        _keras("Keras, `mixed_bfloat16`", scale, batch, mode="train", policy="mixed_bfloat16"),
+        own("step alone", source="memory"),
+        own("with the random changes", source="changed"),
+        own("each image also read and decoded anew", source="files", files=f"{scale.inputs}/pictures"),
+    )
+    return Pair(
+        name="training",
+        part="training",
+        columns=("step_s", "processor_s", "images_s", "times_as_fast", "times_as_thrifty", "peak_mb", "rate"),
+        programs=programs,
+        rounds=scale.times(3),
+        steps=scale.times(3),
+        baseline=programs[0].label,
+    )
+
+
+def _inference(scale: Scale) -> Pair:
+    engines = ("torch", "onnx", "openvino", "openvino-int8")
+    programs = (
+        _keras("Keras, `predict_on_batch`", scale, 1, mode="predict"),
+        *(_own(f"`{name}`", "engine.py", scale, engine=name, size=scale.size, batch=1) for name in engines),
+    )
+    return Pair(
+        name="inference",
+        part="inference",
+        columns=("image_ms", "times_as_fast", "times_as_thrifty", "difference", "peak_mb"),
+        programs=programs,
+        rounds=2,
+        steps=scale.times(20),
+        warmup=2,
+        together=True,
+        baseline=programs[0].label,
+    )
+
+
+def _memory(scale: Scale) -> Pair:
+    batch = 4
+    sizes = {"size": scale.size, "batch": batch, "fusion": "mean", "precision": "bf16"}
+
+    def joint(label: str, checkpointing: str) -> Program:
+        return _own(f"joint, {label}", "joint_step.py", scale, 4 * batch, **sizes, checkpointing=checkpointing)
+
+    plain = joint("plain", "none")
+    programs = (
+        _keras("Keras, one view", scale, batch, mode="train"),
+        _own("one view", "joint_step.py", scale, batch, **sizes, checkpointing="single"),
+        plain,
+        joint("`--checkpointing views`", "views"),
+        joint("`--checkpointing layers`", "layers"),
+    )
+    return Pair(
+        name="memory",
+        part="memory",
+        columns=("peak_mb", "memory_ratio", "step_s", "processor_s", "time_ratio", "processor_ratio"),
+        programs=programs,
+        rounds=2,
+        steps=2,
+        baseline=programs[0].label,
+        time_baseline=plain.label,
+    )
+
+
+def _exam(scale: Scale) -> Pair:
+    kinds = {"jpeg": "JPEG Lossless", "j2k": "JPEG 2000", "plain": "uncompressed"}
+    models = {
+        "default model": ("", "torch"),
+        "networks `small`": ("small", "torch"),
+        "networks `origin`": ("origin", "torch"),
+        "networks `origin` in openvino": ("origin", "openvino"),
+    }
+    programs = []
+    for title, (model, engine) in models.items():
+        for folder, kind in kinds.items():
+            if model and folder == "plain":
+                continue  # what decoding takes is seen from one model
+            path = f"{scale.inputs}/models/{model}" if model else ""
+            settings = {"data": f"{scale.inputs}/exams/{folder}", "model": path, "engine": engine}
+            programs.append(_own(f"{title}, {kind}", "exam.py", scale, **settings))
+    return Pair(
+        name="exam",
+        part="exam",
+        columns=("exam_s", "processor_s", "peak_mb"),
+        programs=tuple(programs),
+        rounds=2,
+        steps=scale.times(4),
+    )
+
+
+def _scaling(scale: Scale) -> list[Pair]:
+    sizes = (64, 96) if scale.quick else (256, 384, 512, 650, 800, 1024)
+    batches = (1, 2) if scale.quick else (1, 2, 4, 8)
+    exams = (1, 2) if scale.quick else (1, 4, 16, 32)
+    size = scale.size
+
+    def step(place: float, cores: int = scale.cores, size: int = size, batch: int = 4) -> Program:
+        settings = {"size": size, "batch": batch, "source": "memory"}
+        return Program(f"training, {place}", "train_step.py", settings, "own", cores, batch, place, "training")
+
+    def image(place: float, cores: int = scale.cores, size: int = size, batch: int = 1) -> Program:
+        settings = {"engine": "torch", "size": size, "batch": batch}
+        return Program(f"inference, {place}", "engine.py", settings, "own", cores, batch, place, "inference")
+
+    def folder(place: float, cores: int, count: int) -> Program:
+        settings = {"data": f"{scale.inputs}/folders/{count}", "engine": "torch", "model": ""}
+        return Program(f"`predict`, {place}", "exam.py", settings, "own", cores, count, place, "`predict`")
+
+    def curve(name: str, programs: list[Program], warmup: int = 1) -> Pair:
+        columns = ("each_s", "peak_mb")
+        return Pair(f"scaling-{name}", "scaling", columns, tuple(programs), rounds=2, steps=1, warmup=warmup)
+
+    every_core = range(1, scale.cores + 1)
+    return [
+        curve("size", [make(x, size=x) for make in (step, image) for x in sizes]),
+        curve("batch", [make(x, batch=x) for make in (step, image) for x in batches]),
+        curve("exams", [folder(x, scale.cores, x) for x in exams], warmup=0),
+        curve(
+            "cores",
+            [
+                *(make(x, cores=x) for make in (step, image) for x in every_core),
+                *(folder(x, x, exams[1]) for x in every_core),
+            ],
+        ),
+    ]
