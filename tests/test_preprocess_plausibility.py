@@ -120,7 +120,7 @@ def test_most_impostors_are_refused_and_nearly_all_disturbed_phantoms_pass():
         except ImageError:
             refused[bool(number % 2)] += 1
     assert refused[True] >= 24, "of 40"
-    assert refused[False] <= 2, "of 40"
+    assert refused[False] <= 4, "of 40 of one breast; of many breasts 5 of 200, docs/preprocessing.md"
 
 
 def test_check_and_segment_say_it(views, tmp_path, run):
