@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +55,22 @@ def small_checkpoint(channels: int = 1, **preprocess: Any) -> Checkpoint:
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 2)
     return Checkpoint(made.eval(), Projection.CC_L, PreprocessSpec(**{"rows": 40, "columns": 32, **preprocess}))
+
+
+def bundle_answer(bundle: Path, option: str, given: Path) -> dict[str, Any]:
+    """What a MONAI bundle prints when MONAI itself runs it, in its folder and a process of its own."""
+    command = ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json", option, given]
+    ended = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *command],
+        cwd=bundle,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
 
 
 def broken_pictures(folder) -> dict[str, str]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +23,7 @@ from mammodensity.prediction import load_model
 from mammodensity.prediction.exporting import FORMATS, export_network
 from mammodensity.preprocess import RAW_PREPROCESS
 from mammodensity.terms import RESEARCH_USE_ONLY, Projection
-from samples import small_checkpoint, write_blobs
+from samples import bundle_answer, small_checkpoint, write_blobs
 
 
 def facts_of(path: Path) -> dict[str, str]:
@@ -88,17 +85,7 @@ def test_monai_runs_its_bundle_on_a_picture(run, tiny_model, tmp_path):
     assert code == 0, error
     assert "mammodensity_MLO_R: scores as the network's" in output
     picture = next(write_blobs(tmp_path / "data", 4).glob("MLO_R/C/*.png"))
-    command = ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json", "--image"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", *command, picture],
-        cwd=tmp_path / "out" / "mammodensity_MLO_R",
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    scores = json.loads(ended.stdout.splitlines()[-1])
+    scores = bundle_answer(tmp_path / "out" / "mammodensity_MLO_R", "--image", picture)
     assert scores.pop("note") == RESEARCH_USE_ONLY
     image = Mammogram(np.asarray(Image.open(picture)), Projection.MLO_R)
     expected = load_model(tiny_model).read(Projection.MLO_R, image).scores

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +25,7 @@ from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Den
 from mammodensity.training import JointPlan, find_recipe, read_history, train_model
 from mammodensity.training.joint_run import joint_loss, kept_views
 from mammodensity.training.resume import RESUME_FILE
+from samples import bundle_answer
 
 SMALL = NetworkSpec(stem=4, widths=(4, 4), outputs=(8, 8), depths=(1, 1), dropout=0.0)
 FUSIONS = ["mean", "concat", "attention"]
@@ -388,17 +386,7 @@ def test_monai_runs_the_bundle_of_a_joint_network_on_an_exam(run, joint_models, 
     folder.mkdir()
     for projection, record in records.items():
         shutil.copy(record.path, folder / f"exam_{projection}.png")
-    command = ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json", "--exam", folder]
-    ended = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", *command],
-        cwd=tmp_path / "out" / "mammodensity_joint",
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    scores = json.loads(ended.stdout.splitlines()[-1])
+    scores = bundle_answer(tmp_path / "out" / "mammodensity_joint", "--exam", folder)
     assert scores.pop("note") == RESEARCH_USE_ONLY
     expected = load_networks(joint_models / "concat", "cpu").score(exam).fused["subject"].scores
     np.testing.assert_allclose(list(scores.values()), expected, atol=1e-5)

@@ -72,16 +72,21 @@ class DensityModel:
 
     def _scores(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (B, 4) of network inputs (B, rows, columns)."""
+        return scores_of_logits(self._outputs(projection, inputs))
+
+    def _outputs(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the engine gives for network inputs (B, rows, columns)."""
         channels = self.checkpoints[projection].network.spec.channels
-        images = np.repeat(inputs[:, np.newaxis], channels, axis=1)
-        return scores_of_logits(self._engines[projection](images))
+        return self._engines[projection](np.repeat(inputs[:, np.newaxis], channels, axis=1))
 
     @cached_property
     def _engines(self) -> dict[Projection, Run]:
-        return {
-            view: make_engine(self.engine, one, self.device, self._samples(one))
-            for view, one in self.checkpoints.items()
-        }
+        return {view: self._engine(view) for view in self.checkpoints}
+
+    def _engine(self, view: Projection) -> Run:
+        """From network inputs with channels to logits."""
+        one = self.checkpoints[view]
+        return make_engine(self.engine, one, self.device, self._samples(one))
 
     def _samples(self, checkpoint: Checkpoint) -> Samples | None:
         """Images of a network's training; None where no folder tells which."""

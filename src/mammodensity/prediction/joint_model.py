@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -68,17 +68,12 @@ class JointModel(DensityModel):
 
     def features(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (B, F) of network inputs (B, rows, columns) of a projection."""
-        return self._engines[projection](np.repeat(inputs[:, np.newaxis], self.network.spec.network.channels, axis=1))
+        return self._outputs(projection, inputs)
 
-    @cached_property
-    def _engines(self) -> dict[Projection, Run]:
-        """Of the branches: from network inputs to features. Fusion is a small part and stays in torch."""
-        return {
-            view: make_engine(
-                self.engine, self.joint.branch(view), self.device, self._samples(one), partial(self._alone, view)
-            )
-            for view, one in self.checkpoints.items()
-        }
+    def _engine(self, view: Projection) -> Run:
+        """Of a branch: from network inputs with channels to features. Fusion is a small part and stays in torch."""
+        branch = self.joint.branch(view)
+        return make_engine(self.engine, branch, self.device, self._samples(branch), partial(self._alone, view))
 
     def scores_of(self, features: Features) -> NDArray[np.float64]:
         """Scores (4,) of an exam that has these views."""
