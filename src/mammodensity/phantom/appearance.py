@@ -21,6 +21,7 @@ from scipy.special import expit, logit
 from mammodensity.phantom.anatomy import FIELD_MM, Floats
 from mammodensity.phantom.geometry import SKIN_MM, blur, resample
 from mammodensity.phantom.imaging import MU_FAT, MU_GLAND
+from mammodensity.phantom.implants import IMPLANT, with_implant
 from mammodensity.phantom.projection import LABELS, DenseRule, Labels, Paths, close_ducts
 
 Mask = NDArray[np.bool_]
@@ -30,6 +31,7 @@ READERS_RULE = DenseRule(share=0.15, smooth_mm=2.5)
 """Readers outline regions, not lobules, and see less gland than the phantoms' own rule asks for: 12 % of 50 mm changes
 the optical density of film by 0.3 and more."""
 _VISIBLE = 0.13  # of full scale above base: what is darker on a film, a reader does not tell from its background
+_IMPLANTS = 0.05  # share of the images
 _TIP = 0.02  # of the image's width: a muscle thinner than this at its lower end is not drawn by readers
 
 
@@ -41,6 +43,8 @@ class Look:
     """More or less glandular tissue than the phantom's, denser or thinner spread."""
     muscle: bool = True
     """A wider or longer muscle of other brightness than the phantom's, with fibres."""
+    implants: bool = True
+    """An implant in some; labelled :data:`~mammodensity.phantom.implants.IMPLANT`."""
     paddle: bool = True
     """A compression paddle that tilts and bends: thickness that differs over the breast, in fat as in gland."""
     beam: bool = True
@@ -55,14 +59,17 @@ def render(paths: Paths, rng: np.random.Generator, *, film: bool, look: Look = L
     Returns
     -------
     The image (rows, cols), 0 to 1, and its labels: 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle.
-    On film, what fades into the background is labelled as background: a label says what can be seen.
+    4 is an implant. On film, what fades into the background is labelled as background: a label says what can be seen.
     """
     if look.amount:
         paths = _other_amount(paths, rng)
     if look.muscle and (paths.labels == LABELS["pectoral"]).any():
         paths = _other_muscle(paths, rng)
+    added: Floats | None = None
+    if look.implants and rng.random() < _IMPLANTS:
+        paths, added = with_implant(paths, rng)
     labels = tissue_labels(paths, READERS_RULE)
-    lead = _lead(paths, rng, look)
+    lead = _lead(paths, rng, look, added)
     if film:
         return _film(lead, paths, labels, rng)
     return _digital(lead, paths, rng, look), labels
@@ -147,12 +154,16 @@ def tissue_labels(paths: Paths, rule: DenseRule) -> Labels:
     """What is dense by a rule; skin and nipple are not."""
     dense = ((_smoothed_share(paths, rule) > rule.share) | close_ducts(paths.ducts)) & (paths.distance > SKIN_MM)
     labels = np.where(dense & (paths.labels > 0), LABELS["fibroglandular"], np.minimum(paths.labels, 1))
-    result: Labels = np.where(paths.labels == LABELS["pectoral"], LABELS["pectoral"], labels).astype(np.uint8)
+    kept = np.isin(paths.labels, (LABELS["pectoral"], IMPLANT))
+    result: Labels = np.where(kept, paths.labels, labels).astype(np.uint8)
     return result
 
 
-def _lead(paths: Paths, rng: np.random.Generator, look: Look) -> Floats:
-    """Minus the logarithm of the signal, with scatter; attenuation falls with energy (Johns and Yaffe 1987)."""
+def _lead(paths: Paths, rng: np.random.Generator, look: Look, added: Floats | None) -> Floats:
+    """Minus the logarithm of the signal, with scatter; attenuation falls with energy (Johns and Yaffe 1987).
+
+    ``added`` is that of an implant.
+    """
     energy = rng.uniform(16, 25) if look.beam else _REFERENCE_KEV
     mu_fat = MU_FAT * (_REFERENCE_KEV / energy) ** 1.9
     mu_gland = MU_GLAND * (_REFERENCE_KEV / energy) ** 2.3
@@ -162,6 +173,8 @@ def _lead(paths: Paths, rng: np.random.Generator, look: Look) -> Floats:
     free = tissue * (1 - paths.muscle)
     dense = tissue * paths.muscle + np.minimum(paths.glandular * free + paths.fibrous + paths.ducts, free)
     primary = np.exp(-(mu_fat * (tissue - dense) + mu_gland * (dense + skin * paths.skin)))
+    if added is not None:
+        primary = primary * np.exp(-added)
     body = (paths.thickness > 0).astype(np.float32)
     veil = blur(primary * body, rng.uniform(10, 25) / FIELD_MM * len(primary))
     lead: Floats = -np.log(primary + scatter * veil)

@@ -16,6 +16,7 @@ from mammodensity.outputs import staged_folder
 from mammodensity.phantom import PhantomSpec
 from mammodensity.phantom.disturbance import Disturbance, disturb
 from mammodensity.phantom.exam import trace_breast
+from mammodensity.phantom.implants import IMPLANT
 from mammodensity.phantom.impostors import impostor
 from mammodensity.phantom.projection import LABELS, Labels, Paths
 from mammodensity.preprocess.segmenter import SIZE as OUTLINE_SIZE
@@ -103,7 +104,8 @@ def tissue_sample(phantoms: PhantomPaths, rng: np.random.Generator, changes: Dis
         if len(rows) >= _LEAST_BOX[0] and len(columns) >= _LEAST_BOX[1]:
             break
     grey, labels = _cut_out(grey, labels, rows, columns, rng)
-    return tissue_input(grey, _about_the_breast(labels, rng)), labels.astype(np.int64)
+    classes = np.where(labels == IMPLANT, LABELS["background"], labels)  # an implant is no breast tissue
+    return tissue_input(grey, _about_the_breast(labels, rng)), classes.astype(np.int64)
 
 
 def _cut_out(
