@@ -34,14 +34,15 @@ from mammodensity.preprocess.orientation import chest_side
 from mammodensity.terms import Projection
 
 SIZE = (230, 180)
-PLAIN = Look(amount=False, muscle=False, paddle=False, beam=False, vendors=False)
+PLAIN = Look(amount=False, muscle=False, implants=False, paddle=False, beam=False, vendors=False)
+NO_IMPLANTS = Look(implants=False)  # a label of its own, which no outline has
 UNTOUCHED = Disturbance(look=PLAIN, film=0.0, geometry=False, muscle=False, tone=False, objects=False)
 CHANGES = {
     "nothing": UNTOUCHED,
-    "look": replace(UNTOUCHED, look=Look()),
+    "look": replace(UNTOUCHED, look=NO_IMPLANTS),
     "film": replace(UNTOUCHED, film=1.0),
     **{name: replace(UNTOUCHED, **{name: True}) for name in ("geometry", "muscle", "tone", "objects")},
-    "all": Disturbance(),
+    "all": Disturbance(look=NO_IMPLANTS),
 }
 
 
