@@ -58,8 +58,8 @@ def render(paths: Paths, rng: np.random.Generator, *, film: bool, look: Look = L
 
     Returns
     -------
-    The image (rows, cols), 0 to 1, and its labels: 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle.
-    4 is an implant. On film, what fades into the background is labelled as background: a label says what can be seen.
+    The image (rows, cols), 0 to 1, and its labels: 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle,
+    4 implant. On film, what fades into the background is labelled as background: a label says what can be seen.
     """
     if look.amount:
         paths = _other_amount(paths, rng)

@@ -51,7 +51,7 @@ def disturb(
 
     Returns
     -------
-    (H, W) float32 in 0..1, and (H, W) labels: 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle.
+    (H, W) float32 in 0..1, and (H, W) labels: 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle, 4 implant.
     """
     film = bool(rng.random() < changes.film)
     image, labels = render(paths, rng, film=film, look=changes.look)
