@@ -137,7 +137,7 @@ BAD_TABLES = {
         r"line 4: exam e1 has a second row for CC_R, expected one \(the first: 2\)",
     ),
     "word": (HEADER + "e1,CC_R,0.5,half,0,0\n", r"line 2: found 'half' in column B, expected a number from 0 to 1"),
-    "half blank": (HEADER + "e1,CC_R,0.5,0.5,,0\n", r"line 2: found '' in column C, expected a number .* four blanks"),
+    "half blank": (HEADER + "e1,CC_R,0.5,0.5,,0\n", r"line 2: found '' in column C, expected a number .* all blank"),
     "nan": (HEADER + "e1,CC_R,nan,nan,nan,nan\n", r"line 2: found a score of nan, expected a number from 0 to 1"),
     "inf": (HEADER + "e1,CC_R,inf,0,0,0\n", r"line 2: found a score of inf"),
     "negative": (HEADER + "e1,CC_R,-0.1,1.1,0,0\n", r"line 2: found a negative score of -0\.1"),

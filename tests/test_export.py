@@ -140,9 +140,9 @@ def test_what_a_table_says_of_a_breast_is_kept(phantoms, tmp_path):
         shutil.copy(names[Projection(f"MLO_{side}")], mias / f"mdb00{number}.png")
     (mias / "Info.txt").write_text("mdb001 G NORM\nmdb002 F NORM\n")
     found = rows_of(export_exams(sources_of(find_exams(mias)), tmp_path / "levels", SALTED, workers=1))
-    assert {(row["projection"], row["density"], row["tissue"]) for row in found} == {
-        ("MLO_L", "", "G"),
-        ("MLO_R", "", "F"),
+    assert {(row["projection"], row["density"], row["tissue"], row["breast_tissue"]) for row in found} == {
+        ("MLO_L", "", "G", "G"),
+        ("MLO_R", "", "G", "F"),
     }
     assert "breast_density" not in found[0]
 

@@ -543,7 +543,8 @@ def test_mini_mias(tmp_path, name):
     assert found.summary()["images_by_tissue"] == {"D": 2, "F": 2, "G": 3}
     assert found.summary()["by_projection"] == {"CC_R": 0, "CC_L": 0, "MLO_R": 3, "MLO_L": 4}
     assert left_out(found) == {}
-    assert notes(found) == {"rows-merged": 1}
+    assert notes(found) == {"rows-merged": 1, "breasts-differ": 1}
+    assert exams["mdb005-006"]["tissue"] == "G", "that of the denser breast"
     assert file_of(found, "mdb001-002", "MLO_L") == "all-mias/mdb001.pgm"
     assert len(found.files) == 2
 

@@ -26,7 +26,7 @@ from mammodensity.report import evaluate_model, write_model_card, write_report
 from mammodensity.report.examples import absent_kinds, choose_examples
 from mammodensity.report.model_evaluation import read_figures, stored_evaluation
 from mammodensity.report.run_record import read_run
-from mammodensity.report.tables import FIGURE_WORDS, LEVEL_WORDS, Notes
+from mammodensity.report.tables import LEVEL_WORDS, Notes, figure_words
 from mammodensity.report.wording import cautions, number
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 from mammodensity.training import find_recipe, train_model
@@ -267,8 +267,8 @@ def test_figures_on_the_page_are_those_of_the_file(page: Page, tested: Path) -> 
     header, exams, *rows = page.table("figures")
     assert header[1:] == [LEVEL_WORDS[level] for level in LEVELS]
     assert [cell.split()[0] for cell in exams[1:]] == [str(figures[level]["n"]) for level in LEVELS]
-    assert set(FIGURE_WORDS) == set(SCALAR_FIGURES)
-    for row, (name, (words, _)) in zip(rows, FIGURE_WORDS.items(), strict=True):
+    assert set(figure_words()) == set(SCALAR_FIGURES)
+    for row, (name, (words, _)) in zip(rows, figure_words().items(), strict=True):
         assert row[0].startswith(words)
         for cell, level in zip(row[1:], LEVELS, strict=True):
             value, interval = figures[level][name], figures[level]["intervals"][name]

@@ -24,12 +24,12 @@ from mammodensity.report import MadeBy, write_results_page
 from mammodensity.result import (
     FLAGS,
     NOTIFICATION,
-    RESULT_COLUMNS,
     STANDARD_RULES,
     ExamResult,
     Rules,
     exam_result,
     read_rules,
+    result_columns,
     result_schema,
     shared_flags,
     write_result_table,
@@ -345,7 +345,7 @@ def test_the_table_has_a_row_an_exam(tmp_path):
     write_result_table(tmp_path / "r.csv", results)
     with (tmp_path / "r.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert tuple(rows[0]) == RESULT_COLUMNS
+    assert tuple(rows[0]) == result_columns()
     assert [row["category"] for row in rows] == ["B", "", ""]
     assert [row["most_likely"] for row in rows] == ["B", "B", ""]
     assert rows[0]["prediction_set"] == "B"

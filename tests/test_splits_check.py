@@ -167,7 +167,9 @@ def test_check_shows_every_reason_of_a_file():
         Reason("set", "whole set"),
     )
     problem = Problem("set", "whole set", True)
-    result = CheckResult(Path(), "DICOM archive", 0, 0, 0, {}, (problem,), 0, (Verdict(Path("a"), reasons),))
+    result = CheckResult(
+        Path(), "DICOM archive", 0, 0, 0, {}, CATEGORIES, (problem,), 0, (Verdict(Path("a"), reasons),)
+    )
     text, before = StringIO(), console._OUT
     console._OUT = Console(file=text, width=200)
     try:

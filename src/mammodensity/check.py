@@ -21,6 +21,7 @@ from mammodensity.ingest.archive import LAYOUT, choose, data_of, is_archive, sur
 from mammodensity.ingest.dicom import REASONS, WARNINGS, Reason, Verdict, looks_like_dicom, read_with_warnings
 from mammodensity.ingest.layouts import is_picture_layout
 from mammodensity.problems import Problem, counts_of, structure_problems
+from mammodensity.terms import Scale
 
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
@@ -40,6 +41,8 @@ class CheckResult:
     patients: int
     counts: dict[str, dict[str, dict[str, int]]]
     """Images by projection, split and category."""
+    scale: Scale
+    """The categories that they are of."""
     problems: tuple[Problem, ...]
     ignored: int
     """Files that are no images."""
@@ -138,6 +141,7 @@ def _check_archive(
         exams=len({record.exam_id for record in data.records}),
         patients=len({record.patient_id for record in data.records}),
         counts=counts_of(data),
+        scale=data.scale,
         problems=problems,
         ignored=len(data.ignored),
         files=_with_problems(verdicts, problems),
@@ -244,6 +248,7 @@ def check_data(
         exams=len({record.exam_id for record in data.records}),
         patients=len({record.patient_id for record in data.records}),
         counts=counts_of(data),
+        scale=data.scale,
         problems=tuple(sorted(problems, key=lambda problem: not problem.severe)),
         ignored=len(data.ignored),
         files=_with_problems(files, problems),

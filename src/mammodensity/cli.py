@@ -29,6 +29,7 @@ from mammodensity.errors import (
     MammodensityError,
     OptionError,
     OutputError,
+    TableError,
     printable,
 )
 from mammodensity.statistics_commands import (
@@ -40,7 +41,7 @@ from mammodensity.statistics_commands import (
     readers,
     sample_size,
 )
-from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory, Projection
 from mammodensity.workers import launched
 
 if TYPE_CHECKING:
@@ -346,6 +347,7 @@ def train(
     with joined() as processes:
         plan, chosen, images = processes.from_first(settle)
         where = own_device(device, processes)
+        present = {record.projection for record in images.records}
         if processes.first:
             several = f" in {processes.size} processes" if processes.size > 1 else ""
             say(f"training on {where}{several} with recipe {chosen.name}: {chosen.epochs} epochs")
@@ -354,7 +356,7 @@ def train(
                 images,
                 model,
                 chosen,
-                projections=[one for one in PROJECTIONS if not projection or one in projection],
+                projections=[one for one in PROJECTIONS if one in (projection or present)],
                 joint=plan,
                 device=where,
                 start=start,
@@ -528,12 +530,12 @@ def _score(exams: Generator[ExamScores, None, None], images: DataSet, csv: Path 
 
 def _write_scores(scored: list[ExamScores], images: DataSet, csv: Path | None, origin_txt: Path | None) -> None:
     from mammodensity.evaluation import write_origin_tables, write_score_table
-    from mammodensity.ingest import reference_categories
+    from mammodensity.ingest import reference_densities
     from mammodensity.outputs import staged_folder
     from mammodensity.prediction import stacked_projections
 
     if origin_txt:
-        labels = reference_categories(images)
+        labels = reference_densities(images)
         # as the origin's files are sorted: by class folder, then by name
         rows = sorted(scored, key=lambda exam: (labels.get(exam.exam_id, ""), exam.exam_id))
         with staged_folder(origin_txt) as staging:  # all five files and the table, or none
@@ -713,15 +715,22 @@ app.command()(drift)
 app.command("sample-size")(sample_size)
 
 
-def _require_calibratable(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> None:
+def _require_calibratable(table: ScoreTable, labels: Mapping[str, Category]) -> None:
     """Too few exams are told before any work, whose figures would be lost."""
     from mammodensity.calibration import require_enough
     from mammodensity.evaluation import match, scored_exams
 
+    _require_densities(table)
     require_enough(scored_exams(table, match(table, labels))[1])
 
 
-def _judge_calibration(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> dict[str, Any]:
+def _require_densities(table: ScoreTable) -> None:
+    """Calibration and what follows from it are made for A to D."""
+    if table.scale != CATEGORIES:
+        raise TableError(f"the scores are of {', '.join(table.scale)}; only scores of A to D can be calibrated")
+
+
+def _judge_calibration(table: ScoreTable, labels: Mapping[str, Category]) -> dict[str, Any]:
     """What calibration would be worth, by cross-validation on the subject's scores; shown, and as plain values."""
     from mammodensity.calibration import cross_validate
     from mammodensity.console import progress_bar, show_calibration_figures
@@ -805,6 +814,7 @@ def _calibrate_scores(
         raise OptionError(f"{model} holds a joint network, which fuses the views itself; leave --fusion out")
     fusion = BY_THE_NETWORK if joint else fusion or "mean"
     table = read_score_table(predictions, None if joint else fusion)
+    _require_densities(table)
     reference = match(table, read_labels(labels))
     with progress_bar("calibrate") as progress:
         found = fit_calibration(

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mammodensity.errors import printable
-from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
+from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, SCALES
 
 if TYPE_CHECKING:
     from mammodensity.calibration import Calibration
@@ -117,7 +117,7 @@ def _bars() -> Progress:
 def show_check(result: CheckResult) -> None:
     """What a data set holds, and each problem."""
     say(f"{result.root}: {result.images} images of {result.exams} exams of {result.patients} patients, {result.layout}")
-    columns = [category.value for category in CATEGORIES]
+    columns = [category.value for category in result.scale]
     categories = {name for splits in result.counts.values() for found in splits.values() for name in found}
     columns += sorted(categories - set(columns))
     table = _table("projection", "split", *columns)
@@ -152,7 +152,9 @@ def show_found(found: FoundExams, most: int = 12) -> None:
         tissue = exam.tissue_of_breast
         right, left = (exam.density_of_breast.get(side) or tissue.get(side) or "-" for side in "RL")
         views = ["x" if projection in exam.images else "-" for projection in PROJECTIONS]
-        table.add_row(printable(exam.exam_id), *views, right, left, exam.density or "-", exam.split or "-")
+        table.add_row(
+            printable(exam.exam_id), *views, right, left, exam.density or exam.tissue or "-", exam.split or "-"
+        )
     _OUT.print(table)
     if summary["exams"] > most:
         say(f"... and {summary['exams'] - most} more exams; --json lists all")
@@ -241,8 +243,9 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
     _OUT.print(table)
     subject = figures.get("subject")
     if subject is not None and subject.n:
-        matrix = _table("subject is", *(f"said {category}" for category in CATEGORIES))
-        for category, row in zip(CATEGORIES, subject.confusion, strict=True):
+        scale = SCALES[len(subject.confusion)]
+        matrix = _table("subject is", *(f"said {category}" for category in scale))
+        for category, row in zip(scale, subject.confusion, strict=True):
             matrix.add_row(category.value, *map(str, row))
         _OUT.print(matrix)
     for level, one in figures.items():
@@ -257,13 +260,18 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
 
 def show_results(results: list[ExamResult], most: int = 12) -> None:
     """The results of the first exams: views, category or abstention, set, and flags; those of all exams once, below."""
-    from mammodensity.result import shared_flags
+    from mammodensity.result import scale_of, shared_flags
 
     measured = any(result.exam and result.exam.percent_density is not None for result in results)
     sets = any(result.prediction_set for result in results)
     extra = [*(["possible"] if sets else []), *(["% dense"] if measured else [])]
     table = _table(
-        "exam", *(projection.value for projection in PROJECTIONS), "result", "A    B    C    D", *extra, "flags"
+        "exam",
+        *(projection.value for projection in PROJECTIONS),
+        "result",
+        "    ".join(scale_of(results)),
+        *extra,
+        "flags",
     )
     shared = shared_flags([result.flags for result in results])
     for result in results[:most]:

@@ -41,7 +41,7 @@ class LabelledImages:
     images: Tensor
     """(B, 1, H, W) float32."""
     categories: Tensor
-    """(B,) int64, A is 0."""
+    """(B,) int64, the least dense is 0."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,7 +56,7 @@ class LabelledExams:
     present: Tensor
     """(N, V) bool, at least one an exam."""
     categories: Tensor
-    """(N,) int64, A is 0."""
+    """(N,) int64, the least dense is 0."""
     breasts: Tensor
     """(N, 2) int64 of the right and the left breast where they are known by themselves, else -1."""
 

@@ -22,7 +22,7 @@ from mammodensity.errors import CheckpointError, ImageError, Interrupted, Option
 from mammodensity.exam import Mammogram
 from mammodensity.ingest import ExamSource, Refusal, read_image
 from mammodensity.ingest.dicom import REASONS, WARNINGS, acquisition_facts
-from mammodensity.ingest.manifest import BREAST_COLUMN, MANIFEST_COLUMNS, MANIFEST_NAME
+from mammodensity.ingest.manifest import MANIFEST_COLUMNS, MANIFEST_NAME, category_cells, used_columns
 from mammodensity.outputs import receipt, require_new_folder, write_bytes, write_csv, write_json
 from mammodensity.preprocess import RAW_PREPROCESS, PreprocessSpec, find_regions, stored_flipped, visible_part
 from mammodensity.terms import Projection
@@ -30,8 +30,6 @@ from mammodensity.workers import in_workers, usable_cores
 
 FACTS = ("vendor", "model", "spacing_mm", "thickness_mm", "age")
 """Columns of the manifest beyond the usual ones; blank where nothing says."""
-TISSUE = "tissue"
-"""The column of levels that are no categories; there where the data set has them, as ``breast_density`` is."""
 DATE, SHIFTED_DATE = "study_date", "shifted_date"
 """The column of the date, kept with the names, or else shifted; two names, so that none is taken for the other."""
 REFUSED_FILE = "refused.csv"
@@ -134,9 +132,8 @@ def export_exams(
     facts = {"preprocess": asdict(spec.preprocess), "exams": len(sources), "keys": not spec.keep_names}
     write_json(out / "receipt.json", receipt("prepare", **facts))
     rows = [row for record in records for row in record["images"]]
-    given = [name for name in (BREAST_COLUMN, TISSUE) if any(row[name] for row in rows)]
     day = DATE if spec.keep_names else SHIFTED_DATE
-    columns = (*MANIFEST_COLUMNS, *given, *FACTS, day, "mirrored")
+    columns = (*MANIFEST_COLUMNS, *used_columns(rows), *FACTS, day, "mirrored")
     write_csv(out / MANIFEST_NAME, columns, ({name: row[name] for name in columns} for row in rows))
     shutil.rmtree(work)
     return out / MANIFEST_NAME
@@ -159,10 +156,8 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
                 **names,
                 "patient_id": _key(exam.patient_id, spec),
                 "path": place.as_posix(),
-                "density": exam.category.value if exam.category else "",
                 "split": exam.split or "",
-                BREAST_COLUMN: str(exam.breast_categories.get(projection, "")),
-                TISSUE: exam.tissue.get(projection, ""),
+                **category_cells(exam.category, exam.breast_categories.get(projection)),
                 **_facts(exam, path, mammogram, spec),
                 "mirrored": "yes" if mirrored else "",
             }
@@ -306,11 +301,9 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
     return ExportSpec(spec.preprocess, salt, spec.keep_names)
 
 
-def _labels(exam: ExamSource) -> list[tuple[str, str, str]]:
+def _labels(exam: ExamSource) -> list[tuple[str, str]]:
     """What is known of each image's breast."""
-    return [
-        (one.value, str(exam.breast_categories.get(one, "")), exam.tissue.get(one, "")) for one in sorted(exam.images)
-    ]
+    return [(one.value, str(exam.breast_categories.get(one, ""))) for one in sorted(exam.images)]
 
 
 def _state(exam: ExamSource) -> list[tuple[str, str, int, int]]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mammodensity.errors import OptionError, TableError
 from mammodensity.exam import Flag
-from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, DensityCategory, Projection
+from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, SCALES, Category, Projection
 
 __all__ = [
     "BY_THE_NETWORK",
@@ -47,8 +47,8 @@ _SMALLEST_SCORE = float(np.finfo(np.float64).tiny)
 class FusedScores:
     """What a breast or the subject got, from which projections.
 
-    ``scores`` has shape (4,), or is None where it is not given; ``views`` are the projections present and ``missing``
-    those that were wanted and absent, both in the order of `PROJECTIONS`.
+    ``scores`` has shape (K,), K one of `SCALES`, or is None where it is not given; ``views`` are the projections
+    present and ``missing`` those that were wanted and absent, both in the order of `PROJECTIONS`.
     """
 
     scores: NDArray[np.float64] | None
@@ -58,7 +58,7 @@ class FusedScores:
 
 @dataclass(frozen=True, eq=False)
 class ExamScores:
-    """What a model made of one exam: scores (4,) of each projection present, and what `fuse_exam` made of them."""
+    """What a model made of one exam: scores (K,) of each projection present, and what `fuse_exam` made of them."""
 
     exam_id: str
     projections: Mapping[Projection, NDArray[np.floating]]
@@ -73,10 +73,10 @@ class ExamScores:
     policy: str = "mean"
 
     @property
-    def category(self) -> DensityCategory | None:
+    def category(self) -> Category | None:
         """The subject's category with the highest score (the lower one on a tie); None where no scores are given."""
         scores = self.fused["subject"].scores
-        return None if scores is None else CATEGORIES[int(np.argmax(scores))]
+        return None if scores is None else SCALES[len(scores)][int(np.argmax(scores))]
 
 
 def fuse(view_scores: ArrayLike, method: str = "mean") -> NDArray[np.float64]:
@@ -131,7 +131,7 @@ def fuse_exam(
     Parameters
     ----------
     projection_scores
-        Scores of shape (4,) per projection; an absent projection is an absent key.
+        Scores of shape (K,) per projection, K one of `SCALES`; an absent projection is an absent key.
     method
         One of `FUSION_METHODS`.
     allow_missing
@@ -145,14 +145,15 @@ def fuse_exam(
     OptionError
         ``method`` is not one of `FUSION_METHODS`, or ``policy`` none of `POLICIES`.
     TableError
-        A key is not a projection, or its scores do not have shape (4,).
+        A key is not a projection, or its scores do not have the shape of the others.
     """
     _require_method(method)
+    given = projection_scores.values()
     for name, scores in projection_scores.items():
         if name not in PROJECTIONS:
             raise TableError(f"projections must be among {', '.join(PROJECTIONS)}. Got {name!r} instead.")
-        if np.shape(scores) != (len(CATEGORIES),):
-            raise TableError(f"scores of {name} must have shape (4,). Got {np.shape(scores)} instead.")
+        if np.ndim(scores) != 1 or len(scores) not in SCALES or len({np.shape(one) for one in given}) > 1:
+            raise TableError(f"scores of {name} must have shape (4,), or (3,) all. Got {np.shape(scores)} instead.")
     return fused_levels(
         projection_scores,
         allow_missing,
@@ -178,7 +179,7 @@ def fused_levels(
 def fuse_views(
     view_scores: Mapping[Projection, NDArray[np.floating]], method: str = "mean", policy: str = "mean"
 ) -> NDArray[np.float64]:
-    """Fuse the views present, of one exam (4,) each or of several (N, 4), by method and policy; at least one view.
+    """Fuse the views present, of one exam (K,) each or of several (N, K), by method and policy; at least one view.
 
     Raises
     ------
@@ -200,7 +201,7 @@ def fuse_views(
 
 
 def denser(right: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores of the breast with the higher expected category: (4,) or (N, 4) each."""
+    """Scores of the breast with the higher expected category: (K,) or (N, K) each."""
     positions = np.arange(right.shape[-1])
     result: NDArray[np.float64] = np.where((right @ positions >= left @ positions)[..., np.newaxis], right, left)
     return result

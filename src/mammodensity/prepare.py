@@ -20,7 +20,7 @@ from mammodensity.ingest.public import (
     csv_table,
     without_unlabelled,
 )
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Category, Projection
 
 DATA_SETS = (*ADAPTERS, "csv")
 NO_CATEGORY = "none"
@@ -184,16 +184,15 @@ def sources_of(found: FoundExams) -> list[ExamSource]:
             if (exam.exam_id, projection) in found.files
         }
         if images:
-            breasts, levels = exam.density_of_breast, exam.tissue_of_breast
+            breasts: Mapping[str, Category] = exam.density_of_breast or exam.tissue_of_breast
             source = ExamSource(
                 exam.exam_id,
                 exam.patient_id,
                 images,
-                exam.density,
+                exam.density or exam.tissue,
                 exam.split,
                 dict(exam.facts),
                 breast_categories={one: breasts[one.laterality] for one in images if one.laterality in breasts},
-                tissue={one: levels[one.laterality].value for one in images if one.laterality in levels},
             )
             sources.append(source)
     return sources

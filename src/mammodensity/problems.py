@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mammodensity.ingest import DataSet
 from mammodensity.splits import patients_in_two_splits
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from mammodensity.terms import PROJECTIONS, Projection
 
 NO_SPLIT = "unsplit"
 NO_CATEGORY = "unlabelled"
@@ -61,7 +61,7 @@ def structure_problems(data: DataSet) -> Iterator[Problem]:
             categories[record.exam_id].add(record.category.value)
     for exam_id, found in sorted(categories.items()):
         if len(found) > 1:
-            text = f"exam {exam_id} is labelled {' and '.join(sorted(found))}; an exam has one density category"
+            text = f"exam {exam_id} is labelled {' and '.join(sorted(found))}; an exam has one category"
             yield Problem("contradicting-density", text, True, about=tuple(paths_of[exam_id]))
     yield from _incomplete_exams(data)
     yield from _empty_classes(data)
@@ -91,7 +91,7 @@ def _incomplete_exams(data: DataSet) -> Iterator[Problem]:
 def _empty_classes(data: DataSet) -> Iterator[Problem]:
     for projection, splits in counts_of(data).items():
         for split, found in splits.items():
-            empty = [category.value for category in CATEGORIES if category not in found]
+            empty = [category.value for category in data.scale if category not in found]
             if set(found) - {NO_CATEGORY} and empty:
                 place = f"{projection} {split}" if split != NO_SPLIT else projection
                 yield Problem("empty-class", f"{place} has no image of category {', '.join(empty)}", False)

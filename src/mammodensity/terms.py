@@ -1,11 +1,12 @@
-"""The vocabulary: projections, density categories, and their one order.
+"""The vocabulary: projections, density categories and tissue categories, and their one order.
 
 Standard library only, so that every other module can import it.
 
 References
 ----------
 Projection = image laterality (DICOM 0020,0062) and view position (0018,5101). Density categories: ACR BI-RADS Atlas,
-5th edition (2013), "breast composition".
+5th edition (2013), "breast composition". Tissue categories: Suckling et al., The mini-MIAS database of mammograms
+(1994), "character of background tissue".
 """
 
 from __future__ import annotations
@@ -76,8 +77,41 @@ _DESCRIPTIONS = {
     "D": "extremely dense",
 }
 
+
+class TissueCategory(StrEnum):
+    """Background tissue of the MIAS data sets: three categories, which are not A to D and become none of them."""
+
+    F = "F"
+    G = "G"
+    D = "D"
+
+    @property
+    def dense(self) -> bool:
+        """True for D, which its data set calls dense."""
+        return self is TissueCategory.D
+
+    @property
+    def index(self) -> int:  # type: ignore[override]  # a position among categories, not str.index
+        """Position on the density axis (K) of a score array of three: F is 0."""
+        return "FGD".index(self.value)
+
+    @property
+    def description(self) -> str:
+        """The category in words."""
+        return {"F": "fatty", "G": "fatty-glandular", "D": "dense-glandular"}[self.value]
+
+
+Category = DensityCategory | TissueCategory
+"""What an exam may be: of a density, or of what a data set with categories of its own calls it."""
+Scale = tuple[Category, ...]
+"""Categories from the least to the most dense."""
+
 PROJECTIONS: tuple[Projection, ...] = tuple(Projection)
 CATEGORIES: tuple[DensityCategory, ...] = tuple(DensityCategory)
+TISSUE_CATEGORIES: tuple[TissueCategory, ...] = tuple(TissueCategory)
+SCALES: dict[int, Scale] = {len(scale): scale for scale in (CATEGORIES, TISSUE_CATEGORIES)}
+"""By the length of the density axis: an array of four scores is of A to D, one of three of F, G and D."""
+
 
 FUSED_LEVELS: dict[str, tuple[Projection, ...]] = {
     "right": (Projection.CC_R, Projection.MLO_R),

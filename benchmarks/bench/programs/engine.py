@@ -12,7 +12,7 @@ import worker
 
 from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork
 from mammodensity.networks.onnx_export import to_onnx
-from mammodensity.prediction.engines import Logits, onnx_session, openvino_session, torch_logits
+from mammodensity.prediction.engines import Run, onnx_session, openvino_session, torch_engine
 from mammodensity.prediction.int8 import quantised
 from mammodensity.preprocess import PreprocessSpec
 from mammodensity.terms import Projection
@@ -40,9 +40,9 @@ def main() -> None:
     worker.serve(step)
 
 
-def _engine(name: str, checkpoint: Checkpoint, image: np.ndarray) -> Logits:
+def _engine(name: str, checkpoint: Checkpoint, image: np.ndarray) -> Run:
     if name == "torch":
-        return torch_logits(checkpoint, torch.device("cpu"))
+        return torch_engine(checkpoint, torch.device("cpu"))
     with TemporaryDirectory() as folder:
         exact, eight = Path(folder) / "exact.onnx", Path(folder) / "eight.onnx"
         exact.write_bytes(to_onnx(checkpoint))

@@ -14,7 +14,7 @@ from mammodensity.evaluation.figures import (
     figures_of_merit,
     to_json,
 )
-from mammodensity.evaluation.labels import match, read_labels, scored_exams, unused_labels
+from mammodensity.evaluation.labels import match, read_densities, read_labels, scored_exams, unused_labels
 from mammodensity.evaluation.origin_tables import ORIGIN_FILES, read_origin_tables, write_origin_tables
 from mammodensity.evaluation.tables import ScoreTable, read_score_table, write_score_table
 
@@ -27,6 +27,7 @@ __all__ = [
     "evaluate_table",
     "figures_of_merit",
     "match",
+    "read_densities",
     "read_exam_columns",
     "read_labels",
     "read_origin_tables",

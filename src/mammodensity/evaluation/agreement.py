@@ -18,11 +18,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mammodensity.terms import CATEGORIES
+from mammodensity.terms import CATEGORIES, SCALES
 
 Floats = NDArray[np.float64]
-_K = len(CATEGORIES)
-_DENSE = np.array([category.dense for category in CATEGORIES])
 
 
 def sample_figures(reference: NDArray[np.intp], scores: Floats, counts: Floats) -> dict[str, Floats]:
@@ -33,7 +31,7 @@ def sample_figures(reference: NDArray[np.intp], scores: Floats, counts: Floats) 
     reference
         Shape (N,), position of the true category.
     scores
-        Shape (N, 4).
+        Shape (N, K), of the K categories of one of `SCALES`.
     counts
         Shape (B, N), how often each exam is in each sample.
 
@@ -41,31 +39,37 @@ def sample_figures(reference: NDArray[np.intp], scores: Floats, counts: Floats) 
     -------
     Arrays of shape (B,) by name; per category as ``auc_A``, ``recall_A``, ``precision_A`` and so on.
     """
-    confusion = confusion_matrices(reference, scores.argmax(axis=1), counts)
+    scale = SCALES[scores.shape[1]]
+    confusion = confusion_matrices(reference, scores.argmax(axis=1), counts, len(scale))
     figures = confusion_figures(confusion)
-    areas = [area_under_roc(reference == category.index, scores[:, category.index], counts) for category in CATEGORIES]
-    figures |= {f"auc_{category}": area for category, area in zip(CATEGORIES, areas, strict=True)}
+    areas = [area_under_roc(reference == category.index, scores[:, category.index], counts) for category in scale]
+    figures |= {f"auc_{category}": area for category, area in zip(scale, areas, strict=True)}
     figures["auc"] = np.mean(areas, axis=0)
-    figures["dense_auc"] = area_under_roc(_DENSE[reference], scores[:, _DENSE].sum(axis=1), counts)
+    dense = np.array([category.dense for category in scale])
+    figures["dense_auc"] = area_under_roc(dense[reference], scores[:, dense].sum(axis=1), counts)
     given = scores[np.arange(len(reference)), reference]  # (N,) the score of the true category
     losses = -np.log(given, out=np.full_like(given, np.nan), where=given > 0)
     figures["nll"] = ratio(counts @ losses, counts.sum(axis=1))
     return figures
 
 
-def confusion_matrices(reference: NDArray[np.intp], predicted: NDArray[np.intp], counts: Floats) -> Floats:
-    """Count exams by true (rows) and predicted (columns) category: (N,), (N,), (B, N) -> (B, 4, 4)."""
-    cells = np.eye(_K * _K)[reference * _K + predicted]  # (N, 16) one-hot
-    return np.asarray(counts @ cells).reshape(-1, _K, _K)
+def confusion_matrices(
+    reference: NDArray[np.intp], predicted: NDArray[np.intp], counts: Floats, categories: int = len(CATEGORIES)
+) -> Floats:
+    """Count exams by true (rows) and predicted (columns) category: (N,), (N,), (B, N) -> (B, K, K)."""
+    cells = np.eye(categories**2)[reference * categories + predicted]  # (N, K * K) one-hot
+    return np.asarray(counts @ cells).reshape(-1, categories, categories)
 
 
 def confusion_figures(confusion: Floats) -> dict[str, Floats]:
-    """Compute the figures that need no more than confusion matrices, of shape (B, 4, 4)."""
+    """Compute the figures that need no more than confusion matrices, of shape (B, K, K)."""
+    scale = SCALES[confusion.shape[-1]]
+    dense = np.array([category.dense for category in scale])
     total = confusion.sum(axis=(-2, -1))
     hits = confusion.diagonal(axis1=-2, axis2=-1)  # (B, K)
     true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)  # (B, K)
     recall, precision = ratio(hits, true), ratio(hits, predicted)
-    same_side = _DENSE[:, np.newaxis] == _DENSE
+    same_side = dense[:, np.newaxis] == dense
     figures = {
         "accuracy": ratio(hits.sum(axis=-1), total),
         "macro_recall": _mean_where(recall, true > 0),
@@ -75,12 +79,12 @@ def confusion_figures(confusion: Floats) -> dict[str, Floats]:
         "dense_accuracy": ratio((confusion * same_side).sum(axis=(-2, -1)), total),
     }
     for name, values in (("recall", recall), ("precision", precision)):
-        figures |= {f"{name}_{category}": values[..., category.index] for category in CATEGORIES}
+        figures |= {f"{name}_{category}": values[..., category.index] for category in scale}
     return figures
 
 
 def weighted_kappa(confusion: Floats, power: int) -> Floats:
-    """Cohen's weighted kappa, with disagreement weights ``|i - j| ** power``: (B, 4, 4) -> (B,).
+    """Cohen's weighted kappa, with disagreement weights ``|i - j| ** power``: (B, K, K) -> (B,).
 
     1 - sum(w * observed) / sum(w * expected by chance). It is 0/0 where reference and prediction hold one and the same
     category only.
@@ -89,7 +93,7 @@ def weighted_kappa(confusion: Floats, power: int) -> Floats:
     ----------
     Cohen 1968, see above.
     """
-    position = np.arange(_K)
+    position = np.arange(confusion.shape[-1])
     weights = np.abs(position[:, np.newaxis] - position) ** power  # (K, K)
     total = confusion.sum(axis=(-2, -1))
     chance = confusion.sum(axis=-1)[..., :, np.newaxis] * confusion.sum(axis=-2)[..., np.newaxis, :]  # (B, K, K)

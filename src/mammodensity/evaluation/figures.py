@@ -18,7 +18,7 @@ from mammodensity.evaluation.reading import SUM_TOLERANCE, score_problem
 from mammodensity.evaluation.resampling import BootstrapSpec, canonical_order, percentile_interval, resamples
 from mammodensity.evaluation.tables import ScoreTable
 from mammodensity.evaluation.undefined import mean_notes, undefined_reason
-from mammodensity.terms import CATEGORIES, LEVELS, DensityCategory
+from mammodensity.terms import CATEGORIES, LEVELS, SCALES, Category, Scale
 
 SCALAR_FIGURES: tuple[str, ...] = (
     "accuracy",
@@ -43,7 +43,7 @@ class FiguresOfMerit:
     n
         Number of exams.
     confusion
-        Exams by reference (rows, A to D) and predicted category (columns).
+        Exams by reference (rows, the least dense first) and predicted category (columns).
     accuracy
         Share of exams whose predicted category is the reference.
     macro_recall
@@ -53,11 +53,11 @@ class FiguresOfMerit:
     linear_kappa, quadratic_kappa
         Cohen's kappa, disagreement weighted by distance or squared distance between categories.
     dense_accuracy
-        Share of exams put on the right side of dense (C, D) against not dense (A, B).
+        Share of exams put on the right side of dense (C, D; of F, G, D the D) against not dense.
     auc
         Mean of ``auc_per_category``: area under the ROC curve of one category's score against all others.
     dense_auc
-        Area under the ROC curve of the score C + D for a dense reference.
+        Area under the ROC curve of the dense categories' scores together, for a dense reference.
     nll
         Mean negative log likelihood (natural logarithm) of the reference category.
     auc_per_category, recall_per_category, precision_per_category
@@ -128,9 +128,9 @@ def figures_of_merit(
     Parameters
     ----------
     reference
-        N categories: `DensityCategory`, letters, or positions 0 to 3.
+        N categories: `DensityCategory` or `TissueCategory`, letters, or positions from 0.
     scores
-        Shape (N, 4), columns A to D; each row from 0 to 1 with sum 1.
+        Shape (N, 4), columns A to D, or (N, 3), columns F, G, D; each row from 0 to 1 with sum 1.
     patients
         The patient of each exam: all exams of one are drawn together. Without it exams are drawn one by one.
     bootstrap
@@ -151,8 +151,8 @@ def figures_of_merit(
     ----------
     See `mammodensity.evaluation.resampling`.
     """
-    positions = category_positions(reference)
     values = check_scores(scores)
+    positions = category_positions(reference, SCALES[values.shape[1]])
     if len(positions) != len(values):
         raise TableError(
             f"reference and scores must have the same length. Got {len(positions)} and {len(values)} instead."
@@ -164,7 +164,7 @@ def figures_of_merit(
 
 def evaluate_table(
     table: ScoreTable,
-    labels: Mapping[str, DensityCategory],
+    labels: Mapping[str, Category],
     *,
     patients: Mapping[str, str] | None = None,
     bootstrap: int = 2000,
@@ -212,7 +212,7 @@ def _figures(
     order, cluster = canonical_order(np.column_stack([reference, scores[:, ::-1]]), patients)
     reference, scores = reference[order], scores[order]
     everyone = np.ones((1, len(reference)))
-    confusion = confusion_matrices(reference, scores.argmax(axis=1), everyone)[0].astype(int)
+    confusion = confusion_matrices(reference, scores.argmax(axis=1), everyone, scores.shape[1])[0].astype(int)
     point = {name: float(values[0]) for name, values in sample_figures(reference, scores, everyone).items()}
     resampled = _resample(reference, scores, cluster, spec)
     return FiguresOfMerit(
@@ -227,9 +227,9 @@ def _figures(
         auc=point["auc"],
         dense_auc=point["dense_auc"],
         nll=point["nll"],
-        auc_per_category=_by_letter("auc", point),
-        recall_per_category=_by_letter("recall", point),
-        precision_per_category=_by_letter("precision", point),
+        auc_per_category=_by_letter("auc", point, SCALES[scores.shape[1]]),
+        recall_per_category=_by_letter("recall", point, SCALES[scores.shape[1]]),
+        precision_per_category=_by_letter("precision", point, SCALES[scores.shape[1]]),
         intervals={
             name: percentile_interval(point[name], values, spec.confidence) for name, values in resampled.items()
         },
@@ -255,33 +255,36 @@ def _resample(
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in SCALAR_FIGURES}
 
 
-def _by_letter(figure: str, point: Mapping[str, float]) -> dict[str, float]:
-    return {category.value: point[f"{figure}_{category}"] for category in CATEGORIES}
+def _by_letter(figure: str, point: Mapping[str, float], scale: Scale) -> dict[str, float]:
+    return {category.value: point[f"{figure}_{category}"] for category in scale}
 
 
-def category_positions(reference: Sequence[str | int] | NDArray[Any]) -> NDArray[np.intp]:
-    """Positions 0 to 3, shape (N,), of categories that are letters or positions."""
-    positions = []
+def category_positions(reference: Sequence[str | int] | NDArray[Any], scale: Scale = CATEGORIES) -> NDArray[np.intp]:
+    """Positions on a scale, shape (N,), of categories that are letters or positions."""
+    positions, place_of = [], {category.value: category.index for category in scale}
     for place, value in enumerate(reference):
-        if isinstance(value, str) and value.upper() in CATEGORIES:
-            positions.append(DensityCategory(value.upper()).index)
-        elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value < len(CATEGORIES):
+        if isinstance(value, str) and value.upper() in place_of:
+            positions.append(place_of[value.upper()])
+        elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value < len(scale):
             positions.append(int(value))
         else:
-            raise TableError(f"reference must hold A to D or 0 to 3. Got {value!r} at position {place} instead.")
+            letters, last = ", ".join(scale), len(scale) - 1
+            raise TableError(
+                f"reference must hold {letters} or 0 to {last}. Got {value!r} at position {place} instead."
+            )
     return np.array(positions, dtype=np.intp)
 
 
 def check_scores(scores: ArrayLike) -> Floats:
-    """Scores as (N, 4) float64, each row from 0 to 1 with sum 1, or an error that says which is not."""
+    """Scores as (N, K) float64, K one of `SCALES`, each row from 0 to 1 with sum 1, or an error."""
     try:
         values = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise TableError(
             f"scores must be numbers of shape (N, 4). Got {type(scores).__name__} ({error}) instead."
         ) from error
-    if values.ndim != 2 or values.shape[1] != len(CATEGORIES):
-        raise TableError(f"scores must have shape (N, 4). Got {values.shape} instead.")
+    if values.ndim != 2 or values.shape[1] not in SCALES:
+        raise TableError(f"scores must have shape (N, 4), or (N, 3) of F, G, D. Got {values.shape} instead.")
     good = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE)  # NaN compares False
     if not good.all():
         place = int(np.argmin(good))

@@ -12,19 +12,20 @@ from mammodensity.errors import TableError
 from mammodensity.evaluation.reading import read_rows
 from mammodensity.evaluation.tables import ScoreTable
 from mammodensity.ingest import find_images, reference_categories
-from mammodensity.terms import CATEGORIES, DensityCategory
+from mammodensity.terms import CATEGORIES, TISSUE_CATEGORIES, Category, DensityCategory, TissueCategory
 
 _KEY_COLUMNS = ("exam_id", "exam", "row")
+_DENSITY, _TISSUE = "density", "tissue"
 _FEW = 5
 
 
-def read_labels(path: Path) -> dict[str, DensityCategory]:
-    """Read the density category of each exam.
+def read_labels(path: Path) -> dict[str, Category]:
+    """Read the category of each exam.
 
-    The table has a column ``density`` (A to D, small letters too) and one of ``exam_id``, ``exam`` or ``row`` (looked
-    for in this order). A manifest with several rows per exam will do: blank densities are skipped, the others must
-    agree. Of a folder, the categories are those of the data set in it, as the class folders of the origin's arrangement
-    say.
+    The table has a column ``density`` (A to D, small letters too) or ``tissue`` (F, G, D; looked at where every density
+    is blank) and one of ``exam_id``, ``exam`` or ``row`` (looked for in this order). A manifest with several rows per
+    exam will do: blank categories are skipped, the others must agree. Of a folder, the categories are those of the data
+    set in it, as the class folders of the origin's arrangement say.
 
     Raises
     ------
@@ -42,45 +43,71 @@ def read_labels(path: Path) -> dict[str, DensityCategory]:
                 f"{path}: no image in it has a density category; expected class folders A to D, or a table"
             )
         return found
-    rows = read_rows(path, ("density",))
+    rows = read_rows(path, (_DENSITY,), (_TISSUE,))
+    of_tissue = _TISSUE in rows[0][1] and not any(row.get(_DENSITY) for _, row in rows)
+    column = _TISSUE if of_tissue else _DENSITY
+    kind: type[Category] = TissueCategory if of_tissue else DensityCategory
     key = exam_key(path, rows[0][1])
-    labels: dict[str, DensityCategory] = {}
+    labels: dict[str, Category] = {}
     for line, row in rows:
-        if not row["density"]:
+        if not row[column]:
             continue
         where = f"{path}, line {line}"
         if not row[key]:
-            raise TableError(f"{where}: found a blank {key}, expected the exam that the density belongs to")
-        density = _parse_density(where, row["density"])
+            raise TableError(f"{where}: found a blank {key}, expected the exam that the {column} belongs to")
+        density = _parse_category(where, column, row[column], kind)
         known = labels.setdefault(row[key], density)
         if known != density:
             raise TableError(
-                f"{where}: exam {row[key]} has density {density} here and {known} further up, expected one density "
+                f"{where}: exam {row[key]} has {column} {density} here and {known} further up, expected one {column} "
                 "per exam"
             )
     if not labels:
-        raise TableError(f"{path}: every density is blank, expected A, B, C or D for at least one exam")
+        raise TableError(f"{path}: every {column} is blank, expected {_either(kind)} for at least one exam")
     return labels
 
 
-def match(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> NDArray[np.intp]:
+def read_densities(path: Path) -> dict[str, DensityCategory]:
+    """Do what `read_labels` does, for what is made for the categories A to D only.
+
+    Raises
+    ------
+    LayoutError, TableError
+        As of `read_labels`; or the categories are F, G and D.
+    """
+    labels = read_labels(path)
+    found = {exam: label for exam, label in labels.items() if isinstance(label, DensityCategory)}
+    if len(found) < len(labels):
+        raise TableError(f"{path} has the categories F, G and D; expected the density categories A to D")
+    return found
+
+
+def match(table: ScoreTable, labels: Mapping[str, Category]) -> NDArray[np.intp]:
     """Find the reference category of every exam of ``table``.
 
     Labels of exams that the table does not hold are left aside; `unused_labels` names them.
 
     Returns
     -------
-    Shape (N,), position of the category (A is 0), in the table's order.
+    Shape (N,), position of the category (the least dense is 0), in the table's order.
 
     Raises
     ------
     TableError
-        An exam has no label, or both are numbered by row and have different lengths.
+        An exam has no label, the labels are of other categories than the scores, or both are numbered by row and have
+        different lengths.
     """
+    kinds = {type(label) for label in labels.values()}
+    if kinds and kinds != {type(table.scale[0])}:
+        found = TISSUE_CATEGORIES if kinds == {TissueCategory} else CATEGORIES
+        raise TableError(
+            f"the scores are of the categories {', '.join(table.scale)} and the labels of {', '.join(found)}; they "
+            "cannot be compared, give labels of the same"
+        )
     return match_exams(table.exam_ids, labels)
 
 
-def match_exams(ids: Sequence[str], labels: Mapping[str, DensityCategory]) -> NDArray[np.intp]:
+def match_exams(ids: Sequence[str], labels: Mapping[str, Category]) -> NDArray[np.intp]:
     """Do what `match` does, for exams by name."""
     if len(ids) != len(labels) and _numbered_by_row(ids) and _numbered_by_row(labels):
         raise TableError(
@@ -99,12 +126,12 @@ def match_exams(ids: Sequence[str], labels: Mapping[str, DensityCategory]) -> ND
 def scored_exams(
     table: ScoreTable, reference: NDArray[np.intp], level: str = "subject"
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Scores (n, 4) and reference (n,) of the exams that have scores at a level."""
+    """Scores (n, K) and reference (n,) of the exams that have scores at a level."""
     given = ~np.isnan(table.scores[level]).any(axis=1)
     return table.scores[level][given], reference[given]
 
 
-def unused_labels(table: ScoreTable, labels: Mapping[str, DensityCategory]) -> tuple[str, ...]:
+def unused_labels(table: ScoreTable, labels: Mapping[str, Category]) -> tuple[str, ...]:
     """Exams that have a label and no place in ``table``, in the order of the labels."""
     known = set(table.exam_ids)
     return tuple(exam_id for exam_id in labels if exam_id not in known)
@@ -132,11 +159,18 @@ def few_of(names: Sequence[str]) -> str:
     return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
 
 
-def _parse_density(where: str, text: str) -> DensityCategory:
-    if text.upper() in CATEGORIES:
-        return DensityCategory(text.upper())
-    hint = " (1 to 4 is an older notation: write A for 1, B for 2, C for 3, D for 4)" if text in set("1234") else ""
-    raise TableError(f"{where}: found density {text!r}, expected A, B, C or D{hint}")
+def _parse_category(where: str, column: str, text: str, kind: type[Category]) -> Category:
+    if text.upper() in list(kind):
+        return kind(text.upper())
+    older = kind is DensityCategory and text in set("1234")
+    hint = " (1 to 4 is an older notation: write A for 1, B for 2, C for 3, D for 4)" if older else ""
+    raise TableError(f"{where}: found {column} {text!r}, expected {_either(kind)}{hint}")
+
+
+def _either(kind: type[Category]) -> str:
+    """The letters of a scale, as a message lists them."""
+    *most, last = kind
+    return f"{', '.join(most)} or {last}"
 
 
 def _numbered_by_row(keys: Collection[str]) -> bool:

@@ -33,20 +33,22 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_rows(path: Path, required: Collection[str]) -> list[tuple[int, dict[str, str]]]:
+def read_rows(
+    path: Path, required: Collection[str], alternative: Collection[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
     """Read a CSV file with a header as (line number, fields) pairs, spaces around fields removed, empty lines skipped.
 
     Raises
     ------
     TableError
-        The file cannot be read, is empty, lacks a ``required`` column, names a column twice, or has a row with another
-        number of fields than the header.
+        The file cannot be read, is empty, lacks a ``required`` column (and one of the ``alternative`` ones), names a
+        column twice, or has a row with another number of fields than the header.
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     rows = []
     try:
         header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header, required)
+        _check_header(path, header, required, alternative)
         for fields in reader:
             if not any(field.strip() for field in fields):
                 continue
@@ -76,11 +78,11 @@ def score_problem(scores: Sequence[float]) -> str | None:
     return None
 
 
-def _check_header(path: Path, header: list[str], required: Collection[str]) -> None:
+def _check_header(path: Path, header: list[str], required: Collection[str], alternative: Collection[str]) -> None:
     if not any(header):
         raise TableError(f"{path} is empty, expected a CSV table with the columns {', '.join(required)}")
     absent = [name for name in required if name not in header]
-    if absent:
+    if absent and not (alternative and set(alternative) <= set(header)):
         raise TableError(
             f"{path}, line 1: missing column {', '.join(absent)}; found {', '.join(header)}, "
             f"expected at least {', '.join(required)}, separated by commas"

@@ -13,11 +13,19 @@ from mammodensity.errors import TableError
 from mammodensity.evaluation.reading import read_rows, score_problem
 from mammodensity.fusion import ExamScores, FusedScores, fuse
 from mammodensity.outputs import write_csv
-from mammodensity.terms import CATEGORIES, FUSED_LEVELS, LEVELS, PROJECTIONS, Projection
+from mammodensity.terms import (
+    CATEGORIES,
+    FUSED_LEVELS,
+    LEVELS,
+    PROJECTIONS,
+    SCALES,
+    TISSUE_CATEGORIES,
+    Projection,
+    Scale,
+)
 
-_LETTERS = tuple(category.value for category in CATEGORIES)
 _KEYS = ("exam_id", "projection")
-_COLUMNS = (*_KEYS, *_LETTERS, "views", "missing")
+_NOTES = ("views", "missing")
 _DENSITY = "percent_density"
 
 
@@ -25,14 +33,16 @@ _DENSITY = "percent_density"
 class ScoreTable:
     """Scores of N exams at every level.
 
-    ``scores`` maps each of `LEVELS` to float64 of shape (N, 4), with a row of NaN where the scores are not given.
+    ``scores`` maps each of `LEVELS` to float64 of shape (N, K), K one of `SCALES`, with a row of NaN where the
+    scores are not given.
     ``missing`` maps a fused level to the projections that each exam's scores were fused without; a level without an
     entry was fused from all of its projections.
 
     Raises
     ------
     TableError
-        Exam ids are empty or repeated, a level is absent or unknown, or an array does not have shape (N, 4).
+        Exam ids are empty or repeated, a level is absent or unknown, or an array does not have the shape (N, K) of the
+        others.
     """
 
     exam_ids: tuple[str, ...]
@@ -47,7 +57,7 @@ class ScoreTable:
             )
         if set(self.scores) != set(LEVELS):
             raise TableError(f"scores must hold the levels {', '.join(LEVELS)}. Got {', '.join(self.scores)} instead.")
-        shape = (len(self.exam_ids), len(CATEGORIES))
+        shape = (len(self.exam_ids), len(self.scale))
         for level, scores in self.scores.items():
             if scores.shape != shape:
                 raise TableError(f"scores of {level} must have shape {shape}. Got {scores.shape} instead.")
@@ -58,9 +68,14 @@ class ScoreTable:
                     "instead."
                 )
 
+    @property
+    def scale(self) -> Scale:
+        """The categories that the scores are of; A to D for an array that is of none."""
+        return SCALES.get(self.scores["subject"].shape[-1], CATEGORIES)
+
 
 def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
-    """Read a score table: columns exam_id, projection, A, B, C, D and, if it has them, views and missing.
+    """Read a score table: columns exam_id, projection, A, B, C, D (or F, G, D) and, if it has them, views and missing.
 
     ``projection`` is one of `LEVELS`. Blank scores mean "not given". Where an exam has no row for a breast or the
     subject, it is fused by the mean if all of its projections are there, and is not given otherwise. With a
@@ -70,12 +85,14 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
     ------
     TableError
         The file cannot be read, lacks columns or rows, or a row has an unknown projection, repeats another, or does
-        not hold four scores from 0 to 1 that sum to 1. The message names file and line.
+        not hold scores from 0 to 1 that sum to 1. The message names file and line.
     """
     path = Path(path)
     exam_ids: dict[str, int] = {}
     found: dict[tuple[str, str], tuple[int, list[float], tuple[Projection, ...]]] = {}
-    for line, row in read_rows(path, (*_KEYS, *_LETTERS)):
+    rows = read_rows(path, (*_KEYS, *CATEGORIES), (*_KEYS, *TISSUE_CATEGORIES))
+    scale: Scale = CATEGORIES if set(CATEGORIES) <= set(rows[0][1]) else TISSUE_CATEGORIES
+    for line, row in rows:
         where = f"{path}, line {line}"
         exam_id, level = (row[key] for key in _KEYS)
         if not exam_id:
@@ -86,11 +103,11 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
             first = found[exam_id, level][0]
             raise TableError(f"{where}: exam {exam_id} has a second row for {level}, expected one (the first: {first})")
         exam_ids.setdefault(exam_id, len(exam_ids))
-        found[exam_id, level] = (line, parse_scores(where, row), _parse_missing(where, row.get("missing", "")))
+        found[exam_id, level] = (line, parse_scores(where, row, scale), _parse_missing(where, row.get("missing", "")))
     if method is not None:
         found = {key: row for key, row in found.items() if key[1] not in FUSED_LEVELS}
 
-    scores = {level: np.full((len(exam_ids), len(CATEGORIES)), np.nan) for level in LEVELS}
+    scores = {level: np.full((len(exam_ids), len(scale)), np.nan) for level in LEVELS}
     missing: dict[str, list[tuple[Projection, ...]]] = {level: [()] * len(exam_ids) for level in FUSED_LEVELS}
     for (exam_id, level), (_, values, absent) in found.items():
         scores[level][exam_ids[exam_id]] = values
@@ -108,16 +125,21 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
 def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
     """Write seven rows per exam (`LEVELS`) that `read_score_table` reads back to the last bit.
 
-    Columns exam_id, projection, A, B, C, D, views, missing; the last two are projection names separated by spaces.
+    Columns exam_id, projection, A, B, C, D (or F, G, D), views, missing; the last two are projection names separated
+    by spaces.
     Scores not given are blank. A column percent_density follows where the model measures it.
 
     Raises
     ------
     TableError
-        An exam id is blank or repeated, or scores are not four numbers from 0 to 1 that sum to 1.
+        An exam id is blank or repeated, or scores are not of one scale, or not numbers from 0 to 1 that sum to 1.
     OutputError
         The file cannot be written.
     """
+    exams = list(exams)
+    lengths = {len(scores) for exam in exams for scores in exam.projections.values()}
+    scale = SCALES.get(lengths.pop() if len(lengths) == 1 else len(CATEGORIES), CATEGORIES)
+    columns = (*_KEYS, *scale, *_NOTES)
     rows: list[dict[str, str]] = []
     seen: set[str] = set()
     for exam in exams:
@@ -128,31 +150,31 @@ def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
                 "distinct names"
             )
         seen.add(exam_id)
-        rows.extend(_exam_rows(path, exam))
+        rows.extend(_exam_rows(path, exam, scale))
     measured = any(_DENSITY in row for row in rows)
-    write_csv(Path(path), (*_COLUMNS, _DENSITY) if measured else _COLUMNS, rows)
+    write_csv(Path(path), (*columns, _DENSITY) if measured else columns, rows)
 
 
 def fuse_levels(scores: Mapping[str, NDArray[np.float64]], method: str) -> dict[str, NDArray[np.float64]]:
-    """Fuse the (N, 4) scores of the projections into right, left and subject; NaN rows where one is not given."""
+    """Fuse the (N, K) scores of the projections into right, left and subject; NaN rows where one is not given."""
     return {
         level: fuse(np.stack([scores[view] for view in views], axis=1), method)  # (N, V, K) -> (N, K)
         for level, views in FUSED_LEVELS.items()
     }
 
 
-def parse_scores(where: str, row: Mapping[str, str]) -> list[float]:
-    """Four scores from the columns A to D of a row; NaN where all are blank."""
-    texts = [row[letter] for letter in _LETTERS]
+def parse_scores(where: str, row: Mapping[str, str], scale: Scale = CATEGORIES) -> list[float]:
+    """Scores from the columns of a row, in the order of ``scale``; NaN where all are blank."""
+    texts = [row[letter] for letter in scale]
     if not any(texts):
         return [np.nan] * len(texts)
     values = []
-    for letter, text in zip(_LETTERS, texts, strict=True):
+    for letter, text in zip(scale, texts, strict=True):
         try:
             values.append(float(text))
         except ValueError as error:
             raise TableError(
-                f"{where}: found {text!r} in column {letter}, expected a number from 0 to 1 (or four blanks)"
+                f"{where}: found {text!r} in column {letter}, expected a number from 0 to 1 (or all blank)"
             ) from error
     problem = score_problem(values)
     if problem:
@@ -170,7 +192,7 @@ def _parse_missing(where: str, text: str) -> tuple[Projection, ...]:
     return tuple(Projection(name) for name in names)
 
 
-def _exam_rows(path: Path, exam: ExamScores) -> Iterator[dict[str, str]]:
+def _exam_rows(path: Path, exam: ExamScores, scale: Scale) -> Iterator[dict[str, str]]:
     for view in PROJECTIONS:
         present = view in exam.projections
         alone = FusedScores(
@@ -178,21 +200,21 @@ def _exam_rows(path: Path, exam: ExamScores) -> Iterator[dict[str, str]]:
             views=(view,) if present else (),
             missing=() if present else (view,),
         )
-        yield _row(path, exam, view, alone)
+        yield _row(path, exam, view, alone, scale)
     for level in FUSED_LEVELS:
-        yield _row(path, exam, level, exam.fused[level])
+        yield _row(path, exam, level, exam.fused[level], scale)
 
 
-def _row(path: Path, exam: ExamScores, level: str, given: FusedScores) -> dict[str, str]:
+def _row(path: Path, exam: ExamScores, level: str, given: FusedScores, scale: Scale) -> dict[str, str]:
     values = None if given.scores is None else [float(score) for score in given.scores]
     if values is not None:
         problem = score_problem(values)
-        if problem or len(values) != len(_LETTERS):
-            problem = problem or f"found {len(values)} scores, expected {len(_LETTERS)}"
+        if problem or len(values) != len(scale):
+            problem = problem or f"found {len(values)} scores, expected {len(scale)}"
             raise TableError(f"cannot write {path}: exam {exam.exam_id}, {level}: {problem}")
-    texts = [""] * len(_LETTERS) if values is None else [repr(value) for value in values]
+    texts = [""] * len(scale) if values is None else [repr(value) for value in values]
     cells = (exam.exam_id, str(level), *texts, " ".join(given.views), " ".join(given.missing))
-    row = dict(zip(_COLUMNS, cells, strict=True))
+    row = dict(zip((*_KEYS, *scale, *_NOTES), cells, strict=True))
     if level in exam.percent_density:
         row[_DENSITY] = f"{exam.percent_density[level]:.2f}"
     return row

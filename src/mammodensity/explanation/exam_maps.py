@@ -16,7 +16,7 @@ from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.methods import DEFAULT_METHOD, explain, require_methods
 from mammodensity.prediction import DensityModel, JointModel, TissueModel
 from mammodensity.preprocess import placement
-from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, SCALES, Category, Projection
 
 TISSUE = "tissue"
 """What explains the default model: the scores of dense tissue, from which percent density and category follow."""
@@ -27,15 +27,15 @@ class ActivationMap:
     """What a network looked at in one image."""
 
     mammogram: Mammogram
-    category: DensityCategory
+    category: Category
     """The category explained."""
     scores: NDArray[np.float64]
-    """(4,) scores of the image; of the whole exam, where a joint network saw all its views."""
+    """(K,) scores of the image; of the whole exam, where a joint network saw all its views."""
     values: NDArray[np.float32]
     """(H, W) map at the size of the image, unscaled."""
     percent_density: float | None = None
     """Where the model measures it."""
-    against: DensityCategory | None = None
+    against: Category | None = None
     """The category that the explained one is set against; where both are one, the map is 0."""
     network: nn.Module | None = None
     """What was explained, where it is a network."""
@@ -62,8 +62,8 @@ def explain_exam(
     exam: Exam,
     *,
     method: str | None = None,
-    category: DensityCategory | None = None,
-    against: DensityCategory | None = None,
+    category: Category | None = None,
+    against: Category | None = None,
     layer: str | None = None,
     each: Callable[[], None] | None = None,
 ) -> ExamMaps:
@@ -136,8 +136,8 @@ def _tissue(model: TissueModel, projection: Projection, mammogram: Mammogram) ->
 class _Question:
     """What is to be explained, and how."""
 
-    category: DensityCategory | None
-    against: DensityCategory | None
+    category: Category | None
+    against: Category | None
     method: str
     layer: str | None
 
@@ -157,7 +157,11 @@ def _map_of(
     asked: _Question,
 ) -> ActivationMap:
     network, scores = answering
-    chosen = asked.category or CATEGORIES[int(np.argmax(scores))]
+    scale = SCALES[len(scores)]
+    for one in (asked.category, asked.against):
+        if one is not None and one not in scale:
+            raise OptionError(f"the network's categories are {', '.join(scale)}. Got {one} instead.")
+    chosen = scale[scale.index(asked.category) if asked.category else int(np.argmax(scores))]
     rows, columns = mammogram.pixels.shape
     if asked.category is None and chosen == asked.against:
         empty = np.zeros((rows, columns), np.float32)
@@ -167,4 +171,5 @@ def _map_of(
     images = images.to(model.device, memory_format=torch.channels_last)
     maps = explain(network, images, chosen, method=asked.method, against=asked.against, layer=asked.layer)
     on_image = placement(mammogram, checkpoint.preprocess).to_image(maps[0].cpu().numpy(), (rows, columns))
-    return ActivationMap(mammogram, chosen, scores, on_image, against=asked.against, network=network)
+    against = scale[scale.index(asked.against)] if asked.against else None
+    return ActivationMap(mammogram, chosen, scores, on_image, against=against, network=network)

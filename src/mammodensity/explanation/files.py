@@ -34,7 +34,7 @@ from mammodensity.ingest import DataSet, ImageRecord, load_exam, reference_categ
 from mammodensity.outputs import distinct_names, receipt, safe_name, staged_folder, write_bytes, write_json
 from mammodensity.prediction import DensityModel, TissueModel, require_networks
 from mammodensity.result import ExamResult
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.terms import RESEARCH_USE_ONLY, SCALES, Category, Projection
 
 SUMMARY_FILE = "explanations.json"
 
@@ -55,8 +55,8 @@ def write_explanations(
     folder: Path,
     *,
     methods: Sequence[str] = (),
-    category: DensityCategory | None = None,
-    against: DensityCategory | None = None,
+    category: Category | None = None,
+    against: Category | None = None,
     layer: str | None = None,
     scores_file: Path | None = None,
     calibration: Calibration | None = None,
@@ -247,7 +247,7 @@ def _summary(projection: str, one: ActivationMap, exam: ExamMaps) -> dict[str, A
         "method": exam.method,
         "category": one.category.value,
         "against": None if one.against is None else one.against.value,
-        "scores": {category.value: float(one.scores[category.index]) for category in CATEGORIES},
+        "scores": {category.value: float(one.scores[category.index]) for category in SCALES[len(one.scores)]},
         "percent_density": one.percent_density,
         "map_maximum": float(one.values.max()),
         "exam_scale": exam.scale,

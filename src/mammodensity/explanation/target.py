@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from mammodensity.errors import OptionError
-from mammodensity.terms import CATEGORIES, DensityCategory
+from mammodensity.terms import SCALES, Category
 
-Category = DensityCategory | str | int | None
+Choice = Category | str | int | None
 """A category, its letter or its index; None for the one with the highest logit."""
-Categories = Category | Sequence[Category]
+Categories = Choice | Sequence[Choice]
 """One for all images of a batch, or one each."""
 
 
@@ -62,17 +62,19 @@ def choose_target(logits: Tensor, category: Categories, against: Categories) -> 
 def _indices(category: Categories, logits: Tensor) -> list[int | None]:
     """The index for each image; None where none is named."""
     single = category is None or isinstance(category, str | Integral)
-    wanted: list[Category] = [category] * len(logits) if single else list(category)  # type: ignore[list-item, arg-type]
+    wanted: list[Choice] = [category] * len(logits) if single else list(category)  # type: ignore[list-item, arg-type]
     if len(wanted) != len(logits):
         raise OptionError(f"categories must be one, or one an image. Got {len(wanted)} for {len(logits)} images.")
     return [_index(one, logits.shape[1]) for one in wanted]
 
 
-def _index(category: Category, count: int) -> int | None:
+def _index(category: Choice, count: int) -> int | None:
     if category is None:
         return None
-    if isinstance(category, str) and category in CATEGORIES:
-        return DensityCategory(category).index
+    places = {one.value: one.index for one in SCALES.get(count, ())}
+    if isinstance(category, str) and category in places:
+        return places[category]
     if isinstance(category, Integral) and not isinstance(category, bool) and 0 <= int(category) < count:
         return int(category)
-    raise OptionError(f"category must be {', '.join(CATEGORIES)} or an index below {count}. Got {category!r} instead.")
+    letters = f"{', '.join(places)} or " if places else ""
+    raise OptionError(f"category must be {letters}an index below {count}. Got {category!r} instead.")

@@ -12,7 +12,7 @@ from mammodensity.calibration import Calibration
 from mammodensity.exam import Exam
 from mammodensity.prediction import DensityModel, TissueModel
 from mammodensity.result import ExamResult, exam_result
-from mammodensity.terms import DensityCategory
+from mammodensity.terms import Category
 
 _LETTER_PX, _LINE_PX, _MARGIN_PX = 14, 19, 12
 _LETTER_WIDTH = 0.52  # of its height, on average
@@ -25,7 +25,7 @@ def result_of(model: DensityModel | TissueModel, exam: Exam, calibration: Calibr
     return exam_result(model.score(exam, fusion=fusion, policy=policy), calibration)
 
 
-def title_of(result: ExamResult, reference: DensityCategory | None) -> str:
+def title_of(result: ExamResult, reference: Category | None) -> str:
     """The exam, its category or that it has none, its set, and its reference where there is one."""
     views = len(result.projections)
     said = f"{result.category or 'no category'} from {views} view{'s' if views > 1 else ''}"

@@ -19,6 +19,7 @@ from mammodensity.ingest.records import (
     Refusal,
     holds_phantoms,
     reference_categories,
+    reference_densities,
     require_complete,
 )
 from mammodensity.ingest.sources import ExamSource, exam_sources, found_images, refused_files
@@ -44,6 +45,7 @@ __all__ = [
     "read_picture",
     "read_record",
     "reference_categories",
+    "reference_densities",
     "refused_files",
     "require_complete",
     "write_manifest",

@@ -11,7 +11,7 @@ from mammodensity.ingest.manifest import MANIFEST_NAME, read_manifest, split_wor
 from mammodensity.ingest.names import exam_in_name, patient_in_exam, projection_in_name
 from mammodensity.ingest.pictures import PICTURE_SUFFIXES
 from mammodensity.ingest.records import DataSet, ImageRecord
-from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, TISSUE_CATEGORIES, Category, Projection, Scale
 
 _KNOWN_LAYOUTS = (
     "DICOM files, a manifest.csv, folders CC_R CC_L MLO_R MLO_L, or exam folders with the projection in the file names"
@@ -91,6 +91,7 @@ def _single_image(path: Path) -> DataSet:
 
 def _origin_layout(root: Path, folders: list[Path]) -> DataSet:
     records: list[ImageRecord] = []
+    scale = _scale_of_folders(root)
     pictures, ignored = _files(root)
     if pictures:
         raise LayoutError(f"{pictures[0]} lies beside the projection folders; move it into CC_R/A or the like")
@@ -98,35 +99,40 @@ def _origin_layout(root: Path, folders: list[Path]) -> DataSet:
         if folder.name not in PROJECTIONS:
             raise LayoutError(f"{folder}: unknown projection folder; expected only {', '.join(PROJECTIONS)}")
         projection = Projection(folder.name)
-        for place, split, category in _class_folders(folder):
+        for place, split, category in _class_folders(folder, scale):
             pictures, others = _files(place)
             ignored += others
             records += [_origin_record(file, projection, category, split) for file in pictures]
     return DataSet(root, "the origin's folders", tuple(records), tuple(ignored))
 
 
-def _class_folders(projection: Path) -> list[tuple[Path, str | None, DensityCategory | None]]:
+def _scale_of_folders(root: Path) -> Scale:
+    """F, G and D where a class folder is named F or G, and A to D otherwise; D alone is of the latter."""
+    named = {folder.name for depth in ("*/*", "*/*/*") for folder in root.glob(depth) if folder.is_dir()}
+    return TISSUE_CATEGORIES if named & {"F", "G"} else CATEGORIES
+
+
+def _class_folders(projection: Path, scale: Scale) -> list[tuple[Path, str | None, Category | None]]:
     """The places under a projection folder that hold images, with the split and category their folders name."""
-    places: list[tuple[Path, str | None, DensityCategory | None]] = [(projection, None, None)]
+    of_name = {category.value: category for category in scale}
+    places: list[tuple[Path, str | None, Category | None]] = [(projection, None, None)]
     for folder in _folders(projection):
-        if folder.name in CATEGORIES:
-            places.append((folder, None, DensityCategory(folder.name)))
+        if folder.name in of_name:
+            places.append((folder, None, of_name[folder.name]))
         elif (split := split_word(folder.name)) is not None:
             places.append((folder, split, None))
             for inner in _folders(folder):
-                if inner.name not in CATEGORIES:
-                    raise LayoutError(f"{inner}: unknown class folder; expected {', '.join(CATEGORIES)}")
-                places.append((inner, split, DensityCategory(inner.name)))
+                if inner.name not in of_name:
+                    raise LayoutError(f"{inner}: unknown class folder; expected {', '.join(scale)}")
+                places.append((inner, split, of_name[inner.name]))
         else:
             raise LayoutError(
-                f"{folder}: unknown class folder; expected {', '.join(CATEGORIES)}, or train, validation, test"
+                f"{folder}: unknown class folder; expected {', '.join(scale)}, or train, validation, test"
             )
     return places
 
 
-def _origin_record(
-    file: Path, projection: Projection, category: DensityCategory | None, split: str | None
-) -> ImageRecord:
+def _origin_record(file: Path, projection: Projection, category: Category | None, split: str | None) -> ImageRecord:
     named = projection_in_name(file.stem)
     if named is not None and named != projection:
         raise LayoutError(f"{file} is named {named} but lies in the folder of {projection}; move or rename it")

@@ -1,22 +1,24 @@
 """The manifest: one row an image, columns exam_id, patient_id, projection, path, density, split.
 
-A column breast_density may follow, the category of the breast where it is known apart from the exam's.
+A column breast_density may follow, the category of the breast where it is known apart from the exam's. Data sets whose
+categories are F, G and D have them in columns tissue and breast_tissue instead, and leave density blank.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mammodensity.errors import LayoutError
 from mammodensity.ingest.records import SPLITS, DataSet, ImageRecord
 from mammodensity.outputs import write_csv
-from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
+from mammodensity.terms import PROJECTIONS, Category, DensityCategory, Projection, TissueCategory
 
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = ("exam_id", "patient_id", "projection", "path", "density", "split")
 BREAST_COLUMN = "breast_density"
+TISSUE_COLUMNS = ("tissue", "breast_tissue")
 _REQUIRED = ("exam_id", "projection", "path")
 _SPLIT_WORDS = {**{split: split for split in SPLITS}, "val": "validation", "valid": "validation", "training": "train"}
 
@@ -36,7 +38,8 @@ def read_manifest(path: Path) -> DataSet:
     Raises
     ------
     LayoutError
-        Columns missing, an unknown projection, density or split, a file that is not there, no rows.
+        Columns missing, an unknown projection, density, tissue or split, two kinds of categories, a file that is not
+        there, no rows.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -54,21 +57,24 @@ def read_manifest(path: Path) -> DataSet:
         raise LayoutError(f"{path} is not a readable UTF-8 CSV table; expected a manifest") from error
     if not records:
         raise LayoutError(f"{path} has no rows; expected one an image")
+    if len({type(record.category) for record in records if record.category is not None}) > 1:
+        raise LayoutError(
+            f"{path} has density categories A to D and tissue categories F, G, D; they cannot be compared, make two "
+            "manifests of it"
+        )
     return DataSet(path.parent, "manifest", records)
 
 
 def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
-    cells = {name: (row.get(name) or "").strip() for name in (*MANIFEST_COLUMNS, BREAST_COLUMN)}
+    cells = {name: (row.get(name) or "").strip() for name in (*MANIFEST_COLUMNS, BREAST_COLUMN, *TISSUE_COLUMNS)}
     where = f"{path} line {line}"
     for name in _REQUIRED:
         if not cells[name]:
             raise LayoutError(f"{where}: {name} is empty")
     if cells["projection"] not in PROJECTIONS:
         raise LayoutError(f"{where}: unknown projection {cells['projection']!r}; expected {', '.join(PROJECTIONS)}")
-    density, of_breast = cells["density"].upper(), cells[BREAST_COLUMN].upper()
-    for name, given in (("density", density), (BREAST_COLUMN, of_breast)):
-        if given and given not in CATEGORIES:
-            raise LayoutError(f"{where}: unknown {name} {cells[name]!r}; expected A, B, C, D or nothing")
+    density, of_breast = (_category(where, name, cells[name], DensityCategory) for name in ("density", BREAST_COLUMN))
+    tissue, tissue_of_breast = (_category(where, name, cells[name], TissueCategory) for name in TISSUE_COLUMNS)
     split = split_word(cells["split"])
     if cells["split"] and split is None:
         raise LayoutError(f"{where}: unknown split {cells['split']!r}; expected {', '.join(SPLITS)} or nothing")
@@ -80,26 +86,45 @@ def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
         patient_id=cells["patient_id"] or cells["exam_id"],
         projection=Projection(cells["projection"]),
         path=image,
-        category=DensityCategory(density) if density else None,
+        category=density or tissue,
         split=split,
-        breast_category=DensityCategory(of_breast) if of_breast else None,
+        breast_category=of_breast or (None if density else tissue_of_breast),
     )
+
+
+def _category(where: str, name: str, cell: str, kind: type[Category]) -> Category | None:
+    """The category a cell holds; None where it is blank."""
+    if cell and cell.upper() not in list(kind):
+        raise LayoutError(f"{where}: unknown {name} {cell!r}; expected {', '.join(kind)} or nothing")
+    return kind(cell.upper()) if cell else None
+
+
+def category_cells(category: Category | None, of_breast: Category | None) -> dict[str, str]:
+    """The cells of a row that hold the category of its exam and that of its breast."""
+    tissue = isinstance(category or of_breast, TissueCategory)
+    names = TISSUE_COLUMNS if tissue else ("density", BREAST_COLUMN)
+    blank = dict.fromkeys(("density", BREAST_COLUMN, *TISSUE_COLUMNS), "")
+    return blank | {name: str(value or "") for name, value in zip(names, (category, of_breast), strict=True)}
+
+
+def used_columns(rows: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
+    """The columns of categories beyond density in which some row has one."""
+    rows = list(rows)
+    return tuple(name for name in (BREAST_COLUMN, *TISSUE_COLUMNS) if any(row[name] for row in rows))
 
 
 def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
     """Write ``records`` with absolute paths, so that the table still finds its images from another folder."""
-    records = list(records)
-    known = any(record.breast_category for record in records)
     rows = [
         {
             "exam_id": record.exam_id,
             "patient_id": record.patient_id,
             "projection": record.projection.value,
             "path": record.path.absolute().as_posix(),
-            "density": record.category.value if record.category else "",
             "split": record.split or "",
-            **({BREAST_COLUMN: record.breast_category or ""} if known else {}),
+            **category_cells(record.category, record.breast_category),
         }
         for record in records
     ]
-    write_csv(path, (*MANIFEST_COLUMNS, BREAST_COLUMN) if known else MANIFEST_COLUMNS, rows)
+    columns = (*MANIFEST_COLUMNS, *used_columns(rows))
+    write_csv(path, columns, ({name: row[name] for name in columns} for row in rows))

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammodensity.errors import LayoutError
-from mammodensity.terms import PROJECTIONS, DensityCategory, Projection
+from mammodensity.terms import (
+    CATEGORIES,
+    PROJECTIONS,
+    TISSUE_CATEGORIES,
+    Category,
+    DensityCategory,
+    Projection,
+    Scale,
+    TissueCategory,
+)
 
 _LEVELS_UP = 4  # from an image to the folder of the data set: class, split, projection
 SPLITS = ("train", "validation", "test")
@@ -33,16 +42,16 @@ class ImageRecord:
     patient_id: str
     projection: Projection
     path: Path
-    category: DensityCategory | None = None
-    """Reference density category of the exam; None where the data set gives none."""
+    category: Category | None = None
+    """Reference category of the exam; None where the data set gives none."""
     split: str | None = None
     """``train``, ``validation`` or ``test``; None before the data set is split."""
     synthetic: bool = False
     """True for a 2-D image computed from tomosynthesis, which was asked for."""
     alternatives: tuple[Candidate, ...] = ()
     """The next best files: only its pixels tell whether the first can be used."""
-    breast_category: DensityCategory | None = None
-    """Reference density category of this breast alone, where it is known."""
+    breast_category: Category | None = None
+    """Reference category of this breast alone, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,12 @@ class DataSet:
     """Files seen that are no images."""
     refused: tuple[Refusal, ...] = ()
     """DICOM files and pictures that the gatekeeper refused."""
+
+    @property
+    def scale(self) -> Scale:
+        """The categories that its images are of; A to D where none has one."""
+        own = any(isinstance(record.category, TissueCategory) for record in self.records)
+        return TISSUE_CATEGORIES if own else CATEGORIES
 
     def exams(self) -> dict[str, dict[Projection, ImageRecord]]:
         """Records by exam and projection, exams in sorted order.
@@ -131,7 +146,7 @@ def require_complete(data: DataSet) -> None:
             )
 
 
-def reference_categories(data: DataSet) -> dict[str, DensityCategory]:
+def reference_categories(data: DataSet) -> dict[str, Category]:
     """The reference category of every exam that has one.
 
     Raises
@@ -139,7 +154,7 @@ def reference_categories(data: DataSet) -> dict[str, DensityCategory]:
     LayoutError
         The images of one exam disagree.
     """
-    found: dict[str, DensityCategory] = {}
+    found: dict[str, Category] = {}
     for record in data.records:
         if record.category is None:
             continue
@@ -147,6 +162,23 @@ def reference_categories(data: DataSet) -> dict[str, DensityCategory]:
         if other != record.category:
             raise LayoutError(
                 f"exam {record.exam_id} is {other} in one image and {record.category} in {record.path}; "
-                "an exam has one density category, correct the data set"
+                "an exam has one category, correct the data set"
             )
     return found
+
+
+def reference_densities(data: DataSet) -> dict[str, DensityCategory]:
+    """Do what `reference_categories` does, for what is made for the categories A to D only.
+
+    Raises
+    ------
+    LayoutError
+        As of `reference_categories`; or the categories are F, G and D.
+    """
+    found = reference_categories(data)
+    densities = {exam: category for exam, category in found.items() if isinstance(category, DensityCategory)}
+    if len(densities) < len(found):
+        raise LayoutError(
+            f"{data.root} has the categories {', '.join(data.scale)}; expected the density categories A to D"
+        )
+    return densities

@@ -9,7 +9,7 @@ from typing import Any
 
 from mammodensity.ingest.dicom import REASONS, looks_like_dicom
 from mammodensity.ingest.records import Candidate, DataSet, Refusal, reference_categories
-from mammodensity.terms import DensityCategory, Projection
+from mammodensity.terms import Category, Projection
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ExamSource:
     exam_id: str
     patient_id: str
     images: Mapping[Projection, Path]
-    category: DensityCategory | None = None
+    category: Category | None = None
     split: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     """Facts of the manifest to be written; what a DICOM header says goes before them."""
@@ -28,10 +28,8 @@ class ExamSource:
     alternatives: Mapping[Projection, tuple[Candidate, ...]] = field(default_factory=dict)
     """The next best files of a projection."""
 
-    breast_categories: Mapping[Projection, DensityCategory] = field(default_factory=dict)
+    breast_categories: Mapping[Projection, Category] = field(default_factory=dict)
     """The category of the breast in an image, where it is known apart from the exam's."""
-    tissue: Mapping[Projection, str] = field(default_factory=dict)
-    """The level of a data set that has levels of its own: F, G or D of mini-MIAS, which are no categories."""
 
     def candidates(self, projection: Projection) -> tuple[Candidate, ...]:
         """The files of a projection, best first; the first is of no code."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mammodensity.networks.joint import ExamView, ViewBranch
 from mammodensity.networks.origin import NetworkSpec, OriginNetwork
 from mammodensity.outputs import write_bytes
 from mammodensity.preprocess import PreprocessSpec
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, SCALES, Projection, Scale
 
 NETWORK_FILE = "network.safetensors"
 _FORMAT = "mammodensity network 1"
@@ -42,6 +42,11 @@ class Checkpoint:
     training: Mapping[str, Any] = field(default_factory=dict)
     """How it came to be: recipe, epoch, figures on the validation split, data hashes; JSON values only."""
 
+    @property
+    def scale(self) -> Scale:
+        """The categories its scores are of."""
+        return SCALES[self.network.categories] if isinstance(self.network, OriginNetwork) else CATEGORIES
+
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write ``folder/network.safetensors`` whole or not at all, and return its path."""
@@ -49,7 +54,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     description = {
         "format": _FORMAT,
         "projection": checkpoint.projection.value,
-        "categories": [category.value for category in CATEGORIES],
+        "categories": [category.value for category in checkpoint.scale],
         "network": asdict(checkpoint.network.spec),
         "preprocess": asdict(checkpoint.preprocess),
         "training": dict(checkpoint.training),
@@ -136,7 +141,7 @@ def load_checkpoint(path: Path | str, projection: Projection | str | None = None
 
 
 def load_network(path: Path | str, projection: Projection | str | None = None) -> ViewNetwork:
-    """Load one network as a ``torch.nn.Module`` in evaluation mode: (B, C, H, W) float32 to logits (B, 4).
+    """Load one network as a ``torch.nn.Module`` in evaluation mode: (B, C, H, W) float32 to logits (B, K).
 
     The arguments and errors are those of ``load_checkpoint``.
     """
@@ -166,19 +171,23 @@ def _network_file(path: Path, projection: Projection | None) -> Path:
     return files[projection]
 
 
-def require_format(file: Path, description: Mapping[str, Any], expected: str) -> None:
-    """Raise ``CheckpointError`` unless a file is of the format, and of our categories."""
+def require_format(
+    file: Path, description: Mapping[str, Any], expected: str, scales: Iterable[Scale] = (CATEGORIES,)
+) -> None:
+    """Raise ``CheckpointError`` unless a file is of the format, and its categories are those of one of ``scales``."""
     found = description.get("format")
     if found != expected:
         raise CheckpointError(f"{file}: expected format {expected!r}, found {found!r}; use the version that wrote it")
-    if description.get("categories") != [category.value for category in CATEGORIES]:
-        raise CheckpointError(f"{file}: expected categories A B C D, found {description.get('categories')}")
+    known = [[category.value for category in scale] for scale in scales]
+    if description.get("categories") not in known:
+        names = " or ".join(" ".join(letters) for letters in known)
+        raise CheckpointError(f"{file}: expected categories {names}, found {description.get('categories')}")
 
 
 def _build(file: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> Checkpoint:
-    require_format(file, description, _FORMAT)
+    require_format(file, description, _FORMAT, SCALES.values())
     try:
-        network = OriginNetwork(NetworkSpec(**description["network"]))
+        network = OriginNetwork(NetworkSpec(**description["network"]), len(description["categories"]))
         preprocess = PreprocessSpec(**description["preprocess"])
         projection = Projection(description["projection"])
         network.load_state_dict(tensors)

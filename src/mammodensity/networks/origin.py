@@ -146,15 +146,16 @@ class Bottleneck(nn.Module):
 
 
 class OriginNetwork(nn.Module):
-    """Residual network from one projection to four density logits.
+    """Residual network from one projection to a logit a category.
 
-    Input (B, channels, H, W) float32, output logits (B, 4) in the order A-D; scores are their softmax. Any H
-    and W from 16 pixels.
+    Input (B, channels, H, W) float32, output logits (B, K) in the order A-D, or that of another of `SCALES` by its
+    number of ``categories``; scores are their softmax. Any H and W from 16 pixels.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, categories: int = len(CATEGORIES)) -> None:
         super().__init__()
         self.spec = spec
+        self.categories = categories
         self.conv = _convolution(spec.channels, spec.stem, 3, 2)
         self.norm = _batch_norm(spec.stem)
         self.pool = SameMaxPool2d()
@@ -171,7 +172,7 @@ class OriginNetwork(nn.Module):
                 inputs = outputs
             self.stages.append(nn.Sequential(*blocks))
         self.dropout = nn.Dropout(spec.dropout)
-        head = nn.Linear(inputs, len(CATEGORIES))
+        head = nn.Linear(inputs, categories)
         nn.init.xavier_uniform_(head.weight)
         nn.init.zeros_(head.bias)
         self.head: nn.Module = head
@@ -187,7 +188,7 @@ class OriginNetwork(nn.Module):
         return stage[-1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, channels, H, W) float32 to logits (B, 4)."""
+        """(B, channels, H, W) float32 to logits (B, K)."""
         logits: Tensor = self.head(self.pooled(images))
         return logits
 

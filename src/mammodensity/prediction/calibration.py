@@ -11,7 +11,7 @@ import numpy as np
 
 from mammodensity.check import Progress
 from mammodensity.errors import ImageError, OutputError, TableError
-from mammodensity.ingest import DataSet, reference_categories
+from mammodensity.ingest import DataSet, reference_densities
 from mammodensity.networks import network_files
 from mammodensity.networks.joint_checkpoint import joint_file
 from mammodensity.outputs import receipt
@@ -52,7 +52,7 @@ def calibrate(data: DataSet, folder: Path, *, progress: Progress | None = None) 
     """
     if network_files(folder) or joint_file(folder):
         raise OutputError(f"{folder} holds trained networks, which have no category map; name another folder")
-    reference = reference_categories(data)
+    reference = reference_densities(data)
     if len(reference) < LEAST_EXAMS:
         raise TableError(f"at least {LEAST_EXAMS} labelled exams are needed. Got {len(reference)} instead.")
     percents: dict[str, float] = {}

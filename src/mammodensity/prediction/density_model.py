@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mammodensity.errors import CheckpointError
 from mammodensity.exam import Exam, Flag, Mammogram
 from mammodensity.fusion import ExamScores
 from mammodensity.networks import Checkpoint
@@ -20,12 +21,18 @@ from mammodensity.prediction.int8 import Samples, scores_of_logits, training_inp
 from mammodensity.prediction.scoring import ViewReading, score_exam
 from mammodensity.preprocess import preprocess
 from mammodensity.preprocess.familiarity import Familiarity
-from mammodensity.terms import Projection
+from mammodensity.terms import Projection, Scale
 
 
 @dataclass(frozen=True, eq=False)
 class DensityModel:
-    """Networks by projection, ready to score exams."""
+    """Networks by projection, ready to score exams.
+
+    Raises
+    ------
+    CheckpointError
+        They are of different categories.
+    """
 
     checkpoints: Mapping[Projection, Checkpoint]
     device: torch.device
@@ -37,10 +44,21 @@ class DensityModel:
     """Where they lie; the manifest of their training is there, too."""
     fusion: ClassVar[str] = "mean"
 
+    def __post_init__(self) -> None:
+        scales = {checkpoint.scale for checkpoint in self.checkpoints.values()}
+        if len(scales) > 1:
+            kinds = " and ".join(sorted(", ".join(scale) for scale in scales))
+            raise CheckpointError(f"networks of different categories cannot be one model; found {kinds}")
+
     @property
     def projections(self) -> tuple[Projection, ...]:
         """The projections it can read."""
         return tuple(self.checkpoints)
+
+    @property
+    def scale(self) -> Scale:
+        """The categories that its scores are of."""
+        return next(iter(self.checkpoints.values())).scale
 
     @property
     def trained_on_phantoms(self) -> bool:

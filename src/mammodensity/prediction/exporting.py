@@ -20,7 +20,7 @@ from mammodensity.networks.onnx_export import WHOLE_SHAPE, to_joint_onnx, to_onn
 from mammodensity.outputs import write_bytes
 from mammodensity.prediction.engines import TOLERANCE, onnx_session, torch_engine
 from mammodensity.prediction.monai_bundle import load_bundle, write_bundle
-from mammodensity.terms import PROJECTIONS
+from mammodensity.terms import CATEGORIES, PROJECTIONS
 
 Scores = NDArray[np.float32]
 Written = tuple[Path, Scores, Scores]
@@ -35,7 +35,7 @@ def networks_to_export(model: Path, file_format: str) -> Sequence[Checkpoint | J
     Raises
     ------
     CheckpointError
-        A network is damaged, or there is none.
+        A network is damaged or of other categories than A to D, or there is none.
     """
     file = joint_file(model)
     if file is not None:
@@ -44,7 +44,12 @@ def networks_to_export(model: Path, file_format: str) -> Sequence[Checkpoint | J
     networks = network_files(model)
     if not networks:
         raise CheckpointError(f"{model} holds no trained networks; name a folder written by train or import-keras")
-    return [load_checkpoint(one, projection) for projection, one in networks.items()]
+    found = [load_checkpoint(one, projection) for projection, one in networks.items()]
+    if found[0].scale != CATEGORIES:
+        raise CheckpointError(
+            f"{model} is of categories {', '.join(found[0].scale)}; only networks of A to D are exported"
+        )
+    return found
 
 
 def export_network(checkpoint: Checkpoint | JointCheckpoint, folder: Path, file_format: str) -> tuple[str, float]:

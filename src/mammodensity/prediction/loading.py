@@ -31,7 +31,7 @@ def load_networks(path: Path | str, device: str = "auto", engine: str = "torch")
     Raises
     ------
     CheckpointError
-        Nothing there, or a network is damaged or lies in the folder of another projection.
+        Nothing there, or a network is damaged, lies in the folder of another projection, or is of other categories.
     DeviceError
         The device is absent.
     OptionError

@@ -25,7 +25,7 @@ class ViewReading:
     """What a model made of one image."""
 
     scores: NDArray[np.float64]
-    """(4,) in the order A-D."""
+    """(K,) in the order A-D, or that of another of `SCALES`."""
     percent_density: float | None = None
     """Where the model measures it."""
     flags: tuple[Flag, ...] = ()
@@ -183,8 +183,9 @@ def require_networks(model: Model, data: DataSet, *, all_projections: bool = Fal
 
 
 def stacked_projections(exams: Sequence[ExamScores]) -> dict[Projection, NDArray[np.float64]]:
-    """Scores (N, 4) of each projection that any of the exams has, with a row of NaN where an exam lacks it."""
-    absent = np.full(len(CATEGORIES), np.nan)
+    """Scores (N, K) of each projection that any of the exams has, with a row of NaN where an exam lacks it."""
+    length = next((len(scores) for exam in exams for scores in exam.projections.values()), len(CATEGORIES))
+    absent = np.full(length, np.nan)
     return {
         projection: np.stack([np.asarray(exam.projections.get(projection, absent)) for exam in exams])
         for projection in PROJECTIONS

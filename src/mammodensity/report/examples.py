@@ -30,7 +30,7 @@ from mammodensity.explanation.scoring import RunScores, Verdict, caption
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.prediction import DensityModel, TissueModel
 from mammodensity.preprocess.orientation import hangs_flipped
-from mammodensity.terms import CATEGORIES, DensityCategory, Projection
+from mammodensity.terms import Category, Projection
 
 _LONGER_SIDE_PX = 420  # sharp at the width a view has on the page, at a tenth of the size of the page's limit
 _JPEG_QUALITY = 82  # artefacts are below what the overlay hides; a quarter of the bytes of a PNG
@@ -45,10 +45,10 @@ class Choice:
     exam_id: str
     kind: str
     """One of `KINDS`: why it was chosen."""
-    reference: DensityCategory
-    predicted: DensityCategory
+    reference: Category
+    predicted: Category
     scores: NDArray[np.float64]
-    """(4,) of the subject."""
+    """(K,) of the subject."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ViewPictures:
     """One view of an example, as data URIs."""
 
     projection: Projection
-    category: DensityCategory
+    category: Category
     """What this view's own network predicts, which is also what its map explains."""
     score: float
     plain: str
@@ -78,7 +78,7 @@ class Example:
     views: tuple[ViewPictures, ...]
 
 
-def choose_examples(table: ScoreTable, labels: Mapping[str, DensityCategory], count: int) -> list[Choice]:
+def choose_examples(table: ScoreTable, labels: Mapping[str, Category], count: int) -> list[Choice]:
     """Choose examples from the subject scores: correct, wrong and most uncertain ones, each exam once.
 
     A third each, as far as there are such exams; free places go to the correct ones, then to the uncertain. Wrong are
@@ -119,14 +119,14 @@ def absent_kinds(choices: Sequence[Choice], count: int) -> list[str]:
 def _candidates(table: ScoreTable, reference: NDArray[np.intp]) -> list[Choice]:
     """Every exam with subject scores, in the table's order, of no kind yet."""
     return [
-        Choice(exam_id, "", CATEGORIES[truth], CATEGORIES[int(np.argmax(scores))], scores)
+        Choice(exam_id, "", table.scale[truth], table.scale[int(np.argmax(scores))], scores)
         for exam_id, truth, scores in zip(table.exam_ids, reference, table.scores["subject"], strict=True)
         if not np.isnan(scores).any()
     ]
 
 
 def _one_of_each_first(exams: Sequence[Choice]) -> list[Choice]:
-    seen: dict[DensityCategory, int] = {}
+    seen: dict[Category, int] = {}
     turns = []
     for exam in exams:
         seen[exam.reference] = seen.get(exam.reference, 0) + 1

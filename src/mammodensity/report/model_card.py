@@ -15,9 +15,9 @@ from mammodensity.networks.joint_checkpoint import JOINT
 from mammodensity.outputs import write_text
 from mammodensity.report.model_evaluation import stored_evaluation
 from mammodensity.report.run_record import RunRecord, read_run
-from mammodensity.report.tables import FIGURE_WORDS, LEVEL_WORDS, count_tables, flattened
+from mammodensity.report.tables import LEVEL_WORDS, count_tables, figure_words, flattened
 from mammodensity.report.wording import DASH, cautions, number, percent, what_was_found, what_was_trained
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
+from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, Scale
 
 CARD_FILE = "README.md"
 _SHOWN = ("accuracy", "dense_accuracy", "linear_kappa", "quadratic_kappa", "auc")
@@ -78,7 +78,7 @@ def _card_values(run: RunRecord) -> dict[str, Any]:
         "title": run.folder.resolve().name,
         "command_name": shlex.quote(run.folder.resolve().name),
         "research_use_only": RESEARCH_USE_ONLY,
-        "categories": CATEGORIES,
+        "categories": run.scale,
         "trained": what_was_trained(run),
         "found": what_was_found(subject) if subject else None,
         "imported": run.imported,
@@ -95,13 +95,14 @@ def _card_values(run: RunRecord) -> dict[str, Any]:
         "phantoms": run.phantoms,
         "counts": count_tables(run.data) if run.data else [],
         "figures": figures,
-        "figure_words": FIGURE_WORDS,
+        "figure_words": figure_words(run.scale),
         "level_words": LEVEL_WORDS,
         "shown": _SHOWN,
         "cell": _cell,
         "dash": DASH,
-        "reasons": _reasons(figures or {}),
+        "reasons": _reasons(figures or {}, run.scale),
         "limits": _limits(run, subject),
+        "of_density": run.scale == CATEGORIES,
     }
 
 
@@ -146,10 +147,10 @@ def _cell(figures: FiguresOfMerit, name: str) -> str:
     return number(getattr(figures, name)) + (f" ({number(pair[0])} to {number(pair[1])})" if pair else "")
 
 
-def _reasons(figures: Mapping[str, FiguresOfMerit]) -> list[str]:
+def _reasons(figures: Mapping[str, FiguresOfMerit], scale: Scale) -> list[str]:
     """Why figures of the table are undefined, each reason once."""
     found = [
-        f"{FIGURE_WORDS[name][0]}: {values.undefined[name]}"
+        f"{figure_words(scale)[name][0]}: {values.undefined[name]}"
         for values in figures.values()
         for name in _SHOWN
         if name in values.undefined

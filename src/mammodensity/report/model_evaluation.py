@@ -25,7 +25,7 @@ from mammodensity.ingest import MANIFEST_NAME, SPLITS, read_manifest, reference_
 from mammodensity.outputs import file_sha256, receipt, staged_folder, write_json
 from mammodensity.prediction import load_networks, predict
 from mammodensity.report.run_record import network_hashes
-from mammodensity.terms import LEVELS, RESEARCH_USE_ONLY
+from mammodensity.terms import LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
 
 PREDICTIONS_FILE = "predictions.csv"
 FIGURES_FILE = "figures.json"
@@ -46,8 +46,9 @@ def evaluate_model(
     """Score the exams of one split of the model's own manifest and compare with their reference.
 
     Projections are fused by their mean, or by a joint network itself; an exam that lacks a projection has no scores for
-    what is fused from it, and is counted as such. Writes ``<split>/predictions.csv``, ``<split>/figures.json`` and
-    ``<split>/receipt.json`` in the model folder, together or not at all.
+    what is fused from it, and is counted as such. Projections that the whole manifest lacks, such as CC of a data
+    set of MLO alone, are done without: exams are then fused from those they have. Writes ``<split>/predictions.csv``,
+    ``<split>/figures.json`` and ``<split>/receipt.json`` in the model folder, together or not at all.
 
     Returns
     -------
@@ -72,7 +73,8 @@ def evaluate_model(
     data = read_manifest(manifest).in_split(split)
     if not data.records:
         return None
-    exams = _counted(predict(model, data), len(data.exams()), progress)
+    partial = {record.projection for record in read_manifest(manifest).records} != set(PROJECTIONS)
+    exams = _counted(predict(model, data, allow_missing=partial), len(data.exams()), progress)
     facts = {"split": split, **_made_from(folder), "device": str(model.device), "fusion": model.fusion}
     with staged_folder(folder / split) as staging:
         write_score_table(staging / PREDICTIONS_FILE, exams)

@@ -32,7 +32,7 @@ from mammodensity.report.tables import (
     note_letter,
 )
 from mammodensity.report.wording import cautions, counted, listed, number, percent, what_was_found, what_was_trained
-from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY
+from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY
 
 _TILES = (
     ("accuracy", "Right category", percent),
@@ -147,7 +147,7 @@ def _page_values(
     return {
         "title": run.folder.resolve().name,
         "research_use_only": RESEARCH_USE_ONLY,
-        "categories": CATEGORIES,
+        "categories": run.scale,
         "projections": PROJECTIONS,
         "trained": what_was_trained(run),
         "cautions": cautions(run, subject),
@@ -159,7 +159,7 @@ def _page_values(
         "counts": count_tables(run.data) if run.data else [],
         "imported": run.imported,
         "networks": list(run.kept),
-        "curves": training_curves(run.histories, run.kept),
+        "curves": training_curves(run.histories, run.kept, len(run.scale)),
         "kept": run.kept,
         "examples": examples,
         "example_gaps": [_NO_SUCH_EXAM[kind] for kind in absent_kinds([example.choice for example in examples], asked)],

@@ -20,28 +20,30 @@ if TYPE_CHECKING:
 # Blue and orange of Okabe and Ito (2008), told apart by colour-blind readers; in grey the line style tells.
 TRAINING_COLOUR, VALIDATION_COLOUR = "#0072B2", "#C24E00"
 _INK, _FAINT = "#1d2733", "#8a949e"
-_CHANCE_LOSS, _CHANCE_ACCURACY = math.log(len(CATEGORIES)), 1 / len(CATEGORIES)
 _FEW_EPOCHS = 15  # up to here the single epochs are marked
 
 
 def training_curves(
-    histories: Mapping[str, Sequence[EpochFigures]], kept: Mapping[str, EpochFigures | None]
+    histories: Mapping[str, Sequence[EpochFigures]],
+    kept: Mapping[str, EpochFigures | None],
+    categories: int = len(CATEGORIES),
 ) -> dict[str, str]:
     """Loss above accuracy by epoch, one picture a network, all on the same scales; none without a history."""
     shown = {network: history for network, history in histories.items() if history}
     every = [figures for history in shown.values() for figures in history]
-    highest = _finite_maximum(value for figures in every for value in (figures.train_loss, figures.validation_loss))
+    losses = (value for figures in every for value in (figures.train_loss, figures.validation_loss))
+    highest = _finite_maximum(losses, math.log(categories))
     return {
-        network: data_uri(_curves(history, kept.get(network), highest), "image/svg+xml")
+        network: data_uri(_curves(history, kept.get(network), highest, categories), "image/svg+xml")
         for network, history in shown.items()
     }
 
 
-def _finite_maximum(values: Iterable[float]) -> float:
-    return max((value for value in values if math.isfinite(value)), default=_CHANCE_LOSS)
+def _finite_maximum(values: Iterable[float], default: float) -> float:
+    return max((value for value in values if math.isfinite(value)), default=default)
 
 
-def _curves(history: Sequence[EpochFigures], kept: EpochFigures | None, highest_loss: float) -> bytes:
+def _curves(history: Sequence[EpochFigures], kept: EpochFigures | None, highest_loss: float, categories: int) -> bytes:
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -51,9 +53,9 @@ def _curves(history: Sequence[EpochFigures], kept: EpochFigures | None, highest_
         figure = Figure(figsize=(3.6, 4.0), layout="constrained")
         FigureCanvasSVG(figure)
         loss, accuracy = figure.subplots(2, 1, sharex=True)
-        _panel(loss, history, kept, "loss", _CHANCE_LOSS)
-        _panel(accuracy, history, kept, "accuracy", _CHANCE_ACCURACY)
-        loss.set_ylim(0, 1.06 * max(highest_loss, _CHANCE_LOSS))
+        _panel(loss, history, kept, "loss", math.log(categories))
+        _panel(accuracy, history, kept, "accuracy", 1 / categories)
+        loss.set_ylim(0, 1.06 * max(highest_loss, math.log(categories)))
         accuracy.set_ylim(0, 1.03)
         accuracy.set_xlabel("epoch")
         accuracy.xaxis.get_major_locator().set_params(integer=True)

@@ -14,15 +14,10 @@ from mammodensity.outputs import write_text
 from mammodensity.report.examples import ViewPictures
 from mammodensity.report.page import render
 from mammodensity.report.wording import counted, listed, percent
-from mammodensity.result import ExamResult, PredictionSet, Reading, shared_flags
-from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory
+from mammodensity.result import ExamResult, PredictionSet, Reading, scale_of, shared_flags
+from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory
 
-_WORDS = {
-    DensityCategory.A: "almost entirely fatty",
-    DensityCategory.B: "scattered areas of fibroglandular density",
-    DensityCategory.C: "heterogeneously dense",
-    DensityCategory.D: "extremely dense",
-}
+_IN_FULL = "scattered areas of fibroglandular density"  # as a report on a mammogram words it
 _NOT_CALIBRATED = (
     "The scores were not calibrated: how often they are right is not known, and there are no prediction sets; "
     "`mammodensity calibrate` makes a calibration from labelled exams"
@@ -65,12 +60,13 @@ def write_results_page(
         | {"anchor": f"exam-{number}", "small_print": _small_print(result) if len(prints) > 1 else None}
         for number, result in enumerate(results, start=1)
     ]
+    scale = scale_of(results)
     warnings = [*made_by.warnings, *([_NOT_CALIBRATED] if uncalibrated else [])]
     values = {
         "research_use_only": RESEARCH_USE_ONLY,
-        "categories": CATEGORIES,
-        "words": {category.value: text for category, text in _WORDS.items()},
-        "counts": {category.value: sum(result.category is category for result in results) for category in CATEGORIES},
+        "categories": scale,
+        "words": {category.value: _in_words(category) for category in scale},
+        "counts": {category.value: sum(result.category is category for result in results) for category in scale},
         "model": made_by.model,
         "version": __version__,
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -124,8 +120,12 @@ def _slots(views: Sequence[ViewPictures]) -> list[dict[str, Any]]:
 
 def _headline(result: ExamResult) -> str:
     if result.category:
-        return _WORDS[result.category]
+        return _in_words(result.category)
     return "no category is given"
+
+
+def _in_words(category: Category) -> str:
+    return _IN_FULL if category is DensityCategory.B else category.description
 
 
 def _reasons(result: ExamResult) -> str:
@@ -164,8 +164,9 @@ def _of_dense(exam: Reading) -> str:
     word = "Dense" if exam.dense else "Not dense"
     share = exam.dense_probability if exam.dense else 1 - exam.dense_probability
     kind = "a probability" if exam.calibrated else "a score"
-    pair = "C and D" if exam.dense else "A and B"
-    but = f" for {pair} together, although {exam.category} is the likeliest single category"
+    several = [one.value for one in exam.scores if one.dense == exam.dense]
+    pair = f"{listed(several)}{' together' if len(several) > 1 else ''}"
+    but = f" for {pair}, although {exam.category} is the likeliest single category"
     differs = but if exam.dense != exam.category.dense else ""
     return f"{word}, with {kind} of {_probability(share)}{differs}{area}."
 

@@ -14,7 +14,7 @@ from mammodensity.networks import JointNetwork, network_files
 from mammodensity.networks.joint_checkpoint import JOINT, joint_file
 from mammodensity.outputs import file_sha256
 from mammodensity.prediction import DensityModel, JointModel, load_networks
-from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.terms import PROJECTIONS, Projection, Scale
 from mammodensity.training import RECEIPT_FILE, RECIPE_FILE, EpochFigures, read_history
 
 _LEVELS_UP = 4  # root/CC_R/train/A/image.png is the deepest arrangement there is
@@ -63,6 +63,11 @@ class RunRecord:
     def imported(self) -> tuple[Projection, ...]:
         """Projections whose network was imported from Keras."""
         return tuple(p for p in self.model.checkpoints if self.training(p).get("source") == "keras")
+
+    @property
+    def scale(self) -> Scale:
+        """The categories that the networks tell apart."""
+        return self.model.scale
 
     @property
     def data_facts(self) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from string import ascii_lowercase
@@ -9,21 +10,39 @@ from typing import Any
 
 from mammodensity.evaluation import FiguresOfMerit
 from mammodensity.ingest import SPLITS, DataSet
-from mammodensity.report.wording import DASH, number, percent
-from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory
+from mammodensity.report.wording import DASH, listed, number, percent
+from mammodensity.terms import CATEGORIES, PROJECTIONS, SCALES, Category, Scale
 
-FIGURE_WORDS: Mapping[str, tuple[str, str]] = {
+_FIGURE_WORDS: Mapping[str, tuple[str, str]] = {
     "accuracy": ("Accuracy", "share of exams in the right category"),
-    "dense_accuracy": ("Dense or not, accuracy", "share on the right side of A, B against C, D"),
+    "dense_accuracy": ("Dense or not, accuracy", "share on the right side of {others} against {dense}"),
     "linear_kappa": ("Kappa, linear", "agreement beyond chance; disagreement weighted by distance"),
     "quadratic_kappa": ("Kappa, quadratic", "the same, weighted by squared distance"),
     "macro_recall": ("Macro recall", "mean recall of the categories; balanced accuracy"),
     "macro_precision": ("Macro precision", "mean precision of the categories"),
-    "auc": ("AUC, mean of A to D", "area under the ROC curve, each category against the others"),
-    "dense_auc": ("AUC, dense or not", "of the score C + D"),
-    "nll": ("Negative log likelihood", "of the reference category; lower is better, four equal scores give 1.39"),
+    "auc": ("AUC, mean of {categories}", "area under the ROC curve, each category against the others"),
+    "dense_auc": ("AUC, dense or not", "of the score {dense_sum}"),
+    "nll": (
+        "Negative log likelihood",
+        "of the reference category; lower is better, {count} equal scores give {chance}",
+    ),
 }
-"""Scalar figures in the order shown: name and explanation."""
+"""Scalar figures in the order shown: name and explanation, in which `figure_words` names the categories."""
+
+
+def figure_words(scale: Scale = CATEGORIES) -> dict[str, tuple[str, str]]:
+    """Name and explanation of each scalar figure, for scores of these categories."""
+    dense = [category.value for category in scale if category.dense]
+    values = {
+        "others": ", ".join(category for category in scale if not category.dense),
+        "dense": ", ".join(dense),
+        "dense_sum": " + ".join(dense),
+        "categories": "A to D" if scale == CATEGORIES else listed(scale),
+        "count": "four" if len(scale) == 4 else "three",
+        "chance": f"{math.log(len(scale)):.2f}",
+    }
+    return {figure: (name.format(**values), text.format(**values)) for figure, (name, text) in _FIGURE_WORDS.items()}
+
 
 LEVEL_WORDS: Mapping[str, str] = {
     **{projection.value: projection.value for projection in PROJECTIONS},
@@ -81,8 +100,12 @@ def figure_rows(figures: Mapping[str, FiguresOfMerit], notes: Notes) -> list[Fig
     """The table of figures of merit: a row a figure, a cell a level in the order of ``figures``."""
     return [
         FigureRow(words, explanation, tuple(_figure_cell(level, name, notes) for level in figures.values()))
-        for name, (words, explanation) in FIGURE_WORDS.items()
+        for name, (words, explanation) in figure_words(_scale_of(figures)).items()
     ]
+
+
+def _scale_of(figures: Mapping[str, FiguresOfMerit]) -> Scale:
+    return SCALES[len(figures["subject"].confusion)]
 
 
 def _figure_cell(level: FiguresOfMerit, name: str, notes: Notes) -> FigureCell:
@@ -106,7 +129,7 @@ def _sentence(text: str) -> str:
 class CategoryRow:
     """Recall, precision and AUC of one category."""
 
-    category: DensityCategory
+    category: Category
     exams: int
     cells: tuple[FigureCell, ...]
 
@@ -114,7 +137,7 @@ class CategoryRow:
 def category_rows(figures: FiguresOfMerit, notes: Notes) -> list[CategoryRow]:
     """Figures of each category at one level."""
     rows = []
-    for category in CATEGORIES:
+    for category in SCALES[len(figures.confusion)]:
         cells = []
         for name in ("recall", "precision", "auc"):
             value = getattr(figures, f"{name}_per_category")[category.value]
@@ -196,7 +219,7 @@ def count_tables(data: DataSet) -> list[SplitCounts]:
         rows = []
         for projection in PROJECTIONS:
             found = [record.category for record in records if record.projection == projection]
-            rows.append(CountRow(projection.value, tuple(found.count(c) for c in CATEGORIES), len(found)))
+            rows.append(CountRow(projection.value, tuple(found.count(c) for c in data.scale), len(found)))
         exams, patients = ({getattr(record, key) for record in records} for key in ("exam_id", "patient_id"))
         tables.append(SplitCounts(split, len(exams), len(patients), tuple(rows)))
     return tables

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mammodensity.evaluation import FiguresOfMerit
 from mammodensity.ingest import DataSet
 from mammodensity.report.run_record import RunRecord
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from mammodensity.terms import PROJECTIONS, SCALES, Projection
 
 DASH = "\N{EM DASH}"
 _SPACE = "\N{NO-BREAK SPACE}"
@@ -104,10 +104,10 @@ def what_was_found(subject: FiguresOfMerit) -> str:
             "No exam of the test split has scores from all four projections, so there is no result for the whole exam; "
             "the results of single projections and breasts are below."
         )
-    right = sum(subject.confusion[category.index][category.index] for category in CATEGORIES)
+    right = sum(row[place] for place, row in enumerate(subject.confusion))
     interval = interval_in_words(subject, "accuracy", as_percent=True)
     return (
-        f"On test exams that no network has seen, the predicted density category is the reference category in {right} "
+        f"On test exams that no network has seen, the predicted category is the reference category in {right} "
         f"of {counted(subject.n, 'exam')}: {percent(subject.accuracy)}{interval}."
     )
 
@@ -146,7 +146,7 @@ def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
             f"exact binomial interval an accuracy {'down' if all_right else 'up'} to "
             f"{percent(bound if all_right else 1 - bound)} would still fit."
         )
-    absent = [c.value for c in CATEGORIES if not sum(subject.confusion[c.index])]
+    absent = [c.value for c in SCALES[len(subject.confusion)] if not sum(subject.confusion[c.index])]
     if absent:
         found.append(f"No test exam is of category {listed(absent, 'or')}: nothing is known of such exams.")
     if subject.n_not_given:

@@ -13,12 +13,11 @@ from mammodensity.result.exam_result import (
 from mammodensity.result.notification import NOTIFICATION
 from mammodensity.result.rules import FLAGS, STANDARD_RULES, Rules, read_rules, shared_flags
 from mammodensity.result.schema import result_schema
-from mammodensity.result.tables import RESULT_COLUMNS, write_result_table
+from mammodensity.result.tables import result_columns, scale_of, write_result_table
 
 __all__ = [
     "FLAGS",
     "NOTIFICATION",
-    "RESULT_COLUMNS",
     "SCHEMA_VERSION",
     "STANDARD_RULES",
     "ExamResult",
@@ -28,7 +27,9 @@ __all__ = [
     "exam_result",
     "read_rules",
     "require_same_fusion",
+    "result_columns",
     "result_schema",
+    "scale_of",
     "shared_flags",
     "write_result_table",
 ]

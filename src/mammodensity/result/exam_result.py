@@ -15,21 +15,28 @@ from mammodensity.exam import Flag
 from mammodensity.fusion import ExamScores
 from mammodensity.result.notification import NOTIFICATION
 from mammodensity.result.rules import STANDARD_RULES, Rules, find_flags
-from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.terms import (
+    FUSED_LEVELS,
+    PROJECTIONS,
+    RESEARCH_USE_ONLY,
+    SCALES,
+    Category,
+    DensityCategory,
+    Projection,
+)
 
-SCHEMA_VERSION = "1.1"
-_DENSE = np.array([category.dense for category in CATEGORIES])
+SCHEMA_VERSION = "1.2"
 
 
 @dataclass(frozen=True)
 class Reading:
     """Scores of one exam, breast or projection."""
 
-    category: DensityCategory
+    category: Category
     """With the highest score, the lower one on a tie."""
-    scores: dict[DensityCategory, float]
+    scores: dict[Category, float]
     dense_probability: float
-    """Score of C and D together."""
+    """Score of the dense categories together: C and D, or of F, G and D the last."""
     calibrated: bool
     percent_density: float | None
     """Per cent, where the model measures it."""
@@ -38,7 +45,7 @@ class Reading:
 
     @property
     def dense(self) -> bool:
-        """C and D together are more probable than A and B; the flag ``dense-disagrees`` tells of another category."""
+        """The dense categories together are more probable than the others; ``dense-disagrees`` tells of another one."""
         return self.dense_probability > 0.5
 
 
@@ -62,7 +69,7 @@ class ExamResult:
     """The honest result of one exam."""
 
     exam_id: str
-    category: DensityCategory | None
+    category: Category | None
     """None where the result abstains."""
     exam: Reading | None
     """None where views are missing and were not to be done without, or all were refused."""
@@ -88,8 +95,8 @@ class ExamResult:
 
     @property
     def notification(self) -> str | None:
-        """The sentence of the United States rule for the category; None where the result abstains."""
-        return NOTIFICATION[self.category] if self.category else None
+        """The sentence of the United States rule for the category; None where it abstains, or is not of A to D."""
+        return NOTIFICATION[self.category] if isinstance(self.category, DensityCategory) else None
 
     def to_dict(self, *, notification: bool = False) -> dict[str, Any]:
         """As the published JSON schema says (:func:`mammodensity.result.result_schema`)."""
@@ -186,10 +193,12 @@ def _read(exam: ExamScores, level: str, calibration: Calibration | None) -> Read
         return None
     better = calibration.calibrated(views, scores) if calibration else None
     values: NDArray[np.float64] = scores if better is None else better
+    scale = SCALES[len(values)]
+    dense = sum(float(values[category.index]) for category in scale if category.dense)
     return Reading(
-        category=CATEGORIES[int(np.argmax(values))],
-        scores={category: float(values[category.index]) for category in CATEGORIES},
-        dense_probability=min(1.0, float(values[_DENSE].sum())),  # two rounded numbers may sum to a bit more
+        category=scale[int(np.argmax(values))],
+        scores={category: float(values[category.index]) for category in scale},
+        dense_probability=min(1.0, dense),  # two rounded numbers may sum to a bit more
         calibrated=better is not None,
         percent_density=exam.percent_density.get(level),
         views=views,

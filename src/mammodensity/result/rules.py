@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mammodensity.errors import OptionError
 from mammodensity.exam import Flag
 from mammodensity.fusion import ExamScores
-from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
+from mammodensity.terms import PROJECTIONS, SCALES, DensityCategory, Projection, Scale
 
 FLAGS: dict[str, str] = {
     "missing-view": "a view is absent or was refused",
@@ -45,7 +45,7 @@ class Rules:
     views_apart: int = 2
     """Categories between two views, from which on they disagree."""
     sides_apart: float = 0.75
-    """Difference of the breasts' expected categories (A is 0, D is 3), from which on they differ."""
+    """Difference of the breasts' expected categories (A is 0, D is 3; F is 0, D is 2), from which on they differ."""
     sides_apart_percent: float = 15.0
     """The same in points of percent density, where it is measured."""
     near_border: float = 0.1
@@ -128,7 +128,7 @@ def find_flags(
     Parameters
     ----------
     scores
-        (4,) of each level that has scores, calibrated where they can be.
+        (K,) of each level that has scores, calibrated where they can be.
     prediction_set
         None where there is no calibration.
     """
@@ -177,18 +177,19 @@ def _disagreement(scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> li
     if not places or max(places.values()) - min(places.values()) < rules.views_apart:
         return []
     low, high = min(places, key=places.__getitem__), max(places, key=places.__getitem__)
-    text = f"{_named(low, places)} and {_named(high, places)}"
+    scale = SCALES[len(scores[low])]
+    text = f"{_named(low, places, scale)} and {_named(high, places, scale)}"
     return [Flag("views-disagree", f"the views disagree: {text}")]
 
 
-def _named(view: Projection, places: Mapping[Projection, int]) -> str:
-    return f"{view} reads {CATEGORIES[places[view]]}"
+def _named(view: Projection, places: Mapping[Projection, int], scale: Scale) -> str:
+    return f"{view} reads {scale[places[view]]}"
 
 
 def _difference(exam: ExamScores, scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> list[Flag]:
     if "right" not in scores or "left" not in scores:
         return []
-    right, left = (float(scores[side] @ np.arange(len(CATEGORIES))) for side in ("right", "left"))
+    right, left = (float(scores[side] @ np.arange(len(scores[side]))) for side in ("right", "left"))
     percents = exam.percent_density
     by_percent = (
         "right" in percents
@@ -207,16 +208,19 @@ def _border(subject: NDArray[np.float64], rules: Rules) -> list[Flag]:
     if subject[first] - subject[second] >= rules.near_border or abs(int(first) - int(second)) != 1:
         return []
     low, high = sorted((int(first), int(second)))
-    return [Flag("near-border", f"{CATEGORIES[low]} and {CATEGORIES[high]} score almost alike")]
+    scale = SCALES[len(subject)]
+    return [Flag("near-border", f"{scale[low]} and {scale[high]} score almost alike")]
 
 
 def _dense(subject: NDArray[np.float64]) -> list[Flag]:
     """The likeliest category may be B while C and D together are likelier than A and B, or the reverse."""
-    category = CATEGORIES[int(np.argmax(subject))]
-    dense = sum(float(subject[one.index]) for one in CATEGORIES if one.dense)
+    scale = SCALES[len(subject)]
+    category = scale[int(np.argmax(subject))]
+    dense = sum(float(subject[one.index]) for one in scale if one.dense)
     if category.dense == (dense > 0.5):
         return []
-    sums = "C and D together are likelier than A and B" if dense > 0.5 else "A and B together are likelier than C and D"
+    one, other = (" and ".join(name for name in scale if name.dense == side) for side in (dense > 0.5, dense <= 0.5))
+    sums = f"{one} together are likelier than {other}"
     share = f"{100 * max(dense, 1 - dense):.0f} %"
     return [Flag("dense-disagrees", f"{category} is the likeliest category, yet {sums} ({share})")]
 

@@ -7,14 +7,10 @@ from pathlib import Path
 
 from mammodensity.outputs import write_csv
 from mammodensity.result.exam_result import ExamResult
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
+from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, Scale
 
-RESULT_COLUMNS = (
-    "exam_id",
-    "category",
-    "most_likely",
-    "abstained_for",
-    *(category.value for category in CATEGORIES),
+_FIRST_COLUMNS = ("exam_id", "category", "most_likely", "abstained_for")
+_LAST_COLUMNS = (
     "calibrated",
     "dense_probability",
     "prediction_set",
@@ -30,13 +26,29 @@ RESULT_COLUMNS = (
 
 
 def write_result_table(path: Path, results: Sequence[ExamResult]) -> None:
-    """Write one row an exam: a blank category where the result abstains; codes and sets separated by spaces."""
-    write_csv(path, RESULT_COLUMNS, (dict(zip(RESULT_COLUMNS, _row(result), strict=True)) for result in results))
+    """Write one row an exam: a blank category where the result abstains; codes and sets separated by spaces.
+
+    The scores stand in columns A to D, or F, G, D.
+    """
+    scale = scale_of(results)
+    columns = result_columns(scale)
+    write_csv(path, columns, (dict(zip(columns, _row(result, scale), strict=True)) for result in results))
 
 
-def _row(result: ExamResult) -> tuple[str, ...]:
+def result_columns(scale: Scale = CATEGORIES) -> tuple[str, ...]:
+    """The columns of the table."""
+    return (*_FIRST_COLUMNS, *scale, *_LAST_COLUMNS)
+
+
+def scale_of(results: Sequence[ExamResult]) -> Scale:
+    """The categories that results of one model are of; A to D where none has scores."""
+    scored = (reading for result in results for reading in (result.exam, *result.projections.values()) if reading)
+    return next((tuple(reading.scores) for reading in scored), CATEGORIES)
+
+
+def _row(result: ExamResult, scale: Scale) -> tuple[str, ...]:
     whole, found = result.exam, result.prediction_set
-    scores = [f"{whole.scores[category]:.6f}" if whole else "" for category in CATEGORIES]
+    scores = [f"{whole.scores[category]:.6f}" if whole else "" for category in scale]
     percent = whole.percent_density if whole else None
     sides = [result.breasts[side].category if side in result.breasts else "" for side in ("right", "left")]
     return (

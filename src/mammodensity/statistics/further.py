@@ -17,7 +17,7 @@ from mammodensity.statistics.challenge import ChallengeFigures, challenge_figure
 from mammodensity.statistics.rejection import RejectCurve, reject_curve
 from mammodensity.statistics.subgroups import Group, figures_by_group, group_values, parse_bands
 from mammodensity.statistics.view_subsets import ViewSubsets, view_subsets
-from mammodensity.terms import DensityCategory
+from mammodensity.terms import CATEGORIES, Category
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class FurtherFigures:
 
 def further_figures(
     table: ScoreTable,
-    labels: Mapping[str, DensityCategory],
+    labels: Mapping[str, Category],
     columns: Sequence[ExamColumns] = (),
     *,
     asked: FurtherSpec | None = None,
@@ -85,7 +85,8 @@ def further_figures(
     given = np.flatnonzero(~np.isnan(scores).any(axis=1)).tolist()
     owners = None if patients is None else [patients[exam] for exam in given]
     groups = None
-    challenge = {"overall": challenge_figures(reference[given], scores[given], owners)}
+    of_challenge = table.scale == CATEGORIES  # it is of A to D
+    challenge = {"overall": challenge_figures(reference[given], scores[given], owners)} if of_challenge else {}
     if asked.by is not None:
         bands = parse_bands(asked.bands) if asked.bands else ()
         of_exam, names = group_values(table.exam_ids, column_of(columns, asked.by), asked.by, bands)
@@ -94,7 +95,8 @@ def further_figures(
             inside = [exam for exam in given if of_exam[exam] == group.value]
             drawn = None if patients is None else [patients[exam] for exam in inside]
             name = group.value if group.value != "overall" else f"{asked.by}: overall"
-            challenge[name] = challenge_figures(reference[inside], scores[inside], drawn)
+            if of_challenge:
+                challenge[name] = challenge_figures(reference[inside], scores[inside], drawn)
     return FurtherFigures(
         challenge=challenge,
         reject=reject_curve(reference[given], scores[given], patients=owners, spec=spec),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity.errors import TableError
-from mammodensity.evaluation import read_labels, read_origin_tables, read_score_table
+from mammodensity.evaluation import read_densities, read_origin_tables, read_score_table
 from mammodensity.evaluation.agreement import Floats
 from mammodensity.evaluation.reading import read_rows
 from mammodensity.evaluation.tables import parse_scores
@@ -76,7 +76,7 @@ def read_reading(path: Path) -> Reading:
             "(exam_id, projection, A, B, C, D), a table of results (predict --results) or a reader's table (exam_id, "
             "density)"
         )
-    labels = read_labels(path)
+    labels = read_densities(path)
     return Reading(path.stem, tuple(labels), np.array([category.index for category in labels.values()], dtype=np.intp))
 
 

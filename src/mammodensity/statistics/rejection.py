@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from mammodensity.evaluation.agreement import Floats, confusion_matrices, weighted_kappa
 from mammodensity.evaluation.resampling import BootstrapSpec, canonical_order, percentile_interval, resamples
-from mammodensity.terms import CATEGORIES
+from mammodensity.terms import SCALES, Scale
 
 _MOST_POINTS = 101
-_FIRST_DENSE = min(category.index for category in CATEGORIES if category.dense)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def reject_curve(
     patients: Sequence[str] | None = None,
     spec: BootstrapSpec | None = None,
 ) -> RejectCurve | None:
-    """Compute the curve of one level: positions of categories (N,), scores (N, 4); None without any exam."""
+    """Compute the curve of one level: positions of categories (N,), scores (N, K); None without any exam."""
     if not len(reference):
         return None
     spec = spec or BootstrapSpec()
@@ -95,7 +94,7 @@ def reject_curve(
     drawn = [_areas(confidence, wrong, counts) for counts in resamples(cluster, spec)]
     return RejectCurve(
         n=len(reference),
-        points=tuple(_points(confidence, reference, predicted)),
+        points=tuple(_points(confidence, reference, predicted, SCALES[scores.shape[1]])),
         area=area,
         area_interval=percentile_interval(area, np.concatenate(drawn), spec.confidence) if drawn else None,
         area_random=float(1 - wrong.mean()),
@@ -125,19 +124,22 @@ def _areas(confidence: Floats, wrong: Floats, counts: Floats) -> Floats:
     return np.asarray(1 - risk / total)
 
 
-def _points(confidence: Floats, reference: NDArray[np.intp], predicted: NDArray[np.intp]) -> list[RejectPoint]:
+def _points(
+    confidence: Floats, reference: NDArray[np.intp], predicted: NDArray[np.intp], scale: Scale
+) -> list[RejectPoint]:
     thresholds = np.unique(confidence)
     if len(thresholds) > _MOST_POINTS:
         chosen = np.linspace(0, len(confidence) - 1, _MOST_POINTS).round().astype(np.intp)
         thresholds = np.unique(np.sort(confidence)[chosen])
     distance = np.abs(reference - predicted)
-    flips = (reference >= _FIRST_DENSE) != (predicted >= _FIRST_DENSE)
+    dense = np.array([category.dense for category in scale])
+    flips = dense[reference] != dense[predicted]
     points = []
     for threshold in thresholds:
         kept = confidence >= threshold
         count = int(kept.sum())
         wrong = int((distance[kept] > 0).sum())
-        confusion = confusion_matrices(reference[kept], predicted[kept], np.ones((1, count)))
+        confusion = confusion_matrices(reference[kept], predicted[kept], np.ones((1, count)), len(scale))
         points.append(
             RejectPoint(
                 threshold=float(threshold),

@@ -16,7 +16,7 @@ from mammodensity.evaluation.exam_columns import as_number
 from mammodensity.evaluation.labels import few_of
 from mammodensity.evaluation.resampling import BootstrapSpec
 from mammodensity.statistics.readings import few_warnings
-from mammodensity.terms import CATEGORIES
+from mammodensity.terms import SCALES
 
 NOT_GIVEN = "(not given)"
 
@@ -127,7 +127,9 @@ def figures_by_group(
 
 def _warnings(figures: FiguresOfMerit) -> list[str]:
     found = [*few_warnings(figures.n, figures.patients)]
-    absent = [category.value for category in CATEGORIES if not sum(figures.confusion[category.index])]
+    absent = [
+        category.value for category in SCALES[len(figures.confusion)] if not sum(figures.confusion[category.index])
+    ]
     if absent:
         found.append(f"no exam of category {', '.join(absent)}")
     return found

@@ -109,7 +109,7 @@ def _all_figures(
     found: dict[tuple[int, ...] | int, _Figures] = {}
     exams = counts.sum(axis=1)
     for subset, scores in zip(subsets, fused, strict=True):
-        figures = confusion_figures(confusion_matrices(reference, scores.argmax(axis=1), counts))
+        figures = confusion_figures(confusion_matrices(reference, scores.argmax(axis=1), counts, scores.shape[1]))
         figures["mean_confidence"] = counts @ scores.max(axis=1) / exams
         found[subset] = {name: figures[name] for name in SUBSET_FIGURES}
     for size in range(1, len(PROJECTIONS) + 1):

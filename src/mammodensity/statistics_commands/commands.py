@@ -31,7 +31,7 @@ def compare(
     Example: mammodensity compare predictions.csv reader.csv --labels labels.csv --json comparison.json
     """
     from mammodensity.console import say, say_resampled
-    from mammodensity.evaluation import read_labels
+    from mammodensity.evaluation import read_densities
     from mammodensity.evaluation.resampling import BootstrapSpec
     from mammodensity.outputs import require_not_input
     from mammodensity.statistics import compare as compare_readings
@@ -43,7 +43,7 @@ def compare(
     found = compare_readings(
         first,
         second,
-        read_labels(labels),
+        read_densities(labels),
         patients=_patients(manifest, labels),
         spec=BootstrapSpec(bootstrap),
     )
@@ -73,7 +73,7 @@ def readers(
     Example: mammodensity readers anna.csv bruno.csv carla.csv --reference labels.csv --json readers.json
     """
     from mammodensity.console import say, say_resampled
-    from mammodensity.evaluation import read_labels
+    from mammodensity.evaluation import read_densities
     from mammodensity.evaluation.resampling import BootstrapSpec
     from mammodensity.outputs import require_not_input
     from mammodensity.statistics import readers_agreement
@@ -83,7 +83,7 @@ def readers(
     require_not_input(json_file, _files(*files, reference, manifest))
     found = readers_agreement(
         read_readings(files),
-        read_labels(reference) if reference else None,
+        read_densities(reference) if reference else None,
         patients=_patients(manifest, reference),
         spec=BootstrapSpec(bootstrap),
     )

@@ -28,7 +28,7 @@ from mammodensity.networks import OriginNetwork, load_checkpoint, network_files
 from mammodensity.networks.joint_checkpoint import JOINT, joint_file
 from mammodensity.outputs import file_sha256, receipt, require_new_folder, write_json
 from mammodensity.splits import with_splits
-from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 from mammodensity.training.joint_run import JointPlan, JointTask, first_weights, require_enough_pixels, train_joint
 from mammodensity.training.loop import Step
 from mammodensity.training.network_run import NetworkTask, train_network
@@ -206,7 +206,16 @@ def _train_networks(begun: _Begun, model: Path, how: _How) -> None:
         )
         folder = model / projection.value
         task = NetworkTask(
-            projection, training, validation, how.recipe, folder, how.device, how.facts, start, how.processes
+            projection,
+            training,
+            validation,
+            how.recipe,
+            folder,
+            how.device,
+            how.facts,
+            len(begun.data.scale),
+            start,
+            how.processes,
         )
         train_network(task, how.reported(projection))
 
@@ -239,7 +248,7 @@ def _labelled(data: DataSet) -> DataSet:
     unlabelled = [record for record in data.records if record.category is None]
     if unlabelled:
         raise LayoutError(
-            f"{data.root}: {len(unlabelled)} of {len(data.records)} images have no density category, "
+            f"{data.root}: {len(unlabelled)} of {len(data.records)} images have no category, "
             f"the first is {unlabelled[0].path}; training needs one for each"
         )
     return data
@@ -267,6 +276,8 @@ def _require_images(data: DataSet, projections: Iterable[Projection]) -> None:
 def _require_exams(data: DataSet) -> None:
     """The same for exams with any views, which must agree on their category; and every view must be there once."""
     reference_categories(data)
+    if data.scale != CATEGORIES:
+        raise LayoutError(f"{data.root} has categories {', '.join(data.scale)}; the joint network is of A to D only")
     for split in SPLITS[:2]:
         found = data.in_split(split)
         if len(found.exams()) < (2 if split == "train" else 1):

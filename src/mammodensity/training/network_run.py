@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mammodensity.data import LabelledImages, augment, with_channels
 from mammodensity.networks import Checkpoint, OriginNetwork, load_checkpoint, save_checkpoint
 from mammodensity.preprocess.familiarity import fit_familiarity
-from mammodensity.terms import Projection
+from mammodensity.terms import CATEGORIES, Projection
 from mammodensity.training.freed_memory import keep_memory
 from mammodensity.training.history import EpochFigures
 from mammodensity.training.loop import EVALUATION_BATCH, Step, rng_for, run_training, seed_for
@@ -36,6 +36,8 @@ class NetworkTask:
     device: torch.device
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else to record in the checkpoint; JSON values only."""
+    categories: int = len(CATEGORIES)
+    """How many it tells apart."""
     start: OriginNetwork | None = None
     """A network whose weights to begin with."""
     processes: Processes = ALONE
@@ -66,11 +68,14 @@ class _NetworkLearner:
         self.task, self.recipe, self.processes = task, task.recipe, task.processes
         self.name = task.projection.value
         torch.manual_seed(seed_for(self.recipe.seed, "initial", task.projection))
-        network = OriginNetwork(self.recipe.network)
+        network = OriginNetwork(self.recipe.network, task.categories)
         # channels_last: the layout oneDNN and cuDNN convolve fastest
         self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if task.start is not None:
-            self.network.load_state_dict(task.start.state_dict())
+            weights = task.start.state_dict()
+            if task.start.categories != task.categories:  # what it knows of other categories is left out
+                weights |= {f"head.{name}": tensor for name, tensor in network.head.state_dict().items()}
+            self.network.load_state_dict(weights)
         spread(self.network, task.processes)
         self.familiarity = fit_familiarity(task.training.images[:, 0].numpy(), task.validation.images[:, 0].numpy())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mammodensity.check import Progress
-from mammodensity.errors import ImageError, OptionError
+from mammodensity.errors import CheckpointError, ImageError, OptionError
 from mammodensity.explanation.counterfactual.curve import (
     TOLERANCE,
     DensityCurve,
@@ -21,6 +21,7 @@ from mammodensity.explanation.counterfactual.painting import PhantomBreasts
 from mammodensity.ingest import DataSet, load_exam
 from mammodensity.outputs import distinct_names, receipt, safe_name, staged_folder, write_bytes
 from mammodensity.phantom import PhantomSpec
+from mammodensity.prediction import DensityModel
 from mammodensity.prediction.scoring import Model
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
 
@@ -57,12 +58,18 @@ def write_counterfactuals(
     ------
     OptionError
         There is nothing to change, or fewer than two steps.
+    CheckpointError
+        The model is of other categories than A to D.
     ImageError
         No exam can be used.
     """
     if data is None and phantoms < 1:
         raise OptionError("name a data set, or how many phantoms to make with --phantoms")
     require_steps(steps)
+    if isinstance(model, DensityModel) and model.scale != CATEGORIES:
+        raise CheckpointError(
+            f"counterfactuals are only of networks of A to D; this model's are {', '.join(model.scale)}"
+        )
     total = (len(data.exams()) if data else 0) + phantoms
     curves: list[DensityCurve] = []
     refused: list[str] = []

@@ -17,7 +17,7 @@ from mammodensity.explanation.scoring.exam_scores import ExamVerdict, find_depen
 from mammodensity.explanation.scoring.score import ScoreSpec
 from mammodensity.ingest import ImageRecord, load_exam
 from mammodensity.prediction import DensityModel, TissueModel
-from mammodensity.terms import RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.terms import RESEARCH_USE_ONLY, Category, Projection
 
 _SAMPLED = 12  # exams on which a network's dependence on the background is measured first
 
@@ -38,7 +38,7 @@ class RunScores:
         model: DensityModel | TissueModel,
         exams: Mapping[str, Mapping[Projection, ImageRecord]],
         *,
-        against: DensityCategory | None = None,
+        against: Category | None = None,
         layer: str | None = None,
         spec: ScoreSpec = ScoreSpec(stability=False),  # noqa: B008  (frozen)
     ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mammodensity.ingest.public import cbis_ddsm, ddsm, embed, inbreast, mini_mias, origin, rsna, vindr
 from mammodensity.ingest.public.assemble import without_unlabelled
 from mammodensity.ingest.public.csv_table import ColumnSpec, column_spec
-from mammodensity.ingest.public.exams import ImageEntry, PublicData, PublicExam, Reason, Tissue
+from mammodensity.ingest.public.exams import ImageEntry, PublicData, PublicExam, Reason
 from mammodensity.ingest.public.files import FileList
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "PublicData",
     "PublicExam",
     "Reason",
-    "Tissue",
     "column_spec",
     "without_unlabelled",
 ]

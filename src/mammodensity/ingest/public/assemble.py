@@ -6,7 +6,8 @@ The rules are the same for every data set, and each says how often it was used:
 - of several images of one projection the first by the data set's own preference is taken, then by name;
 - an exam whose rows name different patients is left out;
 - the category of a breast is what all rows of its images say; where they contradict each other it has none;
-- the category of an exam is that of the denser breast, as a BI-RADS report states one composition for both.
+- the category of an exam is that of the denser breast, as a BI-RADS report states one composition for both; so it is of
+  the tissue categories F, G and D.
 """
 
 from __future__ import annotations
@@ -141,15 +142,16 @@ def _exam(exam_id: str, views: _Views, rules: _Rules) -> PublicExam:
     contradiction = any(len(found) > 1 for found in said.values())
     single = {breast: next(iter(found)) for breast, found in said.items() if len(found) == 1}
     density = None if contradiction or not single else max(single.values())
-    if len(set(single.values())) > 1 and not contradiction:
-        rules.notes.add("breasts-differ", "the breasts differ in density; the denser is the exam's", 1, "exams")
     tissue = {row.laterality or "": row.tissue for row in rows if row.tissue is not None}
+    if (len(set(single.values())) > 1 and not contradiction) or len(set(tissue.values())) > 1:
+        rules.notes.add("breasts-differ", "the breasts differ in density; the denser is the exam's", 1, "exams")
     return PublicExam(
         exam_id=exam_id,
         patient_id=rows[0].patient_id,
         images=entries,
         density=density,
         density_of_breast=single if rules.per_breast else {},
+        tissue=max(tissue.values(), key=lambda one: one.index) if tissue else None,
         tissue_of_breast=tissue,
         split=split,
         facts=_facts(rows),
@@ -207,7 +209,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def without_unlabelled(data: PublicData) -> PublicData:
-    """Leave out exams that have neither a density category nor a tissue level, and say of which site they are."""
+    """Leave out exams that have neither a density nor a tissue category, and say of which site they are."""
     rated_sites = {exam.facts.get("site", "") for exam in data.exams if exam.density is not None}
     tally = Tally()
     kept = []

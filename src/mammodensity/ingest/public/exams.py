@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from mammodensity.terms import DensityCategory, Projection
+from mammodensity.terms import DensityCategory, Projection, TissueCategory
 
 NO_DENSITY = "no-density"
 CONTRADICTING_DENSITY = "contradicting-density"
-
-
-class Tissue(StrEnum):
-    """The three levels of background tissue of the MIAS data sets; they are no density categories A-D."""
-
-    F = "F"
-    G = "G"
-    D = "D"
-
-    @property
-    def description(self) -> str:
-        """The level in words."""
-        return {"F": "fatty", "G": "fatty-glandular", "D": "dense-glandular"}[self.value]
 
 
 @dataclass(frozen=True)
@@ -41,7 +27,7 @@ class ImageRow:
     """As the table has it."""
     densities: frozenset[DensityCategory] = frozenset()
     """The category; empty where nobody rated it, more than one where the table contradicts itself."""
-    tissue: Tissue | None = None
+    tissue: TissueCategory | None = None
     split: str | None = None
     preference: tuple[Any, ...] = ()
     """Of several images of a projection the one with the smallest is taken."""
@@ -58,7 +44,7 @@ class ImageEntry:
     image: str
     density: DensityCategory | None = None
     """What the rows of this image say; None where they say nothing, or where categories are given by exam."""
-    tissue: Tissue | None = None
+    tissue: TissueCategory | None = None
     mirrored: bool = False
     """True where the data set stores the image as in a mirror: left and right of the picture are exchanged."""
 
@@ -73,7 +59,9 @@ class PublicExam:
     density: DensityCategory | None = None
     density_of_breast: Mapping[str, DensityCategory] = field(default_factory=dict)
     """By ``"R"`` and ``"L"``; empty where the data set rates whole exams."""
-    tissue_of_breast: Mapping[str, Tissue] = field(default_factory=dict)
+    tissue: TissueCategory | None = None
+    """The same of a data set whose categories are F, G and D."""
+    tissue_of_breast: Mapping[str, TissueCategory] = field(default_factory=dict)
     split: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     unlabelled: str | None = None
@@ -93,6 +81,7 @@ class PublicExam:
             "facts": dict(self.facts),
         }
         if self.tissue_of_breast:
+            values["tissue"] = self.tissue
             values["tissue_right"] = self.tissue_of_breast.get("R")
             values["tissue_left"] = self.tissue_of_breast.get("L")
             values["mirrored"] = any(entry.mirrored for entry in self.images.values())

@@ -1,6 +1,6 @@
 """mini-MIAS: ``Info.txt``, a line an abnormality: ``mdb001 G CIRC B 535 425 197``.
 
-Tissue is F, G or D: three levels, no density categories A-D, and they stay what they are. All images are MLO. Two
+Tissue is F, G or D: three categories, none of A to D, and they stay what they are. All images are MLO. Two
 numbers in a row are one woman; the odd number is the left breast and the even one the right, although the data set's
 own note says otherwise, and every image is stored as in a mirror.
 """
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from mammodensity.errors import LayoutError, TableError
 from mammodensity.ingest.public.assemble import assemble
-from mammodensity.ingest.public.exams import ImageEntry, ImageRow, PublicData, PublicExam, Tally, Tissue
+from mammodensity.ingest.public.exams import ImageEntry, ImageRow, PublicData, PublicExam, Tally
 from mammodensity.ingest.public.files import FileList
+from mammodensity.terms import TISSUE_CATEGORIES, TissueCategory
 
 TABLES = r"info.*\.txt"
 _LINE = re.compile(r"mdb(?P<number>\d{3})\w*\s+(?P<tissue>\S+)\s+(?P<rest>[A-Z]{4}\b.*)", re.IGNORECASE)
@@ -35,7 +36,7 @@ def read(tables: FileList, data: FileList) -> PublicData:
 
 def _without_contradictions(rows: list[ImageRow], notes: Tally) -> list[ImageRow]:
     """Rows without tissue where those of one image differ in it; how many images that are is noted."""
-    said: dict[str, set[Tissue | None]] = defaultdict(set)
+    said: dict[str, set[TissueCategory | None]] = defaultdict(set)
     for row in rows:
         said[row.image].add(row.tissue)
     torn = {image for image, tissues in said.items() if len(tissues) > 1}
@@ -54,7 +55,7 @@ def _row(path: Path, line: int, text: str) -> ImageRow:
     if match is None:
         raise TableError(f"{path} line {line}: {text!r} is no line such as mdb001 G CIRC B 535 425 197")
     tissue = match["tissue"].upper()
-    if tissue not in list(Tissue):
+    if tissue not in TISSUE_CATEGORIES:
         raise TableError(f"{path} line {line}: tissue is {match['tissue']!r}; expected F, G or D")
     number = int(match["number"])
     odd = number if number % 2 else number - 1
@@ -64,7 +65,7 @@ def _row(path: Path, line: int, text: str) -> ImageRow:
         image=f"mdb{number:03d}",
         laterality="L" if number % 2 else "R",
         view="MLO",
-        tissue=Tissue(tissue),
+        tissue=TissueCategory(tissue),
         mirrored=True,
     )
 

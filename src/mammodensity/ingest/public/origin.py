@@ -8,6 +8,7 @@ from mammodensity.ingest.layouts import find_images
 from mammodensity.ingest.public.assemble import assemble
 from mammodensity.ingest.public.exams import ImageEntry, ImageRow, PublicData, PublicExam, Tally
 from mammodensity.ingest.public.files import FileList
+from mammodensity.terms import DensityCategory, TissueCategory
 
 TABLES = r"(?!)"  # no table tells this data set
 
@@ -24,7 +25,8 @@ def read(tables: FileList, data: FileList) -> PublicData:
             image=str(record.path),
             laterality=record.projection.laterality,
             view=record.projection.view_position,
-            densities=frozenset([record.category] if record.category else []),
+            densities=frozenset([record.category] if isinstance(record.category, DensityCategory) else []),
+            tissue=record.category if isinstance(record.category, TissueCategory) else None,
             split=record.split,
         )
         for record in found.records
