@@ -126,7 +126,13 @@ def test_predicted_and_evaluated(model, prepared, run, tmp_path):
     assert {result["most_likely"] for result in results} <= set("FGD")
     for result in results:
         assert result["exam"]["dense_probability"] == pytest.approx(result["exam"]["scores"]["D"])
-    assert "dense-glandular" in (tmp_path / "p.html").read_text()
+    page = (tmp_path / "p.html").read_text()
+    assert "dense-glandular" in page
+    assert "not BI-RADS density" in page
+    assert "mammodensity calibrate" not in page
+    assert {result["calibration"] for result in results} == {
+        "not calibrated: calibration is made for the categories A to D only"
+    }
     assert set(rows_of(tmp_path / "r.csv")[0]) > set("FGD")
     code, out, _ = run("evaluate", "--csv", tmp_path / "p.csv", "--labels", prepared, "--json", tmp_path / "f.json",
                        "--subsets", "--by", "tissue", "--manifest", prepared / "manifest.csv")  # fmt: skip
@@ -144,6 +150,7 @@ def test_explained_and_reported(model, prepared, run, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "share on the right side of F, G against D" in page
     assert "three equal scores give 1.10" in page
+    assert "Dense is D. F, G and D are categories of background tissue" in page
     data = find_images(prepared)
     exam_id, records = next(iter(data.exams().items()))
     exam = load_exam(exam_id, records)

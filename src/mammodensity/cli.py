@@ -309,7 +309,7 @@ def train(
         typer.Option(help="Joint: none (as by default), or in little memory, computing twice: views or layers."),
     ] = None,
 ) -> None:
-    """Train one network for each projection, or with --joint one of all four; then score the test split.
+    """Train a network for each projection of the data, or with --joint one of all four; then score the test split.
 
     Example: mammodensity train phantoms --model model --epochs 20 --size 128
 

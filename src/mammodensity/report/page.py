@@ -31,8 +31,17 @@ from mammodensity.report.tables import (
     flattened,
     note_letter,
 )
-from mammodensity.report.wording import cautions, counted, listed, number, percent, what_was_found, what_was_trained
-from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY
+from mammodensity.report.wording import (
+    OTHER_CATEGORIES,
+    cautions,
+    counted,
+    listed,
+    number,
+    percent,
+    what_was_found,
+    what_was_trained,
+)
+from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY
 
 _TILES = (
     ("accuracy", "Right category", percent),
@@ -148,6 +157,8 @@ def _page_values(
         "title": run.folder.resolve().name,
         "research_use_only": RESEARCH_USE_ONLY,
         "categories": run.scale,
+        "of_density": run.scale == CATEGORIES,
+        "other_categories": OTHER_CATEGORIES,
         "projections": PROJECTIONS,
         "trained": what_was_trained(run),
         "cautions": cautions(run, subject),

@@ -13,9 +13,9 @@ from mammodensity.explanation.pictures import HANGING_ORDER
 from mammodensity.outputs import write_text
 from mammodensity.report.examples import ViewPictures
 from mammodensity.report.page import render
-from mammodensity.report.wording import counted, listed, percent
+from mammodensity.report.wording import OTHER_CATEGORIES, counted, listed, percent
 from mammodensity.result import ExamResult, PredictionSet, Reading, scale_of, shared_flags
-from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory
+from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory
 
 _IN_FULL = "scattered areas of fibroglandular density"  # as a report on a mammogram words it
 _NOT_CALIBRATED = (
@@ -61,7 +61,13 @@ def write_results_page(
         for number, result in enumerate(results, start=1)
     ]
     scale = scale_of(results)
-    warnings = [*made_by.warnings, *([_NOT_CALIBRATED] if uncalibrated else [])]
+    warnings = [*made_by.warnings]
+    if scale != CATEGORIES:
+        warnings.append(
+            f"{OTHER_CATEGORIES[:-1]}; their scores are not calibrated, as calibration is made for A to D only"
+        )
+    elif uncalibrated:
+        warnings.append(_NOT_CALIBRATED)
     values = {
         "research_use_only": RESEARCH_USE_ONLY,
         "categories": scale,

@@ -10,6 +10,8 @@ from mammodensity.ingest import DataSet
 from mammodensity.report.run_record import RunRecord
 from mammodensity.terms import PROJECTIONS, SCALES, Projection
 
+OTHER_CATEGORIES = "F, G and D are categories of background tissue of the MIAS data sets, not BI-RADS density."
+"""Said wherever results of such a network are shown."""
 DASH = "\N{EM DASH}"
 _SPACE = "\N{NO-BREAK SPACE}"
 _NUMBER_WORDS = ("No", "One", "Two", "Three", "Four")

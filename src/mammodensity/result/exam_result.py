@@ -16,6 +16,7 @@ from mammodensity.fusion import ExamScores
 from mammodensity.result.notification import NOTIFICATION
 from mammodensity.result.rules import STANDARD_RULES, Rules, find_flags
 from mammodensity.terms import (
+    CATEGORIES,
     FUSED_LEVELS,
     PROJECTIONS,
     RESEARCH_USE_ONLY,
@@ -215,10 +216,12 @@ def _prediction_set(
 
 
 def _about(calibration: Calibration | None, whole: Reading | None) -> str:
-    if calibration is None:
-        return "not calibrated: the model has no calibration; `mammodensity calibrate` makes one"
-    if whole is None:
+    if whole is None and calibration is not None:
         return "nothing to calibrate"
+    if whole is not None and tuple(whole.scores) != CATEGORIES:
+        return "not calibrated: calibration is made for the categories A to D only"
+    if whole is None or calibration is None:
+        return "not calibrated: the model has no calibration; `mammodensity calibrate` makes one"
     if not whole.calibrated:
         return "not calibrated: too few labelled exams had these views"
     fitted = calibration.views[whole.views]
