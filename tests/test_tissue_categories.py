@@ -166,6 +166,9 @@ def test_explained_and_reported(model, prepared, run, tmp_path):
 def test_what_is_made_for_a_to_d_says_so(model, prepared, run, tmp_path):
     run("predict", prepared, "--model", model, "--allow-missing", "--csv", tmp_path / "p.csv")
     manifest = prepared / "manifest.csv"
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    for reader in (one, two):
+        reader.write_text("exam_id,density\n1,A\n")
     for arguments, told in (
         (("calibrate", tmp_path / "p.csv", "--labels", manifest, "--model", model), "only scores of A to D"),
         (("calibrate", prepared, "--model", tmp_path / "site"), "expected the density categories A to D"),
@@ -173,7 +176,7 @@ def test_what_is_made_for_a_to_d_says_so(model, prepared, run, tmp_path):
         (("train", prepared, "--model", tmp_path / "joint", "--joint"), "the joint network is of A to D only"),
         (("export", "--model", model, "--format", "onnx", tmp_path / "onnx"), "only networks of A to D"),
         (("readers", tmp_path / "p.csv", manifest), "found the columns exam_id, projection, F, G, D"),
-        (("compare", tmp_path / "p.csv", tmp_path / "p.csv", "--labels", manifest), "categories F, G and D"),
+        (("compare", one, two, "--labels", manifest), "categories F, G and D"),
         (("counterfactual", prepared, "--model", model, "--output", tmp_path / "c"), "only of networks of A to D"),
     ):
         code, _, error = run(*arguments)

@@ -143,7 +143,7 @@ def test_data_that_cannot_train_leaves_nothing(blobs, tiny_recipe, tmp_path):
         train_model(find_images(broken), tmp_path / "model", tiny_recipe)
     data = find_images(blobs)
     unlabelled = replace(data, records=(replace(data.records[0], category=None), *data.records[1:]))
-    with pytest.raises(LayoutError, match="1 of 96 images have no density category"):
+    with pytest.raises(LayoutError, match="1 of 96 images have no category"):
         train_model(unlabelled, tmp_path / "model", tiny_recipe)
     assert not (tmp_path / "model").exists()
 
