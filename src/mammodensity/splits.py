@@ -12,6 +12,7 @@ from mammodensity.errors import LayoutError, OptionError
 from mammodensity.ingest import SPLITS, DataSet
 
 DEFAULT_SHARES = (0.8, 0.1, 0.1)
+_NO_CATEGORY = -1
 
 
 def with_splits(data: DataSet, *, seed: int = 1, shares: Sequence[float] = DEFAULT_SHARES) -> DataSet:
@@ -43,14 +44,14 @@ def with_splits(data: DataSet, *, seed: int = 1, shares: Sequence[float] = DEFAU
 
 def _strata(data: DataSet) -> list[list[str]]:
     """Patients by their (densest) category, those without one last, each list sorted."""
-    category_of: dict[str, str] = {}
+    place_of: dict[str, int] = {}
     for record in data.records:
-        category = record.category.value if record.category else ""
-        category_of[record.patient_id] = max(category, category_of.get(record.patient_id, ""))
-    strata: dict[str, list[str]] = defaultdict(list)
-    for patient in sorted(category_of):
-        strata[category_of[patient]].append(patient)
-    return [strata[category] for category in sorted(strata, key=lambda name: (name == "", name))]
+        place = record.category.index if record.category else _NO_CATEGORY
+        place_of[record.patient_id] = max(place, place_of.get(record.patient_id, _NO_CATEGORY))
+    strata: dict[int, list[str]] = defaultdict(list)
+    for patient in sorted(place_of):
+        strata[place_of[patient]].append(patient)
+    return [strata[place] for place in sorted(strata, key=lambda place: (place == _NO_CATEGORY, place))]
 
 
 def _draw(strata: list[list[str]], rng: np.random.Generator, shares: Sequence[float]) -> dict[str, str]:
