@@ -205,6 +205,12 @@ def test_a_manifest_of_both_kinds_is_refused(prepared, tmp_path):
         writer.writerows([{**rows[0], "density": "D"}, *rows[1:]])
     with pytest.raises(LayoutError, match="density categories A to D and tissue categories F, G, D"):
         read_manifest(mixed / "manifest.csv")
+    with (mixed / "manifest.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [*rows[0], "breast_density"])
+        writer.writeheader()
+        writer.writerows([{**row, "breast_density": "C"} for row in rows])
+    with pytest.raises(LayoutError, match=r"line 2: found . of the exam and C of the breast"):
+        read_manifest(mixed / "manifest.csv")
 
 
 def test_begun_with_networks_of_four_categories(tiny_model, tiny_recipe, prepared, tmp_path):

@@ -75,6 +75,12 @@ def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
         raise LayoutError(f"{where}: unknown projection {cells['projection']!r}; expected {', '.join(PROJECTIONS)}")
     density, of_breast = (_category(where, name, cells[name], DensityCategory) for name in ("density", BREAST_COLUMN))
     tissue, tissue_of_breast = (_category(where, name, cells[name], TissueCategory) for name in TISSUE_COLUMNS)
+    category, breast = density or tissue, of_breast or (None if density else tissue_of_breast)
+    if category and breast and type(category) is not type(breast):
+        raise LayoutError(
+            f"{where}: found {category.name} of the exam and {breast.name} of the breast, which are of two "
+            "kinds; expected density and breast_density, or tissue and breast_tissue"
+        )
     split = split_word(cells["split"])
     if cells["split"] and split is None:
         raise LayoutError(f"{where}: unknown split {cells['split']!r}; expected {', '.join(SPLITS)} or nothing")
@@ -86,9 +92,9 @@ def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
         patient_id=cells["patient_id"] or cells["exam_id"],
         projection=Projection(cells["projection"]),
         path=image,
-        category=density or tissue,
+        category=category,
         split=split,
-        breast_category=of_breast or (None if density else tissue_of_breast),
+        breast_category=breast,
     )
 
 
