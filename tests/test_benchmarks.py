@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import json
 import sys
@@ -220,3 +221,16 @@ def test_programs_get_as_many_threads_as_cores(monkeypatch):
 def test_more_cores_than_there_are(capsys):
     assert command.main(["--quick", "--cores", "4096"]) == 1
     assert "benchmark: --cores 4096: this machine has" in capsys.readouterr().err
+
+
+SCRIPTS = sorted((REPOSITORY / "benchmarks").rglob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_take_from_the_package_what_it_has(script):
+    """They run for an hour and in no test: a name that is gone would show only then."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mammodensity"):
+            names = [one.name for one in node.names]
+            module = __import__(node.module or "", fromlist=names)
+            assert not [name for name in names if not hasattr(module, name)], f"{script.name}, of {node.module}"
