@@ -33,8 +33,8 @@ from mammodensity.phantom import PhantomSpec
 from mammodensity.phantom.disturbance import disturb
 from mammodensity.phantom.exam import trace_breast
 from mammodensity.preprocess import find_regions
-from mammodensity.preprocess.breast import reduced_grey
-from mammodensity.preprocess.plausibility import Signs, signs_of
+from mammodensity.preprocess.plausibility import Signs
+from mammodensity.preprocess.regions import mammogram_signs
 
 SEED = 1234  # of no phantom that a segmenter was trained on
 SIZE = (288, 200)
@@ -189,10 +189,7 @@ def show_signs(name: str, cases: Sequence[Case]) -> None:
     found: list[Signs] = []
     for one in cases:
         if one.labels is not None and one.mammogram is not None:
-            grey = reduced_grey(one.mammogram, (192, 128))
-            region = Image.fromarray((one.labels > 0).astype(np.uint8) * 255).resize((128, 192), Image.Resampling.BOX)
-            turned = slice(None, None, -1 if find_regions(one.mammogram).chest_side == "right" else 1)
-            found.append(signs_of(one.mammogram.pixels, grey[:, turned], (np.asarray(region) > 127)[:, turned]))
+            found.append(mammogram_signs(one.mammogram))
     print(f"signs of {len(found)} images, {name}")
     for field in fields(Signs):
         values = [value for signs in found if (value := getattr(signs, field.name)) is not None]

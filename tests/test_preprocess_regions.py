@@ -79,16 +79,21 @@ def traced():
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_phantoms_with_known_regions(traced, name):
-    breast, muscle, side = [], [], []
+    breast, muscle, side, refused = [], [], [], 0
     for position in ("MLO", "CC"):
         for number, views in enumerate(traced):
             grey, true = disturb(views[position], SIZE, np.random.default_rng([7, number]), CHANGES[name])
-            regions = find_regions(made(grey, mirrored=number % 2 == 1))
+            try:
+                regions = find_regions(made(grey, mirrored=number % 2 == 1))
+            except ImageError:  # its outline cannot be seen
+                refused += 1
+                continue
             found = regions.labels[:, :: -1 if number % 2 else 1]
             side.append(regions.chest_side == ("right" if number % 2 else "left"))
             breast.append(dice(found > 0, true > 0))
             if (true == 3).mean() > 0.03:
                 muscle.append(dice(found == 3, true == 3))
+    assert refused <= (name == "all")
     assert np.mean(side) > 0.85
     assert np.median(breast) > 0.97
     assert np.mean(breast) > 0.93
@@ -145,10 +150,13 @@ def test_images_without_a_breast_are_refused():
     dot[10, 10] = 1
     label = np.zeros((300, 240))
     label[20:30, 200:230] = 1
-    for grey in (rng.random((300, 240)), dot, label, 0.02 * rng.random((300, 240))):
+    for grey in (rng.random((300, 240)), 0.02 * rng.random((300, 240))):
         with pytest.raises(ImageError, match="no breast") as caught:
             find_regions(made(grey))
         assert caught.value.code == "no-breast"
+    for grey in (dot, label):
+        with pytest.raises(ImageError, match=r"no breast|no mammogram: it has only a handful of grey levels"):
+            find_regions(made(grey))
 
 
 def test_flipped_images_are_noticed():

@@ -380,8 +380,8 @@ def train(
 def train_default(
     out: Annotated[Path, typer.Argument(help="Folder to write to, or to go on in.", metavar="OUT")],
     breasts: Annotated[int, typer.Option(help="Phantoms to trace.")] = 480,
-    outline_steps: Annotated[int, typer.Option(help="Training steps of the segmenter.")] = 2500,
-    tissue_steps: Annotated[int, typer.Option(help="Training steps of the tissue network.")] = 7500,
+    outline_steps: Annotated[int, typer.Option(help="Training steps of the segmenter.")] = 5000,
+    tissue_steps: Annotated[int, typer.Option(help="Training steps of the tissue network.")] = 15000,
     seed: Annotated[int, typer.Option(help="Seed of weights and disturbances.")] = 1,
     device: Device = "auto",
 ) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -84,10 +84,9 @@ def score_exam(
     for projection in PROJECTIONS:
         if projection in exam.mammograms and projection in model.projections:
             try:
-                views[projection] = model.read(projection, exam.mammograms[projection])
-                of_image = quality_flags(exam.mammograms[projection]) + flip_flags(
-                    projection, exam.mammograms[projection]
-                )
+                mammogram = exam.mammograms[projection]
+                views[projection] = model.read(projection, mammogram)
+                of_image = quality_flags(mammogram) + flip_flags(projection, mammogram)
                 flags[projection] = of_image + views[projection].flags
             except ImageError as error:
                 refused[projection] = str(error)
@@ -145,26 +144,36 @@ def score_records(
     allow_missing: bool,
     policy: str,
 ) -> ExamScores:
-    """Read and score one exam; an image that is refused is a missing view."""
-    exam, unread = _readable(exam_id, records)
-    scored = model.score(exam, fusion=fusion or model.fusion, allow_missing=allow_missing, policy=policy)
-    return replace(scored, refused={**scored.refused, **unread})
-
-
-def _readable(exam_id: str, records: Mapping[Projection, ImageRecord]) -> tuple[Exam, dict[Projection, str]]:
-    """The images of an exam that can be read, and why the others cannot; read side by side."""
+    """Read and score one exam, a view while the next are being read; an image that is refused is a missing view."""
     with ThreadPoolExecutor(min(len(records), threads_told() or usable_cores())) as readers:
-        read = dict(zip(records, readers.map(_read, records.values()), strict=True))
-    images = {projection: image for projection, image in read.items() if isinstance(image, Mammogram)}
-    return Exam(exam_id, images), {p: image for p, image in read.items() if isinstance(image, str)}
+        images = _BeingRead({projection: readers.submit(read_record, record) for projection, record in records.items()})
+        exam = Exam(exam_id, images)
+        scored = model.score(exam, fusion=fusion or model.fusion, allow_missing=allow_missing, policy=policy)
+        return replace(scored, refused={**scored.refused, **images.unread()})
 
 
-def _read(record: ImageRecord) -> Mammogram | str:
-    """An image, or why there is none."""
-    try:
-        return read_record(record)
-    except ImageError as error:
-        return str(error)
+class _BeingRead(Mapping[Projection, Mammogram]):
+    """The images of an exam; asking for one waits until it is read, or raises ``ImageError`` where it cannot be."""
+
+    def __init__(self, images: Mapping[Projection, Future[Mammogram]]) -> None:
+        self._images = images
+
+    def __getitem__(self, projection: Projection) -> Mammogram:
+        return self._images[projection].result()
+
+    def __contains__(self, projection: object) -> bool:
+        return projection in self._images
+
+    def __iter__(self) -> Iterator[Projection]:
+        return iter(self._images)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def unread(self) -> dict[Projection, str]:
+        """Why images could not be read; those that no network asked for, too."""
+        errors = {projection: image.exception() for projection, image in self._images.items()}
+        return {projection: str(error) for projection, error in errors.items() if isinstance(error, ImageError)}
 
 
 def require_networks(model: Model, data: DataSet, *, all_projections: bool = False) -> None:

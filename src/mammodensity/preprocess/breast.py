@@ -17,22 +17,25 @@ from scipy.ndimage import (
 )
 
 from mammodensity.errors import ImageError
-from mammodensity.exam import Mammogram
 from mammodensity.preprocess.orientation import largest_part
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
+REDUCED = (192, 128)
+"""Rows and columns of the image that outlines are found in."""
+
 _SMALLEST_SHARE = 0.02  # of the image; small breasts on the largest detectors cover some 8 %
+_LEAST_SHOWN = 0.05  # of the field, whose even margins are gone
+_MARGIN = 0.005  # to refuse a good image is worse than to let an inverted one pass
 _MOST_NOISE = 0.75  # detail finer than 3 of 192 rows, as a share of all contrast; mammograms have 0.05 to 0.3
 
 
-def reduced_grey(mammogram: Mammogram, size: tuple[int, int]) -> NDArray[np.float32]:
-    """The image averaged down to ``size`` (H, W), 0..1 of full scale, whatever its aspect."""
-    values = Image.fromarray(mammogram.pixels.astype(np.float32))
-    rows, columns = size
-    small = np.asarray(values.resize((columns, rows), Image.Resampling.BOX))
-    return (small / mammogram.full_scale).astype(np.float32)
+def reduced_grey(pixels: NDArray[Any], full_scale: int) -> NDArray[np.float32]:
+    """An image (H, W) averaged down to ``REDUCED``, 0..1 of full scale, whatever its aspect."""
+    rows, columns = REDUCED
+    small = np.asarray(Image.fromarray(pixels.astype(np.float32)).resize((columns, rows), Image.Resampling.BOX))
+    return (small / full_scale).astype(np.float32)
 
 
 def require_structure(grey: Floats, name: object) -> None:
@@ -58,9 +61,14 @@ def may_be_inverted(grey: Floats) -> bool:
     return bool(high > low and max(map(min, corners)) >= low + 0.7 * (high - low))
 
 
-def certainty(scores: Floats) -> float:
-    """How sure scores (3, H, W) are of what is breast and what is background, on average: 0 to 1."""
-    return float(np.abs(2 * scores[0] - 1).mean())
+def shows_breast_more_surely(scores: Floats, others: Floats) -> bool:
+    """Whether scores (3, H, W) tell a breast from background more surely than others do, or than others find none."""
+    return _sureness(scores) > _sureness(others) + _MARGIN
+
+
+def _sureness(scores: Floats) -> float:
+    """0 to 1; 0 where there is hardly any breast."""
+    return float(np.abs(2 * scores[0] - 1).mean()) if (scores[0] < 0.5).mean() > _LEAST_SHOWN else 0.0
 
 
 def breast_scores(scores: Floats, name: object) -> NDArray[np.float32]:

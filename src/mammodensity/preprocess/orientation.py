@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, binary_opening, gaussian_filter, label
 
 from mammodensity.exam import Flag, Mammogram
+from mammodensity.preprocess.field import bounding_box, part
 from mammodensity.terms import Projection
 
 STORED_FLIPPED = "stored-flipped"
@@ -20,7 +21,7 @@ Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 _OUTER = 0.02, 0.10
-"""Share of the width at either side that is looked at; what lies further out may be a border of the film."""
+"""Share of the region's width at either side that is looked at; what lies further out may be a border of the film."""
 _DRAW = 0.05
 """Shares of the two sides that differ by no more than this do not tell where the chest wall is."""
 _SAMPLE = 512  # rows and columns looked at, at most, where a side is told of an image of any size
@@ -68,7 +69,7 @@ def largest_part(mask: Mask) -> Mask:
 def chest_side(grey: Floats) -> str:
     """``"left"`` or ``"right"``: the side of the image (H, W) along which more of the breast lies.
 
-    Decided by how much of either side the bright region covers; a draw, by where the region's weight lies.
+    Decided by how much the bright region covers of either side of its box; a draw, by where the region's weight lies.
     """
     region = bright_region(grey)
     left, right = _covered(region)
@@ -80,10 +81,16 @@ def chest_side(grey: Floats) -> str:
 
 
 def _covered(region: Mask) -> tuple[float, float]:
-    """Share of the left and of the right side of the image that a region covers."""
-    columns = region.shape[1]
-    first, last = (max(1, round(share * columns)) for share in _OUTER)
-    return float(region[:, first:last].mean()), float(region[:, columns - last : columns - first].mean())
+    """Share that a region covers of the left and right side of its box: most at the chest wall, little at a nipple.
+
+    Of the box, not of the image: a breast may lie anywhere in its frame. An empty region covers nothing.
+    """
+    if not region.any():
+        return 0.0, 0.0
+    inside = part(region, bounding_box(region))
+    columns = inside.shape[1]
+    first, last = (max(number, round(share * columns)) for number, share in enumerate(_OUTER, start=1))
+    return float(inside[:, first:last].mean()), float(inside[:, columns - last : columns - first].mean())
 
 
 def stored_flipped(projection: Projection | None, side: str) -> bool | None:

@@ -84,33 +84,34 @@ _RULES: tuple[tuple[Callable[[Signs], bool], str], ...] = (
 )
 
 
-def require_mammogram(pixels: NDArray[np.integer[Any]], grey: Floats, region: Mask, name: object) -> None:
+def require_mammogram(signs: Signs, name: object) -> None:
     """Refuse what is no mammogram.
-
-    Parameters
-    ----------
-    pixels
-        The image at its own size.
-    grey
-        The same, reduced (h, w), with the chest wall on the left.
-    region
-        (h, w): the breast found in it, muscle included.
 
     Raises
     ------
     ImageError
         A rule says so; its message says which.
     """
-    signs = signs_of(pixels, grey, region)
     for broken, text in _RULES:
         if broken(signs):
             raise ImageError(f"{name}: no mammogram: {text}", "no-mammogram")
 
 
-def signs_of(pixels: NDArray[np.integer[Any]], grey: Floats, region: Mask) -> Signs:
-    """Measure what the rules look at; parameters as in ``require_mammogram``."""
-    low, high = np.percentile(grey, (0.5, 99.5))
-    scaled = np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
+def signs_of(pixels: NDArray[np.integer[Any]], whole: Floats, grey: Floats, region: Mask) -> Signs:
+    """Measure what the rules look at.
+
+    Parameters
+    ----------
+    pixels
+        The image at its own size.
+    whole
+        The same, reduced (h, w).
+    grey
+        The image without even margins, reduced (h, w), with the chest wall on the left.
+    region
+        (h, w): the breast found in ``grey``, muscle included.
+    """
+    whole, scaled = _scaled(whole), _scaled(grey)
     inside = binary_erosion(region, iterations=_NEAR, border_value=1)
     away = ~binary_dilation(region, iterations=_NEAR)
     steps = gaussian_gradient_magnitude(scaled, 1.0)[inside]
@@ -120,14 +121,20 @@ def signs_of(pixels: NDArray[np.integer[Any]], grey: Floats, region: Mask) -> Si
         grey_levels=int(np.count_nonzero(np.bincount(pixels[:: 1 + pixels.size // _ENOUGH].ravel()))),
         detail=float((grey - gaussian_filter(grey, 1.5)).std()) / max(float(grey.std()), 1e-6),
         edges=edges,
-        mirror=_likeness(scaled, scaled[:, ::-1]),
-        upside_down=_likeness(scaled, scaled[::-1]),
+        mirror=_likeness(whole, whole[:, ::-1]),
+        upside_down=_likeness(whole, whole[::-1]),
         corners=_corners(region),
         order=order,
         lost=lost,
         outline=_outline(gaussian_filter(scaled, 1.5), region, inside, away),
         step=step,
     )
+
+
+def _scaled(grey: Floats) -> NDArray[np.float32]:
+    low, high = np.percentile(grey, (0.5, 99.5))
+    scaled: NDArray[np.float32] = np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
+    return scaled
 
 
 def _against_background(

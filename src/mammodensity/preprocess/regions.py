@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +13,18 @@ from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
 from mammodensity.preprocess.breast import (
     breast_scores,
-    certainty,
     may_be_inverted,
     reduced_grey,
     require_structure,
+    shows_breast_more_surely,
 )
+from mammodensity.preprocess.field import Box, around, bounding_box, part, without_margins
 from mammodensity.preprocess.orientation import chest_side
 from mammodensity.preprocess.pectoral import muscle_scores
-from mammodensity.preprocess.plausibility import require_mammogram
+from mammodensity.preprocess.plausibility import Signs, require_mammogram, signs_of
 
 BACKGROUND, BREAST, PECTORAL = 0, 1, 3
 """Values of a label image; 2 is reserved for fibroglandular tissue."""
-
-_MARGIN = 0.005  # to refuse a good image is worse than to let an inverted one pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +42,14 @@ class Regions:
         return "MLO" if (self.labels == PECTORAL).any() else "CC"
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
+    def box(self) -> Box:
         """The bounding box of the breast, muscle included: first row, first column, height, width."""
         return bounding_box(self.labels != BACKGROUND)
 
 
-def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """First row, first column, height and width of the box about a mask that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
-    return top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
-
-
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """Breast and muscle on the reduced image, turned so that the chest wall is on the left."""
+    """Breast and muscle on a reduced field of the image, turned so that the chest wall is on the left."""
 
     body: NDArray[np.float32]
     """(h, w) scores of breast or muscle: above one half is inside."""
@@ -64,17 +57,25 @@ class Outline:
     """(h, w) scores of muscle, or None where there is none."""
     chest_side: str
     """``"left"`` or ``"right"``: the side of the image the chest wall is on."""
+    field: Box
+    """The part of the turned image that the scores cover, in its pixels; outside of it is background."""
 
     @property
     def flip(self) -> slice:
-        """Of columns: between the image and this."""
-        return slice(None, None, -1 if self.chest_side == "right" else 1)
+        """Of columns: between the image and the turned one."""
+        return _flip(self.chest_side)
+
+    def seen(self, image: NDArray[Any]) -> NDArray[Any]:
+        """What of an image (H, W) the scores cover, turned; a view, no copy."""
+        return part(image[:, self.flip], self.field)
 
     def regions(self, shape: tuple[int, ...]) -> Regions:
         """The regions at the size (H, W) of the image."""
-        labels = _enlarged(self.body[:, self.flip], shape).astype(np.uint8)
+        labels = np.zeros(shape, np.uint8)
+        seen = self.seen(labels)
+        seen[:] = _enlarged(self.body, seen.shape)
         if self.muscle is not None:
-            labels[_enlarged(self.muscle[:, self.flip], shape) & (labels == BREAST)] = PECTORAL
+            seen[_enlarged(self.muscle, seen.shape) & (seen == BREAST)] = PECTORAL
         return Regions(labels, self.chest_side)
 
 
@@ -99,29 +100,87 @@ def find_outline(mammogram: Mammogram) -> Outline:
     ImageError
         There is no breast in it, it is no mammogram, or its grey values are inverted.
     """
-    from mammodensity.preprocess.segmenter import SIZE
-
-    name = mammogram.path if mammogram.path is not None else "the image"
-    grey = reduced_grey(mammogram, SIZE)
-    require_structure(grey, name)
-    side, scores = _side_and_scores(grey)
-    if may_be_inverted(grey) and certainty(_side_and_scores(grey.max() - grey)[1]) > certainty(scores) + _MARGIN:
-        raise ImageError(
-            f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", "inverted"
-        )
+    name = _name(mammogram)
+    look = _first_look(mammogram)
+    try:
+        body = breast_scores(look.scores, name)
+    except ImageError:
+        nothing = np.zeros(look.grey.shape, np.bool_)
+        require_mammogram(signs_of(mammogram.pixels, look.whole, look.grey, nothing), name)  # a rule may say more
+        raise
+    require_mammogram(signs_of(mammogram.pixels, look.whole, look.grey, body > 0.5), name)
+    # A second look at the field about the breast: so it is seen at much the same size whatever frame it lies in.
+    turned = mammogram.pixels[:, _flip(look.side)]
+    field = around(body > 0.5, look.field, turned.shape[1])
+    scores = _class_scores(reduced_grey(part(turned, field), mammogram.full_scale))
     body = breast_scores(scores, name)
-    turned = grey[:, :: -1 if side == "right" else 1]
-    require_mammogram(mammogram.pixels, turned, body > 0.5, name)
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
-    return Outline(body, None if is_cc else muscle_scores(scores, body > 0.5), side)
+    return Outline(body, None if is_cc else muscle_scores(scores, body > 0.5), look.side, field)
+
+
+def mammogram_signs(mammogram: Mammogram) -> Signs:
+    """What the rules look at by which an image is no mammogram.
+
+    Raises
+    ------
+    ImageError
+        There is no breast in it, or its grey values are inverted.
+    """
+    look = _first_look(mammogram)
+    return signs_of(mammogram.pixels, look.whole, look.grey, breast_scores(look.scores, _name(mammogram)) > 0.5)
+
+
+def _name(mammogram: Mammogram) -> object:
+    return mammogram.path if mammogram.path is not None else "the image"
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """An image as it is seen first."""
+
+    whole: NDArray[np.float32]
+    """(h, w) all of it, reduced."""
+    grey: NDArray[np.float32]
+    """(h, w) without even margins, turned so that the chest wall is on the left."""
+    scores: NDArray[np.float32]
+    """(3, h, w) of ``grey``."""
+    side: str
+    field: Box
+    """Of ``grey``, in the pixels of the turned image."""
+
+
+def _first_look(mammogram: Mammogram) -> _Look:
+    top, left, height, width = field = without_margins(mammogram.pixels)
+    columns = mammogram.pixels.shape[1]
+    grey = whole = reduced_grey(mammogram.pixels, mammogram.full_scale)
+    if (height, width) != mammogram.pixels.shape:
+        grey = reduced_grey(part(mammogram.pixels, field), mammogram.full_scale)
+    require_structure(grey, _name(mammogram))
+    side, scores = _side_and_scores(grey)
+    if may_be_inverted(grey) and shows_breast_more_surely(_side_and_scores(grey.max() - grey)[1], scores):
+        raise ImageError(
+            f"{_name(mammogram)}: its background is brighter than the breast; invert it first (MONOCHROME1?)",
+            "inverted",
+        )
+    left = left if side == "left" else columns - left - width
+    return _Look(whole, grey[:, _flip(side)], scores, side, (top, left, height, width))
 
 
 def _side_and_scores(grey: NDArray[np.float32]) -> tuple[str, NDArray[np.float32]]:
     """The side the chest wall is on, and the scores (3, H, W) with that side on the left."""
+    side = chest_side(grey)
+    return side, _class_scores(grey[:, _flip(side)])
+
+
+def _class_scores(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     from mammodensity.preprocess.segmenter import class_scores  # only here is torch needed
 
-    side = chest_side(grey)
-    return side, class_scores(np.ascontiguousarray(grey[:, :: -1 if side == "right" else 1]))
+    return class_scores(np.ascontiguousarray(grey))
+
+
+def _flip(side: str) -> slice:
+    """Of columns: brings the chest wall from ``side`` to the left, and back."""
+    return slice(None, None, -1 if side == "right" else 1)
 
 
 def _enlarged(scores: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:

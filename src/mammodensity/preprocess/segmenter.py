@@ -19,8 +19,6 @@ from mammodensity.preprocess.unet import UNet
 
 Floats = NDArray[np.floating[Any]]
 
-SIZE = (192, 128)
-"""Rows and columns the network sees, whatever the aspect of the image."""
 WEIGHTS = Path(__file__).with_name("segmenter.safetensors")
 
 
@@ -46,7 +44,7 @@ def load_segmenter() -> UNet:
 
 
 def class_scores(grey: Floats) -> NDArray[np.float32]:
-    """Scores (3, H, W) of background, breast and muscle for an image of ``SIZE`` with the chest wall on the left."""
+    """Scores (3, H, W) of background, breast and muscle for a reduced image with the chest wall on the left."""
     with torch.inference_mode():
         logits = load_segmenter()(torch.from_numpy(segmenter_input(grey))[None])
         scores: NDArray[np.float32] = torch.softmax(logits, dim=1)[0].numpy()

@@ -12,13 +12,14 @@ from PIL import Image
 
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
-from mammodensity.preprocess.regions import Outline, bounding_box, find_outline
+from mammodensity.preprocess.field import bounding_box
+from mammodensity.preprocess.regions import Outline, find_outline
 
 BACKGROUND, ADIPOSE, FIBROGLANDULAR, PECTORAL = 0, 1, 2, 3
 """Values of a label image."""
 
 Floats = NDArray[np.floating[Any]]
-Box = tuple[float, float, float, float]
+Shares = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class TissueMap:
     """What is where in a mammogram, and how dense it is."""
 
     outline: Outline
-    box: Box
-    """Of the breast in the turned image, as shares of its size: left, top, right, bottom."""
+    box: Shares
+    """Of the breast in the field of the outline, as shares of its size: left, top, right, bottom."""
     dense_scores: NDArray[np.float32]
     """(h, w) scores of fibroglandular against adipose tissue in the box, turned so that the chest wall is on the left;
     0 in muscle and background."""
@@ -51,14 +52,15 @@ class TissueMap:
     @cached_property
     def dense(self) -> NDArray[np.float32]:
         """(H, W) scores of fibroglandular tissue at the size of the image, 0 outside the breast's box."""
-        rows, columns = self.shape
+        whole = np.zeros(self.shape, np.float32)
+        seen = self.outline.seen(whole)
+        rows, columns = seen.shape
         left, top, right, bottom = (
             round(share * size) for share, size in zip(self.box, (columns, rows, columns, rows), strict=True)
         )
         inside = Image.fromarray(self.dense_scores).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-        whole = np.zeros(self.shape, np.float32)
-        whole[top:bottom, left:right] = np.asarray(inside)
-        return whole[:, self.outline.flip]
+        seen[top:bottom, left:right] = np.asarray(inside)
+        return whole
 
 
 def find_tissue(mammogram: Mammogram) -> TissueMap:
@@ -73,8 +75,7 @@ def find_tissue(mammogram: Mammogram) -> TissueMap:
 
     outline = find_outline(mammogram)
     box = _box(outline.body > 0.5)
-    pixels = mammogram.pixels[:, outline.flip].astype(np.float32)
-    grey = _cut(pixels, box, SIZE)
+    grey = _cut(outline.seen(mammogram.pixels).astype(np.float32), box, SIZE)
     body = _cut(outline.body, box, SIZE) > 0.5
     muscle = np.zeros(SIZE, bool) if outline.muscle is None else _cut(outline.muscle, box, SIZE) > 0.5
     breast = body & ~muscle
@@ -88,13 +89,13 @@ def find_tissue(mammogram: Mammogram) -> TissueMap:
     return TissueMap(outline, box, dense.astype(np.float32), percent, (rows, columns))
 
 
-def _box(body: NDArray[np.bool_]) -> Box:
+def _box(body: NDArray[np.bool_]) -> Shares:
     top, left, height, width = bounding_box(body)
     rows, columns = body.shape
     return left / columns, top / rows, (left + width) / columns, (top + height) / rows
 
 
-def _cut(image: NDArray[np.float32], box: Box, size: tuple[int, int]) -> NDArray[np.float32]:
+def _cut(image: NDArray[np.float32], box: Shares, size: tuple[int, int]) -> NDArray[np.float32]:
     """The part of an image (H, W) in the box, brought to ``size``."""
     rows, columns = image.shape
     left, top, right, bottom = box

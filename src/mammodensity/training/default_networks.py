@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from mammodensity.training.default_phantoms import (
     phantom_paths,
     tissue_sample,
 )
+from mammodensity.training.freed_memory import keep_memory
 from mammodensity.training.resume import require_same_recipe, restore_tensors, run_tensors, tensors_under
 from mammodensity.training.stopping import stop_requests
 from mammodensity.workers import quiet_start, start_worker, usable_cores
@@ -62,8 +64,8 @@ class DefaultRecipe:
     phantom_seed: int = 91
     seed: int = 1
     """Of weights and of every disturbance."""
-    outline_steps: int = 2500
-    tissue_steps: int = 7500
+    outline_steps: int = 5000
+    tissue_steps: int = 15000
     batch: int = 8
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
@@ -109,7 +111,8 @@ def train_default(
     for task in (_OUTLINE, _TISSUE):
         path = folder / f"{task.name}.safetensors"
         if not path.is_file():
-            network = _train(task, recipe, phantoms, device=device, folder=folder, progress=progress)
+            with _half_of_the_cores():
+                network = _train(task, recipe, phantoms, device=device, folder=folder, progress=progress)
             write_bytes(path, _half(network))
             (folder / f"{task.name}.resume").unlink()
         written.append(path)
@@ -165,6 +168,7 @@ def _train(
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay)
     path = folder / f"{task.name}.resume"
     done = _restore(path, network, averaged, optimiser)
+    keep_memory()
     images = _Images(task.sample, phantoms, recipe, done * recipe.batch, steps * recipe.batch)
     network.train()
     with stop_requests() as stop:
@@ -198,12 +202,29 @@ def _batches(images: _Images, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     loader = torch.utils.data.DataLoader(
         images,
         batch,
-        num_workers=max(1, usable_cores() - 1),
+        num_workers=usable_cores(),
         multiprocessing_context=processes,
-        worker_init_fn=start_worker,
+        worker_init_fn=_start_maker,
     )
     with quiet_start():
         return iter(loader)
+
+
+@contextmanager
+def _half_of_the_cores() -> Iterator[None]:
+    """The network's threads beside the processes that make images: with more, all wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, usable_cores() // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _start_maker(number: int) -> None:
+    """What a process that makes images does first."""
+    start_worker(number)
+    keep_memory()
 
 
 def _set_pace(optimiser: torch.optim.Optimizer, highest: float, step: int, steps: int) -> None:

@@ -19,7 +19,8 @@ from mammodensity.phantom.exam import trace_breast
 from mammodensity.phantom.implants import IMPLANT
 from mammodensity.phantom.impostors import impostor
 from mammodensity.phantom.projection import LABELS, Labels, Paths
-from mammodensity.preprocess.segmenter import SIZE as OUTLINE_SIZE
+from mammodensity.preprocess.breast import REDUCED, reduced_grey
+from mammodensity.preprocess.field import Box, around, bounding_box, part, without_margins
 from mammodensity.preprocess.segmenter import segmenter_input
 from mammodensity.tissue.network import SIZE as TISSUE_SIZE
 from mammodensity.tissue.network import tissue_input
@@ -35,7 +36,9 @@ _LENGTHS = tuple(
 _WHOLE = (272, 176)  # an image before it is cut to the breast: about as large as the phantom it is made from
 _MLO_SHARE = {"outline": 0.78, "tissue": 0.6}  # muscles are the harder part of outlines
 _LEAST_BOX, _LEAST_PX = (60, 40), 400
-_IMPOSTORS = 0.1  # share of the images the segmenter sees
+_IMPOSTORS = 0.05  # share of the images the segmenter sees
+_IN_FRAMES = 0.3  # of the others
+_SECOND_LOOKS = 0.5
 
 
 class PhantomPaths:
@@ -88,45 +91,74 @@ def _trace(spec: PhantomSpec, index: int) -> list[_View]:
 
 
 def outline_sample(phantoms: PhantomPaths, rng: np.random.Generator, changes: Disturbance) -> Sample:
-    """A whole image, and where background, breast (1) and muscle (2) are; nowhere in an image that is no mammogram."""
-    grey, labels = disturb(phantoms.draw("outline", rng), OUTLINE_SIZE, rng, changes)
+    """An image as the segmenter sees it, and where background, breast (1) and muscle (2) are.
+
+    At first sight it is whole but for even margins, then the field about the breast that was found. In an image that is
+    no mammogram there is nothing.
+    """
+    grey, labels = disturb(phantoms.draw("outline", rng), _WHOLE, rng, changes)
     if rng.random() < _IMPOSTORS:
-        grey, labels = impostor(OUTLINE_SIZE, rng, grey), np.zeros_like(labels)
+        grey, labels = impostor(_WHOLE, rng, grey), np.zeros_like(labels)
+    elif rng.random() < _IN_FRAMES:
+        grey, labels = _in_a_frame(grey, labels, rng)
+    field = without_margins(grey)
+    breast = part(labels > 0, field)
+    if rng.random() < _SECOND_LOOKS and breast.sum() >= _LEAST_PX:
+        field = _about(around(breast, field, grey.shape[1]), grey.shape, 0.04, rng)
+    labels = _at_size(part(labels, field), REDUCED)
     classes = np.where(labels == LABELS["pectoral"], 2, labels > 0).astype(np.int64)
-    return segmenter_input(grey), classes
+    return segmenter_input(reduced_grey(part(grey, field), 1)), classes
+
+
+def _in_a_frame(
+    grey: NDArray[np.float32], labels: Labels, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], Labels]:
+    """Film laid on more film, or on the glass of a scanner: margins on any side that are dark, but not even."""
+    rows, columns = grey.shape
+    above, below, behind, before = (
+        int(share * length)
+        for share, length in zip(
+            rng.uniform(0, (0.3, 0.3, 0.6, 0.8)) * (rng.random(4) < 0.5), (rows, rows, columns, columns), strict=True
+        )
+    )
+    ground = float(np.percentile(grey, 2)) if rng.random() < 0.7 else rng.uniform(0, 0.15)
+    size = rows + above + below, columns + behind + before
+    uneven = rng.normal(0, rng.uniform(0.002, 0.02), size) + rng.normal(0, 0.01) * np.linspace(-1, 1, size[1])
+    frame: NDArray[np.float32] = np.clip(ground + uneven, 0, 1).astype(np.float32)
+    known = np.zeros(size, labels.dtype)
+    place = above, behind, rows, columns
+    part(frame, place)[:], part(known, place)[:] = grey, labels
+    return frame, known
+
+
+def _about(box: Box, shape: tuple[int, ...], spread: float, rng: np.random.Generator) -> Box:
+    """A box a little off: each of its sides by a share of its size with the standard deviation ``spread``."""
+    spans = []
+    for first, length, limit in ((box[0], box[2], shape[0]), (box[1], box[3], shape[1])):
+        start = max(0, first + round(rng.normal(0, spread * length)))
+        stop = min(limit, first + length + round(rng.normal(0, spread * length)))
+        spans.append((start, stop - start))
+    (top, height), (left, width) = spans
+    return top, left, height, width
+
+
+def _at_size(labels: Labels, size: tuple[int, int]) -> Labels:
+    picture = Image.fromarray(np.ascontiguousarray(labels)).resize(size[::-1], Image.Resampling.NEAREST)
+    return np.asarray(picture)
 
 
 def tissue_sample(phantoms: PhantomPaths, rng: np.random.Generator, changes: Disturbance) -> Sample:
     """The breast cut out of an image, about as the segmenter would, and its tissue."""
     while True:
         grey, labels = disturb(phantoms.draw("tissue", rng), _WHOLE, rng, changes)
-        rows, columns = np.flatnonzero((labels > 0).any(axis=1)), np.flatnonzero((labels > 0).any(axis=0))
-        if len(rows) >= _LEAST_BOX[0] and len(columns) >= _LEAST_BOX[1]:
+        if (labels > 0).any() and min(np.subtract((box := bounding_box(labels > 0))[2:], _LEAST_BOX)) >= 0:
             break
-    grey, labels = _cut_out(grey, labels, rows, columns, rng)
-    classes = np.where(labels == IMPLANT, LABELS["background"], labels)  # an implant is no breast tissue
-    return tissue_input(grey, _about_the_breast(labels, rng)), classes.astype(np.int64)
-
-
-def _cut_out(
-    grey: NDArray[np.float32],
-    labels: Labels,
-    rows: NDArray[np.intp],
-    columns: NDArray[np.intp],
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.float32], Labels]:
-    """The box of the breast, a little off, at the size of the network."""
-
-    def off(first: int, last: int, limit: int) -> slice:
-        spread = 0.015 * (last + 1 - first)
-        start, stop = first + round(rng.normal(0, spread)), last + 1 + round(rng.normal(0, spread))
-        return slice(max(start, 0), min(stop, limit))
-
-    box = off(int(rows[0]), int(rows[-1]), grey.shape[0]), off(int(columns[0]), int(columns[-1]), grey.shape[1])
+    box = _about(box, grey.shape, 0.015, rng)
     size = TISSUE_SIZE[::-1]
-    picture = Image.fromarray(np.ascontiguousarray(grey[box])).resize(size, Image.Resampling.BILINEAR)
-    classes = Image.fromarray(np.ascontiguousarray(labels[box])).resize(size, Image.Resampling.NEAREST)
-    return np.asarray(picture), np.asarray(classes)
+    cut = np.asarray(Image.fromarray(np.ascontiguousarray(part(grey, box))).resize(size, Image.Resampling.BILINEAR))
+    labels = _at_size(part(labels, box), TISSUE_SIZE)
+    classes = np.where(labels == IMPLANT, LABELS["background"], labels)  # an implant is no breast tissue
+    return tissue_input(cut, _about_the_breast(labels, rng)), classes.astype(np.int64)
 
 
 def _about_the_breast(labels: Labels, rng: np.random.Generator) -> NDArray[np.bool_]:

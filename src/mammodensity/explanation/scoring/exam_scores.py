@@ -24,7 +24,7 @@ from mammodensity.explanation.scoring.verdicts import Dependence, Verdict, Verdi
 from mammodensity.networks import Checkpoint
 from mammodensity.prediction import DensityModel, TissueModel
 from mammodensity.preprocess import placement, preprocess
-from mammodensity.preprocess.regions import bounding_box
+from mammodensity.preprocess.field import bounding_box
 from mammodensity.terms import Projection
 from mammodensity.tissue import TissueMap, find_tissue
 

@@ -7,6 +7,7 @@ images, one for each thread that decodes at a time, and end with this one.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import select
@@ -26,6 +27,7 @@ from mammodensity.errors import DicomError
 
 _PROGRAM = Path(__file__).with_name("decoder_process.py")
 _PATIENCE_S = 120.0
+_PIPE_BYTES = 1 << 20  # of a pipe, so that both sides wait for each other less often; images are ten times as large
 _MOST_ANSWER_BYTES = 1_000_000_000
 
 
@@ -40,6 +42,9 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for us; the process ends when its input does
         )
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError, AttributeError):  # more than this user may have, or a system without
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]
 
     def ask(self, fields: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
         """Send a request and wait for the answer; ``EOFError`` when the process has ended, ``TimeoutError``."""

@@ -112,14 +112,12 @@ def _bits(pixels: NDArray[np.uint16], predictor: int, precision: int, lengths: N
     difference[0, 1:] = pixels[0, 1:] - pixels[0, :-1]
     difference[1:, 0] = pixels[1:, 0] - pixels[:-1, 0]
     difference[0, 0] = (int(pixels[0, 0]) - (1 << (precision - 1))) & 0xFFFF
-    found = np.bincount(difference.ravel(), minlength=1 << 16)
-    counts = np.bincount(_CATEGORY, weights=found, minlength=17).astype(np.int64)
-    if (lengths[counts > 0] == 0).any():
-        return None
     extra = np.arange(17)
     extra[16] = 0  # category 16 has no further bits
-    return int((counts * (lengths + extra)).sum())
+    needed = np.where(lengths, lengths + extra, _NO_CODE).astype(np.uint8)[_CATEGORY][difference]
+    return None if needed.max() == _NO_CODE else int(needed.sum(dtype=np.int64))
 
 
+_NO_CODE = 255  # codes of at most 16 bits, and at most 15 further ones
 _CATEGORY = np.array([min(n, (1 << 16) - n).bit_length() for n in range(1 << 16)], np.uint8)
 """Category of each difference modulo 2^16."""
