@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import shutil
 from dataclasses import replace
@@ -33,8 +34,10 @@ from mammodensity.phantom.disturbance import disturb
 from mammodensity.phantom.exam import trace_breast
 from mammodensity.phantom.impostors import impostor
 from mammodensity.prediction import TissueModel, calibrate, load_model, predict
+from mammodensity.result import FLAGS, exam_result
 from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 from mammodensity.tissue import DEFAULT_MAP, CategoryMap, find_tissue, fit_category_map
+from mammodensity.tissue.doubts import doubts
 from mammodensity.tissue.files import table_row, write_segmentations
 from mammodensity.tissue.network import new_tissue_network
 from mammodensity.training.default_networks import DefaultRecipe, train_default
@@ -98,6 +101,37 @@ def test_no_muscle_where_the_view_is_known_to_be_cc(exams):
     image = exams[0].views[Projection.MLO_R].image
     assert (find_tissue(Mammogram(image)).labels == 3).any()
     assert not (find_tissue(Mammogram(image, Projection.CC_R)).labels == 3).any()
+
+
+# --- doubts ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_doubt_alone():
+    sure = {"outline": 0.95, "tissue": 0.9, "projection": Projection.MLO_L, "muscle": True}
+    told = {
+        "breast, muscle and background": {"outline": 0.8},
+        "dense and fatty tissue": {"tissue": 0.6},
+        "no pectoral muscle": {"muscle": False},
+    }
+    assert not list(doubts(**sure))
+    assert not list(doubts(**{**sure, "projection": Projection.CC_L, "muscle": False}))
+    assert not list(doubts(**{**sure, "projection": None, "muscle": False}))
+    for text, change in told.items():
+        (flag,) = doubts(**{**sure, **change})
+        assert text in flag.text
+        assert flag.code in FLAGS
+
+
+def test_doubts_make_an_exam_abstain_and_are_noted(exams, monkeypatch, tmp_path):
+    exam = as_exam(exams[2])
+    assert exam_result(TissueModel().score(exam)).category is not None
+    monkeypatch.setattr("mammodensity.tissue.doubts._LEAST_SURE_TISSUE", 0.999)
+    result = exam_result(TissueModel().score(exam))
+    assert result.category is None
+    assert {flag.code for flag in result.abstained_for} == {"doubtful-tissue"}
+    mammogram = exam.mammograms[Projection.CC_L]
+    row = table_row(tmp_path / "a.png", mammogram, find_tissue(mammogram), "seen twice")
+    assert row["note"].startswith("seen twice; dense and fatty tissue can hardly be told apart (sureness 0.")
 
 
 # --- what is no mammogram -------------------------------------------------------------------------------------------
@@ -444,6 +478,19 @@ def test_names_that_cannot_be_told_apart_are_refused(exams, tmp_path):
 
 
 # --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_trains_by_the_recipe_of_the_package():
+    from mammodensity.cli import train_default as command
+
+    given = {name: one.default for name, one in inspect.signature(command).parameters.items()}
+    recipe = DefaultRecipe()
+    assert given["breasts"] == recipe.breasts
+    assert (given["outline_steps"], given["tissue_steps"], given["seed"]) == (
+        recipe.outline_steps,
+        recipe.tissue_steps,
+        recipe.seed,
+    )
 
 
 def test_the_networks_are_made_again_bit_for_bit_also_after_a_stop(tmp_path, ask_to_stop):

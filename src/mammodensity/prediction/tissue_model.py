@@ -57,8 +57,8 @@ class TissueModel:
         ImageError
             It is refused.
         """
-        percent = self.find_tissue(projection, mammogram).percent_density
-        return ViewReading(self.category_map.scores(percent), percent)
+        found = self.find_tissue(projection, mammogram)
+        return ViewReading(self.category_map.scores(found.percent_density), found.percent_density, found.doubts)
 
     def score(
         self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"

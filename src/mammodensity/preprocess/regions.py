@@ -59,6 +59,8 @@ class Outline:
     """``"left"`` or ``"right"``: the side of the image the chest wall is on."""
     field: Box
     """The part of the turned image that the scores cover, in its pixels; outside of it is background."""
+    sureness: float
+    """By how much the likeliest of background, breast and muscle leads, on average: 0 to 1."""
 
     @property
     def flip(self) -> slice:
@@ -115,7 +117,9 @@ def find_outline(mammogram: Mammogram) -> Outline:
     scores = _class_scores(reduced_grey(part(turned, field), mammogram.full_scale))
     body = breast_scores(scores, name)
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
-    return Outline(body, None if is_cc else muscle_scores(scores, body > 0.5), look.side, field)
+    muscle = None if is_cc else muscle_scores(scores, body > 0.5)
+    _, second, first = np.sort(scores, axis=0)
+    return Outline(body, muscle, look.side, field, float((first - second).mean()))
 
 
 def mammogram_signs(mammogram: Mammogram) -> Signs:

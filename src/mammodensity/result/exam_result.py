@@ -26,7 +26,7 @@ from mammodensity.terms import (
     Projection,
 )
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 @dataclass(frozen=True)

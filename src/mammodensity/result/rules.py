@@ -22,6 +22,8 @@ FLAGS: dict[str, str] = {
     "left-right-difference": "the breasts differ",
     "low-quality": "an image is too small, coarse, saturated or flat",
     "unlike-training": "an image is unlike those the network learned from",
+    "doubtful-tissue": "breast, muscle and dense tissue of an image can hardly be told apart",
+    "no-muscle": "no pectoral muscle was found in an MLO view",
     "stored-flipped": "an image has the chest wall on the side of the other breast",
     "near-border": "two neighbouring categories score almost alike",
     "dense-disagrees": "the category and dense or not, which sums two categories, fall on different sides",
@@ -52,7 +54,14 @@ class Rules:
     """Difference of the two highest scores, below which an exam is near a border."""
     largest_set: int = 2
     """Categories that a prediction set may hold."""
-    abstain_on: tuple[str, ...] = ("set-empty", "set-large", "views-disagree", "unlike-training", "not-scored")
+    abstain_on: tuple[str, ...] = (
+        "set-empty",
+        "set-large",
+        "views-disagree",
+        "unlike-training",
+        "doubtful-tissue",
+        "not-scored",
+    )
     """Flags that make the result abstain."""
 
     def __post_init__(self) -> None:

@@ -221,6 +221,7 @@ def table_row(path: Path, mammogram: Mammogram, found: TissueMap | None, note: s
     row: dict[str, Any] = {"file": path.name, "projection": known or "", "note": note}
     if found is None:
         return row
+    row["note"] = "; ".join(filter(None, (note, *(flag.text for flag in found.doubts))))
     flipped = stored_flipped(known, found.chest_side)
     guessed = "MLO" if (found.labels == PECTORAL).any() else "CC"
     says = "header" if looks_like_dicom(path) else "name"

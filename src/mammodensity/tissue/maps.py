@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mammodensity.errors import ImageError
-from mammodensity.exam import Mammogram
+from mammodensity.exam import Flag, Mammogram
 from mammodensity.preprocess.field import bounding_box
 from mammodensity.preprocess.regions import Outline, find_outline
+from mammodensity.tissue.doubts import doubts
 
 BACKGROUND, ADIPOSE, FIBROGLANDULAR, PECTORAL = 0, 1, 2, 3
 """Values of a label image."""
@@ -36,6 +37,8 @@ class TissueMap:
     """Fibroglandular area over fibroglandular plus adipose area, per cent."""
     shape: tuple[int, int]
     """(H, W) of the image."""
+    doubts: tuple[Flag, ...] = ()
+    """Why it may be wrong."""
 
     @property
     def chest_side(self) -> str:
@@ -86,7 +89,13 @@ def find_tissue(mammogram: Mammogram) -> TissueMap:
     dense = np.where(breast, scores[FIBROGLANDULAR] / (scores[ADIPOSE] + scores[FIBROGLANDULAR] + 1e-6), 0)
     percent = 100 * float((dense > 0.5).sum()) / float(breast.sum())
     rows, columns = mammogram.pixels.shape
-    return TissueMap(outline, box, dense.astype(np.float32), percent, (rows, columns))
+    found = doubts(
+        outline.sureness,
+        float(np.abs(2 * dense[breast] - 1).mean()),
+        mammogram.projection,
+        muscle=outline.muscle is not None,
+    )
+    return TissueMap(outline, box, dense.astype(np.float32), percent, (rows, columns), tuple(found))
 
 
 def _box(body: NDArray[np.bool_]) -> Shares:
