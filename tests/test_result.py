@@ -461,6 +461,7 @@ def test_standard_rules_are_the_documented_ones():
         "set-large",
         "views-disagree",
         "unlike-training",
+        "doubtful-tissue",
         "not-scored",
     ]
 

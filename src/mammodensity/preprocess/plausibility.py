@@ -32,6 +32,8 @@ _LEAST_BACKGROUND = 0.005  # of the image: where less is left, nothing is said a
 _ENOUGH = 1_000_000  # pixels looked at, in whole rows, to count grey levels
 _NEAR = 4  # pixels of the reduced image to either side of the outline that belong to neither
 _FAR = 8  # pixels from the outline within which its two sides are compared
+_TURNED = -0.35  # correlation with the mirror image, top to bottom
+_TURN_IT = "the chest wall is neither on the left nor on the right; turn it"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ _RULES: tuple[tuple[Callable[[Signs], bool], str], ...] = (
     # A breast is cut off at one side only, so its two sides are never alike.
     (lambda signs: signs.mirror > 0.9, "its left and right are alike, so there is no chest wall on one side"),
     # A breast hangs from the side; one that lies in the upper or lower half only hangs from above or below.
-    (lambda signs: signs.upside_down < -0.35, "the chest wall is neither on the left nor on the right; turn it"),
+    (lambda signs: signs.upside_down < _TURNED, _TURN_IT),
     # There is air below the nipple, however narrow the field of view; above, the tail may fill a corner.
     (lambda signs: signs.corners > 3, "the outline fills all four corners of the image, which no breast does"),
     # X-rays lose more in any tissue than in air: the background is the darkest part (white film borders set aside).
@@ -94,7 +96,24 @@ def require_mammogram(signs: Signs, name: object) -> None:
     """
     for broken, text in _RULES:
         if broken(signs):
-            raise ImageError(f"{name}: no mammogram: {text}", "no-mammogram")
+            raise _refusal(name, text)
+
+
+def require_upright(whole: Floats, name: object) -> None:
+    """Refuse a whole image, reduced (h, w), whose chest wall is above or below: in it no outline need be found.
+
+    Raises
+    ------
+    ImageError
+        It is such a one.
+    """
+    whole = _scaled(whole)
+    if _likeness(whole, whole[::-1]) < _TURNED:
+        raise _refusal(name, _TURN_IT)
+
+
+def _refusal(name: object, text: str) -> ImageError:
+    return ImageError(f"{name}: no mammogram: {text}", "no-mammogram")
 
 
 def signs_of(pixels: NDArray[np.integer[Any]], whole: Floats, grey: Floats, region: Mask) -> Signs:
