@@ -92,7 +92,14 @@ def test_specs_that_make_no_sense_are_refused():
     for wrong, message in (({"fusion": "max"}, "fusion must be one of mean"), ({"branches": "one"}, "branches must")):
         with pytest.raises(OptionError, match=message):
             JointSpec(SMALL, **wrong)
-    for wrong in ({"fusion": "vote"}, {"view_dropout": 1.0}, {"precision": "fp16"}, {"checkpointing": "all"}):
+    for wrong in (
+        {"fusion": "vote"},
+        {"view_dropout": 1.0},
+        {"view_loss": -1.0},
+        {"view_loss": float("nan")},
+        {"precision": "fp16"},
+        {"checkpointing": "all"},
+    ):
         with pytest.raises(OptionError):
             JointPlan(**wrong)
 
@@ -120,6 +127,28 @@ def test_breasts_known_by_themselves_add_to_the_loss():
     right = made.fuse(features[:1], torch.tensor([[True, False, True, False]]))
     expected = whole + torch.nn.functional.cross_entropy(right, torch.tensor([3])) / 2
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("fusion", ["mean", "concat", "attention"])
+def test_each_view_alone_adds_to_the_loss(fusion):
+    made = network(fusion)
+    features = torch.randn(2, 4, 8)
+    present = torch.tensor([[1, 1, 1, 1], [0, 1, 0, 1]], dtype=torch.bool)
+    categories, unknown = torch.tensor([1, 2]), torch.full((2, 2), -1)
+    whole, logits = joint_loss(made, features, present, categories, unknown)
+    found, again = joint_loss(made, features, present, categories, unknown, view_loss=0.5, count=4)
+    assert torch.equal(logits, again)
+    alone = torch.eye(4, dtype=torch.bool)
+    terms = [
+        torch.stack(
+            [
+                torch.nn.functional.cross_entropy(made.fuse(features[[exam]], alone[[view]]), categories[[exam]])
+                for view in present[exam].nonzero()[:, 0].tolist()
+            ]
+        ).mean()
+        for exam in range(2)
+    ]
+    torch.testing.assert_close(found, whole / 2 + 0.5 * sum(terms) / 4)
 
 
 def test_breast_categories_come_from_the_manifest(blobs, tmp_path):
@@ -206,6 +235,7 @@ def test_the_lean_step_trains_as_the_plain_one_and_every_option_counts(lacking, 
         "lean": JointPlan(checkpointing="layers"),
         "dropout": JointPlan(view_dropout=0.6),
         "half": JointPlan(precision="bf16"),
+        "views": JointPlan(view_loss=0.3),
     }
     losses = {}
     for name, plan in plans.items():
@@ -214,6 +244,7 @@ def test_the_lean_step_trains_as_the_plain_one_and_every_option_counts(lacking, 
     assert losses["lean"] == pytest.approx(losses["plain"], rel=1e-5)
     assert losses["dropout"] != pytest.approx(losses["plain"], rel=1e-3)
     assert losses["half"] != losses["plain"]
+    assert losses["views"] != pytest.approx(losses["plain"], rel=1e-4)
     assert losses["half"] == pytest.approx(losses["plain"], rel=0.05)
 
 

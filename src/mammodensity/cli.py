@@ -303,6 +303,10 @@ def train(
     view_dropout: Annotated[
         float | None, typer.Option(help="Joint: share of views left out at random; by default 0.25.", metavar="SHARE")
     ] = None,
+    view_loss: Annotated[
+        float | None,
+        typer.Option(help="Joint: weight of what each view alone gets right; by default 1.", metavar="WEIGHT"),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="Joint: fp32 (as by default) or bf16.")] = None,
     checkpointing: Annotated[
         str | None,
@@ -327,6 +331,7 @@ def train(
         "fusion": fusion,
         "branches": branches,
         "view_dropout": view_dropout,
+        "view_loss": view_loss,
         "precision": precision,
         "checkpointing": checkpointing,
     }
@@ -381,7 +386,7 @@ def train_default(
     out: Annotated[Path, typer.Argument(help="Folder to write to, or to go on in.", metavar="OUT")],
     breasts: Annotated[int, typer.Option(help="Phantoms to trace.")] = 480,
     outline_steps: Annotated[int, typer.Option(help="Training steps of the segmenter.")] = 5000,
-    tissue_steps: Annotated[int, typer.Option(help="Training steps of the tissue network.")] = 15000,
+    tissue_steps: Annotated[int, typer.Option(help="Training steps of the tissue network.")] = 7500,
     seed: Annotated[int, typer.Option(help="Seed of weights and disturbances.")] = 1,
     device: Device = "auto",
 ) -> None:

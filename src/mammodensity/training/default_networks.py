@@ -65,7 +65,7 @@ class DefaultRecipe:
     seed: int = 1
     """Of weights and of every disturbance."""
     outline_steps: int = 5000
-    tissue_steps: int = 15000
+    tissue_steps: int = 7500
     batch: int = 8
     learning_rate: float = 3e-3
     weight_decay: float = 0.02

@@ -48,6 +48,8 @@ class JointPlan:
     """``separate`` or ``shared``; see :class:`mammodensity.networks.JointSpec`."""
     view_dropout: float = 0.25
     """Probability with which each view of an exam is left out of a step, at least one being kept."""
+    view_loss: float = 1.0
+    """Weight of the likelihood of the exam's category by each of its views alone, beside that by all of them."""
     precision: str = "fp32"
     """``fp32``, or ``bf16`` for the branches."""
     checkpointing: str = "none"
@@ -60,6 +62,8 @@ class JointPlan:
         require_choice("checkpointing", self.checkpointing, CHECKPOINTING)
         if not 0 <= self.view_dropout < 1:
             raise OptionError(f"view_dropout must be at least 0 and below 1. Got {self.view_dropout} instead.")
+        if not 0 <= self.view_loss < float("inf"):
+            raise OptionError(f"view_loss must be 0 or more. Got {self.view_loss} instead.")
 
     def spec(self, network: NetworkSpec) -> JointSpec:
         """The joint network of these branches."""
@@ -127,12 +131,14 @@ def joint_loss(
     categories: Tensor,
     breasts: Tensor,
     *,
+    view_loss: float = 0.0,
     count: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and the exams' logits (B, K).
 
-    The negative log likelihood of the exams' categories, and where breasts are known by themselves, of theirs by their
-    own views; each a sum divided by the exams, or by ``count`` where these are a part of so many.
+    The negative log likelihood of the exams' categories; with the weight ``view_loss`` the mean of that by each view
+    alone; and where breasts are known by themselves, of theirs by their own views. Each is a sum divided by the exams,
+    or by ``count`` where these are a part of so many.
 
     Parameters
     ----------
@@ -143,6 +149,11 @@ def joint_loss(
     """
     logits = network.fuse(features, present)
     total = nn.functional.cross_entropy(logits, categories, reduction="sum")
+    if view_loss:
+        exams, views_alone = present.nonzero(as_tuple=True)
+        alone = nn.functional.one_hot(views_alone, present.shape[1]).bool()
+        each = nn.functional.cross_entropy(network.fuse(features[exams], alone), categories[exams], reduction="none")
+        total = total + view_loss * (each / present.sum(dim=1)[exams]).sum()
     for side, views in enumerate(_SIDES):
         own = torch.zeros_like(present)
         own[:, list(views)] = present[:, list(views)]
@@ -228,12 +239,14 @@ class _JointLearner:
         answers: list[Tensor] = []
 
         def loss_of(features: Tensor) -> Tensor:
-            loss, logits = joint_loss(self.network, features, present, categories, breasts, count=count)
+            loss, logits = joint_loss(
+                self.network, features, present, categories, breasts, view_loss=self.plan.view_loss, count=count
+            )
             answers.append(logits.detach())
             return loss
 
         torch.manual_seed(seed_for(seed, "dropout", epoch, step))
-        loss = joint_backward(
+        joint_backward(
             self.network,
             self._to_device(views),
             present,
@@ -242,6 +255,8 @@ class _JointLearner:
             precision=self.plan.precision,
             branches=self.network.branches_of(everywhere),
         )
+        # Told is the likelihood by all views together, so that it compares with that of the validation.
+        loss = nn.functional.cross_entropy(answers[0], categories, reduction="sum") / count
         return loss.item(), int((answers[0].argmax(1) == categories).sum())
 
     def _place(self, present: Tensor, rows: slice) -> None:
