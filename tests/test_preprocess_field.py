@@ -8,7 +8,7 @@ import pytest
 from mammodensity.exam import Mammogram
 from mammodensity.phantom import PhantomSpec, make_exam
 from mammodensity.preprocess import find_regions
-from mammodensity.preprocess.field import around, bounding_box, part, without_margins
+from mammodensity.preprocess.field import around, bounding_box, part, with_dark_margins, without_margins
 from mammodensity.tissue import find_tissue
 
 
@@ -65,14 +65,42 @@ def test_a_mark_on_an_even_image_is_no_field():
     assert without_margins(image) == (0, 0, 300, 240)
 
 
-def test_the_field_about_a_breast_has_background_but_at_the_chest_wall():
-    breast = np.zeros((100, 100), bool)
-    breast[20:70, 30:70] = True
-    assert around(breast, (0, 0, 200, 100), 100) == (30, 29, 120, 53)
-    assert around(breast, (100, 50, 200, 100), 200) == (130, 79, 120, 53), "of a field in the image"
+@pytest.fixture
+def ground():
+    """A breast on ground that is not even."""
+    image = np.random.default_rng(3).integers(0, 30, (200, 100)).astype(np.uint8)
+    image[40:140, 30:70] += 180
+    return image
+
+
+BREAST = np.zeros((100, 100), bool)
+BREAST[20:70, 30:70] = True
+
+
+def test_the_field_about_a_breast_has_background_but_at_the_chest_wall(ground):
+    assert around(BREAST, (0, 0, 200, 100), ground) == (30, 29, 120, 53)
+    framed = np.pad(ground, ((100, 100), (50, 50)))
+    assert around(BREAST, (100, 50, 200, 100), framed) == (130, 79, 120, 53), "of a field in the image"
+
+
+@pytest.mark.parametrize(("value", "columns"), [(0, 52), (255, 40), (120, 40)])
+def test_of_even_margins_only_a_dark_one_before_the_breast_belongs_to_the_field(ground, value, columns):
+    breast = ground[40:140, 30:70].copy()
+    breast[:10, -10:] -= 180  # air above the breast
+    framed = np.pad(breast, 25, constant_values=value)
     everywhere = np.ones((10, 10), bool)
-    assert around(everywhere, (0, 0, 50, 40), 40) == (0, 0, 50, 40), "no more than there is"
-    assert around(everywhere, (20, 20, 50, 40), 200) == (20, 20, 50, 52), "into a margin only before the breast"
+    assert around(everywhere, (25, 25, 100, 40), framed) == (25, 25, 100, columns)
+    framed[1, 1] = 255 - value
+    assert around(everywhere, (25, 25, 100, 40), framed) == (25, 25, 100, columns), "a mark far away changes nothing"
+
+
+def test_margins_are_made_dark_where_the_whole_is_looked_at():
+    inner = np.full((20, 10), 0.5, np.float32)
+    inner[:, 5:] = 0.1
+    whole = with_dark_margins(inner, (20, 30, 20, 30), (40, 60))
+    assert whole.shape == (20, 10)
+    assert whole[:10].max() == whole[10:, :5].max() == pytest.approx(0.1, abs=0.01)
+    assert whole[10:, 5:7].min() > 0.45
 
 
 FRAMES = {
@@ -81,6 +109,8 @@ FRAMES = {
     "gap at the chest wall": ((0, 0), (90, 0), 0),
     "grey": ((20, 20), (20, 60), 35),
     "large": ((90, 90), (120, 120), 0),
+    "white": ((30, 30), (40, 40), 255),
+    "white and large": ((90, 90), (120, 120), 255),
 }
 
 
@@ -107,3 +137,25 @@ def test_noise_beyond_the_chest_wall_does_not_turn_the_image(views):
         frame = rng.integers(0, 8, (view.image.shape[0], 2 * view.image.shape[1])).astype(np.uint8)
         frame[:, view.image.shape[1] // 2 :][:, : view.image.shape[1]] = view.image
         assert find_regions(Mammogram(frame)).chest_side == ("right" if mirrored else "left")
+
+
+def test_white_before_a_breast_that_fills_its_frame(views):
+    for projection, view in views:
+        left = view.image[:, :: -1 if projection.laterality == "R" else 1]
+        top, first, height, width = bounding_box(left > 0)
+        tight = left[top : top + height, first : first + width]
+        plain = find_tissue(Mammogram(np.ascontiguousarray(tight), projection))
+        for value in (255, 128):
+            framed = np.pad(tight, ((0, 0), (0, 90)), constant_values=value)
+            found = find_tissue(Mammogram(framed, projection))
+            assert found.percent_density == pytest.approx(plain.percent_density, abs=0.5)
+
+
+def test_one_bright_pixel_in_a_margin_changes_little(views):
+    for _, view in views:
+        framed = np.pad(view.image, 60)
+        plain = find_tissue(Mammogram(framed)).percent_density
+        for place in ((1, 1), (-1, 5), (8, -3)):
+            dotted = framed.copy()
+            dotted[place] = 255
+            assert find_tissue(Mammogram(dotted)).percent_density == pytest.approx(plain, abs=3)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Box = tuple[int, int, int, int]
 """First row, first column, height, width."""
@@ -50,23 +51,54 @@ def without_margins(pixels: NDArray[Any]) -> Box:
     return box if box[2] * box[3] >= _LEAST_SHARE * pixels.size else whole
 
 
-def around(breast: NDArray[np.bool_], field: Box, columns: int) -> Box:
-    """The field about a breast: its box with some background on all sides.
+def around(breast: NDArray[np.bool_], field: Box, image: NDArray[Any]) -> Box:
+    """The field about a breast: its box with some background on all sides, as far as there is any.
 
-    Above, below and behind it goes no further than ``field``: an even margin there cuts the breast. Before the breast
-    it may, as there even black is air.
+    Even margins are left out again, but for a dark one before the breast: there black is air, elsewhere it cuts the
+    breast.
 
     Parameters
     ----------
     breast
-        (h, w), of any size, within ``field``, chest wall on the left.
-    columns
-        Of the image.
+        (h, w), of any size, within ``field``.
+    image
+        (H, W), chest wall on the left.
     """
     top, left, height, width = bounding_box(breast)
     down, along = field[2] / breast.shape[0], field[3] / breast.shape[1]
-    first_row = max(0, round(down * (top - _ABOVE_AND_BELOW * height)))
-    last_row = min(field[2], round(down * (top + (1 + _ABOVE_AND_BELOW) * height)))
-    first_column = max(0, round(along * (left - _BEHIND * width)))
-    last_column = min(columns - field[1], round(along * (left + (1 + _BEFORE) * width)))
-    return field[0] + first_row, field[1] + first_column, last_row - first_row, last_column - first_column
+    first_row = max(0, field[0] + round(down * (top - _ABOVE_AND_BELOW * height)))
+    last_row = min(image.shape[0], field[0] + round(down * (top + (1 + _ABOVE_AND_BELOW) * height)))
+    first_column = max(0, field[1] + round(along * (left - _BEHIND * width)))
+    last_column = min(image.shape[1], field[1] + round(along * (left + (1 + _BEFORE) * width)))
+    about = image[first_row:last_row, first_column:last_column]
+    row, column, rows, columns = without_margins(about)
+    before = about[row : row + rows, column + columns :]
+    if before.size and float(before.max()) <= _dark(part(about, (row, column, rows, columns))):
+        columns = about.shape[1] - column
+    return first_row + row, first_column + column, rows, columns
+
+
+def with_dark_margins(reduced: NDArray[np.float32], field: Box, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A whole image (h, w) from its reduced ``field`` (h, w), the even margins as dark as its darkest parts.
+
+    Parameters
+    ----------
+    shape
+        (H, W) of the image.
+    """
+    size = reduced.shape
+    first = [round(start * small / large) for start, small, large in zip(field[:2], size, shape, strict=True)]
+    last = [
+        max(begin + 1, round((start + length) * small / large))
+        for begin, start, length, small, large in zip(first, field[:2], field[2:], size, shape, strict=True)
+    ]
+    whole = np.full(size, np.percentile(reduced, 0.5), np.float32)
+    inside = Image.fromarray(reduced).resize((last[1] - first[1], last[0] - first[0]), Image.Resampling.BOX)
+    whole[first[0] : last[0], first[1] : last[1]] = np.asarray(inside)[: size[0] - first[0], : size[1] - first[1]]
+    return whole
+
+
+def _dark(image: NDArray[Any]) -> float:
+    """Up to which value a margin is as dark as the darkest parts of an image."""
+    low, high = np.percentile(image[::_SAMPLE, ::_SAMPLE], (0.5, 99.5))
+    return float(low + _EVEN * (high - low))

@@ -124,7 +124,7 @@ def signs_of(pixels: NDArray[np.integer[Any]], whole: Floats, grey: Floats, regi
     pixels
         The image at its own size.
     whole
-        The same, reduced (h, w).
+        The same, reduced (h, w), even margins made dark.
     grey
         The image without even margins, reduced (h, w), with the chest wall on the left.
     region

@@ -12,6 +12,7 @@ from mammodensity.exam import Flag, Mammogram
 LOW_QUALITY = "low-quality"
 
 _LEAST_PX = 96  # along the longer side; below, percent density strays, see docs/results.md
+_MOST_ASPECT = 5  # tight crops of narrow breasts reach 3
 _LEAST_LEVELS = 32  # of the brighter half of the image: 5 bits
 _MOST_SATURATED = 0.02  # of the image; muscle and markers alone saturate less
 _LEAST_CONTRAST = 0.04  # of full scale, between the 10th and 99th percentile of the brighter part
@@ -22,7 +23,7 @@ def quality_flags(mammogram: Mammogram) -> tuple[Flag, ...]:
     """What is wrong with the pixels of a mammogram; empty where nothing is."""
     rows, columns = mammogram.pixels.shape
     found = []
-    if max(rows, columns) < _LEAST_PX:
+    if max(rows, columns) < _LEAST_PX or max(rows, columns) > _MOST_ASPECT * min(rows, columns):
         found.append(f"the image has only {rows} x {columns} pixels")
     step = max(1, rows // _SAMPLE, columns // _SAMPLE)
     sample = mammogram.pixels[::step, ::step]

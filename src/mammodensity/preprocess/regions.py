@@ -18,7 +18,7 @@ from mammodensity.preprocess.breast import (
     require_structure,
     shows_breast_more_surely,
 )
-from mammodensity.preprocess.field import Box, around, bounding_box, part, without_margins
+from mammodensity.preprocess.field import Box, around, bounding_box, part, with_dark_margins, without_margins
 from mammodensity.preprocess.orientation import chest_side
 from mammodensity.preprocess.pectoral import muscle_scores
 from mammodensity.preprocess.plausibility import Signs, require_mammogram, require_upright, signs_of
@@ -112,7 +112,7 @@ def find_outline(mammogram: Mammogram) -> Outline:
     require_mammogram(signs_of(mammogram.pixels, look.whole, look.grey, body > 0.5), name)
     # A second look at the field about the breast: so it is seen at much the same size whatever frame it lies in.
     turned = mammogram.pixels[:, _flip(look.side)]
-    field = around(body > 0.5, look.field, turned.shape[1])
+    field = around(body > 0.5, look.field, turned)
     scores = _class_scores(reduced_grey(part(turned, field), mammogram.full_scale))
     body = breast_scores(scores, name)
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
@@ -142,7 +142,7 @@ class _Look:
     """An image as it is seen first."""
 
     whole: NDArray[np.float32]
-    """(h, w) all of it, reduced."""
+    """(h, w) all of it, turned and reduced, even margins made dark."""
     grey: NDArray[np.float32]
     """(h, w) without even margins, turned so that the chest wall is on the left."""
     scores: NDArray[np.float32]
@@ -153,37 +153,37 @@ class _Look:
 
 
 def _first_look(mammogram: Mammogram) -> _Look:
-    top, left, height, width = field = without_margins(mammogram.pixels)
-    columns = mammogram.pixels.shape[1]
-    grey = whole = reduced_grey(mammogram.pixels, mammogram.full_scale)
-    if (height, width) != mammogram.pixels.shape:
-        grey = reduced_grey(part(mammogram.pixels, field), mammogram.full_scale)
-    require_structure(grey, _name(mammogram))
-    side, scores = _side_and_scores(grey)
-    if may_be_inverted(grey) and shows_breast_more_surely(_side_and_scores(grey.max() - grey)[1], scores):
+    name, pixels = _name(mammogram), mammogram.pixels
+    field = without_margins(pixels)
+    side = chest_side(reduced_grey(part(pixels, field), mammogram.full_scale))
+    if side == "right":  # turned before it is reduced, so that a mirrored image gives the same
+        pixels = pixels[:, ::-1]
+        field = field[0], pixels.shape[1] - field[1] - field[3], *field[2:]
+    grey = reduced_grey(part(pixels, field), mammogram.full_scale)
+    require_structure(grey, name)
+    scores = _class_scores(grey)
+    if may_be_inverted(grey) and _shows_more_when_inverted(grey, scores):
         raise ImageError(
-            f"{_name(mammogram)}: its background is brighter than the breast; invert it first (MONOCHROME1?)",
-            "inverted",
+            f"{name}: its background is brighter than the breast; invert it first (MONOCHROME1?)", "inverted"
         )
-    left = left if side == "left" else columns - left - width
-    return _Look(whole, grey[:, _flip(side)], scores, side, (top, left, height, width))
+    return _Look(with_dark_margins(grey, field, pixels.shape), grey, scores, side, field)
 
 
-def _side_and_scores(grey: NDArray[np.float32]) -> tuple[str, NDArray[np.float32]]:
-    """The side the chest wall is on, and the scores (3, H, W) with that side on the left."""
-    side = chest_side(grey)
-    return side, _class_scores(grey[:, _flip(side)])
+def _shows_more_when_inverted(grey: NDArray[np.float32], scores: NDArray[np.float32]) -> bool:
+    inverted = grey.max() - grey
+    turned = inverted[:, _flip(chest_side(inverted))]
+    return shows_breast_more_surely(_class_scores(turned), scores)
+
+
+def _flip(side: str) -> slice:
+    """Of columns: brings the chest wall from ``side`` to the left, and back."""
+    return slice(None, None, -1 if side == "right" else 1)
 
 
 def _class_scores(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     from mammodensity.preprocess.segmenter import class_scores  # only here is torch needed
 
     return class_scores(np.ascontiguousarray(grey))
-
-
-def _flip(side: str) -> slice:
-    """Of columns: brings the chest wall from ``side`` to the left, and back."""
-    return slice(None, None, -1 if side == "right" else 1)
 
 
 def _enlarged(scores: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -104,7 +104,7 @@ def outline_sample(phantoms: PhantomPaths, rng: np.random.Generator, changes: Di
     field = without_margins(grey)
     breast = part(labels > 0, field)
     if rng.random() < _SECOND_LOOKS and breast.sum() >= _LEAST_PX:
-        field = _about(around(breast, field, grey.shape[1]), grey.shape, 0.04, rng)
+        field = _about(around(breast, field, grey), grey.shape, 0.04, rng)
     labels = _at_size(part(labels, field), REDUCED)
     classes = np.where(labels == LABELS["pectoral"], 2, labels > 0).astype(np.int64)
     return segmenter_input(reduced_grey(part(grey, field), 1)), classes

@@ -21,7 +21,7 @@ def uses_up_stream(codestream: bytes, pixels: NDArray[np.uint16]) -> bool | None
     segments = _segments(codestream)
     if segments is None:
         return None
-    tables, table, predictor, shift, restart, begin = segments
+    tables, table, predictor, shift, restart, begin, precision = segments
     lengths = tables.get(table)
     if lengths is None or shift or restart:
         return None
@@ -30,12 +30,12 @@ def uses_up_stream(codestream: bytes, pixels: NDArray[np.uint16]) -> bool | None
     if end is None:
         return False
     data = end - scan.count(b"\xff\x00", 0, end)
-    bits = _bits(pixels, predictor, codestream[_precision_at(codestream)], lengths)
+    bits = _bits(pixels, predictor, precision, lengths)
     return bits is not None and -(-bits // 8) == data
 
 
-def _segments(stream: bytes) -> tuple[dict[int, NDArray[np.int64]], int, int, int, int, int] | None:
-    place, restart = 2, 0
+def _segments(stream: bytes) -> tuple[dict[int, NDArray[np.int64]], int, int, int, int, int, int] | None:
+    place, restart, precision = 2, 0, 0
     tables: dict[int, NDArray[np.int64]] = {}
     while place + 4 <= len(stream):
         if stream[place] != 0xFF:
@@ -50,10 +50,12 @@ def _segments(stream: bytes) -> tuple[dict[int, NDArray[np.int64]], int, int, in
             _read_tables(body, tables)
         elif marker == 0xDD:
             restart = struct.unpack(">H", body[:2])[0]
+        elif marker == 0xC3:
+            precision = body[0] if body else 0
         elif marker == 0xDA:
-            if body[0] != 1:
+            if len(body) < 6 or body[0] != 1 or not 2 <= precision <= 16:
                 return None
-            return tables, body[2] >> 4, body[3], body[5] & 15, restart, place + 2 + length
+            return tables, body[2] >> 4, body[3], body[5] & 15, restart, place + 2 + length, precision
         place += 2 + length
     return None
 
@@ -72,10 +74,6 @@ def _read_tables(body: bytes, tables: dict[int, NDArray[np.int64]]) -> None:
             at += count
         tables[name] = lengths
         place = at
-
-
-def _precision_at(stream: bytes) -> int:
-    return stream.index(b"\xff\xc3") + 4
 
 
 def _end_of_scan(scan: bytes) -> int | None:
