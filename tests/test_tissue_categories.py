@@ -161,6 +161,11 @@ def test_explained_and_reported(model, prepared, run, tmp_path):
     assert all(one.category is TissueCategory.D for one in asked), "D means this network's own"
     with pytest.raises(OptionError, match="categories are F, G, D"):
         explain_exam(network, exam, category=DensityCategory.A)
+    given = ("explain", prepared, "--model", model, "--first", 1, "--category", "F", "--against")
+    assert run(*given, "D", "--output", tmp_path / "maps")[0] == 0
+    code, _, err = run(*given, "B", "--output", tmp_path / "others")
+    assert code != 0
+    assert "categories are F, G, D. Got B instead." in err
 
 
 def test_what_is_made_for_a_to_d_says_so(model, prepared, run, tmp_path):

@@ -41,7 +41,7 @@ from mammodensity.statistics_commands import (
     readers,
     sample_size,
 )
-from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory, Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, Category, Projection
 from mammodensity.workers import launched
 
 if TYPE_CHECKING:
@@ -895,10 +895,14 @@ def explain(
     output: Annotated[Path, typer.Option(help="Folder to write to.", metavar="DIR")],
     model: ModelOrDefault = None,
     category: Annotated[
-        DensityCategory | None, typer.Option(help="Category to explain, instead of each image's predicted one.")
+        str | None,
+        typer.Option(
+            help="Category to explain, instead of the predicted one: A to D, or F, G, D of a network of those.",
+            metavar="LETTER",
+        ),
     ] = None,
     against: Annotated[
-        DensityCategory | None, typer.Option(help="Explain why the category rather than this one.")
+        str | None, typer.Option(help="Explain why the category rather than this one.", metavar="LETTER")
     ] = None,
     method: Annotated[
         str | None,

@@ -62,8 +62,8 @@ def explain_exam(
     exam: Exam,
     *,
     method: str | None = None,
-    category: Category | None = None,
-    against: Category | None = None,
+    category: Category | str | None = None,
+    against: Category | str | None = None,
     layer: str | None = None,
     each: Callable[[], None] | None = None,
 ) -> ExamMaps:
@@ -77,7 +77,7 @@ def explain_exam(
     method
         One of ``METHODS``; None is ``grad-cam``, and for the default model its tissue map, which is all it has.
     category
-        The category to explain; None is what each image's own network predicts, or a joint network of the exam.
+        The category to explain, or its letter; None is what each image's network predicts, or a joint one of the exam.
     against
         Explain why ``category`` rather than this one.
     layer
@@ -136,8 +136,8 @@ def _tissue(model: TissueModel, projection: Projection, mammogram: Mammogram) ->
 class _Question:
     """What is to be explained, and how."""
 
-    category: Category | None
-    against: Category | None
+    category: Category | str | None
+    against: Category | str | None
     method: str
     layer: str | None
 
@@ -161,15 +161,16 @@ def _map_of(
     for one in (asked.category, asked.against):
         if one is not None and one not in scale:
             raise OptionError(f"the network's categories are {', '.join(scale)}. Got {one} instead.")
-    chosen = scale[scale.index(asked.category) if asked.category else int(np.argmax(scores))]
+    by_letter = {category.value: category for category in scale}
+    chosen = by_letter[asked.category] if asked.category else scale[int(np.argmax(scores))]
+    against = by_letter[asked.against] if asked.against else None
     rows, columns = mammogram.pixels.shape
-    if asked.category is None and chosen == asked.against:
+    if asked.category is None and chosen == against:
         empty = np.zeros((rows, columns), np.float32)
-        return ActivationMap(mammogram, chosen, scores, empty, against=asked.against, network=network)
+        return ActivationMap(mammogram, chosen, scores, empty, against=against, network=network)
     checkpoint = model.checkpoints[projection]
     images = input_batch([mammogram], checkpoint.preprocess, checkpoint.network.spec.channels)
     images = images.to(model.device, memory_format=torch.channels_last)
-    maps = explain(network, images, chosen, method=asked.method, against=asked.against, layer=asked.layer)
+    maps = explain(network, images, chosen, method=asked.method, against=against, layer=asked.layer)
     on_image = placement(mammogram, checkpoint.preprocess).to_image(maps[0].cpu().numpy(), (rows, columns))
-    against = scale[scale.index(asked.against)] if asked.against else None
     return ActivationMap(mammogram, chosen, scores, on_image, against=against, network=network)

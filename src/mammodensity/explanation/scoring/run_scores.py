@@ -38,7 +38,7 @@ class RunScores:
         model: DensityModel | TissueModel,
         exams: Mapping[str, Mapping[Projection, ImageRecord]],
         *,
-        against: Category | None = None,
+        against: Category | str | None = None,
         layer: str | None = None,
         spec: ScoreSpec = ScoreSpec(stability=False),  # noqa: B008  (frozen)
     ) -> None:
