@@ -41,15 +41,19 @@ _MOST_PHANTOM_ROWS = 600  # larger images are enlarged: anatomy is smooth, and t
 _SAMPLE_S = 0.1
 
 
-def stored_values(rows: int, number: int) -> dict[Projection, NDArray[np.uint16]]:
-    """Stored values (H, W) of 14 bit by projection, with the noise of a detector, which is what compresses badly."""
+def stored_values(rows: int, number: int, *, air: bool = True) -> dict[Projection, NDArray[np.uint16]]:
+    """Stored values (H, W) of 14 bit by projection, with the noise of a detector, which is what compresses badly.
+
+    Without ``air`` it is cut off: one value beside the breast, as many vendors have it.
+    """
     columns = round(rows * _COLUMNS_PER_ROW)
     views = make_exam(PhantomSpec(rows=min(rows, _MOST_PHANTOM_ROWS), bits=16), number).views
     noise = np.random.default_rng(number)
     stored = {}
     for projection, view in views.items():
         picture = Image.fromarray((view.image >> 2).astype(np.float32)).resize((columns, rows))
-        values = np.asarray(picture) + noise.normal(0, 40, (rows, columns))
+        clean = np.asarray(picture)
+        values = clean + noise.normal(0, 40, (rows, columns)) * (1 if air else clean > 0)
         stored[projection] = np.clip(values, 0, 16383).astype(np.uint16)
     return stored
 
@@ -75,10 +79,10 @@ def write_dicom(path: Path, projection: Projection, stored: NDArray[np.uint16], 
     return path
 
 
-def write_exam(folder: Path, rows: int, number: int) -> list[Path]:
+def write_exam(folder: Path, rows: int, number: int, *, air: bool = True) -> list[Path]:
     """Four views of one study."""
     study = generate_uid()
-    views = stored_values(rows, number)
+    views = stored_values(rows, number, air=air)
     return [write_dicom(folder / f"{one}.dcm", one, views[one], study) for one in PROJECTIONS]
 
 

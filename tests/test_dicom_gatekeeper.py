@@ -14,6 +14,7 @@ from dicom_samples import CAPTURE, MG_RAW, TOMO, code, mammogram, modified, phan
 from mammodensity.errors import DicomError
 from mammodensity.ingest import read_image
 from mammodensity.ingest.dicom import REASONS, WARNINGS, judge_file, read_with_warnings
+from mammodensity.ingest.dicom.lossless_check import uses_up_stream
 from mammodensity.ingest.dicom.orientation import chest_wall_side
 from mammodensity.terms import PROJECTIONS, Projection
 from samples import REPOSITORY
@@ -514,6 +515,19 @@ def test_a_damaged_jpeg_lossless_stream_is_noticed(tmp_path):
         except DicomError:
             noticed += 1
     assert noticed >= 12  # a stream that is whole and valid, of another image, cannot be told
+
+
+def test_a_comment_in_a_jpeg_lossless_stream_is_no_header():
+    """It may hold the bytes of a marker."""
+    from imagecodecs import ljpeg_encode
+
+    values = np.random.default_rng(0).integers(0, 4096, (40, 30)).astype(np.uint16)
+    stream = ljpeg_encode(values, bitspersample=12)
+    comment = b"\xff\xfe\x00\x08\xff\xc3\x00\x0b\x00\x01"
+    for one in (stream, stream[:2] + comment + stream[2:]):
+        assert uses_up_stream(one, values) is True
+        assert uses_up_stream(one, values // 16) is False
+    assert uses_up_stream(stream[: stream.index(b"\xff\xda") + 6], values) is None
 
 
 # --- documentation and real files -----------------------------------------------------------------------------------

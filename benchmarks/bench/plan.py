@@ -173,7 +173,13 @@ def _memory(scale: Scale) -> Pair:
 
 
 def _exam(scale: Scale) -> Pair:
-    kinds = {"jpeg": "JPEG Lossless", "j2k": "JPEG 2000", "plain": "uncompressed"}
+    kinds = {
+        "jpeg": "JPEG Lossless",
+        "j2k": "JPEG 2000",
+        "jpeg-cut": "JPEG Lossless, air cut off",
+        "j2k-cut": "JPEG 2000, air cut off",
+        "plain": "uncompressed",
+    }
     models = {
         "default model": ("", "torch"),
         "networks `small`": ("small", "torch"),
@@ -183,7 +189,7 @@ def _exam(scale: Scale) -> Pair:
     programs = []
     for title, (model, engine) in models.items():
         for folder, kind in kinds.items():
-            if model and folder == "plain":
+            if model and folder not in ("jpeg", "j2k"):
                 continue  # what decoding takes is seen from one model
             path = f"{scale.inputs}/models/{model}" if model else ""
             settings = {"data": f"{scale.inputs}/exams/{folder}", "model": path, "engine": engine}

@@ -37,11 +37,12 @@ def main() -> None:
         return
     with atomic_folder(target) as folder:
         exams = folder / "exams"
-        for kind in ("plain", "jpeg", "j2k"):
-            (exams / kind).mkdir(parents=True)
-        for path in write_exam(exams / "plain", rows, 1):
-            _jpeg_lossless(path, exams / "jpeg" / path.name)
-            compressed(path, "j2k").replace(exams / "j2k" / path.name)
+        for ending in ("", "-cut"):
+            for kind in ("plain", "jpeg", "j2k"):
+                (exams / f"{kind}{ending}").mkdir(parents=True)
+            for path in write_exam(exams / f"plain{ending}", rows, 1, air=not ending):
+                _jpeg_lossless(path, exams / f"jpeg{ending}" / path.name)
+                compressed(path, "j2k").replace(exams / f"j2k{ending}" / path.name)
         _write_pictures(folder, rows)
         for name in ("small", "origin"):
             _write_model(folder / "models" / name, find_recipe(name))
