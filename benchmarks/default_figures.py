@@ -2,6 +2,7 @@
 
 python benchmarks/default_figures.py --phantoms 60                     # breasts of another seed, disturbed
 python benchmarks/default_figures.py --data ../shared/data             # every real source there
+python benchmarks/default_figures.py --data ../shared/data --frames    # its films with margins of many kinds
 python benchmarks/default_figures.py --data ../shared/data --sheet real.jpg   # best, median, worst; keep it to yourself
 python benchmarks/default_figures.py --sheet docs/images/tissue_phantoms.jpg  # phantoms, with the truth
 python benchmarks/default_figures.py --times
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from mammodensity.phantom.impostors import impostor
 from mammodensity.terms import CATEGORIES
 from mammodensity.tissue import TissueMap, find_tissue, fit_category_map
 from mammodensity.tissue import network as tissue_network
+
+Margins = tuple[tuple[int, int], tuple[int, int]]
 
 SEED = 1234  # of no phantom the networks were trained on
 SIZE = (288, 200)
@@ -123,12 +126,57 @@ def impostors(count: int) -> None:
     print(f"no mammograms: {refused} of {count} refused")
 
 
+def films(data: Path) -> Iterator[tuple[str, Mammogram, NDArray[np.uint8]]]:
+    """Name, image and experts' mask of the films."""
+    for path in sorted((data / "ddsm_tissue" / "images").glob("*.png")):
+        mask = np.asarray(Image.open(data / "ddsm_tissue" / "masks" / path.name).convert("L"))
+        yield path.stem, read_picture(path), EXPERT[mask]
+
+
+def square(pixels: NDArray[np.uint8]) -> Margins:
+    """Margins to a square, half on either side, as in mini-MIAS."""
+    missing = max(0, pixels.shape[0] - pixels.shape[1])
+    return (0, 0), (missing // 2, missing - missing // 2)
+
+
+FRAMES: dict[str, tuple[Callable[[NDArray[np.uint8]], Margins], int | None]] = {
+    "as it is": (lambda pixels: ((0, 0), (0, 0)), 0),
+    "a square, black": (square, 0),
+    "a square, grey": (square, 20),
+    "a square of more film": (square, None),
+    "all to the left": (lambda pixels: ((0, 0), (pixels.shape[1], 0)), 0),
+    "all to the right, white": (lambda pixels: ((0, 0), (0, pixels.shape[1])), 255),
+    "all around, white": (lambda pixels: ((60, 60), (60, 60)), 255),
+    "all around, more film": (lambda pixels: ((60, 60), (60, 60)), None),
+}
+"""Margins by name, and their grey value; None is dark film with grain and a slow wave."""
+
+
+def framed(pixels: NDArray[np.uint8], margins: Margins, value: int | None) -> NDArray[np.uint8]:
+    """An image (H, W) with margins around it."""
+    image = np.pad(pixels, margins, constant_values=value or 0)
+    if value is None:
+        rng = np.random.default_rng(SEED)
+        wave = 6 * np.sin(np.linspace(0, 6, image.shape[1]))
+        film = np.percentile(pixels, 2) + rng.normal(0, 3, image.shape) + wave
+        within = np.pad(np.ones(pixels.shape, bool), margins)
+        image = np.where(within, image, np.clip(film, 0, 255)).astype(np.uint8)
+    return image
+
+
+def frames(data: Path) -> None:
+    """The films again in other frames, which should change nothing."""
+    for name, (margins_of, value) in FRAMES.items():
+        cases = []
+        for stem, mammogram, truth in films(data):
+            margins = margins_of(mammogram.pixels)
+            cases.append(case(stem, Mammogram(framed(mammogram.pixels, margins, value)), np.pad(truth, margins)))
+        against_truth(f"films, {name}", cases)
+
+
 def real(data: Path) -> list[Case]:
     """Every source in the folder of real mammograms."""
-    masks = []
-    for path in sorted((data / "ddsm_tissue" / "images").glob("*.png")):
-        truth = EXPERT[np.asarray(Image.open(data / "ddsm_tissue" / "masks" / path.name).convert("L"))]
-        masks.append(case(path.stem, read_picture(path), truth))
+    masks = [case(*film) for film in films(data)]
     against_truth("film, experts' masks (DDSM)", masks)
     against_readers(data / "ddsm_tissue", masks)
     origin = [
@@ -239,6 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--phantoms", type=int, metavar="BREASTS")
     parser.add_argument("--data", type=Path, help="folder of real mammograms")
+    parser.add_argument("--frames", action="store_true", help="of --data, the films in frames of many kinds instead")
     parser.add_argument("--sheet", type=Path, help="picture to write, of the real images or of phantoms")
     parser.add_argument("--tissue", type=Path, metavar="FILE", help="another tissue network")
     parser.add_argument("--times", action="store_true")
@@ -251,7 +300,9 @@ def main() -> None:
         cases = phantoms(options.phantoms or 10)
         against_truth("disturbed phantoms", cases)
         impostors(200)
-    if options.data:
+    if options.data and options.frames:
+        frames(options.data)
+    elif options.data:
         cases = real(options.data)
     if options.sheet:
         sheet(options.sheet, cases, options.columns)

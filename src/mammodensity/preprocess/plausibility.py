@@ -32,7 +32,9 @@ _LEAST_BACKGROUND = 0.005  # of the image: where less is left, nothing is said a
 _ENOUGH = 1_000_000  # pixels looked at, in whole rows, to count grey levels
 _NEAR = 4  # pixels of the reduced image to either side of the outline that belong to neither
 _FAR = 8  # pixels from the outline within which its two sides are compared
-_TURNED = -0.35  # correlation with the mirror image, top to bottom
+_ALIKE = 0.9  # correlation with the mirror image, left to right
+_NO_SIDE = "its left and right are alike, so there is no chest wall on one side"
+_TURNED = -0.35  # the same, top to bottom
 _TURN_IT = "the chest wall is neither on the left nor on the right; turn it"
 
 
@@ -68,7 +70,7 @@ _RULES: tuple[tuple[Callable[[Signs], bool], str], ...] = (
     # Text and screens; detectors and film resolve breasts far beyond their finest structures at this size.
     (lambda signs: signs.detail > 0.55 or signs.edges > 0.2, "it is all sharp edges, as text and drawings are"),
     # A breast is cut off at one side only, so its two sides are never alike.
-    (lambda signs: signs.mirror > 0.9, "its left and right are alike, so there is no chest wall on one side"),
+    (lambda signs: signs.mirror > _ALIKE, _NO_SIDE),
     # A breast hangs from the side; one that lies in the upper or lower half only hangs from above or below.
     (lambda signs: signs.upside_down < _TURNED, _TURN_IT),
     # There is air below the nipple, however narrow the field of view; above, the tail may fill a corner.
@@ -99,15 +101,17 @@ def require_mammogram(signs: Signs, name: object) -> None:
             raise _refusal(name, text)
 
 
-def require_upright(whole: Floats, name: object) -> None:
-    """Refuse a whole image, reduced (h, w), whose chest wall is above or below: in it no outline need be found.
+def require_one_chest_wall(whole: Floats, name: object) -> None:
+    """Refuse a whole image, reduced (h, w), by the rules that need no outline of a breast.
 
     Raises
     ------
     ImageError
-        It is such a one.
+        Its chest wall is above or below, or it has none, or two.
     """
     whole = _scaled(whole)
+    if _likeness(whole, whole[:, ::-1]) > _ALIKE:
+        raise _refusal(name, _NO_SIDE)
     if _likeness(whole, whole[::-1]) < _TURNED:
         raise _refusal(name, _TURN_IT)
 

@@ -21,7 +21,7 @@ from mammodensity.preprocess.breast import (
 from mammodensity.preprocess.field import Box, around, bounding_box, part, with_dark_margins, without_margins
 from mammodensity.preprocess.orientation import chest_side
 from mammodensity.preprocess.pectoral import muscle_scores
-from mammodensity.preprocess.plausibility import Signs, require_mammogram, require_upright, signs_of
+from mammodensity.preprocess.plausibility import Signs, require_mammogram, require_one_chest_wall, signs_of
 
 BACKGROUND, BREAST, PECTORAL = 0, 1, 3
 """Values of a label image; 2 is reserved for fibroglandular tissue."""
@@ -107,7 +107,7 @@ def find_outline(mammogram: Mammogram) -> Outline:
     try:
         body = breast_scores(look.scores, name)
     except ImageError:
-        require_upright(look.whole, name)  # which would be why
+        require_one_chest_wall(look.whole, name)  # which would be why
         raise
     require_mammogram(signs_of(mammogram.pixels, look.whole, look.grey, body > 0.5), name)
     # A second look at the field about the breast: so it is seen at much the same size whatever frame it lies in.
