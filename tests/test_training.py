@@ -18,7 +18,7 @@ import torch
 from mammodensity.devices import find_device
 from mammodensity.errors import CheckpointError, DeviceError, Interrupted, LayoutError, OptionError, OutputError
 from mammodensity.ingest import find_images, read_manifest
-from mammodensity.networks import load_checkpoint
+from mammodensity.networks import load_checkpoint, network_files
 from mammodensity.phantom import PhantomSpec, write_phantoms
 from mammodensity.terms import CATEGORIES, Projection
 from mammodensity.training import RECIPES, adapted, find_recipe, read_history, recipe_from_dict, train_model
@@ -268,3 +268,20 @@ def test_training_begins_where_another_model_ended(blobs, tiny_model, tiny_recip
     with pytest.raises(CheckpointError, match="no network for CC_R"):
         train_model(find_images(blobs), tmp_path / "none", tiny_recipe, projections=ONE, start=tmp_path)
     assert not (tmp_path / "wide").exists()
+
+
+def test_bf16_trains_nearly_as_float32_and_is_written_down(blobs, tiny_recipe, tmp_path):
+    data, recipe = find_images(blobs), replace(tiny_recipe, epochs=2)
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        train_model(data, folder, recipe, projections=[Projection.CC_R], precision=precision)
+        losses[precision] = [epoch.train_loss for epoch in read_history(folder / "CC_R")]
+        checkpoint = load_checkpoint(network_files(folder)[Projection.CC_R], Projection.CC_R)
+        assert checkpoint.training["precision"] == precision
+        assert all(weight.dtype == torch.float32 for weight in checkpoint.network.parameters())
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    with pytest.raises(OptionError, match=r"precision must be one of fp32, bf16\. Got 'fp16' instead"):
+        train_model(data, tmp_path / "no", recipe, precision="fp16")
+    assert not (tmp_path / "no").exists()

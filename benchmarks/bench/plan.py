@@ -112,6 +112,7 @@ def _training(scale: Scale) -> Pair:
         _keras("Keras, compiled by XLA", scale, batch, mode="train", xla=True),
         _keras("Keras, `mixed_bfloat16`", scale, batch, mode="train", policy="mixed_bfloat16"),
         own("step alone", source="memory"),
+        own("step alone, `--precision bf16`", source="memory", precision="bf16"),
         own("with the random changes", source="changed"),
         own("each image also read and decoded anew", source="files", files=f"{scale.inputs}/pictures"),
     )

@@ -307,7 +307,7 @@ def train(
         float | None,
         typer.Option(help="Joint: weight of what each view alone gets right; by default 1.", metavar="WEIGHT"),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="Joint: fp32 (as by default) or bf16.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 on processors and GPUs that compute in it.")] = "fp32",
     checkpointing: Annotated[
         str | None,
         typer.Option(help="Joint: none (as by default), or in little memory, computing twice: views or layers."),
@@ -332,7 +332,6 @@ def train(
         "branches": branches,
         "view_dropout": view_dropout,
         "view_loss": view_loss,
-        "precision": precision,
         "checkpointing": checkpointing,
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
@@ -342,7 +341,7 @@ def train(
             raise OptionError(f"--{next(iter(given)).replace('_', '-')} is of the joint network; add --joint")
         if joint and projection:
             raise OptionError("--joint trains all projections in one network; leave --projection out")
-        plan = JointPlan(**given) if joint else None
+        plan = JointPlan(**given, precision=precision) if joint else None
         recipe = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
         images = with_splits(find_images(data), seed=recipe.seed, shares=shares)
         if model.resolve() == images.root.resolve():
@@ -363,6 +362,7 @@ def train(
                 chosen,
                 projections=[one for one in PROJECTIONS if one in (projection or present)],
                 joint=plan,
+                precision=precision,
                 device=where,
                 start=start,
                 resume=resume,

@@ -1,7 +1,7 @@
 """Training steps of the origin's network of one view, by the training loop of `mammodensity train` itself.
 
 Settings: size, batch, source (``memory``; ``changed``: also changed at random; ``files``: also read anew each time),
-files (a folder of pictures, for ``files``).
+files (a folder of pictures, for ``files``), precision (``fp32``, or ``bf16``).
 """
 
 from __future__ import annotations
@@ -65,7 +65,13 @@ def main() -> None:
     worker.ready(versions={"torch": torch.__version__}, gflop=_step_gflop(recipe))
     with TemporaryDirectory() as folder:
         task = NetworkTask(
-            _VIEW, training, LabelledImages(few, torch.arange(2)), recipe, Path(folder), torch.device("cpu")
+            _VIEW,
+            training,
+            LabelledImages(few, torch.arange(2)),
+            recipe,
+            Path(folder),
+            torch.device("cpu"),
+            precision=given.get("precision", "fp32"),
         )
         worker.serve_loop(lambda report: train_network(task, lambda _step: report()))
 

@@ -24,12 +24,11 @@ from mammodensity.training.freed_memory import return_memory_at_once
 from mammodensity.training.history import EpochFigures
 from mammodensity.training.lean_step import (
     CHECKPOINTING,
-    PRECISIONS,
-    in_precision,
     joint_backward,
     require_choice,
 )
 from mammodensity.training.loop import EVALUATION_BATCH, Step, rng_for, run_training, seed_for
+from mammodensity.training.precision import in_precision, require_precision
 from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Recipe
 from mammodensity.training.resume import first_difference
@@ -58,7 +57,7 @@ class JointPlan:
     def __post_init__(self) -> None:
         require_choice("fusion", self.fusion, JOINT_FUSIONS)
         require_choice("branches", self.branches, BRANCHES)
-        require_choice("precision", self.precision, tuple(PRECISIONS))
+        require_precision(self.precision)
         require_choice("checkpointing", self.checkpointing, CHECKPOINTING)
         if not 0 <= self.view_dropout < 1:
             raise OptionError(f"view_dropout must be at least 0 and below 1. Got {self.view_dropout} instead.")

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from mammodensity.errors import OptionError
 from mammodensity.networks.joint import JointNetwork, gathered
+from mammodensity.training.precision import in_precision
 
 CHECKPOINTING: tuple[str, ...] = ("none", "views", "layers")
 """``none``: everything is kept. ``views``: one branch at a time. ``layers``: also within the branch, what comes
 before a convolution is computed again from what batch normalisation was given; the convolution itself is not."""
-PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
-"""What the branches compute in; weights, statistics, fusion and loss stay in float32."""
 
 LossOf = Callable[[Tensor], Tensor]
 """From features (B, V, F) to the loss."""
@@ -98,11 +97,6 @@ def _lean(
             again.backward(parts[place][1].grad)  # type: ignore[no-untyped-call]
     _set_random_state(after, views.device)
     return loss.detach()
-
-
-def in_precision(images: Tensor, precision: str) -> torch.autocast:
-    """The context in which branches run."""
-    return torch.autocast(images.device.type, PRECISIONS[precision], enabled=PRECISIONS[precision] is not None)
 
 
 def set_recomputing(network: JointNetwork, recomputing: bool) -> None:

@@ -32,6 +32,7 @@ from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 from mammodensity.training.joint_run import JointPlan, JointTask, first_weights, require_enough_pixels, train_joint
 from mammodensity.training.loop import Step
 from mammodensity.training.network_run import NetworkTask, train_network
+from mammodensity.training.precision import require_precision
 from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Recipe
 from mammodensity.training.resume import RESUME_FILE, first_difference, require_same_recipe
@@ -50,6 +51,7 @@ def train_model(
     *,
     projections: Sequence[Projection] = PROJECTIONS,
     joint: JointPlan | None = None,
+    precision: str = "fp32",
     device: torch.device | None = None,
     start: Path | None = None,
     resume: bool = False,
@@ -61,6 +63,8 @@ def train_model(
 
     With ``start``, a model folder, the networks begin with the weights of its networks instead of random ones: one
     trained on phantoms knows much before it has seen a patient.
+
+    ``precision`` is what networks of one projection compute in, ``fp32`` or ``bf16``; a joint one has it in its plan.
 
     The folder gets the manifest with the splits, the recipe (and ``joint.json``), a receipt, and for each projection,
     or in ``joint``, the best network, history and TensorBoard log.
@@ -77,11 +81,12 @@ def train_model(
         ``resume`` is True and the folder's run had other data or another recipe; or ``start`` has no network for a
         projection, or one of another architecture.
     OptionError
-        The images are too small for a joint network.
+        The images are too small for a joint network, or the precision is unknown.
     Interrupted
         Ctrl-C; the same call with ``resume`` goes on.
     """
     device = device or torch.device("cpu")
+    require_precision(precision)
     begun = processes.from_first(
         lambda: _begin(
             data,
@@ -92,11 +97,11 @@ def train_model(
             start=start,
             resume=resume,
             loading=loading,
-            device=str(device),
+            run={"device": str(device), "precision": joint.precision if joint else precision},
             processes=processes.size,
         )
     )
-    how = _How(recipe, device, begun.facts, loading, report, processes)
+    how = _How(recipe, device, begun.facts, loading, report, processes, precision)
     try:
         if joint:
             _train_joint(begun, model, joint, how)
@@ -131,6 +136,7 @@ class _How:
     loading: Progress | None
     report: Callable[[str, Step], None] | None
     processes: Processes
+    precision: str
 
     def reported(self, name: str) -> Callable[[Step], None] | None:
         """Reports of one network."""
@@ -147,7 +153,7 @@ def _begin(
     start: Path | None,
     resume: bool,
     loading: Progress | None,
-    device: str,
+    run: dict[str, str],
     processes: int,
 ) -> _Begun:
     """Look whether this can be trained, and write what is known before: manifest, recipe and receipt."""
@@ -171,12 +177,12 @@ def _begin(
             write_json(model / JOINT_FILE, joint.to_dict())
         write_json(model / RECIPE_FILE, recipe.to_dict())
     images = {"layout": data.layout, "sha256": _digest(data), "phantoms": holds_phantoms(data)}
-    facts: dict[str, Any] = {"data": images, "device": device}
+    facts: dict[str, Any] = {"data": images, **run}
     if start:
         facts["start"] = _start_hashes(start)
     chosen = {"recipe": recipe.to_dict(), **({"joint": joint.to_dict()} if joint else {})}
-    run = receipt("train", **chosen, threads=torch.get_num_threads(), processes=processes, **facts)
-    write_json(model / RECEIPT_FILE, run)
+    written = receipt("train", **chosen, threads=torch.get_num_threads(), processes=processes, **facts)
+    write_json(model / RECEIPT_FILE, written)
     there = {JOINT} if joint_file(model) else set(network_files(model))
     asked = [JOINT] if joint else list(networks)
     left = [name for name in asked if name not in there or (model / name / RESUME_FILE).exists()]
@@ -215,6 +221,7 @@ def _train_networks(begun: _Begun, model: Path, how: _How) -> None:
             how.facts,
             len(begun.data.scale),
             start,
+            how.precision,
             how.processes,
         )
         train_network(task, how.reported(projection))

@@ -19,6 +19,7 @@ from mammodensity.terms import CATEGORIES, Projection
 from mammodensity.training.freed_memory import keep_memory
 from mammodensity.training.history import EpochFigures
 from mammodensity.training.loop import EVALUATION_BATCH, Step, rng_for, run_training, seed_for
+from mammodensity.training.precision import in_precision
 from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Recipe
 from mammodensity.training.whole_batch import place, spread
@@ -40,6 +41,8 @@ class NetworkTask:
     """How many it tells apart."""
     start: OriginNetwork | None = None
     """A network whose weights to begin with."""
+    precision: str = "fp32"
+    """``fp32`` or ``bf16``."""
     processes: Processes = ALONE
 
 
@@ -62,9 +65,8 @@ def train_network(task: NetworkTask, report: Callable[[Step], None] | None = Non
 class _NetworkLearner:
     """The network of one projection, and its images."""
 
-    settings: Mapping[str, Any] = {}
-
     def __init__(self, task: NetworkTask) -> None:
+        self.settings: Mapping[str, Any] = {} if task.precision == "fp32" else {"precision": task.precision}
         self.task, self.recipe, self.processes = task, task.recipe, task.processes
         self.name = task.projection.value
         torch.manual_seed(seed_for(self.recipe.seed, "initial", task.projection))
@@ -92,7 +94,7 @@ class _NetworkLearner:
         targets = self.task.training.categories[own].to(self.task.device)
         torch.manual_seed(seed_for(recipe.seed, "dropout", epoch, step))
         place(self.network, rows, len(chosen))
-        logits = self.network(self._to_device(images))
+        logits = self._logits(images)
         loss = nn.functional.cross_entropy(logits, targets, reduction="sum") / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item(), int((logits.argmax(1) == targets).sum())
@@ -104,7 +106,7 @@ class _NetworkLearner:
             for start in self.processes.share(range(0, len(self.task.validation), EVALUATION_BATCH)):
                 images = self.task.validation.images[start : start + EVALUATION_BATCH]
                 targets = self.task.validation.categories[start : start + EVALUATION_BATCH].to(self.task.device)
-                logits = self.network(self._to_device(images))
+                logits = self._logits(images)
                 loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
                 correct += int((logits.argmax(1) == targets).sum())
         whole_loss, all_correct = self.processes.sums(loss, correct)
@@ -122,6 +124,8 @@ class _NetworkLearner:
         checkpoint = Checkpoint(self.network, self.task.projection, self.recipe.preprocess, training)
         save_checkpoint(self.task.folder, checkpoint)
 
-    def _to_device(self, images: Tensor) -> Tensor:
-        batch = with_channels(images, self.recipe.network.channels)
-        return batch.to(self.task.device).contiguous(memory_format=torch.channels_last)
+    def _logits(self, images: Tensor) -> Tensor:
+        batch = with_channels(images, self.recipe.network.channels).to(self.task.device)
+        with in_precision(batch, self.task.precision):
+            logits: Tensor = self.network(batch.contiguous(memory_format=torch.channels_last))
+        return logits.float()
