@@ -28,7 +28,7 @@ print(resident_mb() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists() or os.sysconf("SC_PAGE_SIZE") != 4096, reason="needs Linux")
-@pytest.mark.parametrize(("how", "low", "high"), [("keep_memory", 90, 110), ("return_memory_at_once", -10, 10)])
+@pytest.mark.parametrize(("how", "low", "high"), [("keep_memory", 90, 110), ("return_large_blocks", -10, 10)])
 def test_freed_memory_is_kept_or_returned(how, low, high):
     found = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True)
     assert low < float(found.stdout) < high

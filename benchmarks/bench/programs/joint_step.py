@@ -10,8 +10,9 @@ import worker
 from torch import nn
 
 from mammodensity.networks import JointNetwork, JointSpec, NetworkSpec, OriginNetwork
-from mammodensity.training.freed_memory import return_memory_at_once
-from mammodensity.training.lean_step import in_precision, joint_backward
+from mammodensity.training.freed_memory import return_large_blocks
+from mammodensity.training.lean_step import joint_backward
+from mammodensity.training.precision import in_precision
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     given = worker.given
     torch.set_num_threads(worker.cores)
     if given["checkpointing"] in {"views", "layers"}:
-        return_memory_at_once()  # as `train --checkpointing` does
+        return_large_blocks()  # as `train --checkpointing` does
     torch.manual_seed(1)
     spec = NetworkSpec(channels=3)
     single = given["checkpointing"] == "single"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # names of glibc's mallopt
-_OWN_PAGES_FROM = 8 << 20
+_OWN_PAGES_FROM = 16 << 20
 _USUAL_MMAP_MAX = 65536
 _NEVER = 2**31 - 1
 
@@ -23,13 +24,20 @@ def keep_memory() -> bool:
     return _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
 
 
-def return_memory_at_once() -> bool:
-    """Have freed tensors given back to the system at once, for the rest of the process; False as above.
+def return_large_blocks() -> bool:
+    """Have freed tensors of 16 MB and more given back at once, for the rest of the process; False as above.
 
-    With blocks kept, and the gaps between those in use, the lean step held a third more. Smaller blocks cost more time
-    than they save memory (``docs/benchmarks.md``).
+    Smaller ones are kept until ``return_kept_memory``. With all blocks kept, and the gaps between those in use, the
+    lean step held a third more; with none, half of its time went to page faults (``docs/benchmarks.md``).
     """
     return _set({_MMAP_MAX: _USUAL_MMAP_MAX, _MMAP_THRESHOLD: _OWN_PAGES_FROM, _TRIM_THRESHOLD: _OWN_PAGES_FROM})
+
+
+def return_kept_memory() -> None:
+    """Give the memory of freed tensors that is kept back to the system, once."""
+    if sys.platform.startswith("linux"):
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(values: dict[int, int]) -> bool:

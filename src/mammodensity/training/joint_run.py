@@ -20,7 +20,7 @@ from mammodensity.networks.joint import BRANCHES, JOINT_FUSIONS
 from mammodensity.networks.joint_checkpoint import JOINT, JointCheckpoint, joint_file, load_joint, save_joint
 from mammodensity.preprocess.familiarity import fit_familiarity
 from mammodensity.terms import PROJECTIONS
-from mammodensity.training.freed_memory import return_memory_at_once
+from mammodensity.training.freed_memory import return_large_blocks
 from mammodensity.training.history import EpochFigures
 from mammodensity.training.lean_step import (
     CHECKPOINTING,
@@ -102,7 +102,7 @@ def train_joint(task: JointTask, report: Callable[[Step], None] | None = None) -
     """
     require_enough_pixels(task.recipe)
     if task.plan.checkpointing != "none" and task.device.type == "cpu":
-        return_memory_at_once()
+        return_large_blocks()
     run_training(_JointLearner(task), task.recipe, task.folder, report)
     return task.processes.from_first(lambda: load_joint(task.folder / NETWORK_FILE))
 

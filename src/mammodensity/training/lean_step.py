@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mammodensity.errors import OptionError
 from mammodensity.networks.joint import JointNetwork, gathered
+from mammodensity.training.freed_memory import return_kept_memory
 from mammodensity.training.precision import in_precision
 
 CHECKPOINTING: tuple[str, ...] = ("none", "views", "layers")
@@ -83,6 +84,8 @@ def _lean(
     for branch, cells, images in network.inputs(views, present, branches):
         states.append(_random_state(views.device))
         last = branch == branches[-1]
+        if last:
+            _return_memory(views)
         with torch.set_grad_enabled(last), in_precision(images, precision):
             features = network.run_branch(branch, images)
         parts.append((cells, features if last else features.requires_grad_()))
@@ -91,12 +94,20 @@ def _lean(
     with still_statistics(network):
         loss.backward()  # type: ignore[no-untyped-call]  # the last branch, and the features of the others
         for place, (branch, _, images) in enumerate(network.inputs(views, present, branches[:-1])):
+            if place % 2:  # each time would cost more page faults than it saves memory
+                _return_memory(views)
             _set_random_state(states[place], views.device)  # the same dropout masks
             with in_precision(images, precision):
                 again = network.run_branch(branch, images)
             again.backward(parts[place][1].grad)  # type: ignore[no-untyped-call]
     _set_random_state(after, views.device)
     return loss.detach()
+
+
+def _return_memory(views: Tensor) -> None:
+    """What earlier passes have freed is not kept for the next, whose tensors fit the gaps badly."""
+    if views.device.type == "cpu":
+        return_kept_memory()
 
 
 def set_recomputing(network: JointNetwork, recomputing: bool) -> None:
