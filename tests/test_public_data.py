@@ -709,6 +709,8 @@ def test_a_folder_without_tables_says_what_is_missing(tmp_path, dataset):
         ("A-1-1.ics", "x\nDENSITY 7\nLEFT_CC LINES 1", "line 2: DENSITY is '7'; expected 1, 2, 3, 4, 0"),
         ("Info.txt", "mdb001 X NORM", "line 1: tissue is 'X'; expected F, G or D"),
         ("Info.txt", "mdb001 G", "line 1: 'mdb001 G' is no line such as"),
+        ("Info.txt", "nothing of the kind", "Info.txt has no line such as mdb001 G CIRC"),
+        ("Info.txt", "mdb000 F NORM", "line 1: there is no image mdb000"),
         ("INbreast.csv", "Laterality;View;File Name;ACR\nL;CC;abc;1", "line 2: File Name is 'abc'"),
         ("INbreast.csv", "Laterality;View;File Name;ACR\nL;CC;1;5", "line 2: ACR is '5'; expected 1, 2, 3, 4"),
         ("INbreast.csv", "Laterality;View;File Name;ACR\n;;;5", "names no file"),

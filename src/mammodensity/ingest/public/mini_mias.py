@@ -28,6 +28,8 @@ def read(tables: FileList, data: FileList) -> PublicData:
     # The archive's own README holds the same lines as Info.txt.
     found = [path for path in [*tables.named(TABLES), *tables.named(r"readme.*")] if _lines(path)]
     if not found:
+        if there := tables.named(TABLES):
+            raise TableError(f"{there[0]} has no line such as mdb001 G CIRC B 535 425 197; copy it again")
         raise LayoutError(f"{tables.root} holds no mini-MIAS table Info.txt; name its folder with --tables")
     rows = [_row(found[0], line, text) for line, text in _lines(found[0])]
     notes = Tally()
@@ -58,6 +60,8 @@ def _row(path: Path, line: int, text: str) -> ImageRow:
     if tissue not in TISSUE_CATEGORIES:
         raise TableError(f"{path} line {line}: tissue is {match['tissue']!r}; expected F, G or D")
     number = int(match["number"])
+    if not number:
+        raise TableError(f"{path} line {line}: there is no image mdb000; images are numbered from 001")
     odd = number if number % 2 else number - 1
     return ImageRow(
         exam_id=f"mdb{odd:03d}-{odd + 1:03d}",
