@@ -151,8 +151,10 @@ def tissue_sample(phantoms: PhantomPaths, rng: np.random.Generator, changes: Dis
     """The breast cut out of an image, about as the segmenter would, and its tissue."""
     while True:
         grey, labels = disturb(phantoms.draw("tissue", rng), _WHOLE, rng, changes)
-        if (labels > 0).any() and min(np.subtract((box := bounding_box(labels > 0))[2:], _LEAST_BOX)) >= 0:
-            break
+        if (labels > 0).any():
+            box = bounding_box(labels > 0)
+            if box[2] >= _LEAST_BOX[0] and box[3] >= _LEAST_BOX[1]:
+                break
     box = _about(box, grey.shape, 0.015, rng)
     size = TISSUE_SIZE[::-1]
     cut = np.asarray(Image.fromarray(np.ascontiguousarray(part(grey, box))).resize(size, Image.Resampling.BILINEAR))
