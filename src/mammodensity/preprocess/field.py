@@ -35,8 +35,7 @@ def without_margins(pixels: NDArray[Any]) -> Box:
 
     What is not even stays, and all of an image that is even everywhere.
     """
-    low, high = np.percentile(pixels[::_SAMPLE, ::_SAMPLE], (0.5, 99.5))
-    even = _EVEN * float(high - low)
+    _, even = _dark_and_even(pixels)
     whole: Box = 0, 0, pixels.shape[0], pixels.shape[1]
     box = whole
     while True:  # a frame may lie within a frame
@@ -73,7 +72,8 @@ def around(breast: NDArray[np.bool_], field: Box, image: NDArray[Any]) -> Box:
     about = image[first_row:last_row, first_column:last_column]
     row, column, rows, columns = without_margins(about)
     before = about[row : row + rows, column + columns :]
-    if before.size and float(before.max()) <= _dark(part(about, (row, column, rows, columns))):
+    dark, even = _dark_and_even(part(about, (row, column, rows, columns)))
+    if before.size and float(before.max()) <= dark + even:
         columns = about.shape[1] - column
     return first_row + row, first_column + column, rows, columns
 
@@ -98,7 +98,7 @@ def with_dark_margins(reduced: NDArray[np.float32], field: Box, shape: tuple[int
     return whole
 
 
-def _dark(image: NDArray[Any]) -> float:
-    """Up to which value a margin is as dark as the darkest parts of an image."""
+def _dark_and_even(image: NDArray[Any]) -> tuple[float, float]:
+    """The value of the darkest parts of an image, and by how much what is even in it may vary."""
     low, high = np.percentile(image[::_SAMPLE, ::_SAMPLE], (0.5, 99.5))
-    return float(low + _EVEN * (high - low))
+    return float(low), _EVEN * float(high - low)

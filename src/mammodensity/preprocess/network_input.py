@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mammodensity.exam import Mammogram
+from mammodensity.preprocess.field import Box, part
 from mammodensity.preprocess.regions import BACKGROUND, BREAST, PECTORAL, Regions, find_regions
 from mammodensity.preprocess.spec import PreprocessSpec
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,8 @@ def resizing_matrices(shape: tuple[int, int], spec: PreprocessSpec) -> tuple[NDA
 
 
 def _resized(values: NDArray[np.float32], place: Placement, spec: PreprocessSpec) -> NDArray[np.float32]:
-    top, left, height, width = place.source
-    cropped = np.ascontiguousarray(values[top : top + height, left : left + width])
+    height, width = place.source[2:]
+    cropped = np.ascontiguousarray(part(values, place.source))
     row, column, rows, columns = place.target
     result = np.zeros((spec.rows, spec.columns), np.float32)
     result[row : row + rows, column : column + columns] = np.asarray(

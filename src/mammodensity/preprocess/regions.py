@@ -155,11 +155,12 @@ class _Look:
 def _first_look(mammogram: Mammogram) -> _Look:
     name, pixels = _name(mammogram), mammogram.pixels
     field = without_margins(pixels)
-    side = chest_side(reduced_grey(part(pixels, field), mammogram.full_scale))
+    grey = reduced_grey(part(pixels, field), mammogram.full_scale)
+    side = chest_side(grey)
     if side == "right":  # turned before it is reduced, so that a mirrored image gives the same
         pixels = pixels[:, ::-1]
         field = field[0], pixels.shape[1] - field[1] - field[3], *field[2:]
-    grey = reduced_grey(part(pixels, field), mammogram.full_scale)
+        grey = reduced_grey(part(pixels, field), mammogram.full_scale)
     require_structure(grey, name)
     scores = _class_scores(grey)
     if may_be_inverted(grey) and _shows_more_when_inverted(grey, scores):
