@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from mammodensity.calibration import (
     write_calibration,
 )
 from mammodensity.calibration.maps import STANDARD_MAP, choose_map, losses_of
+from mammodensity.console import show_calibration
 from mammodensity.errors import CheckpointError, OptionError, TableError
 from mammodensity.fusion import fuse
 from mammodensity.terms import PROJECTIONS, Projection
@@ -332,6 +334,18 @@ def test_it_is_read_back_as_it_was(calibration, tmp_path):
         np.testing.assert_allclose(again.calibrated(views, scores), calibration.calibrated(views, scores))
         limits = [one.views[views].limits("ordinal", 0.9) for one in (calibration, again)]
         np.testing.assert_allclose(*limits, atol=1e-6)
+
+
+def test_a_calibration_that_made_scores_worse_is_told(capsys):
+    views, reference = readers(60, 15)
+    found = fit_calibration(dict(zip(PROJECTIONS, views, strict=True)), reference)
+    for change, told in ((-0.1, False), (0.1, True)):
+        before = {"nll_before": 1.0, "accuracy_before": 0.7}
+        after = {"nll_after": 1.0 + change, "accuracy_after": 0.7 - change}
+        show_calibration(replace(found, figures={**found.figures, **before, **after}))
+        output = " ".join(capsys.readouterr().out.split())
+        assert ("no better calibrated than before" in output) is told
+        assert ("accuracy is 10.0 points lower than before" in output) is told
 
 
 @pytest.mark.parametrize(

@@ -315,8 +315,18 @@ def show_calibration(calibration: Calibration) -> None:
         say(f"note: no labelled exam is of category {', '.join(absent)}, which will hardly ever be found")
     if calibration.figures:
         show_calibration_figures(calibration.figures, calibration.set_kind)
+        _show_what_got_worse(calibration.figures)
     else:
         say("(too few exams have all four views to judge the calibration of whole exams)")
+
+
+def _show_what_got_worse(figures: Mapping[str, Any]) -> None:
+    """A calibration is written even so: what it is worth is told, and left to the user."""
+    if figures["nll_after"] >= figures["nll_before"]:
+        say("note: the scores are no better calibrated than before; take more exams, or do without")
+    lost = figures["accuracy_before"] - figures["accuracy_after"]
+    if lost * figures["exams"] >= 1:
+        say(f"note: accuracy is {100 * lost:.1f} points lower than before; take more exams, or do without")
 
 
 def show_calibration_figures(figures: Mapping[str, Any], kind: str = "ordinal") -> None:

@@ -25,6 +25,7 @@ from mammodensity.ingest.dicom import REASONS, WARNINGS, acquisition_facts
 from mammodensity.ingest.manifest import MANIFEST_COLUMNS, MANIFEST_NAME, category_cells, used_columns
 from mammodensity.outputs import receipt, require_new_folder, write_bytes, write_csv, write_json
 from mammodensity.preprocess import RAW_PREPROCESS, PreprocessSpec, find_regions, stored_flipped, visible_part
+from mammodensity.preprocess.field import part
 from mammodensity.terms import Projection
 from mammodensity.workers import in_workers, usable_cores
 
@@ -204,9 +205,9 @@ def _row_of(refusal: Refusal, spec: ExportSpec) -> dict[str, str]:
 def _picture(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[bytes, bool]:
     """The prepared picture as a PNG file of 8 or 16 bit, and whether it was turned."""
     regions = find_regions(mammogram)
-    values, (top, left, height, width) = visible_part(mammogram, spec, regions)
+    values, box = visible_part(mammogram, spec, regions)
     kind = np.uint8 if spec.depth == "8-bit" or mammogram.pixels.dtype == np.uint8 else np.uint16
-    pixels = np.rint(values[top : top + height, left : left + width] * np.iinfo(kind).max).astype(kind)
+    pixels = np.rint(part(values, box) * np.iinfo(kind).max).astype(kind)
     mirrored = bool(stored_flipped(mammogram.projection, regions.chest_side))
     if mirrored:
         pixels = np.ascontiguousarray(pixels[:, ::-1])

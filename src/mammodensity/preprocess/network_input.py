@@ -26,26 +26,22 @@ class Placement:
 
     def to_image(self, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
         """A map (rows, columns) over the network's input, drawn over the image (H, W); 0 where the crop cut."""
-        top, left, height, width = self.target
-        inside = np.ascontiguousarray(values[top : top + height, left : left + width], dtype=np.float32)
-        top, left, height, width = self.source
+        inside = np.ascontiguousarray(part(values, self.target), dtype=np.float32)
+        _, _, height, width = self.source
         fitted = np.asarray(Image.fromarray(inside).resize((width, height), Image.Resampling.BILINEAR))
         if (height, width) == shape:
             return fitted
         result = np.zeros(shape, np.float32)
-        result[top : top + height, left : left + width] = fitted
+        part(result, self.source)[:] = fitted
         return result
 
     def from_image(self, values: NDArray[Any], shape: tuple[int, int], *, labels: bool = False) -> NDArray[Any]:
         """A map (H, W) of the image, or a label image, over the network's input of ``shape``; 0 beside the target."""
-        top, left, height, width = self.source
-        inside = np.ascontiguousarray(values[top : top + height, left : left + width])
-        row, column, rows, columns = self.target
+        inside = np.ascontiguousarray(part(values, self.source))
+        _, _, rows, columns = self.target
         way = Image.Resampling.NEAREST if labels else Image.Resampling.BILINEAR
         result = np.zeros(shape, inside.dtype)
-        result[row : row + rows, column : column + columns] = np.asarray(
-            Image.fromarray(inside).resize((columns, rows), way)
-        )
+        part(result, self.target)[:] = np.asarray(Image.fromarray(inside).resize((columns, rows), way))
         return result
 
 
@@ -155,9 +151,9 @@ def resizing_matrices(shape: tuple[int, int], spec: PreprocessSpec) -> tuple[NDA
 def _resized(values: NDArray[np.float32], place: Placement, spec: PreprocessSpec) -> NDArray[np.float32]:
     height, width = place.source[2:]
     cropped = np.ascontiguousarray(part(values, place.source))
-    row, column, rows, columns = place.target
+    rows, columns = place.target[2:]
     result = np.zeros((spec.rows, spec.columns), np.float32)
-    result[row : row + rows, column : column + columns] = np.asarray(
+    part(result, place.target)[:] = np.asarray(
         Image.fromarray(cropped).resize((columns, rows), _resampling((height, width), (rows, columns), spec))
     )
     return result

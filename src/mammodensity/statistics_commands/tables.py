@@ -46,8 +46,8 @@ def show_readers(found: ReadersAgreement) -> None:
     columns = ["exams", "agree", "linear kappa", "95 %", "quadratic kappa", "dense or not", "2 off", "flips"]
     tables = (
         ("two readers", found.pairs),
-        ("against the consensus of the others", found.with_consensus),
-        ("against the reference", found.with_reference),
+        ("with the others' consensus", found.with_consensus if len(found.readers) > 2 else ()),
+        ("with the reference", found.with_reference),
     )
     for heading, pairs in tables:
         if not pairs:
@@ -87,7 +87,7 @@ def show_drift(found: Drift) -> None:
         confidence = "-" if one.mean_confidence is None else f"{one.mean_confidence:.3f}"
         shares = [f"{share.value:.1%}" for share in (*one.shares.values(), one.dense)]
         flagged = [f"{share.value:.1%}" for share in one.flags.values()]
-        limits = "-".join(f"{end:.1%}" for end in one.dense.interval)
+        limits = " to ".join(f"{end:.1%}" for end in one.dense.interval)
         rows.append([one.period, str(one.n), *shares, limits, confidence, *flagged])
     show_table([found.period, "exams", *"ABCD", "dense", "95 %", "confidence", *flags], rows)
     if found.not_dated:
@@ -163,4 +163,4 @@ def _number(value: float) -> str:
 
 
 def _limits(interval: tuple[float, float] | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}"
+    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"

@@ -24,7 +24,7 @@ from mammodensity.explanation.scoring.verdicts import Dependence, Verdict, Verdi
 from mammodensity.networks import Checkpoint
 from mammodensity.prediction import DensityModel, TissueModel
 from mammodensity.preprocess import placement, preprocess
-from mammodensity.preprocess.field import bounding_box
+from mammodensity.preprocess.field import bounding_box, part
 from mammodensity.terms import Projection
 from mammodensity.tissue import TissueMap, find_tissue
 
@@ -255,13 +255,12 @@ def view_agreement(
 
 def _framed(values: Floats, areas: Areas, laterality: str) -> tuple[Floats, Mask]:
     """Map and breast in a common frame, chest wall on the left: as stored, it is on the right for a right breast."""
-    top, left, height, width = bounding_box(areas.breast)
+    box = bounding_box(areas.breast)
     flip = slice(None, None, -1 if _chest_on_right(areas.breast, laterality) else 1)
-    box = np.s_[top : top + height, left : left + width]
     size = (_FRAME[1], _FRAME[0])
 
     def fitted(one: Floats) -> Floats:
-        turned = np.ascontiguousarray(one[box][:, flip].astype(np.float32))
+        turned = np.ascontiguousarray(part(one, box)[:, flip].astype(np.float32))
         return np.asarray(Image.fromarray(turned).resize(size, Image.Resampling.BOX))
 
     return fitted(values), fitted(areas.breast.astype(np.float32)) > 0.5
