@@ -17,10 +17,10 @@ import torch
 from mammodensity.errors import CheckpointError, OptionError, OutputError
 from mammodensity.ingest import find_images
 from mammodensity.networks import load_checkpoint
-from mammodensity.networks.onnx_export import require_packages
+from mammodensity.networks.onnx_export import require_packages, to_onnx
 from mammodensity.prediction import load_model
 from mammodensity.prediction.engines import TOLERANCE, make_engine
-from mammodensity.prediction.int8 import require_same, training_inputs
+from mammodensity.prediction.int8 import quantised, require_same, training_inputs
 from mammodensity.terms import Projection
 from mammodensity.training import train_model
 from samples import small_checkpoint, write_blobs
@@ -98,7 +98,22 @@ def test_eight_bits_stay_within_their_limits_on_a_trained_network(run, blobs, ti
     require_same(load_checkpoint(model, "CC_R"), scores["openvino-int8"], scores["torch"])
     assert len(scores["torch"]) == 12
     assert np.abs(scores["openvino-int8"] - scores["torch"]).max() > 1e-6  # it is another arithmetic
-    assert len(list(cache.glob("*.int8.onnx"))) == 1
+    assert len(list(cache.glob("*.int8-*.onnx"))) == 1
+
+
+def test_eight_bits_are_signed_around_zero(tmp_path):
+    """Any other zero point would be a layer of its own in OpenVINO."""
+    import onnx
+
+    path = tmp_path / "network.onnx"
+    path.write_bytes(to_onnx(small_checkpoint(rows=48)))
+    images = np.random.default_rng(0).normal(0, 0.3, (2, 1, 48, 32)).astype(np.float32)
+    graph = onnx.load_from_string(quantised(path, images)).graph
+    points = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.name.endswith("_zero_point")]
+    assert len(points) > 10
+    integers = [one for one in points if one.dtype != np.int32]  # those of biases are of 32 bits
+    assert all(one.dtype == np.int8 for one in integers)
+    assert not any(one.any() for one in points)
 
 
 def test_eight_bits_are_refused_where_they_cannot_be_made_or_cost_too_much(tiny_model, tmp_path):

@@ -107,6 +107,7 @@ def _training(scale: Scale) -> Pair:
     def own(what: str, **settings: Any) -> Program:
         return _own(f"`train`, {what}", "train_step.py", scale, batch, **sizes, **settings)
 
+    read_anew = {"source": "files", "files": f"{scale.inputs}/pictures"}
     programs = (
         _keras("Keras, `train_on_batch`", scale, batch, mode="train"),
         _keras("Keras, compiled by XLA", scale, batch, mode="train", xla=True),
@@ -114,7 +115,9 @@ def _training(scale: Scale) -> Pair:
         own("step alone", source="memory"),
         own("step alone, `--precision bf16`", source="memory", precision="bf16"),
         own("with the random changes", source="changed"),
-        own("each image also read and decoded anew", source="files", files=f"{scale.inputs}/pictures"),
+        own("with the random changes, `--precision bf16`", source="changed", precision="bf16"),
+        own("each image also read and decoded anew", **read_anew),
+        own("each image also read and decoded anew, `--precision bf16`", **read_anew, precision="bf16"),
     )
     return Pair(
         name="training",
@@ -123,6 +126,7 @@ def _training(scale: Scale) -> Pair:
         programs=programs,
         rounds=scale.times(3),
         steps=scale.times(3),
+        warmup=2,
         baseline=programs[0].label,
     )
 

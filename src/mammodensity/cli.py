@@ -326,6 +326,7 @@ def train(
     from mammodensity.report import evaluate_model, write_model_card
     from mammodensity.splits import with_splits
     from mammodensity.training import JointPlan, Recipe, adapted, find_recipe, joined, own_device, train_model
+    from mammodensity.training.freed_memory import ask_for_large_pages
 
     asked = {
         "fusion": fusion,
@@ -348,6 +349,8 @@ def train(
             raise OutputError(f"{model} is the data set itself; name another folder for the model")
         return plan, recipe, images
 
+    if checkpointing not in (None, "none"):
+        ask_for_large_pages()
     with joined() as processes:
         plan, chosen, images = processes.from_first(settle)
         where = own_device(device, processes)
@@ -892,7 +895,9 @@ def import_keras(
 @app.command()
 def explain(
     data: Data,
-    output: Annotated[Path, typer.Option(help="Folder to write to.", metavar="DIR")],
+    output: Annotated[
+        Path, typer.Option(help="Folder to write to; what explain wrote there before goes.", metavar="DIR")
+    ],
     model: ModelOrDefault = None,
     category: Annotated[
         str | None,

@@ -12,7 +12,7 @@ import worker
 
 from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork
 from mammodensity.networks.onnx_export import to_onnx
-from mammodensity.prediction.engines import Run, onnx_session, openvino_session, torch_engine
+from mammodensity.prediction.engines import Run, onnx_session, openvino_session, precision_beside_int8, torch_engine
 from mammodensity.prediction.int8 import quantised
 from mammodensity.preprocess import PreprocessSpec
 from mammodensity.terms import Projection
@@ -48,9 +48,10 @@ def _engine(name: str, checkpoint: Checkpoint, image: np.ndarray) -> Run:
         exact.write_bytes(to_onnx(checkpoint))
         if name == "onnx":
             return onnx_session(exact)
-        if name == "openvino-int8":
-            eight.write_bytes(quantised(exact, image))
-        return openvino_session(eight if name == "openvino-int8" else exact)
+        if name == "openvino":
+            return openvino_session(exact)
+        eight.write_bytes(quantised(exact, image))
+        return openvino_session(eight, precision_beside_int8())
 
 
 if __name__ == "__main__":

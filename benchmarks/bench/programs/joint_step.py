@@ -10,7 +10,7 @@ import worker
 from torch import nn
 
 from mammodensity.networks import JointNetwork, JointSpec, NetworkSpec, OriginNetwork
-from mammodensity.training.freed_memory import return_large_blocks
+from mammodensity.training.freed_memory import ask_for_large_pages, return_large_blocks
 from mammodensity.training.lean_step import joint_backward
 from mammodensity.training.precision import in_precision
 
@@ -20,7 +20,8 @@ def main() -> None:
     given = worker.given
     torch.set_num_threads(worker.cores)
     if given["checkpointing"] in {"views", "layers"}:
-        return_large_blocks()  # as `train --checkpointing` does
+        ask_for_large_pages()  # as `train --checkpointing` does
+        return_large_blocks()
     torch.manual_seed(1)
     spec = NetworkSpec(channels=3)
     single = given["checkpointing"] == "single"

@@ -68,28 +68,29 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _pad_same(images: Tensor, kernel: int, stride: int, value: float) -> Tensor:
-    top, bottom = _same_padding(images.shape[-2], kernel, stride)
-    left, right = _same_padding(images.shape[-1], kernel, stride)
-    return nn.functional.pad(images, (left, right, top, bottom), value=value)
+def _padded(images: Tensor, kernel: int, stride: int, value: float) -> tuple[Tensor, tuple[int, int]]:
+    """Images with "same" padding, and what is left to the layer: all of it where both sides of both axes are alike."""
+    (top, bottom), (left, right) = (_same_padding(size, kernel, stride) for size in images.shape[-2:])
+    if (top, left) == (bottom, right):
+        return images, (top, left)
+    return nn.functional.pad(images, (left, right, top, bottom), value=value), (0, 0)
 
 
 class SameConv2d(nn.Conv2d):
     """Convolution with a bias and TensorFlow's "same" padding, at any image size."""
 
     def forward(self, input: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride == 1:  # both sides padded alike, which the convolution does itself
-            padding = kernel // 2
-            return nn.functional.conv2d(input, self.weight, self.bias, 1, padding, 1, self.groups)
-        return super().forward(_pad_same(input, kernel, stride, 0.0))
+        stride = self.stride[0]
+        images, padding = _padded(input, self.kernel_size[0], stride, 0.0)
+        return nn.functional.conv2d(images, self.weight, self.bias, stride, padding, 1, self.groups)
 
 
 class SameMaxPool2d(nn.Module):
     """3x3 maximum at stride 2 with TensorFlow's "same" padding."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return nn.functional.max_pool2d(_pad_same(images, 3, 2, float("-inf")), 3, 2)
+        images, padding = _padded(images, 3, 2, float("-inf"))
+        return nn.functional.max_pool2d(images, 3, 2, padding)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> SameConv2d:

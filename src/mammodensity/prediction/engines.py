@@ -25,6 +25,8 @@ from mammodensity.outputs import file_sha256, write_bytes, write_text
 from mammodensity.prediction.int8 import Samples, ToScores, quantised, require_same, scores_of_logits
 from mammodensity.workers import threads_told
 
+_MAKING = 2
+"""Of kept files: raised when networks are exported or quantised in another way."""
 ENGINES: tuple[str, ...] = ("torch", "onnx", "openvino", "openvino-int8")
 TOLERANCE = 1e-4
 """Largest difference of any score in 32 bits from torch's; measured differences are about 1e-6."""
@@ -100,15 +102,14 @@ def onnx_session(path: Path) -> Callable[..., NDArray[np.float32]]:
     return run
 
 
-def openvino_session(path: Path) -> Run:
-    """Run an ONNX file of one input and one output."""
+def openvino_session(path: Path, precision: str = "f32") -> Run:
+    """Run an ONNX file of one input and one output; what is not quantised in it runs in ``f32`` or ``bf16``."""
     import openvino
 
-    model = openvino.convert_model(path)
-    precision: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors would take bfloat16 by themselves
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}  # some processors would take bf16 by themselves
     if threads_told():
-        precision["INFERENCE_NUM_THREADS"] = threads_told()
-    compiled = _openvino_core().compile_model(model, "CPU", precision)
+        settings["INFERENCE_NUM_THREADS"] = threads_told()
+    compiled = _openvino_core().compile_model(openvino.convert_model(path), "CPU", settings)
 
     def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         outputs: NDArray[np.float32] = np.asarray(compiled([inputs])[0])
@@ -117,24 +118,30 @@ def openvino_session(path: Path) -> Run:
     return run
 
 
+def precision_beside_int8() -> str:
+    """``bf16`` where the processor computes in it, which is fine enough beside 8 bits; else ``f32``."""
+    return "bf16" if "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
 def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None, to_scores: ToScores) -> Run:
     """In 8-bit integers; quantised and checked the first time, then kept."""
     require_packages("engines", "onnx", "onnxruntime")
     network = _onnx_file(checkpoint)
-    path = network.with_suffix(".int8.onnx")
+    precision = precision_beside_int8()
+    path = network.with_suffix(f".int8-{precision}.onnx")  # each is checked
     if _is_whole(path):
-        return openvino_session(path)
+        return openvino_session(path, precision)
     if samples is None:
         raise OptionError("engine openvino-int8 needs images of the training; load the network from its model folder")
     measured, checked = samples()
     with TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
         trial.write_bytes(quantised(network, measured))
-        run, exact = openvino_session(trial), torch_engine(checkpoint, torch.device("cpu"))
+        run, exact = openvino_session(trial, precision), torch_engine(checkpoint, torch.device("cpu"))
         found, expected = (np.concatenate([one(image[np.newaxis]) for image in checked]) for one in (run, exact))
         require_same(checkpoint, to_scores(found), to_scores(expected))
         _keep(path, trial.read_bytes())
-    return openvino_session(path)
+    return openvino_session(path, precision)
 
 
 @cache
@@ -154,7 +161,7 @@ def _onnx_file(checkpoint: Checkpoint) -> Path:
 
     And with its projection: mirrored views share a branch's weights.
     """
-    digest = hashlib.sha256(f"{torch.__version__} {checkpoint.projection} {checkpoint.preprocess}".encode())
+    digest = hashlib.sha256(f"{_MAKING} {torch.__version__} {checkpoint.projection} {checkpoint.preprocess}".encode())
     for name, tensor in sorted(checkpoint.network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -7,6 +7,7 @@ by page when the next step asks again.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from contextlib import suppress
 
@@ -31,6 +32,14 @@ def return_large_blocks() -> bool:
     lean step held a third more; with none, half of its time went to page faults (``docs/benchmarks.md``).
     """
     return _set({_MMAP_MAX: _USUAL_MMAP_MAX, _MMAP_THRESHOLD: _OWN_PAGES_FROM, _TRIM_THRESHOLD: _OWN_PAGES_FROM})
+
+
+def ask_for_large_pages() -> None:
+    """Have tensors lie in pages of 2 MB where the system has such; before the first tensor of the process, or never.
+
+    Memory that comes from the system then costs a page fault each 2 MB, not each 4 KB. PyTorch reads the variable once.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def return_kept_memory() -> None:
