@@ -261,7 +261,7 @@ def test_the_command(run, files, tmp_path):
     assert RESEARCH_USE_ONLY in output
     assert "only 20 patients" in output
     low, high = found["periods"][0]["dense"]["interval"]
-    assert f"{low:.1%}-{high:.1%}" in output, "in the unit of the shares"
+    assert f"{low:.1%} to {high:.1%}" in output, "in the unit of the shares"
     assert plot.read_text().lstrip().startswith("<?xml")
     assert RESEARCH_USE_ONLY in plot.read_text()
     code, _, _ = run(*arguments, "--plot", tmp_path / "drift.PNG")
