@@ -238,7 +238,7 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
         shown = [_number(getattr(one, name)) for name in names]
         style = "bold" if level == "subject" else None
         table.add_row(
-            level, str(one.n), *shown, f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else "-", style=style
+            level, str(one.n), *shown, f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-", style=style
         )
     _OUT.print(table)
     subject = figures.get("subject")
