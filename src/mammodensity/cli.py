@@ -285,7 +285,11 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of splits, weights and augmentation.")] = None,
     shares: Annotated[
         tuple[float, float, float],
-        typer.Option(help="Shares of train, validation and test, if the data set has no splits."),
+        typer.Option(
+            help="Shares of train, validation and test, if the data set has no splits.",
+            metavar="TRAIN VALIDATION TEST",
+            show_default="0.8 0.1 0.1",
+        ),
     ] = (0.8, 0.1, 0.1),
     start: Annotated[
         Path | None,

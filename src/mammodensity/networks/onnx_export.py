@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -119,6 +121,16 @@ def require_packages(extra: str, *names: str) -> None:
         raise OptionError(
             f"{', '.join(absent)} is not installed; install the extra: pip install 'mammodensity[{extra}]'"
         )
+
+
+def send_nothing() -> None:
+    """Have OpenVINO and ONNX Runtime, imported after this, tell their makers nothing, and leave no ids in the home.
+
+    OpenVINO takes a stub where its package for that cannot be imported. Its messages went out from copies of this
+    process, which could wait for each other for ever.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as the import system has it
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @contextmanager

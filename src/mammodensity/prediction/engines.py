@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError, OutputError
 from mammodensity.networks import Checkpoint
-from mammodensity.networks.onnx_export import require_packages, to_onnx
+from mammodensity.networks.onnx_export import require_packages, send_nothing, to_onnx
 from mammodensity.outputs import file_sha256, write_bytes, write_text
 from mammodensity.prediction.int8 import Samples, ToScores, quantised, require_same, scores_of_logits
 from mammodensity.workers import threads_told
@@ -87,6 +87,7 @@ def torch_engine(checkpoint: Checkpoint, device: torch.device) -> Run:
 def onnx_session(path: Path) -> Callable[..., NDArray[np.float32]]:
     """Run an ONNX file of one output on its inputs, in their order."""
     require_packages("engines", "onnxruntime")
+    send_nothing()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -104,12 +105,11 @@ def onnx_session(path: Path) -> Callable[..., NDArray[np.float32]]:
 
 def openvino_session(path: Path, precision: str = "f32") -> Run:
     """Run an ONNX file of one input and one output; what is not quantised in it runs in ``f32`` or ``bf16``."""
-    import openvino
-
+    core = _openvino_core()
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}  # some processors would take bf16 by themselves
     if threads_told():
         settings["INFERENCE_NUM_THREADS"] = threads_told()
-    compiled = _openvino_core().compile_model(openvino.convert_model(path), "CPU", settings)
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
 
     def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         outputs: NDArray[np.float32] = np.asarray(compiled([inputs])[0])
@@ -151,6 +151,7 @@ def _openvino_core() -> Any:
     Each takes over its thread's alternate signal stack. Dropped in the order they were made, the last one puts back
     a stack that is gone already, and the next signal with a handler (Ctrl-C, the end of a child) kills the process.
     """
+    send_nothing()
     import openvino
 
     return openvino.Core()
