@@ -112,6 +112,8 @@ def test_engines_take_the_threads_they_are_told(told, threads, monkeypatch):
     core = engines._openvino_core()
 
     class Core:
+        read_model = core.read_model
+
         def compile_model(self, model, device, settings):
             taken["openvino"] = settings.get("INFERENCE_NUM_THREADS", 0)
             return core.compile_model(model, device, settings)
