@@ -237,9 +237,7 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
         interval = one.intervals.get("accuracy")
         shown = [_number(getattr(one, name)) for name in names]
         style = "bold" if level == "subject" else None
-        table.add_row(
-            level, str(one.n), *shown, f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-", style=style
-        )
+        table.add_row(level, str(one.n), *shown, limits(interval), style=style)
     _OUT.print(table)
     subject = figures.get("subject")
     if subject is not None and subject.n:
@@ -360,6 +358,11 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def _table(*columns: str) -> Table:
     """Narrow enough for a terminal of 80 columns."""
     return Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
+
+
+def limits(interval: tuple[float, float] | None) -> str:
+    """Of an interval, which may lie below zero; a dash where there is none."""
+    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def _number(value: float) -> str:

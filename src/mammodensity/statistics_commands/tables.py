@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isnan
 
-from mammodensity.console import say, show_table
+from mammodensity.console import limits, say, show_table
 from mammodensity.statistics import Comparison, Drift, Group, ReadersAgreement, ViewSubsets
 from mammodensity.statistics.comparison import p_text
 from mammodensity.statistics.further import FurtherFigures
@@ -87,8 +87,8 @@ def show_drift(found: Drift) -> None:
         confidence = "-" if one.mean_confidence is None else f"{one.mean_confidence:.3f}"
         shares = [f"{share.value:.1%}" for share in (*one.shares.values(), one.dense)]
         flagged = [f"{share.value:.1%}" for share in one.flags.values()]
-        limits = " to ".join(f"{end:.1%}" for end in one.dense.interval)
-        rows.append([one.period, str(one.n), *shares, limits, confidence, *flagged])
+        dense = " to ".join(f"{end:.1%}" for end in one.dense.interval)
+        rows.append([one.period, str(one.n), *shares, dense, confidence, *flagged])
     show_table([found.period, "exams", *"ABCD", "dense", "95 %", "confidence", *flags], rows)
     if found.not_dated:
         say(f"exams without a date, and so left aside: {found.not_dated}")
@@ -128,7 +128,7 @@ def _show_groups(column: str, groups: list[Group]) -> None:
             cells = [
                 cell
                 for name in ("accuracy", "linear_kappa", "dense_accuracy")
-                for cell in (_number(getattr(figures, name)), _limits(figures.intervals.get(name)))
+                for cell in (_number(getattr(figures, name)), limits(figures.intervals.get(name)))
             ]
         rows.append([group.value, str(group.n), *cells])
     show_table([column, "exams", "accuracy", "95 %", "linear kappa", "95 %", "dense or not", "95 %"], rows)
@@ -144,7 +144,7 @@ def _show_subsets(found: ViewSubsets) -> None:
     for name, one in named:
         figures = (one.accuracy, one.linear_kappa, one.quadratic_kappa, one.mean_confidence, one.mean_set_size)
         accuracy, *others = map(_number, figures)
-        rows.append([name, accuracy, _limits(one.intervals.get("accuracy")), *others])
+        rows.append([name, accuracy, limits(one.intervals.get("accuracy")), *others])
     show_table(["views", "accuracy", "95 %", "linear kappa", "quadratic kappa", "mean confidence", "90 % set"], rows)
     if found.left_out:
         say(f"(on the {found.n} exams with all four projections; {found.left_out} lack one)")
@@ -155,12 +155,8 @@ def _value(figure: Figure) -> str:
 
 
 def _interval(figure: Figure) -> str:
-    return _limits(figure.interval)
+    return limits(figure.interval)
 
 
 def _number(value: float) -> str:
     return "-" if isnan(value) else f"{value:.3f}"
-
-
-def _limits(interval: tuple[float, float] | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
