@@ -122,6 +122,16 @@ def test_export_writes_every_network_or_nothing(run, tiny_model, tmp_path):
     assert f"--format must be one of {', '.join(FORMATS)}" in wrong[2]
 
 
+def test_export_leaves_a_folder_in_use_as_it_is(run, tiny_model, tmp_path):
+    used = tmp_path / "out"
+    used.mkdir()
+    (used / "CC_R.onnx").write_bytes(b"of another model")
+    code, _, error = run("export", used, "--model", tiny_model, "--format", "leaderboard")
+    assert code != 0
+    assert "already holds files; name a new folder" in error
+    assert [path.read_bytes() for path in used.iterdir()] == [b"of another model"]
+
+
 def test_a_file_that_differs_is_refused(tmp_path, monkeypatch):
     other = small_checkpoint()
     with torch.no_grad():

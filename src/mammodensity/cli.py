@@ -1119,13 +1119,13 @@ def export(
     Example: mammodensity export exported --model model
     """
     from mammodensity.console import progress_bar, say, say_research_use_only
-    from mammodensity.outputs import staged_folder
+    from mammodensity.outputs import atomic_folder
     from mammodensity.prediction.exporting import FORMATS, export_network, networks_to_export
 
     if file_format not in FORMATS:
         raise OptionError(f"--format must be one of {', '.join(FORMATS)}. Got {file_format!r} instead.")
     networks = networks_to_export(model, file_format)
-    with progress_bar("export") as progress, staged_folder(output) as staging:
+    with progress_bar("export") as progress, atomic_folder(output) as staging:
         for done, network in enumerate(networks, start=1):
             name, difference = export_network(network, staging, file_format)
             progress(done, len(networks))
