@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -343,6 +344,8 @@ def test_the_commands_take_a_joint_model(run, joint_models, blobs, recipe, tmp_p
     code, out, error = run("train", blobs, "--model", model, *options, "--checkpointing", "views")
     assert code == 0, error
     assert "Research use only" in out
+    told = re.findall(r"^train joint epoch (\d)/\d val\. loss (\S+) ", error, re.MULTILINE)
+    assert told == [(str(one.epoch), f"{one.validation_loss:.2f}") for one in read_history(model / "joint")]
     card = (model / "README.md").read_text()
     assert "One joint network of the four projections was trained" in card
     assert "| joint |" in card

@@ -245,7 +245,7 @@ def test_a_last_batch_of_one_image_joins_the_one_before(tmp_path, tiny_recipe):
             projections=ONE,
             report=lambda _, step: steps.append((step.step, step.steps)),
         )
-    assert steps == [(n, 6) for n in range(1, 7)] + [(1, 1)]
+    assert steps == [(n, 6) for n in range(1, 7)] + [(6, 6)] + [(1, 1)] * 2  # the last of each once more, validated
 
 
 def test_training_on_phantoms_is_recorded(tmp_path, tiny_recipe):

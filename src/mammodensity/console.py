@@ -82,7 +82,7 @@ def training_bars() -> Iterator[tuple[Callable[[int, int], None], Callable[[str,
                 last = step.history[-1]
                 note += f" val. loss {last.validation_loss:.2f} acc. {last.validation_accuracy:.2f}"
             bars.update(tasks[projection], completed=done, total=step.epochs * step.steps, note=note)
-            if step.step == step.steps and not _PROGRESS.is_terminal:  # a log shows no bar
+            if len(step.history) > step.epoch and not _PROGRESS.is_terminal:  # a log shows no bar
                 print(f"train {projection} {note}", file=sys.stderr, flush=True)
 
         yield lambda done, total: bars.update(reading, completed=done, total=total), show

@@ -42,7 +42,7 @@ _ONE_CYCLE_RISE = 0.2
 
 @dataclass(frozen=True)
 class Step:
-    """Reported after every step."""
+    """Reported after every step, and once more when an epoch is validated: then ``history`` ends with its figures."""
 
     epoch: int
     epochs: int
@@ -118,6 +118,8 @@ def run_training(learner: Learner, recipe: Recipe, folder: Path, report: Callabl
                     )
             figures, best = run.finish_epoch()
             processes.from_first(partial(run.write_epoch, figures, best, board))
+            if report:
+                report(Step(figures.epoch - 1, recipe.epochs, run.steps, run.steps, run.state.history))
     processes.from_first(lambda: (folder / RESUME_FILE).unlink(missing_ok=True))
 
 
