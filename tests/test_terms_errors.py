@@ -25,7 +25,7 @@ STAGES = [
     {"tissue"},
     {"splits"},
     {"problems"},
-    {"check", "export"},
+    {"check", "training_set"},
     {"prepare"},
     {"data", "devices"},
     {"networks"},

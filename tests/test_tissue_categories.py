@@ -44,8 +44,8 @@ def mias(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(mias, tmp_path_factory) -> Path:
-    from mammodensity.export import export_exams
     from mammodensity.prepare import find_exams, sources_of
+    from mammodensity.training_set import export_exams
 
     out = tmp_path_factory.mktemp("prepared") / "set"
     export_exams(sources_of(find_exams(mias)), out, workers=1)

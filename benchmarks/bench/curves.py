@@ -44,6 +44,8 @@ def draw_curves(pairs: list[Pair], entries: Mapping[str, Mapping[str, Any]], pat
 
 
 def _draw(axes: Axes, pair: Pair, rows: list[Mapping[str, Any]], name: str) -> None:
+    from matplotlib.ticker import LogLocator
+
     for curve, (colour, marker) in _STYLES.items():
         points = [
             (program.place, row[name], program.images if name == "wall_s" else 1)
@@ -62,6 +64,7 @@ def _draw(axes: Axes, pair: Pair, rows: list[Mapping[str, Any]], name: str) -> N
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize="small")
     if name == "wall_s":
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=0)

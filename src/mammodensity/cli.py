@@ -115,13 +115,13 @@ def phantom(
 
     Example: mammodensity phantom --exams 40 --size 256 --seed 1 phantoms
     """
-    from mammodensity.console import progress_bar, say
+    from mammodensity.console import exams_text, progress_bar, say
     from mammodensity.phantom import PhantomSpec, write_phantoms
 
     spec = PhantomSpec(rows=size, seed=seed, mix=mix, bits=bits)
     with progress_bar("phantoms") as progress:
         manifest = write_phantoms(spec, exams, out, progress=progress)
-    say(f"{exams} exams in {out}, listed in {manifest}")
+    say(f"{exams_text(exams)} in {out}, listed in {manifest}")
 
 
 @app.command()
@@ -197,12 +197,12 @@ def prepare(
 
     Example: mammodensity prepare archive training-set
     """
-    from mammodensity.console import progress_bar, say, show_found, show_listed
-    from mammodensity.export import ExportSpec, export_exams, read_preprocess
+    from mammodensity.console import exams_text, progress_bar, say, show_found, show_listed
     from mammodensity.ingest import exam_sources, found_images, refused_files
     from mammodensity.ingest.public import column_spec
     from mammodensity.outputs import require_apart, require_not_input, write_json
     from mammodensity.prepare import find_exams, find_untabled, holds_known_tables, sources_of
+    from mammodensity.training_set import ExportSpec, export_exams, read_preprocess
 
     if out is None and not dry_run:
         raise OptionError("OUT is needed: the folder to write to; or give --dry-run to list the exams only")
@@ -235,7 +235,7 @@ def prepare(
         raise LayoutError(f"{data} holds no image file of the exams in its tables; expected them beside or below it")
     with progress_bar("prepare") as progress:
         manifest = export_exams(exams, out, spec, refused=refused, resume=resume, progress=progress)
-    say(f"{len(exams)} exams in {out}, listed in {manifest}; files that were not used are in refused.csv")
+    say(f"{exams_text(len(exams))} in {out}, listed in {manifest}; files that were not used are in refused.csv")
 
 
 @app.command()
@@ -461,7 +461,7 @@ def predict(
     Example: mammodensity predict phantoms --csv predictions.csv --html results.html
     """
     from mammodensity.calibration import require_coverage
-    from mammodensity.console import say, say_research_use_only
+    from mammodensity.console import exams_text, say, say_research_use_only
     from mammodensity.ingest import require_complete
     from mammodensity.outputs import require_not_input
     from mammodensity.prediction import load_model, predict_in_workers, require_networks
@@ -506,7 +506,7 @@ def predict(
     )
     for path in (csv, results, json_file, html):
         if path:
-            say(f"{len(scored)} exams in {path}")
+            say(f"{exams_text(len(scored))} in {path}")
     say_research_use_only()
 
 
@@ -943,7 +943,7 @@ def explain(
 
     Example: mammodensity explain phantoms --first 4 --output explanations
     """
-    from mammodensity.console import progress_bar, say, say_research_use_only
+    from mammodensity.console import exams_text, progress_bar, say, say_research_use_only
     from mammodensity.explanation import write_explanations
     from mammodensity.explanation.files import SUMMARY_FILE
     from mammodensity.outputs import require_apart, require_not_input
@@ -973,7 +973,7 @@ def explain(
         )
     for text in done.refused:
         say(f"refused: {text}")
-    say(f"{len(done.pages)} exams in {output}; look at {done.pages[0]} first")
+    say(f"{exams_text(len(done.pages))} in {output}; look at {done.pages[0]} first")
     if json_file:
         say(f"scores and verdicts in {json_file}")
     say_research_use_only()

@@ -45,6 +45,11 @@ def say(text: str) -> None:
     _OUT.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
+def exams_text(count: int) -> str:
+    """How many exams, in words: ``1 exam``, ``20 exams``."""
+    return f"{count} exam{'s' * (count != 1)}"
+
+
 def say_research_use_only() -> None:
     """The line that goes with every result."""
     _OUT.print(RESEARCH_USE_ONLY, style="yellow", highlight=False)

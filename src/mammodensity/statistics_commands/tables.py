@@ -23,7 +23,7 @@ def show_comparison(found: Comparison) -> None:
         rows.append(
             [name.replace("_", " "), f"{one.a:.3f}", f"{one.b:.3f}", f"{one.difference:+.3f}", interval, p_value]
         )
-    show_table(["", found.a, found.b, "difference", f"{found.confidence:.0%}", "p"], rows)
+    show_table(["", found.a, found.b, "difference", f"{found.confidence:.0%}", "p (bootstrap)"], rows)
     counts = (found.errors_a, found.errors_b, found.between)
     show_table(
         ["exams", found.a, found.b, "the two differ"],

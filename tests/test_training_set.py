@@ -22,12 +22,12 @@ from PIL import Image
 from dicom_samples import MG_RAW, mammogram, phantom, save, save_exam
 from mammodensity.check import check_path
 from mammodensity.errors import CheckpointError, Interrupted, OptionError, OutputError
-from mammodensity.export import ExportSpec, export_exams, read_preprocess
 from mammodensity.ingest import ExamSource, exam_sources, find_images, load_exam, refused_files
 from mammodensity.phantom import PhantomSpec, write_phantoms
 from mammodensity.prepare import find_exams, sources_of
 from mammodensity.preprocess import find_regions
 from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.training_set import ExportSpec, export_exams, read_preprocess
 
 SALTED = ExportSpec(salt="a secret")
 
