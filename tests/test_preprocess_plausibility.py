@@ -93,6 +93,20 @@ def test_a_turned_breast_is_refused(views):
     assert "turn it" in refusal(np.rot90(image, 3)[:110])
 
 
+def test_an_oblique_view_upside_down_is_refused(views):
+    for projection in (Projection.MLO_L, Projection.MLO_R):
+        image = views[projection].image
+        for turned in (image[::-1], image[::-1, ::-1]):
+            for known in (None, projection):
+                with pytest.raises(ImageError, match="upside down; turn it") as caught:
+                    find_regions(Mammogram(np.ascontiguousarray(turned), known))
+                assert caught.value.code == "turned"
+        find_regions(Mammogram(np.where(views[projection].labels == 3, 90, image)))  # a muscle filled with one grey
+    for projection in (Projection.CC_L, Projection.CC_R):  # about the same either way up
+        for known in (None, projection):
+            find_regions(Mammogram(np.ascontiguousarray(views[projection].image[::-1]), known))
+
+
 def test_white_borders_labels_and_padding_pass(views):
     image = views[Projection.MLO_L].image
     white = np.pad(image, 4, constant_values=255)
@@ -145,3 +159,16 @@ def test_real_mammograms_pass_and_their_masks_do_not(shared_data):
         find_regions(read_picture(path))
     for path in (shared_data / "ddsm_tissue" / "masks").glob("*.png"):
         assert "grey levels" in refusal(np.asarray(Image.open(path).convert("L")))
+
+
+def test_real_oblique_views_upside_down_are_refused(shared_data):
+    films = sorted((shared_data / "ddsm_tissue" / "images").glob("*.png"))[::4]
+    refused = 0
+    for path in films:
+        pixels = read_picture(path).pixels
+        find_regions(Mammogram(pixels))
+        try:
+            find_regions(Mammogram(np.ascontiguousarray(pixels[::-1, ::-1])))
+        except ImageError as error:
+            refused += error.code == "turned"
+    assert refused >= 0.9 * len(films)

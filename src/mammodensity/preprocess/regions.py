@@ -25,6 +25,7 @@ from mammodensity.preprocess.plausibility import Signs, require_mammogram, requi
 
 BACKGROUND, BREAST, PECTORAL = 0, 1, 3
 """Values of a label image; 2 is reserved for fibroglandular tissue."""
+_LOWER_MUSCLE = 0.05  # of the breast: less may be a fold below it, or a strip of chest wall
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def find_regions(mammogram: Mammogram) -> Regions:
     Raises
     ------
     ImageError
-        There is no breast in it, it is no mammogram, or its grey values are inverted.
+        There is no breast in it, it is no mammogram or an oblique view upside down, or its grey values are inverted.
     """
     return find_outline(mammogram).regions(mammogram.pixels.shape)
 
@@ -100,7 +101,7 @@ def find_outline(mammogram: Mammogram) -> Outline:
     Raises
     ------
     ImageError
-        There is no breast in it, it is no mammogram, or its grey values are inverted.
+        There is no breast in it, it is no mammogram or an oblique view upside down, or its grey values are inverted.
     """
     name = _name(mammogram)
     look = _first_look(mammogram)
@@ -113,12 +114,22 @@ def find_outline(mammogram: Mammogram) -> Outline:
     # A second look at the field about the breast: so it is seen at much the same size whatever frame it lies in.
     turned = mammogram.pixels[:, _flip(look.side)]
     field = around(body > 0.5, look.field, turned)
-    scores = _class_scores(reduced_grey(part(turned, field), mammogram.full_scale))
+    grey = reduced_grey(part(turned, field), mammogram.full_scale)
+    scores = _class_scores(grey)
     body = breast_scores(scores, name)
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
     muscle = None if is_cc else muscle_scores(scores, body > 0.5)
+    if muscle is None and not is_cc:
+        _require_upright(grey, body > 0.5, name)
     _, second, first = np.sort(scores, axis=0)
     return Outline(body, muscle, look.side, field, float((first - second).mean()))
+
+
+def _require_upright(grey: NDArray[np.float32], breast: NDArray[np.bool_], name: object) -> None:
+    """Refuse an image that has a muscle when it stands on its head, and none as it is."""
+    muscle = muscle_scores(_class_scores(grey[::-1]), breast[::-1])
+    if muscle is not None and (muscle > 0.5).sum() > _LOWER_MUSCLE * breast.sum():
+        raise ImageError(f"{name}: the pectoral muscle is at its lower end, so it is upside down; turn it", "turned")
 
 
 def mammogram_signs(mammogram: Mammogram) -> Signs:
