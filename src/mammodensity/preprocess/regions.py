@@ -25,7 +25,8 @@ from mammodensity.preprocess.plausibility import Signs, require_mammogram, requi
 
 BACKGROUND, BREAST, PECTORAL = 0, 1, 3
 """Values of a label image; 2 is reserved for fibroglandular tissue."""
-_LOWER_MUSCLE = 0.05  # of the breast: less may be a fold below it, or a strip of chest wall
+_LOWER_MUSCLE, _SURELY_MUSCLE = 0.05, 0.2
+"""Of the breast, below: less may be a fold or chest wall in MLO views, or an armpit where the view is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,15 +121,15 @@ def find_outline(mammogram: Mammogram) -> Outline:
     is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
     muscle = None if is_cc else muscle_scores(scores, body > 0.5)
     if muscle is None and not is_cc:
-        _require_upright(grey, body > 0.5, name)
+        _require_upright(grey, body > 0.5, name, _SURELY_MUSCLE if mammogram.projection is None else _LOWER_MUSCLE)
     _, second, first = np.sort(scores, axis=0)
     return Outline(body, muscle, look.side, field, float((first - second).mean()))
 
 
-def _require_upright(grey: NDArray[np.float32], breast: NDArray[np.bool_], name: object) -> None:
-    """Refuse an image that has a muscle when it stands on its head, and none as it is."""
+def _require_upright(grey: NDArray[np.float32], breast: NDArray[np.bool_], name: object, least: float) -> None:
+    """Refuse what has a muscle, of more than a share of the breast, only when it stands on its head."""
     muscle = muscle_scores(_class_scores(grey[::-1]), breast[::-1])
-    if muscle is not None and (muscle > 0.5).sum() > _LOWER_MUSCLE * breast.sum():
+    if muscle is not None and (muscle > 0.5).sum() > least * breast.sum():
         raise ImageError(f"{name}: the pectoral muscle is at its lower end, so it is upside down; turn it", "turned")
 
 
