@@ -7,7 +7,7 @@ python benchmarks/default_figures.py --data ../shared/data --sheet real.jpg   # 
 python benchmarks/default_figures.py --sheet docs/images/tissue_phantoms.jpg  # phantoms, with the truth
 python benchmarks/default_figures.py --times
 
---tissue FILE measures another tissue network, as train-default wrote it.
+--tissue FILE... measures other tissue networks, as train-default wrote them.
 """
 
 from __future__ import annotations
@@ -289,12 +289,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of real mammograms")
     parser.add_argument("--frames", action="store_true", help="of --data, the films in frames of many kinds instead")
     parser.add_argument("--sheet", type=Path, help="picture to write, of the real images or of phantoms")
-    parser.add_argument("--tissue", type=Path, metavar="FILE", help="another tissue network")
+    parser.add_argument("--tissue", type=Path, nargs="+", metavar="FILE", help="other tissue networks")
     parser.add_argument("--times", action="store_true")
     parser.add_argument("--columns", type=int, default=10)
     options = parser.parse_args()
     if options.tissue:
-        tissue_network.WEIGHTS = options.tissue
+        tissue_network.WEIGHTS = tuple(options.tissue)
     cases = []
     if options.phantoms or (options.sheet and not options.data):
         cases = phantoms(options.phantoms or 10)

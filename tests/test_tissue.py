@@ -486,19 +486,20 @@ def test_the_command_trains_by_the_recipe_of_the_package():
     given = {name: one.default for name, one in inspect.signature(command).parameters.items()}
     recipe = DefaultRecipe()
     assert given["breasts"] == recipe.breasts
-    assert (given["outline_steps"], given["tissue_steps"], given["seed"]) == (
+    assert (given["outline_steps"], given["tissue_steps"], given["readers_steps"], given["seed"]) == (
         recipe.outline_steps,
         recipe.tissue_steps,
+        recipe.readers_steps,
         recipe.seed,
     )
 
 
 def test_the_networks_are_made_again_bit_for_bit_also_after_a_stop(tmp_path, ask_to_stop):
-    recipe = DefaultRecipe(breasts=2, rows=64, outline_steps=3, tissue_steps=3, batch=2)
+    recipe = DefaultRecipe(breasts=2, rows=64, outline_steps=3, tissue_steps=3, readers_steps=3, batch=2)
     device = torch.device("cpu")
     calls = []
     whole = train_default(tmp_path / "whole", recipe, device, lambda *done: calls.append(done))
-    assert {call[0] for call in calls} == {"phantoms", "segmenter", "tissue"}
+    assert {call[0] for call in calls} == {"phantoms", "segmenter", "tissue", "readers"}
 
     def stop(name: str, done: int, _total: int) -> None:
         if (name, done) == ("tissue", 2):
@@ -511,7 +512,10 @@ def test_the_networks_are_made_again_bit_for_bit_also_after_a_stop(tmp_path, ask
         assert one.name == other.name
         assert one.read_bytes() == other.read_bytes()
     assert not list(tmp_path.rglob("*.resume"))
-    new_tissue_network().load_state_dict(load_file(whole[1]))
+    first, second = (load_file(path) for path in whole[1:])
+    for one in (first, second):
+        new_tissue_network().load_state_dict(one)
+    assert any(not torch.equal(first[name], second[name]) for name in first), "other images"
     with pytest.raises(CheckpointError, match="another recipe: seed"):
         train_default(tmp_path / "whole", replace(recipe, seed=2), device)
     (tmp_path / "whole" / "recipe.json").write_text("[1")

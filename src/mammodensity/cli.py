@@ -393,11 +393,12 @@ def train_default(
     out: Annotated[Path, typer.Argument(help="Folder to write to, or to go on in.", metavar="OUT")],
     breasts: Annotated[int, typer.Option(help="Phantoms to trace.")] = 480,
     outline_steps: Annotated[int, typer.Option(help="Training steps of the segmenter.")] = 5000,
-    tissue_steps: Annotated[int, typer.Option(help="Training steps of the tissue network.")] = 7500,
+    tissue_steps: Annotated[int, typer.Option(help="Training steps of the first tissue network.")] = 7500,
+    readers_steps: Annotated[int, typer.Option(help="Training steps of the second, of readers who differ.")] = 15000,
     seed: Annotated[int, typer.Option(help="Seed of weights and disturbances.")] = 1,
     device: Device = "auto",
 ) -> None:
-    """Make the default model's networks again, from synthetic breasts and a seed; an hour on two cores.
+    """Make the default model's networks again, from synthetic breasts and a seed; two hours on two cores.
 
     Example: mammodensity train-default default-networks
     """
@@ -406,7 +407,9 @@ def train_default(
     from mammodensity.training.default_networks import DefaultRecipe
     from mammodensity.training.default_networks import train_default as train_networks
 
-    recipe = DefaultRecipe(breasts=breasts, outline_steps=outline_steps, tissue_steps=tissue_steps, seed=seed)
+    recipe = DefaultRecipe(
+        breasts=breasts, outline_steps=outline_steps, tissue_steps=tissue_steps, readers_steps=readers_steps, seed=seed
+    )
     with stage_bars() as progress:
         written = train_networks(out, recipe, find_device(device), progress)
     say("networks in " + " and ".join(str(path) for path in written))

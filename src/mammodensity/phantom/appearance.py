@@ -22,6 +22,7 @@ from mammodensity.phantom.anatomy import FIELD_MM, Floats
 from mammodensity.phantom.geometry import SKIN_MM, blur, resample
 from mammodensity.phantom.imaging import MU_FAT, MU_GLAND
 from mammodensity.phantom.implants import IMPLANT, with_implant
+from mammodensity.phantom.masses import with_masses
 from mammodensity.phantom.projection import LABELS, DenseRule, Labels, Paths, close_ducts
 
 Mask = NDArray[np.bool_]
@@ -30,19 +31,30 @@ _REFERENCE_KEV = 20.0
 READERS_RULE = DenseRule(share=0.15, smooth_mm=2.5)
 """Readers outline regions, not lobules, and see less gland than the phantoms' own rule asks for: 12 % of 50 mm changes
 the optical density of film by 0.3 and more."""
+_LOWEST, _HIGHEST = (0.06, 0.14), (0.15, 0.25)
+"""From reader to reader: the share from which on tissue is called dense in faint breasts, and in others."""
 _VISIBLE = 0.13  # of full scale above base: what is darker on a film, a reader does not tell from its background
-_IMPLANTS = 0.05  # share of the images
+_IMPLANTS, _MASSES, _INVOLUTED = 0.05, 0.15, 0.2  # shares of the images
 _TIP = 0.02  # of the image's width: a muscle thinner than this at its lower end is not drawn by readers
 
 
 @dataclass(frozen=True)
 class Look:
-    """Which changes are made; each is drawn anew for each image. Switched off, its plain middle is taken."""
+    """Which changes are made; each is drawn anew for each image. Switched off, its plain middle is taken.
+
+    What is off by default is made for the second of the two tissue networks only.
+    """
 
     amount: bool = True
     """More or less glandular tissue than the phantom's, denser or thinner spread."""
+    involution: bool = False
+    """Glandular tissue that is thin everywhere, or gone, in some."""
+    readers: bool = False
+    """A reader for each image, who outlines fainter tissue or leaves more out; else one rule for all."""
     muscle: bool = True
     """A wider or longer muscle of other brightness than the phantom's, with fibres."""
+    masses: bool = False
+    """Masses in some; see :mod:`mammodensity.phantom.masses`."""
     implants: bool = True
     """An implant in some; labelled :data:`~mammodensity.phantom.implants.IMPLANT`."""
     paddle: bool = True
@@ -62,20 +74,23 @@ def render(paths: Paths, rng: np.random.Generator, *, film: bool, look: Look = L
     4 implant. On film, what fades into the background is labelled as background: a label says what can be seen.
     """
     if look.amount:
-        paths = _other_amount(paths, rng)
+        paths = _other_amount(paths, rng, involution=look.involution)
     if look.muscle and (paths.labels == LABELS["pectoral"]).any():
         paths = _other_muscle(paths, rng)
+    rule = _drawn_rule(paths, rng) if look.readers else READERS_RULE
+    if look.masses and rng.random() < _MASSES:
+        paths = with_masses(paths, rng)
     added: Floats | None = None
     if look.implants and rng.random() < _IMPLANTS:
         paths, added = with_implant(paths, rng)
-    labels = tissue_labels(paths, READERS_RULE)
+    labels = tissue_labels(paths, rule)
     lead = _lead(paths, rng, look, added)
     if film:
         return _film(lead, paths, labels, rng)
     return _digital(lead, paths, rng, look), labels
 
 
-def _other_amount(paths: Paths, rng: np.random.Generator) -> Paths:
+def _other_amount(paths: Paths, rng: np.random.Generator, *, involution: bool) -> Paths:
     """Glandular shares moved on the logit scale, so that the dense area becomes a drawn part of the breast.
 
     Where tissue lies is kept; the core of lobes stays nearly pure gland while their margin moves.
@@ -85,6 +100,8 @@ def _other_amount(paths: Paths, rng: np.random.Generator) -> Paths:
     wanted = rng.uniform(0, 0.85) if rng.random() < 0.75 else rng.uniform(0, 0.06)
     steep = rng.uniform(1.4, 2.8)  # from tissue that fades into fat to lobes with a clear edge
     moved = with_dense_share(paths, wanted, READERS_RULE, steep)
+    if involution and rng.random() < _INVOLUTED:
+        moved = replace(moved, glandular=moved.glandular * np.float32(rng.uniform(0, 0.25)))
     fibrous = np.minimum(paths.fibrous * np.exp(rng.uniform(-3.0, 1.2)), 0.9 * paths.tissue)
     ducts = paths.ducts * (np.exp(rng.uniform(-1.5, 0.8)) if rng.random() < 0.5 else 0)
     return replace(moved, fibrous=fibrous, ducts=np.minimum(ducts, 0.9 * paths.tissue))
@@ -100,6 +117,18 @@ def with_dense_share(paths: Paths, wanted: float, rule: DenseRule, steep: float 
     over = steep * (logit(np.clip(paths.glandular, 1e-4, 1 - 1e-4)) - np.clip(logit(limit), border - 2, border + 3))
     glandular = np.where(paths.glandular > 0, expit(border + over), 0)
     return replace(paths, glandular=glandular.astype(np.float32))
+
+
+def _drawn_rule(paths: Paths, rng: np.random.Generator) -> DenseRule:
+    """What one reader takes for dense in this breast: more than half of its brightest gland, but within limits.
+
+    Readers see contrast, not attenuation, and hold to one limit an image (Byng et al., Phys. Med. Biol. 1994). Where a
+    bright core is, faint tissue beside it is left out; where all is faint, it is outlined, as far as it can be seen.
+    """
+    share = _smoothed_share(paths, READERS_RULE)[np.isin(paths.labels, (1, 2))]
+    brightest = float(np.quantile(share, 0.98)) if share.size else 0.0
+    limit = np.clip(brightest / 2, rng.uniform(*_LOWEST), rng.uniform(*_HIGHEST))
+    return replace(READERS_RULE, share=float(limit))
 
 
 def _smoothed_share(paths: Paths, rule: DenseRule) -> Floats:

@@ -23,7 +23,7 @@ from mammodensity.phantom.projection import LABELS, Labels, Paths
 MUSCLE = LABELS["pectoral"]
 
 
-_PADDED = 0.35  # share of the images
+_PADDED, _LOWER_FOLDS = 0.35, 0.25  # shares of the images
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Disturbance:
     """Other crops, aspects and slight turns; outlines bent."""
     muscle: bool = True
     """Folds and nodes over the muscle; muscles filled with one grey level."""
+    lower_folds: bool = False
+    """Folds and a strip of chest wall below the breast, in some oblique views."""
     tone: bool = True
     """Tone curve, haze, fog, background level, blur, noise and scanner bands."""
     objects: bool = True
@@ -61,6 +63,8 @@ def disturb(
         image, labels = _resized(image, labels, size)
     if changes.muscle and (labels == MUSCLE).any():
         image = _folded_or_filled(image, labels, rng)
+        if changes.lower_folds and rng.random() < _LOWER_FOLDS:
+            image = image + _inframammary_fold(labels, rng)
     if changes.tone:
         image = _other_tone(image, labels, film, rng)
     if changes.objects:
@@ -136,6 +140,24 @@ def _folds_and_nodes(labels: Labels, rng: np.random.Generator) -> Floats:
         else:
             square = ((x - col) / size) ** 2 + ((y - row) / (size * rng.uniform(1, 2.2))) ** 2
             added += rng.uniform(0.05, 0.25) * np.exp(-(square**2))
+    result: Floats = added * (labels > 0)
+    return result
+
+
+def _inframammary_fold(labels: Labels, rng: np.random.Generator) -> Floats:
+    """Folds where the breast ends below, and a strip of chest wall, to be added (H, W); no label changes."""
+    y, x = np.indices(labels.shape, dtype=np.float32)
+    rows, cols = labels.shape
+    added = np.zeros(labels.shape, np.float32)
+    bottom = float(np.flatnonzero((labels > 0).any(axis=1))[-1])
+    for _ in range(rng.integers(1, 3)):
+        row, reach, rise = bottom - rng.uniform(-0.02, 0.2) * rows, rng.uniform(0.06, 0.35) * cols, rng.normal(0, 0.6)
+        line = y - (row + rise * x + rng.normal(0, 0.01) * x**2)
+        added += rng.uniform(-0.1, 0.25) * np.exp(-np.abs(line) / rng.uniform(0.6, 3)) * np.exp(-((x / reach) ** 2))
+    if rng.random() < 0.5:  # a strip of ribs and muscle that the paddle has caught
+        first = rng.uniform(0.4, 0.9) * bottom
+        wide = rng.uniform(0.01, 0.06) * cols * np.clip((y - first) / max(0.1 * rows, 1), 0, 1)
+        added += rng.uniform(0.05, 0.35) / (1 + np.exp(np.clip((x - wide) / rng.uniform(0.4, 2), -30, 30))) * (wide > 0)
     result: Floats = added * (labels > 0)
     return result
 

@@ -9,7 +9,7 @@ from mammodensity.networks.checkpoint import NETWORK_FILE
 from mammodensity.outputs import file_sha256
 from mammodensity.prediction.tissue_model import MAP_FILE
 from mammodensity.preprocess.segmenter import WEIGHTS as SEGMENTER
-from mammodensity.tissue.network import WEIGHTS as TISSUE
+from mammodensity.tissue.network import WEIGHTS as TISSUES
 
 
 def model_name(path: Path | None) -> str:
@@ -25,7 +25,7 @@ def model_name(path: Path | None) -> str:
 
 def model_hashes(path: Path | None) -> dict[str, str]:
     """SHA-256 of the files that make a model, by name in its folder; of the packaged weights for the default model."""
-    packaged = {file.name: file_sha256(file) for file in (SEGMENTER, TISSUE)}
+    packaged = {file.name: file_sha256(file) for file in (SEGMENTER, *TISSUES)}
     if path is None:
         return packaged
     if path.is_file():

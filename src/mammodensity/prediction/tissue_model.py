@@ -1,4 +1,4 @@
-"""The default model: percent density of each view by the tissue network, and categories from it."""
+"""The default model: percent density of each view by the tissue networks, and categories from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAP_FILE = "category_map.json"
 
 @dataclass(frozen=True, eq=False)
 class TissueModel:
-    """The tissue network that comes with the package, with the default category map or a site's own."""
+    """The tissue networks that come with the package, with the default category map or a site's own."""
 
     category_map: CategoryMap = DEFAULT_MAP
     fusion: ClassVar[str] = "mean"
@@ -68,7 +68,7 @@ class TissueModel:
 
 
 def write_category_map(folder: Path, category_map: CategoryMap, facts: Mapping[str, Any]) -> Path:
-    """Write a model folder that holds nothing but a category map for the default tissue network.
+    """Write a model folder that holds nothing but a category map for the default tissue networks.
 
     Raises
     ------

@@ -1,8 +1,9 @@
-"""The tissue network: adipose and fibroglandular tissue inside a breast that has been found already.
+"""The tissue networks: adipose and fibroglandular tissue inside a breast that has been found already.
 
-It is trained on phantoms alone, as the segmenter of :mod:`mammodensity.preprocess`, so it carries no patient's data. It
-sees the bounding box of the breast, whose grey values are scaled on the inner breast: what a reader judges is how much
-brighter tissue is than the fat beside it, and tone curves differ from machine to machine.
+Two of one architecture, whose mean counts: one learned what one rule calls dense, the other what readers may outline,
+who differ. They are trained on phantoms alone, as the segmenter of :mod:`mammodensity.preprocess`, so they carry no
+patient's data. They see the bounding box of the breast, whose grey values are scaled on the inner breast: what a reader
+judges is how much brighter tissue is than the fat beside it, and tone curves differ from machine to machine.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 SIZE = (256, 160)
-"""Rows and columns the network sees, whatever the aspect of the breast."""
-WEIGHTS = Path(__file__).with_name("tissue.safetensors")
+"""Rows and columns the networks see, whatever the aspect of the breast."""
+WEIGHTS = tuple(Path(__file__).with_name(f"{name}.safetensors") for name in ("tissue", "readers"))
 
 _RIM = 0.04  # of the rows: skin and the equalised edge are left out where grey values are scaled
 _LEAST_PX = 200
@@ -63,16 +64,20 @@ def tissue_input(grey: Floats, breast: Mask) -> NDArray[np.float32]:
 
 
 @cache
-def load_tissue_network() -> UNet:
-    """The tissue network that comes with the package, loaded once."""
-    network = new_tissue_network()
-    network.load_state_dict(load_file(WEIGHTS))
-    return network.eval()
+def load_tissue_networks() -> tuple[UNet, ...]:
+    """The tissue networks that come with the package, loaded once."""
+    networks = []
+    for path in WEIGHTS:
+        network = new_tissue_network()
+        network.load_state_dict(load_file(path))
+        networks.append(network.eval())
+    return tuple(networks)
 
 
 def tissue_scores(grey: Floats, breast: Mask) -> NDArray[np.float32]:
     """Scores (4, H, W) of background, adipose, fibroglandular and muscle for a crop of ``SIZE``."""
+    seen = torch.from_numpy(tissue_input(grey, breast))[None]
     with torch.inference_mode():
-        logits = load_tissue_network()(torch.from_numpy(tissue_input(grey, breast))[None])
-        scores: NDArray[np.float32] = torch.softmax(logits, dim=1)[0].numpy()
+        found = [torch.softmax(network(seen), dim=1)[0] for network in load_tissue_networks()]
+        scores: NDArray[np.float32] = torch.stack(found).mean(0).numpy()
     return scores

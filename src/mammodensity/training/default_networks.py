@@ -1,4 +1,4 @@
-"""Training of the two networks that come with the package, from phantoms alone: outline and tissue.
+"""Training of the networks that come with the package, from phantoms alone: one of outlines and two of tissue.
 
 Every training image depends on the seed and on its number only, so a run can be stopped and resumed at any step.
 """
@@ -21,6 +21,7 @@ from mammodensity.errors import Interrupted, OptionError
 from mammodensity.networks.checkpoint import read_tensors, write_tensors
 from mammodensity.outputs import file_sha256, receipt, write_bytes, write_json
 from mammodensity.phantom import PhantomSpec
+from mammodensity.phantom.appearance import Look
 from mammodensity.phantom.disturbance import Disturbance
 from mammodensity.preprocess.segmenter import new_segmenter
 from mammodensity.preprocess.unet import UNet
@@ -44,6 +45,8 @@ _KEPT_EVERY = 250
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
 
+READERS = Disturbance(look=Look(involution=True, readers=True, masses=True), lower_folds=True)
+"""What the second tissue network sees besides: a reader for each image, masses, involuted breasts, folds below."""
 _Draw = Callable[[PhantomPaths, np.random.Generator, Disturbance], Sample]
 
 
@@ -66,26 +69,32 @@ class DefaultRecipe:
     """Of weights and of every disturbance."""
     outline_steps: int = 5000
     tissue_steps: int = 7500
+    """Of the network that learns what one rule calls dense."""
+    readers_steps: int = 15000
+    """Of the one that learns what readers may outline."""
     batch: int = 8
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     averaging: float = 0.995
     """The weights kept are a running mean; this share of it is kept at each step."""
     changes: Disturbance = field(default_factory=Disturbance)
+    readers_changes: Disturbance = READERS
+    """Of the images of the last network."""
 
     def __post_init__(self) -> None:
-        for name in ("breasts", "rows", "outline_steps", "tissue_steps", "batch", "learning_rate"):
+        for name in ("breasts", "rows", "outline_steps", "tissue_steps", "readers_steps", "batch", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise OptionError(f"{name} must be positive. Got {getattr(self, name)} instead.")
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One of the two networks."""
+    """One of the networks."""
 
     name: str
     new_network: Callable[[], UNet]
     steps: Callable[[DefaultRecipe], int]
+    changes: Callable[[DefaultRecipe], Disturbance]
     sample: _Draw
     loss: Callable[[Tensor, Tensor], Tensor]
 
@@ -93,7 +102,7 @@ class _Task:
 def train_default(
     folder: Path, recipe: DefaultRecipe, device: torch.device, progress: Progress | None = None
 ) -> list[Path]:
-    """Trace the phantoms, train both networks, and write ``segmenter.safetensors`` and ``tissue.safetensors``.
+    """Trace the phantoms, train the networks, and write ``segmenter``, ``tissue`` and ``readers.safetensors``.
 
     What an earlier run left in ``folder`` is gone on with.
 
@@ -108,7 +117,7 @@ def train_default(
     spec = PhantomSpec(rows=recipe.rows, seed=recipe.phantom_seed, ducts=True)
     phantoms = phantom_paths(folder / "phantoms", spec, recipe.breasts, progress and _named(progress, "phantoms"))
     written = []
-    for task in (_OUTLINE, _TISSUE):
+    for task in _TASKS:
         path = folder / f"{task.name}.safetensors"
         if not path.is_file():
             with _half_of_the_cores():
@@ -137,16 +146,17 @@ def _require_recipe(folder: Path, recipe: DefaultRecipe) -> None:
 class _Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Disturbed phantoms; image ``index`` depends on the seed and on ``index`` alone."""
 
-    def __init__(self, sample: _Draw, phantoms: PhantomPaths, recipe: DefaultRecipe, first: int, count: int) -> None:
-        self.sample, self.phantoms, self.recipe = sample, phantoms, recipe
+    def __init__(self, task: _Task, phantoms: PhantomPaths, recipe: DefaultRecipe, first: int, count: int) -> None:
+        self.sample, self.changes = task.sample, task.changes(recipe)
+        self.phantoms, self.seed = phantoms, recipe.seed
         self.first, self.count = first, count
 
     def __len__(self) -> int:
         return self.count - self.first
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([self.recipe.seed, self.first + index])
-        image, classes = self.sample(self.phantoms, rng, self.recipe.changes)
+        rng = np.random.default_rng([self.seed, self.first + index])
+        image, classes = self.sample(self.phantoms, rng, self.changes)
         return torch.from_numpy(image), torch.from_numpy(classes)
 
 
@@ -169,7 +179,7 @@ def _train(
     path = folder / f"{task.name}.resume"
     done = _restore(path, network, averaged, optimiser)
     keep_memory()
-    images = _Images(task.sample, phantoms, recipe, done * recipe.batch, steps * recipe.batch)
+    images = _Images(task, phantoms, recipe, done * recipe.batch, steps * recipe.batch)
     network.train()
     with stop_requests() as stop:
         for step, (inputs, classes) in enumerate(_batches(images, recipe.batch), start=done):
@@ -299,5 +309,29 @@ def _share(adipose: Tensor, dense: Tensor) -> Tensor:
     return dense.sum((1, 2)) / (adipose.sum((1, 2)) + dense.sum((1, 2)) + 1)
 
 
-_OUTLINE = _Task("segmenter", new_segmenter, lambda recipe: recipe.outline_steps, outline_sample, outline_loss)
-_TISSUE = _Task("tissue", new_tissue_network, lambda recipe: recipe.tissue_steps, tissue_sample, tissue_loss)
+_TASKS = (
+    _Task(
+        "segmenter",
+        new_segmenter,
+        lambda recipe: recipe.outline_steps,
+        lambda recipe: recipe.changes,
+        outline_sample,
+        outline_loss,
+    ),
+    _Task(
+        "tissue",
+        new_tissue_network,
+        lambda recipe: recipe.tissue_steps,
+        lambda recipe: recipe.changes,
+        tissue_sample,
+        tissue_loss,
+    ),
+    _Task(
+        "readers",
+        new_tissue_network,
+        lambda recipe: recipe.readers_steps,
+        lambda recipe: recipe.readers_changes,
+        tissue_sample,
+        tissue_loss,
+    ),
+)
