@@ -97,7 +97,7 @@ def test_an_oblique_view_upside_down_is_refused(views):
     for projection in (Projection.MLO_L, Projection.MLO_R):
         image = views[projection].image
         for turned in (image[::-1], image[::-1, ::-1]):
-            with pytest.raises(ImageError, match="upside down; turn it") as caught:
+            with pytest.raises(ImageError, match="upside down, or lacks its upper part; turn it") as caught:
                 find_regions(Mammogram(np.ascontiguousarray(turned), projection))
             assert caught.value.code == "turned"
         filled = np.where(views[projection].labels == 3, 90, image).astype(image.dtype)  # a muscle of one grey

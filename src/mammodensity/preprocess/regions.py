@@ -130,7 +130,11 @@ def _require_upright(grey: NDArray[np.float32], breast: NDArray[np.bool_], name:
     """Refuse what has a muscle, of more than a share of the breast, only when it stands on its head."""
     muscle = muscle_scores(_class_scores(grey[::-1]), breast[::-1])
     if muscle is not None and (muscle > 0.5).sum() > least * breast.sum():
-        raise ImageError(f"{name}: the pectoral muscle is at its lower end, so it is upside down; turn it", "turned")
+        raise ImageError(
+            f"{name}: the pectoral muscle seems to be at its lower end, so it is upside down, or lacks its upper part; "
+            "turn it, or give the whole view",
+            "turned",
+        )
 
 
 def mammogram_signs(mammogram: Mammogram) -> Signs:

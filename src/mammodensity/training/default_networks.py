@@ -123,7 +123,7 @@ def train_default(
             with _half_of_the_cores():
                 network = _train(task, recipe, phantoms, device=device, folder=folder, progress=progress)
             write_bytes(path, _half(network))
-            (folder / f"{task.name}.resume").unlink()
+        (folder / f"{task.name}.resume").unlink(missing_ok=True)
         written.append(path)
     hashes = {path.name: file_sha256(path) for path in written}
     write_json(folder / "receipt.json", {"note": RESEARCH_USE_ONLY, **receipt("train-default", networks=hashes)})
