@@ -50,6 +50,12 @@ def train_all(data: Path, out: Path, processes: Processes = ALONE) -> None:
         )
 
 
+def _train(data: Path, out: Path) -> None:
+    """A function of its own, as the command's: nothing of the group outlives it, to end with the interpreter."""
+    with joined() as processes:
+        train_all(data, out, processes)
+
+
 def _mishap(what: str) -> None:
     """The second process dies, or does not come; the first says what it is told."""
     with joined(timedelta(seconds=3)) as processes:
@@ -70,5 +76,4 @@ if __name__ == "__main__":
     if sys.argv[1] in ("death", "silence"):
         _mishap(sys.argv[1])
     else:
-        with joined() as together:
-            train_all(Path(sys.argv[1]), Path(sys.argv[2]), together)
+        _train(Path(sys.argv[1]), Path(sys.argv[2]))
