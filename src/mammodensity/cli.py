@@ -115,13 +115,13 @@ def phantom(
 
     Example: mammodensity phantom --exams 40 --size 256 --seed 1 phantoms
     """
-    from mammodensity.console import exams_text, progress_bar, say
+    from mammodensity.console import how_many, progress_bar, say
     from mammodensity.phantom import PhantomSpec, write_phantoms
 
     spec = PhantomSpec(rows=size, seed=seed, mix=mix, bits=bits)
     with progress_bar("phantoms") as progress:
         manifest = write_phantoms(spec, exams, out, progress=progress)
-    say(f"{exams_text(exams)} in {out}, listed in {manifest}")
+    say(f"{how_many(exams, 'exam')} in {out}, listed in {manifest}")
 
 
 @app.command()
@@ -197,7 +197,7 @@ def prepare(
 
     Example: mammodensity prepare archive training-set
     """
-    from mammodensity.console import exams_text, progress_bar, say, show_found, show_listed
+    from mammodensity.console import how_many, progress_bar, say, show_found, show_listed
     from mammodensity.ingest import exam_sources, found_images, refused_files
     from mammodensity.ingest.public import column_spec
     from mammodensity.outputs import require_apart, require_not_input, write_json
@@ -235,7 +235,7 @@ def prepare(
         raise LayoutError(f"{data} holds no image file of the exams in its tables; expected them beside or below it")
     with progress_bar("prepare") as progress:
         manifest = export_exams(exams, out, spec, refused=refused, resume=resume, progress=progress)
-    say(f"{exams_text(len(exams))} in {out}, listed in {manifest}; files that were not used are in refused.csv")
+    say(f"{how_many(len(exams), 'exam')} in {out}, listed in {manifest}; files that were not used are in refused.csv")
 
 
 @app.command()
@@ -464,7 +464,7 @@ def predict(
     Example: mammodensity predict phantoms --csv predictions.csv --html results.html
     """
     from mammodensity.calibration import require_coverage
-    from mammodensity.console import exams_text, say, say_research_use_only
+    from mammodensity.console import how_many, say, say_research_use_only
     from mammodensity.ingest import require_complete
     from mammodensity.outputs import require_not_input
     from mammodensity.prediction import load_model, predict_in_workers, require_networks
@@ -509,7 +509,7 @@ def predict(
     )
     for path in (csv, results, json_file, html):
         if path:
-            say(f"{exams_text(len(scored))} in {path}")
+            say(f"{how_many(len(scored), 'exam')} in {path}")
     say_research_use_only()
 
 
@@ -946,7 +946,7 @@ def explain(
 
     Example: mammodensity explain phantoms --first 4 --output explanations
     """
-    from mammodensity.console import exams_text, progress_bar, say, say_research_use_only
+    from mammodensity.console import how_many, progress_bar, say, say_research_use_only
     from mammodensity.explanation import write_explanations
     from mammodensity.explanation.files import SUMMARY_FILE
     from mammodensity.outputs import require_apart, require_not_input
@@ -976,7 +976,7 @@ def explain(
         )
     for text in done.refused:
         say(f"refused: {text}")
-    say(f"{exams_text(len(done.pages))} in {output}; look at {done.pages[0]} first")
+    say(f"{how_many(len(done.pages), 'exam')} in {output}; look at {done.pages[0]} first")
     if json_file:
         say(f"scores and verdicts in {json_file}")
     say_research_use_only()
@@ -1121,7 +1121,7 @@ def export(
 
     Example: mammodensity export exported --model model
     """
-    from mammodensity.console import progress_bar, say, say_research_use_only
+    from mammodensity.console import how_many, progress_bar, say, say_research_use_only
     from mammodensity.outputs import atomic_folder
     from mammodensity.prediction.exporting import FORMATS, export_network, networks_to_export
 
@@ -1133,7 +1133,7 @@ def export(
             name, difference = export_network(network, staging, file_format)
             progress(done, len(networks))
             say(f"{name}: scores as the network's within {difference:.1g}")
-    say(f"{len(networks)} network{'s' * (len(networks) > 1)} in {output}")
+    say(f"{how_many(len(networks), 'network')} in {output}")
     say_research_use_only()
 
 

@@ -45,9 +45,9 @@ def say(text: str) -> None:
     _OUT.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def exams_text(count: int) -> str:
-    """How many exams, in words: ``1 exam``, ``20 exams``."""
-    return f"{count} exam{'s' * (count != 1)}"
+def how_many(count: int, noun: str) -> str:
+    """A number with its noun: ``1 exam``, ``20 exams``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def say_research_use_only() -> None:
@@ -240,7 +240,7 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
             continue
         one = figures[level]
         interval = one.intervals.get("accuracy")
-        shown = [_number(getattr(one, name)) for name in names]
+        shown = [number(getattr(one, name)) for name in names]
         style = "bold" if level == "subject" else None
         table.add_row(level, str(one.n), *shown, limits(interval), style=style)
     _OUT.print(table)
@@ -336,7 +336,7 @@ def show_calibration_figures(figures: Mapping[str, Any], kind: str = "ordinal") 
     """Figures before and after calibration, and the sets, by cross-validation."""
     table = _table("calibration", "before", "after")
     for name, key in (("log likelihood, negative", "nll"), ("accuracy", "accuracy"), ("calibration error", "ece")):
-        table.add_row(name, _number(figures[f"{key}_before"]), _number(figures[f"{key}_after"]))
+        table.add_row(name, number(figures[f"{key}_before"]), number(figures[f"{key}_after"]))
     _OUT.print(table)
     band = f"{figures['ece_null_low']:.3f} to {figures['ece_null_high']:.3f}"
     say(f"with {figures['exams']} exams a perfectly calibrated reader has a calibration error of {band} (9 in 10)")
@@ -370,5 +370,6 @@ def limits(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A figure of merit; a dash where it is undefined."""
     return "-" if value != value else f"{value:.3f}"  # noqa: PLR0124  (NaN is not equal to itself)

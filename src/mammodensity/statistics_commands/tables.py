@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
-
-from mammodensity.console import limits, say, show_table
+from mammodensity.console import limits, number, say, show_table
 from mammodensity.statistics import Comparison, Drift, Group, ReadersAgreement, ViewSubsets
 from mammodensity.statistics.comparison import p_text
 from mammodensity.statistics.further import FurtherFigures
@@ -128,7 +126,7 @@ def _show_groups(column: str, groups: list[Group]) -> None:
             cells = [
                 cell
                 for name in ("accuracy", "linear_kappa", "dense_accuracy")
-                for cell in (_number(getattr(figures, name)), limits(figures.intervals.get(name)))
+                for cell in (number(getattr(figures, name)), limits(figures.intervals.get(name)))
             ]
         rows.append([group.value, str(group.n), *cells])
     show_table([column, "exams", "accuracy", "95 %", "linear kappa", "95 %", "dense or not", "95 %"], rows)
@@ -143,7 +141,7 @@ def _show_subsets(found: ViewSubsets) -> None:
     rows = []
     for name, one in named:
         figures = (one.accuracy, one.linear_kappa, one.quadratic_kappa, one.mean_confidence, one.mean_set_size)
-        accuracy, *others = map(_number, figures)
+        accuracy, *others = map(number, figures)
         rows.append([name, accuracy, limits(one.intervals.get("accuracy")), *others])
     show_table(["views", "accuracy", "95 %", "linear kappa", "quadratic kappa", "mean confidence", "90 % set"], rows)
     if found.left_out:
@@ -151,12 +149,8 @@ def _show_subsets(found: ViewSubsets) -> None:
 
 
 def _value(figure: Figure) -> str:
-    return _number(figure.value)
+    return number(figure.value)
 
 
 def _interval(figure: Figure) -> str:
     return limits(figure.interval)
-
-
-def _number(value: float) -> str:
-    return "-" if isnan(value) else f"{value:.3f}"

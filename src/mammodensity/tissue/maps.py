@@ -72,7 +72,7 @@ def find_tissue(mammogram: Mammogram) -> TissueMap:
     Raises
     ------
     ImageError
-        There is no breast in it, it is no mammogram, or its grey values are inverted.
+        There is no breast in it, it is no mammogram or an oblique view upside down, or its grey values are inverted.
     """
     from mammodensity.tissue.network import SIZE, tissue_scores
 
