@@ -28,11 +28,12 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
-from mammodensity.check import check_path
-from mammodensity.ingest.dicom import judge_file, read_with_warnings
-from mammodensity.phantom import PhantomSpec, make_exam
-from mammodensity.preprocess import RAW_PREPROCESS, preprocess
+from mammodensity.anatomy.network_input import RAW_PREPROCESS, preprocess
+from mammodensity.data.dicom.gatekeeper import judge_file
+from mammodensity.data.dicom.read import read_with_warnings
+from mammodensity.phantom.exams import PhantomSpec, make_exam
 from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.workflows.check import check_path
 
 _MG = UID("1.2.840.10008.5.1.4.1.1.1.2")
 _COLUMNS_PER_ROW = 1914 / 2294

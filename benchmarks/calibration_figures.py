@@ -14,8 +14,8 @@ import math
 import numpy as np
 from scipy.stats import norm
 
-from mammodensity.calibration import cross_validate
-from mammodensity.fusion import fuse
+from mammodensity.results.cross_validation import cross_validate
+from mammodensity.scores import fuse
 
 CUTS = np.array([-1.28, 0.0, 1.28])  # 10, 40, 40 and 10 per cent of women
 VIEW_NOISE, READER_NOISE = 0.6, 0.35

@@ -25,16 +25,17 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 from scipy.stats import spearmanr
 
+from mammodensity.anatomy import networks as tissue_network
+from mammodensity.anatomy.density import fit_category_map
+from mammodensity.anatomy.tissue import TissueMap, find_tissue
+from mammodensity.data.find import find_images
+from mammodensity.data.images import read_image
+from mammodensity.data.picture_files import read_picture
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
-from mammodensity.ingest import find_images, read_image, read_picture
-from mammodensity.phantom import PhantomSpec, make_exam
-from mammodensity.phantom.disturbance import disturb
-from mammodensity.phantom.exam import trace_breast
-from mammodensity.phantom.impostors import impostor
+from mammodensity.phantom.disturbances import disturb, impostor
+from mammodensity.phantom.exams import PhantomSpec, make_exam, trace_breast
 from mammodensity.terms import CATEGORIES
-from mammodensity.tissue import TissueMap, find_tissue, fit_category_map
-from mammodensity.tissue import network as tissue_network
 
 Margins = tuple[tuple[int, int], tuple[int, int]]
 

@@ -26,13 +26,17 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
+from mammodensity.data.dataset import DataSet, reference_categories
+from mammodensity.data.find import find_images
+from mammodensity.data.images import load_exam
 from mammodensity.evaluation.agreement import confusion_matrices, weighted_kappa
-from mammodensity.fusion import fuse_views
-from mammodensity.ingest import DataSet, find_images, load_exam, reference_categories
-from mammodensity.phantom import PhantomSpec, write_phantoms
-from mammodensity.prediction import DensityModel, JointModel, load_networks
+from mammodensity.models.trained import DensityModel, JointModel, load_networks
+from mammodensity.phantom.exams import PhantomSpec, write_phantoms
+from mammodensity.scores import fuse_views
 from mammodensity.terms import PROJECTIONS
-from mammodensity.training import JointPlan, Recipe, adapted, find_recipe, train_model
+from mammodensity.training.joint_network import JointPlan
+from mammodensity.training.recipes import Recipe, adapted, find_recipe
+from mammodensity.workflows.train import train_model
 
 BEGUN = "begun with the four"
 PLANS: dict[str, JointPlan | None] = {

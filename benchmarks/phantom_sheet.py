@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mammodensity.phantom import PhantomExam, PhantomSpec, make_exam, write_phantoms
+from mammodensity.phantom.exams import PhantomExam, PhantomSpec, make_exam, write_phantoms
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 
 HANGING = (Projection.CC_R, Projection.CC_L, Projection.MLO_R, Projection.MLO_L)

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from mammodensity.data import AugmentSpec
-from mammodensity.ingest import find_images
-from mammodensity.phantom import PhantomSpec, write_phantoms
-from mammodensity.splits import with_splits
-from mammodensity.training import RECIPES, Recipe
+from mammodensity.data.find import find_images
+from mammodensity.data.splits import with_splits
+from mammodensity.models.batch import AugmentSpec
+from mammodensity.phantom.exams import PhantomSpec, write_phantoms
+from mammodensity.training.recipes import RECIPES, Recipe
 
 SHARES = (0.5, 0.1, 0.4)  # many test exams, so that differences can be seen
 SPLIT_SEED = 1
@@ -56,9 +56,9 @@ def run(job: tuple[str, Recipe, Path]) -> tuple[str, float, float, float, float]
     """Train and test once: name, subject accuracy, quadratic kappa, mean view accuracy, seconds."""
     import torch
 
-    from mammodensity.report import evaluate_model
+    from mammodensity.evaluation.test_split import evaluate_model
     from mammodensity.terms import PROJECTIONS
-    from mammodensity.training import train_model
+    from mammodensity.workflows.train import train_model
 
     torch.set_num_threads(1)
     name, recipe, data = job

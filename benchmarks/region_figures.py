@@ -24,17 +24,16 @@ from PIL import Image, ImageDraw
 from pydicom import dcmread
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from mammodensity.anatomy.outline import find_regions, mammogram_signs
+from mammodensity.anatomy.plausibility import Signs
+from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.find import find_images
+from mammodensity.data.images import read_image
+from mammodensity.data.picture_files import PICTURE_SUFFIXES
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
-from mammodensity.ingest import find_images, read_image
-from mammodensity.ingest.dicom import looks_like_dicom
-from mammodensity.ingest.pictures import PICTURE_SUFFIXES
-from mammodensity.phantom import PhantomSpec
-from mammodensity.phantom.disturbance import disturb
-from mammodensity.phantom.exam import trace_breast
-from mammodensity.preprocess import find_regions
-from mammodensity.preprocess.plausibility import Signs
-from mammodensity.preprocess.regions import mammogram_signs
+from mammodensity.phantom.disturbances import disturb
+from mammodensity.phantom.exams import PhantomSpec, trace_breast
 
 SEED = 1234  # of no phantom that a segmenter was trained on
 SIZE = (288, 200)

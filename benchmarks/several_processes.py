@@ -20,9 +20,10 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 
-from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork, save_checkpoint
-from mammodensity.phantom import PhantomSpec, write_phantoms
-from mammodensity.preprocess import PreprocessSpec
+from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.models.checkpoint import Checkpoint, save_checkpoint
+from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 from mammodensity.terms import PROJECTIONS
 from mammodensity.workers import usable_cores
 

@@ -21,14 +21,14 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from mammodensity.ingest import DataSet, find_images
-from mammodensity.phantom import PhantomSpec, write_phantoms
-from mammodensity.phantom.anatomy import draw_anatomy
+from mammodensity.data.dataset import DataSet
+from mammodensity.data.find import find_images
 from mammodensity.phantom.appearance import Look
-from mammodensity.phantom.disturbance import Disturbance, disturb
-from mammodensity.phantom.exam import trace_breast
+from mammodensity.phantom.breast import draw_anatomy
+from mammodensity.phantom.disturbances import Disturbance, disturb
+from mammodensity.phantom.exams import PhantomSpec, trace_breast, write_phantoms
 from mammodensity.terms import Projection
-from mammodensity.training import Recipe, adapted, find_recipe
+from mammodensity.training.recipes import Recipe, adapted, find_recipe
 
 SITE = Disturbance(look=Look(amount=False), film=0.0)  # the category is that of the phantom
 ONE = Projection.CC_R
@@ -75,8 +75,8 @@ def accuracy(job: Job) -> float:
     """Of the view's network on the test exams."""
     import torch
 
-    from mammodensity.report import evaluate_model
-    from mammodensity.training import train_model
+    from mammodensity.evaluation.test_split import evaluate_model
+    from mammodensity.workflows.train import train_model
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    from mammodensity.training import train_model
+    from mammodensity.workflows.train import train_model
 
     recipe = adapted(find_recipe("small"), epochs=options.epochs, size=options.rows)
     with tempfile.TemporaryDirectory() as name:
@@ -134,8 +134,8 @@ def main() -> None:
 
 def accuracy_of_start(model: Path, images: DataSet) -> float:
     """Accuracy of the start on the site's test exams, before it has seen the site."""
-    from mammodensity.ingest import read_image
-    from mammodensity.prediction import load_networks
+    from mammodensity.data.images import read_image
+    from mammodensity.models.trained import load_networks
 
     scorer = load_networks(model)
     test = [one for one in with_few(images, 5, 0).records if one.split == "test"]

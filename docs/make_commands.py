@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer.main
 
-from mammodensity.cli import app
+from mammodensity.commands.app import app
 
 PAGE = Path(__file__).with_name("commands.md")
 _WIDTH = 110  # columns: wide enough that no example is broken, and the same on every terminal

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mammodensity import cli
+from mammodensity.commands import app as cli
 from samples import REPOSITORY, write_blobs
 
 torch.set_num_threads(1)  # the networks here are tiny, and pytest-xdist already uses every core
@@ -37,8 +37,8 @@ def ask_to_stop(monkeypatch) -> threading.Event:
         stop.clear()
         yield stop
 
-    for module in ("loop", "default_networks"):
-        monkeypatch.setattr(f"mammodensity.training.{module}.stop_requests", requests)
+    for module in ("training.loop", "research.default_networks"):
+        monkeypatch.setattr(f"mammodensity.{module}.stop_requests", requests)
     return stop
 
 
@@ -49,7 +49,7 @@ def blobs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recipe():
-    from mammodensity.training import find_recipe
+    from mammodensity.training.recipes import find_recipe
 
     recipe = find_recipe("small")
     network = replace(recipe.network, stem=4, widths=(4, 4), outputs=(8, 8), depths=(1, 1))
@@ -59,8 +59,8 @@ def tiny_recipe():
 
 @pytest.fixture(scope="session")
 def tiny_model(blobs, tiny_recipe, tmp_path_factory) -> Path:
-    from mammodensity.ingest import find_images
-    from mammodensity.training import train_model
+    from mammodensity.data.find import find_images
+    from mammodensity.workflows.train import train_model
 
     model = tmp_path_factory.mktemp("models") / "model"
     train_model(find_images(blobs), model, tiny_recipe)

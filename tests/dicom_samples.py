@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from mammodensity.phantom import PhantomSpec, make_exam
+from mammodensity.phantom.exams import PhantomSpec, make_exam
 from mammodensity.terms import Projection
 
 MG = "1.2.840.10008.5.1.4.1.1.1.2"

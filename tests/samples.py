@@ -15,7 +15,7 @@ from PIL import Image
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 
 if TYPE_CHECKING:
-    from mammodensity.networks import Checkpoint
+    from mammodensity.models.checkpoint import Checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -44,8 +44,9 @@ def small_checkpoint(channels: int = 1, **preprocess: Any) -> Checkpoint:
     """A small network of random weights, of CC_L and 40 x 32 pixels unless told otherwise."""
     import torch
 
-    from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork
-    from mammodensity.preprocess import PreprocessSpec
+    from mammodensity.anatomy.network_input import PreprocessSpec
+    from mammodensity.models.checkpoint import Checkpoint
+    from mammodensity.models.network import NetworkSpec, OriginNetwork
 
     torch.manual_seed(3)
     spec = NetworkSpec(channels=channels, stem=8, widths=(4, 4, 8, 8), outputs=(8, 8, 16, 16), depths=(1, 1, 1, 1))

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import torch
 
+from mammodensity.data.find import find_images
 from mammodensity.errors import TrainingError
-from mammodensity.ingest import find_images
 from mammodensity.terms import Projection
-from mammodensity.training import JointPlan, Processes, Recipe, find_recipe, train_model
-from mammodensity.training.processes import ALONE, joined
+from mammodensity.training.joint_network import JointPlan
+from mammodensity.training.processes import ALONE, Processes, joined
+from mammodensity.training.recipes import Recipe, find_recipe
+from mammodensity.workflows.train import train_model
 
 
 def _recipe(name: str, **changes: object) -> Recipe:

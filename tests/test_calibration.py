@@ -13,30 +13,36 @@ from scipy.special import softmax
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from mammodensity.calibration import (
+from mammodensity.commands.show import show_calibration
+from mammodensity.errors import CheckpointError, OptionError, TableError
+from mammodensity.results.calibration import (
     CALIBRATION_FILE,
     COMBINATIONS,
-    MAPS,
-    SET_KINDS,
     Calibration,
-    CalibrationMap,
-    cross_validate,
-    expected_calibration_error,
     fit_calibration,
-    fit_map,
-    held_out_set_size,
-    nonconformity,
-    null_band,
-    prediction_sets,
     read_calibration,
-    reliability,
-    thresholds,
     write_calibration,
 )
-from mammodensity.calibration.maps import STANDARD_MAP, choose_map, losses_of
-from mammodensity.console import show_calibration
-from mammodensity.errors import CheckpointError, OptionError, TableError
-from mammodensity.fusion import fuse
+from mammodensity.results.cross_validation import (
+    cross_validate,
+    expected_calibration_error,
+    held_out_set_size,
+    null_band,
+    reliability,
+)
+from mammodensity.results.score_calibration import (
+    MAPS,
+    SET_KINDS,
+    STANDARD_MAP,
+    CalibrationMap,
+    choose_map,
+    fit_map,
+    losses_of,
+    nonconformity,
+    prediction_sets,
+    thresholds,
+)
+from mammodensity.scores import fuse
 from mammodensity.terms import PROJECTIONS, Projection
 
 CUTS = np.array([-1.28, 0.0, 1.28])

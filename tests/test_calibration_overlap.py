@@ -8,17 +8,17 @@ import shutil
 import numpy as np
 import pytest
 
-from mammodensity.calibration import (
+from mammodensity.errors import CheckpointError
+from mammodensity.results.calibration import (
     CALIBRATION_FILE,
     Calibration,
-    CalibrationMap,
     Overlap,
     ViewsCalibration,
     find_overlap,
     read_calibration,
     write_calibration,
 )
-from mammodensity.errors import CheckpointError
+from mammodensity.results.score_calibration import CalibrationMap
 from mammodensity.terms import PROJECTIONS
 
 EXAMS = ("1", "2", "3", "4")

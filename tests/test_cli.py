@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mammodensity import cli
-from mammodensity.networks import NetworkSpec, OriginNetwork, load_checkpoint, save_checkpoint
-from mammodensity.networks.checkpoint import Checkpoint
-from mammodensity.preprocess import PreprocessSpec
+from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.commands import app as cli
+from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mammodensity.models.network import NetworkSpec, OriginNetwork
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
 from samples import write_blobs
 
@@ -578,7 +578,7 @@ import sys
 
 class Stop:
     def find_spec(self, name, *rest):
-        if name == "mammodensity.cli":
+        if name == "mammodensity.commands.app":
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Stop())

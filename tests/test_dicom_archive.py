@@ -14,12 +14,13 @@ from PIL import Image
 
 import mammodensity
 from dicom_samples import MG_RAW, mammogram, phantom, save, save_exam
-from mammodensity import cli
-from mammodensity.check import check_path
+from mammodensity.commands import app as cli
+from mammodensity.data.find import find_images
+from mammodensity.data.images import load_exam, read_image
 from mammodensity.errors import ImageError, LayoutError
-from mammodensity.ingest import find_images, load_exam, read_image
-from mammodensity.prepare import find_exams
 from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.workflows.check import check_path
+from mammodensity.workflows.prepare import find_exams
 
 
 @pytest.fixture
@@ -262,7 +263,7 @@ def test_pictures_of_a_data_set_are_looked_at_too(tmp_path):
 def test_headers_alone_do_not_load_torch(tmp_path):
     save_exam(tmp_path)
     code = (
-        "import sys; from mammodensity.check import check_path; "
+        "import sys; from mammodensity.workflows.check import check_path; "
         "check_path(sys.argv[1], read_pixels=False); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
@@ -333,7 +334,7 @@ def test_predict_and_explain_on_dicom(archive, tiny_model, tmp_path, capsys):
 
 
 def test_twins_score_the_same(tiny_model, tmp_path):
-    from mammodensity.prediction import load_model
+    from mammodensity.models.trained import load_model
 
     save_exam(tmp_path / "two")
     for number, projection in enumerate(PROJECTIONS):

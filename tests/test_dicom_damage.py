@@ -17,11 +17,13 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from dicom_samples import deflated, mammogram, modified, phantom, save
-from mammodensity.ingest import read_image
-from mammodensity.ingest.dicom import Verdict, judge_file, looks_like_dicom
+from mammodensity.data.dicom.file_checks import FileCheck
+from mammodensity.data.dicom.gatekeeper import judge_file
+from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.images import read_image
 
 
-def codes(found: Verdict) -> set[str]:
+def codes(found: FileCheck) -> set[str]:
     return {reason.code for reason in found.reasons}
 
 
@@ -162,7 +164,7 @@ def test_a_large_image_packed_to_almost_nothing_is_never_decoded(tmp_path, monke
     ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
     packed = save(ds, tmp_path / "a")
     squeezed = deflated_file(tmp_path / "b", mammogram(stored=black, ImagerPixelSpacing=[0.05, 0.05]))
-    monkeypatch.setattr("mammodensity.ingest.dicom.isolation._asked", None)
+    monkeypatch.setattr("mammodensity.data.dicom.decoding._asked", None)
     with no_more_than(20_000_000):
         assert codes(judge_file(packed)) == codes(judge_file(squeezed)) == {"absurd-size"}
 

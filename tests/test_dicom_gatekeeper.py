@@ -11,11 +11,13 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from dicom_samples import CAPTURE, MG_RAW, TOMO, code, mammogram, modified, phantom, save
+from mammodensity.data.dicom.decoding import uses_up_stream
+from mammodensity.data.dicom.file_checks import REASONS, WARNINGS
+from mammodensity.data.dicom.gatekeeper import judge_file
+from mammodensity.data.dicom.read import read_with_warnings
+from mammodensity.data.dicom.side_and_view import chest_wall_side
+from mammodensity.data.images import read_image
 from mammodensity.errors import DicomError
-from mammodensity.ingest import read_image
-from mammodensity.ingest.dicom import REASONS, WARNINGS, judge_file, read_with_warnings
-from mammodensity.ingest.dicom.lossless_check import uses_up_stream
-from mammodensity.ingest.dicom.orientation import chest_wall_side
 from mammodensity.terms import PROJECTIONS, Projection
 from samples import REPOSITORY
 

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from dicom_samples import mammogram, phantom, save
-from mammodensity.check import check_path
+from mammodensity.data.dicom.file_checks import REASONS
+from mammodensity.data.dicom.gatekeeper import judge_file
+from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.read import read_dicom
 from mammodensity.errors import DicomError
-from mammodensity.ingest.dicom import REASONS, judge_file, looks_like_dicom, read_dicom
 from mammodensity.terms import Projection
+from mammodensity.workflows.check import check_path
 
 SYNTAXES = (None, JPEG2000Lossless, JPEGLSLossless, RLELossless)
 
@@ -152,7 +155,7 @@ def test_check_survives_a_corpus(tmp_path):
 
 
 def test_a_decoder_that_dies_or_hangs_costs_one_file(tmp_path, monkeypatch):
-    from mammodensity.ingest.dicom import isolation
+    from mammodensity.data.dicom import decoding as isolation
 
     good = tmp_path / "good"
     good.write_bytes(whole(JPEG2000Lossless))

@@ -18,11 +18,11 @@ from pydicom.uid import (
 )
 
 from dicom_samples import TOMO, dcmtk, lut, mammogram, phantom, save
+from mammodensity.data.dicom.decoding import read_stored_values
+from mammodensity.data.dicom.grey_scale import rendered, window
+from mammodensity.data.dicom.header import read_header
+from mammodensity.data.images import read_image
 from mammodensity.errors import DicomError
-from mammodensity.ingest import read_image
-from mammodensity.ingest.dicom.decoding import read_stored_values
-from mammodensity.ingest.dicom.grey_scale import rendered, window
-from mammodensity.ingest.dicom.headers import read_header
 from mammodensity.terms import Projection
 
 LINEAR = np.floor(np.round(np.clip((np.arange(4096) - 2047.5) / 4095 + 0.5, 0, 1) * 65535, 4) + 0.5).astype(np.uint16)
@@ -144,7 +144,7 @@ def test_jpeg_baseline_is_close(tmp_path):
 def test_twelve_bit_extended_jpeg_names_the_extra(tmp_path, monkeypatch):
     save(mammogram(), tmp_path / "plain")
     dcmtk("dcmcjpeg", "+ee", "+q", "95", "--bits-force-12", tmp_path / "plain", tmp_path / "packed")
-    monkeypatch.setattr("mammodensity.ingest.dicom.decodable.has_jpeg12", lambda: False)
+    monkeypatch.setattr("mammodensity.data.dicom.pixel_data.has_jpeg12", lambda: False)
     with pytest.raises(DicomError, match=r"pip install 'mammodensity\[jpeg12\]'") as caught:
         read_image(tmp_path / "packed")
     assert caught.value.code == "unsupported-syntax"

@@ -18,9 +18,9 @@ import typer.main
 from typer.exceptions import TyperException
 
 import mammodensity
-from mammodensity.cli import _repeat_projection_option, app
+from mammodensity.commands.app import _repeat_projection_option, app
 from mammodensity.errors import MammodensityError
-from mammodensity.training import RECIPES
+from mammodensity.training.recipes import RECIPES
 from samples import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
@@ -222,7 +222,7 @@ def own_files() -> list[Path]:
 
 def test_no_trace_of_where_it_was_made():
     files = own_files()
-    assert {"cli.py", "test_docs.py", "Makefile", "origin.md", "run"} <= {path.name for path in files}
+    assert {"app.py", "test_docs.py", "Makefile", "origin.md", "run"} <= {path.name for path in files}
     for path in files:
         text = path.read_text(encoding="utf-8")
         assert [name for name in _ELSEWHERE if name in text] == [], path

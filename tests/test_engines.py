@@ -15,15 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from mammodensity.data.find import find_images
 from mammodensity.errors import CheckpointError, OptionError, OutputError
-from mammodensity.ingest import find_images
-from mammodensity.networks import load_checkpoint
-from mammodensity.networks.onnx_export import require_packages, to_onnx
-from mammodensity.prediction import load_model
-from mammodensity.prediction.engines import TOLERANCE, make_engine
-from mammodensity.prediction.int8 import quantised, require_same, training_inputs
+from mammodensity.models.checkpoint import load_checkpoint
+from mammodensity.models.engines import TOLERANCE, make_engine, quantised, require_same, training_inputs
+from mammodensity.models.onnx import require_packages, to_onnx
+from mammodensity.models.trained import load_model
 from mammodensity.terms import Projection
-from mammodensity.training import train_model
+from mammodensity.workflows.train import train_model
 from samples import small_checkpoint, write_blobs
 
 CPU = torch.device("cpu")
@@ -65,7 +64,7 @@ DROPPED = """
 import gc, os, signal, sys
 import torch
 from mammodensity.networks import load_checkpoint
-from mammodensity.prediction.engines import make_engine
+from mammodensity.models.engines import make_engine
 
 checkpoint = load_checkpoint(sys.argv[1], "CC_R")
 engines = [make_engine("openvino", checkpoint, torch.device("cpu")) for _ in range(2)]
@@ -87,7 +86,7 @@ import multiprocessing, sys
 import numpy as np
 import torch
 from mammodensity.networks import load_checkpoint
-from mammodensity.prediction.engines import make_engine
+from mammodensity.models.engines import make_engine
 
 started = []
 multiprocessing.process.BaseProcess.start = started.append

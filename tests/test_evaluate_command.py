@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mammodensity.evaluation import evaluate_table, read_labels, read_score_table
+from mammodensity.evaluation.figures import evaluate_table
+from mammodensity.evaluation.labels import read_labels
+from mammodensity.evaluation.score_tables import read_score_table
 from mammodensity.terms import LEVELS, PROJECTIONS
 
 EXAMS = 60

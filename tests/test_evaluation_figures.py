@@ -13,9 +13,10 @@ from sklearn import metrics
 
 import mammodensity.evaluation
 from mammodensity.errors import OptionError, TableError
-from mammodensity.evaluation import SCALAR_FIGURES, ScoreTable, evaluate_table, figures_of_merit, to_json
 from mammodensity.evaluation.agreement import sample_figures
-from mammodensity.evaluation.resampling import BootstrapSpec
+from mammodensity.evaluation.bootstrap import BootstrapSpec
+from mammodensity.evaluation.figures import SCALAR_FIGURES, evaluate_table, figures_of_merit, to_json
+from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.terms import LEVELS, DensityCategory, Projection
 
 K = range(4)
@@ -151,7 +152,7 @@ def test_options_change_the_intervals(cohort):
 
 
 def test_chunked_resampling_has_the_asked_number_of_resamples(cohort, monkeypatch):
-    monkeypatch.setattr("mammodensity.evaluation.resampling._CHUNK", 7 * 150)
+    monkeypatch.setattr("mammodensity.evaluation.bootstrap._CHUNK", 7 * 150)
     resample = mammodensity.evaluation.figures._resample
     assert {len(values) for values in resample(*cohort, np.arange(150), BootstrapSpec(20)).values()} == {20}
 
@@ -301,7 +302,7 @@ def test_table_options_and_values_are_checked(cohort):
 
 
 def test_import_needs_neither_torch_nor_scikit_learn():
-    code = "import sys, mammodensity.fusion, mammodensity.evaluation; print({'torch', 'sklearn'} & set(sys.modules))"
+    code = "import sys, mammodensity.scores, mammodensity.evaluation; print({'torch', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

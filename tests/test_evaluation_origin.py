@@ -7,19 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mammodensity.evaluation import (
-    ORIGIN_FILES,
-    evaluate_table,
-    figures_of_merit,
-    match,
-    read_labels,
-    read_origin_tables,
-    write_origin_tables,
-)
-from mammodensity.evaluation.resampling import BootstrapSpec
-from mammodensity.fusion import fuse
-from mammodensity.statistics import view_subsets
-from mammodensity.statistics.further import further_figures
+from mammodensity.evaluation.bootstrap import BootstrapSpec
+from mammodensity.evaluation.figures import evaluate_table, figures_of_merit
+from mammodensity.evaluation.infn_tables import ORIGIN_FILES, read_origin_tables, write_origin_tables
+from mammodensity.evaluation.labels import match, read_labels
+from mammodensity.scores import fuse
+from mammodensity.studies.further import further_figures
+from mammodensity.studies.groups import view_subsets
 from mammodensity.terms import LEVELS, PROJECTIONS
 
 TABLE = {  # accuracy, macro recall, macro precision, linear kappa, quadratic kappa, dense accuracy

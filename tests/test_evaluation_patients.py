@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammodensity.errors import TableError
-from mammodensity.evaluation import ScoreTable, evaluate_table, figures_of_merit, read_exam_columns
-from mammodensity.evaluation.resampling import BootstrapSpec, canonical_order, resamples
+from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, resamples
+from mammodensity.evaluation.figures import evaluate_table, figures_of_merit
+from mammodensity.evaluation.labels import read_exam_columns
+from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.terms import LEVELS, DensityCategory
 
 

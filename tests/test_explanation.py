@@ -13,11 +13,16 @@ from PIL import Image
 from torch import nn
 
 import mammodensity
+from mammodensity.data.find import find_images
+from mammodensity.data.images import load_exam
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam, Mammogram
-from mammodensity.explanation import METHODS, ActivationMap, ExamMaps, explain_exam, write_explanations
-from mammodensity.explanation.pages import exam_page, methods_page
-from mammodensity.explanation.pictures import (
+from mammodensity.explanation.maps import ActivationMap, ExamMaps, explain_exam
+from mammodensity.explanation.methods import METHODS
+from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.trained import load_model
+from mammodensity.pages.explanation import exam_page, methods_page
+from mammodensity.pages.pictures import (
     CONTOUR_COLOUR,
     OUTLINE_COLOURS,
     draw_contours,
@@ -28,10 +33,8 @@ from mammodensity.explanation.pictures import (
     side_by_side,
     tissue_outlines,
 )
-from mammodensity.ingest import find_images, load_exam
-from mammodensity.networks import NetworkSpec, OriginNetwork
-from mammodensity.prediction import load_model
 from mammodensity.terms import DensityCategory, Projection
+from mammodensity.workflows.explain import write_explanations
 
 TINY = NetworkSpec(stem=4, widths=(4, 6), outputs=(6, 8), depths=(2, 1))
 

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from mammodensity.errors import LayoutError, OptionError
-from mammodensity.explanation import explain
-from mammodensity.explanation.scoring import Probe, areas_of
-from mammodensity.explanation.scoring.benchmark import score_default_model
-from mammodensity.explanation.scoring.benchmark_data import read_masked
-from mammodensity.explanation.scoring.benchmark_networks import (
+from mammodensity.explanation.measures import areas_of
+from mammodensity.explanation.methods import explain
+from mammodensity.explanation.probe import Probe, against_other, cascade
+from mammodensity.models.checkpoint import load_checkpoint, save_checkpoint
+from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.research.benchmark_networks import (
     NETWORKS,
     BenchmarkSpec,
     marked,
@@ -23,9 +24,7 @@ from mammodensity.explanation.scoring.benchmark_networks import (
     train_benchmark_network,
     with_marker,
 )
-from mammodensity.explanation.scoring.sanity import against_other, cascade
-from mammodensity.networks import NetworkSpec, OriginNetwork, load_checkpoint
-from mammodensity.networks.checkpoint import save_checkpoint
+from mammodensity.research.explanation_benchmark import read_masked, score_default_model
 
 TINY = BenchmarkSpec(exams=4, held_back=1, rows=64, epochs=1)
 

@@ -9,12 +9,18 @@ import pytest
 
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Mammogram
-from mammodensity.explanation.counterfactual import DensityCurve, PhantomBreasts, paint, phantom_curve
-from mammodensity.explanation.counterfactual.files import density_plot
-from mammodensity.explanation.counterfactual.painting import percent_density, reduced_view
-from mammodensity.phantom import PhantomSpec, make_exam, write_phantoms
-from mammodensity.prediction.scoring import ViewReading, score_exam
+from mammodensity.explanation.counterfactual import (
+    DensityCurve,
+    PhantomBreasts,
+    paint,
+    percent_density,
+    phantom_curve,
+    reduced_view,
+)
+from mammodensity.models.scoring import ViewReading, score_exam
+from mammodensity.phantom.exams import PhantomSpec, make_exam, write_phantoms
 from mammodensity.terms import Projection
+from mammodensity.workflows.counterfactuals import density_plot
 
 SPEC = PhantomSpec(rows=96, seed=6)
 

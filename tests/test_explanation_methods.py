@@ -11,13 +11,10 @@ from torch import nn
 
 import mammodensity
 from mammodensity.errors import OptionError
-from mammodensity.explanation import METHODS
-from mammodensity.explanation.class_activation import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam
-from mammodensity.explanation.integrated_gradients import integrated_gradients
-from mammodensity.explanation.methods import LAYER_METHODS, PIXEL_METHODS
-from mammodensity.explanation.occlusion import occlusion
-from mammodensity.explanation.score_cam import score_cam
-from mammodensity.networks import NetworkSpec, OriginNetwork
+from mammodensity.explanation.class_activation import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, score_cam
+from mammodensity.explanation.methods import LAYER_METHODS, METHODS, PIXEL_METHODS
+from mammodensity.explanation.pixel_methods import integrated_gradients, occlusion
+from mammodensity.models.network import NetworkSpec, OriginNetwork
 
 attr = pytest.importorskip("captum.attr")
 TINY = NetworkSpec(stem=4, widths=(4, 6), outputs=(6, 8), depths=(2, 1))

@@ -9,15 +9,22 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import mammodensity
+from mammodensity.anatomy.outline import Regions
 from mammodensity.errors import OptionError
-from mammodensity.explanation.scoring import Areas, Probe, ScoreSpec, areas_of, score_explanation, view_agreement
-from mammodensity.explanation.scoring.changes import background_changes, stability
-from mammodensity.explanation.scoring.curves import find_curves, replaced
-from mammodensity.explanation.scoring.markers import NO_ROOM, marker_changes, outside_changes
-from mammodensity.explanation.scoring.measures import baseline_maps, place_scores, rank_correlation, smoothness
-from mammodensity.explanation.scoring.probe import randomised
-from mammodensity.networks import NetworkSpec, OriginNetwork
-from mammodensity.preprocess.regions import Regions
+from mammodensity.explanation.changes import (
+    NO_ROOM,
+    background_changes,
+    find_curves,
+    marker_changes,
+    outside_changes,
+    replaced,
+    stability,
+)
+from mammodensity.explanation.exam_scores import view_agreement
+from mammodensity.explanation.map_scores import ScoreSpec, score_explanation
+from mammodensity.explanation.measures import Areas, areas_of, baseline_maps, place_scores, rank_correlation, smoothness
+from mammodensity.explanation.probe import Probe, randomised
+from mammodensity.models.network import NetworkSpec, OriginNetwork
 from mammodensity.terms import Projection
 
 LABELS = np.zeros((40, 32), np.uint8)
@@ -301,7 +308,7 @@ def test_all_scores_of_a_map():
 
 
 def test_regions_are_found_where_none_are_given():
-    from mammodensity.phantom import PhantomSpec, make_exam
+    from mammodensity.phantom.exams import PhantomSpec, make_exam
 
     view = make_exam(PhantomSpec(rows=128, seed=3), 2).views[Projection.MLO_R]
     found = score_explanation(view.image.astype(float), view.image)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mammodensity.calibration import Calibration, CalibrationMap, ViewsCalibration
 from mammodensity.exam import Flag
-from mammodensity.explanation.told import title_of, told_below
-from mammodensity.fusion import ExamScores, fuse_exam
-from mammodensity.result import exam_result
+from mammodensity.pages.explanation import title_of, told_below
+from mammodensity.results.calibration import Calibration, ViewsCalibration
+from mammodensity.results.result import exam_result
+from mammodensity.results.score_calibration import CalibrationMap
+from mammodensity.scores import ExamScores, fuse_exam
 from mammodensity.terms import PROJECTIONS, DensityCategory, Projection
 
 

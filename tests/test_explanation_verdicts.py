@@ -12,25 +12,25 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mammodensity.data.find import find_images
 from mammodensity.errors import OptionError
-from mammodensity.explanation.scoring import (
+from mammodensity.explanation.exam_scores import find_dependence
+from mammodensity.explanation.map_scores import ScoreSpec, score_explanation
+from mammodensity.explanation.probe import Probe
+from mammodensity.explanation.verdicts import (
     STANDARD_RULES,
     VERDICTS,
     Dependence,
-    Probe,
-    ScoreSpec,
     Verdict,
     VerdictRules,
     caption,
     captioned,
-    find_dependence,
+    depends_on_outside,
     judge,
-    score_explanation,
+    worst,
 )
-from mammodensity.explanation.scoring.verdicts import depends_on_outside, worst
-from mammodensity.ingest import find_images
-from mammodensity.phantom import PhantomSpec, make_exam, write_phantoms
-from mammodensity.prediction import load_model
+from mammodensity.models.trained import load_model
+from mammodensity.phantom.exams import PhantomSpec, make_exam, write_phantoms
 from mammodensity.terms import RESEARCH_USE_ONLY, Projection
 
 GOOD = {
@@ -281,7 +281,7 @@ def test_scores_never_replace_what_is_read(run, phantoms, tiny_model, tmp_path):
 
 
 def test_dependence_of_each_network(phantoms, tiny_model):
-    from mammodensity.ingest import load_exam
+    from mammodensity.data.images import load_exam
 
     model = load_model(tiny_model, "cpu")
     exams = [load_exam(name, records) for name, records in find_images(phantoms).exams().items()]

@@ -13,15 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mammodensity.data import input_batch
+from mammodensity.anatomy.network_input import RAW_PREPROCESS
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.exam import Mammogram
-from mammodensity.networks import network_files
-from mammodensity.networks.onnx_export import to_onnx
-from mammodensity.networks.whole_image import WholeImageNetwork
-from mammodensity.prediction import load_model
-from mammodensity.prediction.exporting import FORMATS, export_network
-from mammodensity.preprocess import RAW_PREPROCESS
+from mammodensity.models.batch import input_batch
+from mammodensity.models.checkpoint import network_files
+from mammodensity.models.export import FORMATS, export_network
+from mammodensity.models.onnx import WholeImageNetwork, to_onnx
+from mammodensity.models.trained import load_model
 from mammodensity.terms import RESEARCH_USE_ONLY, Projection
 from samples import bundle_answer, small_checkpoint, write_blobs
 
@@ -136,6 +135,6 @@ def test_a_file_that_differs_is_refused(tmp_path, monkeypatch):
     other = small_checkpoint()
     with torch.no_grad():
         other.network.head.bias[0] += 1
-    monkeypatch.setattr("mammodensity.prediction.exporting.to_onnx", lambda _: to_onnx(other))
+    monkeypatch.setattr("mammodensity.models.export.to_onnx", lambda _: to_onnx(other))
     with pytest.raises(CheckpointError, match="differs from the network"):
         export_network(small_checkpoint(), tmp_path, "onnx")

@@ -36,7 +36,7 @@ def test_freed_memory_is_kept_or_returned(how, low, high):
 
 LARGE = """
 from pathlib import Path
-from mammodensity.training.freed_memory import ask_for_large_pages
+from mammodensity.training.loop import ask_for_large_pages
 ask_for_large_pages()
 import torch
 tensor = torch.ones(50_000_000)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mammodensity.errors import OptionError, TableError
-from mammodensity.fusion import FUSION_METHODS, fuse, fuse_exam
+from mammodensity.scores import FUSION_METHODS, fuse, fuse_exam
 from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, Projection
 
 CC_R, CC_L, MLO_R, MLO_L = PROJECTIONS

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 import mammodensity
+from mammodensity.data.dataset import read_manifest, reference_categories, write_manifest
+from mammodensity.data.find import find_images
+from mammodensity.data.picture_files import projection_in_name, read_picture
 from mammodensity.errors import ImageError, LayoutError
-from mammodensity.ingest import find_images, read_manifest, read_picture, reference_categories, write_manifest
-from mammodensity.ingest.names import projection_in_name
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 from samples import broken_pictures, gradient, write_blobs
 

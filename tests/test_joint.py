@@ -11,21 +11,26 @@ import numpy as np
 import pytest
 import torch
 
-from mammodensity.data import load_exams
+from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.data.dataset import read_manifest, write_manifest
+from mammodensity.data.find import find_images
+from mammodensity.data.images import load_exam
 from mammodensity.errors import CheckpointError, Interrupted, LayoutError, OptionError
 from mammodensity.exam import Exam
-from mammodensity.fusion import fuse_exam
-from mammodensity.ingest import find_images, load_exam, read_manifest, write_manifest
-from mammodensity.networks import JointNetwork, JointSpec, NetworkSpec
-from mammodensity.networks.joint_checkpoint import JointCheckpoint, load_joint
-from mammodensity.prediction import JointModel, load_model, load_networks, predict
-from mammodensity.prediction.engines import TOLERANCE
-from mammodensity.prediction.exporting import export_network
-from mammodensity.preprocess import PreprocessSpec
+from mammodensity.models.batch import load_exams
+from mammodensity.models.checkpoint import RESUME_FILE, JointCheckpoint, load_joint
+from mammodensity.models.engines import TOLERANCE
+from mammodensity.models.export import export_network
+from mammodensity.models.joint import JointNetwork, JointSpec
+from mammodensity.models.network import NetworkSpec
+from mammodensity.models.scoring import predict
+from mammodensity.models.trained import JointModel, load_model, load_networks
+from mammodensity.scores import fuse_exam
 from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
-from mammodensity.training import JointPlan, find_recipe, read_history, train_model
-from mammodensity.training.joint_run import joint_loss, kept_views
-from mammodensity.training.resume import RESUME_FILE
+from mammodensity.training.joint_network import JointPlan, joint_loss, kept_views
+from mammodensity.training.recipes import find_recipe
+from mammodensity.training.records import read_history
+from mammodensity.workflows.train import train_model
 from samples import bundle_answer
 
 SMALL = NetworkSpec(stem=4, widths=(4, 4), outputs=(8, 8), depths=(1, 1), dropout=0.0)

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from mammodensity.explanation import METHODS, explain, explain_exam
-from mammodensity.explanation.scoring.probe import randomised
-from mammodensity.ingest import find_images, load_exam
-from mammodensity.networks import ExamView, JointNetwork, JointSpec, NetworkSpec
-from mammodensity.prediction import load_model
+from mammodensity.data.find import find_images
+from mammodensity.data.images import load_exam
+from mammodensity.explanation.maps import explain_exam
+from mammodensity.explanation.methods import METHODS, explain
+from mammodensity.explanation.probe import randomised
+from mammodensity.models.joint import ExamView, JointNetwork, JointSpec
+from mammodensity.models.network import NetworkSpec
+from mammodensity.models.trained import load_model
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
-from mammodensity.training import JointPlan, find_recipe, train_model
+from mammodensity.training.joint_network import JointPlan
+from mammodensity.training.recipes import find_recipe
+from mammodensity.workflows.train import train_model
 
 SPEC = NetworkSpec(stem=4, widths=(4, 4), outputs=(8, 8), depths=(1, 1), dropout=0.0)
 FEW = torch.tensor([True, True, False, True])

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from mammodensity.errors import OptionError
-from mammodensity.networks import JointNetwork, JointSpec, NetworkSpec
-from mammodensity.training.lean_step import CHECKPOINTING, joint_backward
+from mammodensity.models.joint import JointNetwork, JointSpec
+from mammodensity.models.network import NetworkSpec
+from mammodensity.training.joint_step import CHECKPOINTING, joint_backward
 
 SMALL = NetworkSpec(stem=4, widths=(4, 4), outputs=(8, 8), depths=(2, 1), dropout=0.5, norm_momentum=0.1)
 ABSENT = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 1], [1, 0, 1, 1]], dtype=torch.bool)

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from mammodensity.cli import main
+from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.commands.app import main
 from mammodensity.errors import KerasFileError
-from mammodensity.networks import NetworkSpec, OriginNetwork, load_checkpoint, save_checkpoint
-from mammodensity.networks.keras_graph import read_graph
-from mammodensity.networks.keras_match import match_network
-from mammodensity.networks.keras_weights import import_keras
+from mammodensity.models.checkpoint import load_checkpoint, save_checkpoint
+from mammodensity.models.keras_import import import_keras
+from mammodensity.models.keras_match import match_network, read_graph
+from mammodensity.models.network import NetworkSpec, OriginNetwork
 from mammodensity.outputs import file_sha256
-from mammodensity.preprocess import PreprocessSpec
 from mammodensity.terms import Projection
 
 h5py = pytest.importorskip("h5py", reason="h5py reads the files; the extra mammodensity[keras] brings it")

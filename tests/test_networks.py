@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import mammodensity
+from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS
 from mammodensity.errors import CheckpointError, OptionError
-from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork, load_checkpoint, save_checkpoint
-from mammodensity.networks.checkpoint import read_tensors, write_tensors
-from mammodensity.preprocess import ORIGIN_PREPROCESS
+from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
+from mammodensity.models.network import NetworkSpec, OriginNetwork
 from mammodensity.terms import Projection
 
 TINY = NetworkSpec(stem=4, widths=(4, 6), outputs=(6, 8), depths=(2, 1))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mammodensity.evaluation import ORIGIN_FILES
-from mammodensity.explanation.scoring import VERDICTS
+from mammodensity.evaluation.infn_tables import ORIGIN_FILES
+from mammodensity.explanation.verdicts import VERDICTS
 from mammodensity.terms import RESEARCH_USE_ONLY
 from samples import REPOSITORY, write_blobs
 
@@ -124,7 +124,7 @@ def test_figures_of_the_origin(workplace, shared_data, monkeypatch):
     cells = code_cells(read(NAMES[2]))
     wanted = ("import os", "ORIGIN_PREDICTIONS =", "from mammodensity.evaluation import read_labels")
     names: dict = {"Path": Path}
-    exec("from mammodensity.console import say_research_use_only, show_figures", names)
+    exec("from mammodensity.commands.show import say_research_use_only, show_figures", names)
     exec("from mammodensity.evaluation import evaluate_table", names)
     for start in wanted:
         [source] = [cell for cell in cells if cell.startswith(start)]
@@ -138,7 +138,7 @@ def test_what_they_share_is_the_same_in_each():
         ("# Installs", NAMES),
         ("import os", NAMES),
         ("PHANTOMS =", NAMES),
-        ("from IPython.display import display\n\nfrom mammodensity.devices", NAMES[1:]),
+        ("from IPython.display import display\n\nfrom mammodensity.workers", NAMES[1:]),
     ):
         found = [[cell for cell in code_cells(read(name)) if cell.startswith(start)] for name in names]
         assert [len(cells) for cells in found] == [1] * len(names), start

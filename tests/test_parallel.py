@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mammodensity.data.find import find_images
 from mammodensity.errors import CheckpointError
-from mammodensity.ingest import find_images
-from mammodensity.phantom import PhantomSpec, write_phantoms
-from mammodensity.prediction import engines, load_model, predict, predict_in_workers
-from mammodensity.prediction.engines import ENGINES
+from mammodensity.models import engines
+from mammodensity.models.engines import ENGINES
+from mammodensity.models.scoring import predict, predict_in_workers
+from mammodensity.models.trained import load_model
+from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 from mammodensity.terms import LEVELS
-from mammodensity.training import JointPlan, train_model
+from mammodensity.training.joint_network import JointPlan
 from mammodensity.workers import in_workers, threads_told
+from mammodensity.workflows.train import train_model
 from samples import small_checkpoint, write_blobs
 
 
@@ -85,7 +88,7 @@ def test_a_model_without_a_network_for_the_data_starts_nothing(tiny_model, exams
     one = tiny_model / "MLO_L"
     data = find_images(exams)
     only = [record for record in data.records if record.projection == "CC_R"]
-    monkeypatch.setattr("mammodensity.prediction.parallel.in_workers", None)
+    monkeypatch.setattr("mammodensity.models.scoring.in_workers", None)
     model = load_model(one, "cpu")
     with pytest.raises(CheckpointError, match="only holds CC_R"):
         list(predict_in_workers(model, partial(load_model, one, "cpu"), type(data)(data.root, data.layout, only), 2))

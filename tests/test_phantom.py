@@ -15,13 +15,12 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from mammodensity.errors import OptionError, OutputError
-from mammodensity.phantom import CATEGORY_FRACTION, PhantomExam, PhantomSpec, make_exam, write_phantoms
-from mammodensity.phantom import dataset as dataset_module
-from mammodensity.phantom.anatomy import draw_anatomy, draw_category, draw_fraction, stream
-from mammodensity.phantom.geometry import ball_to_disc, disc_to_ball, disc_to_image, image_to_disc
-from mammodensity.phantom.imaging import expose, present
-from mammodensity.phantom.projection import cast_rays, project, solve_volume
-from mammodensity.phantom.tissue import Tissue, noise_cube
+from mammodensity.phantom import exams as dataset_module
+from mammodensity.phantom.breast import CATEGORY_FRACTION, draw_anatomy, draw_category, draw_fraction, stream
+from mammodensity.phantom.compression import ball_to_disc, disc_to_ball, disc_to_image, image_to_disc
+from mammodensity.phantom.exams import PhantomExam, PhantomSpec, make_exam, write_phantoms
+from mammodensity.phantom.gland import Tissue, noise_cube
+from mammodensity.phantom.projection import cast_rays, expose, present, project, solve_volume
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 
 SPEC = PhantomSpec(rows=64, seed=11)

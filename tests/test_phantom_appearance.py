@@ -7,11 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mammodensity.phantom import PhantomSpec
-from mammodensity.phantom.appearance import Look, render
-from mammodensity.phantom.disturbance import Disturbance, disturb
-from mammodensity.phantom.exam import trace_breast
-from mammodensity.phantom.masses import with_masses
+from mammodensity.phantom.appearance import Look, render, with_masses
+from mammodensity.phantom.disturbances import Disturbance, disturb
+from mammodensity.phantom.exams import PhantomSpec, trace_breast
 from mammodensity.phantom.projection import LABELS
 
 PLAIN = Look(amount=False, muscle=False, implants=False, paddle=False, beam=False, vendors=False)
@@ -103,8 +101,8 @@ def test_folds_below_the_breast_change_the_image_but_no_label(oblique, monkeypat
     changes = Disturbance(look=PLAIN, film=0, geometry=False, tone=False, objects=False, lower_folds=True)
     found = {}
     for share in (0.0, 1.0):
-        monkeypatch.setattr("mammodensity.phantom.disturbance._LOWER_FOLDS", share)
-        monkeypatch.setattr("mammodensity.phantom.disturbance._folded_or_filled", lambda image, labels, rng: image)
+        monkeypatch.setattr("mammodensity.phantom.disturbances._LOWER_FOLDS", share)
+        monkeypatch.setattr("mammodensity.phantom.disturbances._folded_or_filled", lambda image, labels, rng: image)
         found[share] = disturb(paths, (128, 96), np.random.default_rng(5), replace(changes, muscle=True))
     monkeypatch.undo()
     (without, labels), (folded, same) = found[0.0], found[1.0]

@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 
 import mammodensity
+from mammodensity.data.find import find_images
+from mammodensity.data.images import load_exam
 from mammodensity.errors import CheckpointError, DeviceError, OptionError
 from mammodensity.exam import Exam, Mammogram
-from mammodensity.ingest import find_images, load_exam
-from mammodensity.networks import load_checkpoint, save_checkpoint
-from mammodensity.phantom import PhantomSpec, make_exam
-from mammodensity.prediction import DensityModel, load_model, predict, stacked_projections
+from mammodensity.models.checkpoint import load_checkpoint, save_checkpoint
+from mammodensity.models.scoring import predict, stacked_projections
+from mammodensity.models.trained import DensityModel, load_model
+from mammodensity.phantom.exams import PhantomSpec, make_exam
 from mammodensity.terms import PROJECTIONS, Projection
 from samples import gradient
 
@@ -39,7 +41,7 @@ def test_scores_of_an_exam(model, exam, tiny_model):
         assert scores.shape == (4,)
         assert scores.sum() == pytest.approx(1)
         network = mammodensity.load_network(tiny_model, projection)
-        from mammodensity.data import input_batch
+        from mammodensity.models.batch import input_batch
 
         images = input_batch([exam.mammograms[projection]], model.checkpoints[projection].preprocess, 1)
         with torch.inference_mode():

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammodensity.data import AugmentSpec, augment, input_batch, with_channels
+from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS, PreprocessSpec, fitted_box, preprocess
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Mammogram
-from mammodensity.preprocess import ORIGIN_PREPROCESS, PreprocessSpec, fitted_box, preprocess
+from mammodensity.models.batch import AugmentSpec, augment, input_batch, with_channels
 
 RNG = np.random.default_rng(0)
 SMALL = PreprocessSpec(rows=32, columns=24)

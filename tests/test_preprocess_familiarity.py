@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from mammodensity.anatomy.network_input import PreprocessSpec, preprocess
+from mammodensity.anatomy.quality import Familiarity, fit_familiarity
 from mammodensity.exam import Mammogram
-from mammodensity.phantom import PhantomSpec, make_exam
-from mammodensity.preprocess import PreprocessSpec, preprocess
-from mammodensity.preprocess.familiarity import Familiarity, fit_familiarity
+from mammodensity.phantom.exams import PhantomSpec, make_exam
 from mammodensity.terms import Projection
 
 SPEC = PreprocessSpec(rows=48, columns=48)

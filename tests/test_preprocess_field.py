@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mammodensity.anatomy.field import around, bounding_box, part, with_dark_margins, without_margins
+from mammodensity.anatomy.outline import find_regions
+from mammodensity.anatomy.tissue import find_tissue
 from mammodensity.exam import Mammogram
-from mammodensity.phantom import PhantomSpec, make_exam
-from mammodensity.preprocess import find_regions
-from mammodensity.preprocess.field import around, bounding_box, part, with_dark_margins, without_margins
-from mammodensity.tissue import find_tissue
+from mammodensity.phantom.exams import PhantomSpec, make_exam
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mammodensity.check import check_path
+from mammodensity.anatomy.outline import find_regions
+from mammodensity.anatomy.plausibility import Signs, require_mammogram, signs_of
+from mammodensity.data.picture_files import read_picture
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
-from mammodensity.ingest import read_picture
-from mammodensity.phantom import PhantomSpec, make_exam
-from mammodensity.phantom.disturbance import disturb
-from mammodensity.phantom.exam import trace_breast
-from mammodensity.phantom.impostors import impostor
-from mammodensity.preprocess import find_regions
-from mammodensity.preprocess.plausibility import Signs, require_mammogram, signs_of
+from mammodensity.phantom.disturbances import disturb, impostor
+from mammodensity.phantom.exams import PhantomSpec, make_exam, trace_breast
 from mammodensity.terms import Projection
+from mammodensity.workflows.check import check_path
 
 GOOD = Signs(
     grey_levels=190, detail=0.1, edges=0.05, mirror=-0.3, upside_down=0.5, corners=2, order=1.0, lost=0.0, outline=1.0,

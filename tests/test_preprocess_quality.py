@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mammodensity.anatomy.quality import LOW_QUALITY, quality_flags
 from mammodensity.exam import Mammogram
-from mammodensity.phantom import PhantomSpec, make_exam
-from mammodensity.preprocess.quality import LOW_QUALITY, quality_flags
+from mammodensity.phantom.exams import PhantomSpec, make_exam
 
 
 @pytest.fixture(scope="module")

@@ -10,27 +10,19 @@ import torch
 from PIL import Image
 
 import mammodensity
+from mammodensity.anatomy.field import chest_side, stored_flipped
+from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS, RAW_PREPROCESS, PreprocessSpec, placement, preprocess
+from mammodensity.anatomy.outline import find_regions
+from mammodensity.data.picture_files import read_picture
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam, Mammogram
-from mammodensity.explanation import explain_exam
-from mammodensity.ingest import read_picture
-from mammodensity.networks import NetworkSpec, OriginNetwork
-from mammodensity.networks.checkpoint import Checkpoint
-from mammodensity.phantom import PhantomSpec, make_exam
+from mammodensity.explanation.maps import explain_exam
+from mammodensity.models.checkpoint import Checkpoint
+from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.trained import DensityModel
 from mammodensity.phantom.appearance import Look
-from mammodensity.phantom.disturbance import Disturbance, disturb
-from mammodensity.phantom.exam import trace_breast
-from mammodensity.prediction import DensityModel
-from mammodensity.preprocess import (
-    ORIGIN_PREPROCESS,
-    RAW_PREPROCESS,
-    PreprocessSpec,
-    find_regions,
-    placement,
-    preprocess,
-    stored_flipped,
-)
-from mammodensity.preprocess.orientation import chest_side
+from mammodensity.phantom.disturbances import Disturbance, disturb
+from mammodensity.phantom.exams import PhantomSpec, make_exam, trace_breast
 from mammodensity.terms import Projection
 
 SIZE = (230, 180)

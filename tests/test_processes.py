@@ -19,13 +19,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 import several
+from mammodensity.data.find import find_images
 from mammodensity.errors import DeviceError
-from mammodensity.ingest import find_images
+from mammodensity.models.checkpoint import RESUME_FILE
 from mammodensity.terms import Projection
-from mammodensity.training import find_recipe, own_device, read_history, train_model, whole_batch
-from mammodensity.training.processes import ALONE, Processes
-from mammodensity.training.resume import RESUME_FILE
+from mammodensity.training import processes as whole_batch
+from mammodensity.training.processes import ALONE, Processes, own_device
+from mammodensity.training.recipes import find_recipe
+from mammodensity.training.records import read_history
 from mammodensity.workers import launched
+from mammodensity.workflows.train import train_model
 
 ONE = [Projection.CC_R]
 

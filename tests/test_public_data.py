@@ -15,10 +15,12 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from mammodensity.data.public.adapters import ADAPTERS
+from mammodensity.data.public.csv_table import column_spec
+from mammodensity.data.public.image_files import FileList
 from mammodensity.errors import InputError, LayoutError, OptionError, TableError
-from mammodensity.ingest.public import ADAPTERS, FileList, column_spec
-from mammodensity.prepare import DATA_SETS, FoundExams, find_exams
 from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.workflows.prepare import DATA_SETS, FoundExams, find_exams
 from samples import REPOSITORY, write_blobs
 
 PACKAGE = REPOSITORY / "src" / "mammodensity" / "ingest" / "public"

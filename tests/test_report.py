@@ -17,19 +17,24 @@ import pytest
 import torch
 from PIL import Image
 
+from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.data.dataset import ImageRecord, write_manifest
+from mammodensity.data.find import find_images
 from mammodensity.errors import CheckpointError, ImageError, LayoutError, MammodensityError, OptionError, TableError
-from mammodensity.evaluation import SCALAR_FIGURES, ScoreTable, evaluate_table, figures_of_merit, to_json
-from mammodensity.ingest import ImageRecord, find_images, write_manifest
-from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork, load_checkpoint, save_checkpoint
-from mammodensity.preprocess import PreprocessSpec
-from mammodensity.report import evaluate_model, write_model_card, write_report
-from mammodensity.report.examples import absent_kinds, choose_examples
-from mammodensity.report.model_evaluation import read_figures, stored_evaluation
-from mammodensity.report.run_record import read_run
-from mammodensity.report.tables import LEVEL_WORDS, Notes, figure_words
-from mammodensity.report.wording import cautions, number
+from mammodensity.evaluation.figures import SCALAR_FIGURES, evaluate_table, figures_of_merit, to_json
+from mammodensity.evaluation.score_tables import ScoreTable
+from mammodensity.evaluation.test_split import evaluate_model, read_figures, stored_evaluation
+from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.pages.examples import absent_kinds, choose_examples
+from mammodensity.pages.figure_tables import LEVEL_WORDS, Notes, figure_words
+from mammodensity.pages.model_card import write_model_card
+from mammodensity.pages.report import write_report
+from mammodensity.pages.wording import cautions, number
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
-from mammodensity.training import find_recipe, train_model
+from mammodensity.training.model_folder import read_run
+from mammodensity.training.recipes import find_recipe
+from mammodensity.workflows.train import train_model
 
 HOSTILE = '<script>alert("1")</script> & co'
 TEST_EXAMS = {HOSTILE: "A", "plain": "A", "second": "B", "third": "C", "fourth": "C"}  # no D: its AUC is undefined

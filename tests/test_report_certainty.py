@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mammodensity.calibration import Calibration, Overlap, expected_calibration_error, fit_calibration
-from mammodensity.evaluation import ScoreTable
-from mammodensity.evaluation.tables import fuse_levels
-from mammodensity.report.certainty import certainty, reliability_diagram
+from mammodensity.evaluation.score_tables import ScoreTable, fuse_levels
+from mammodensity.pages.certainty import certainty, reliability_diagram
+from mammodensity.results.calibration import Calibration, Overlap, fit_calibration
+from mammodensity.results.cross_validation import expected_calibration_error
 from mammodensity.terms import PROJECTIONS
 
 

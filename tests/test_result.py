@@ -15,25 +15,22 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mammodensity import __version__
-from mammodensity.calibration import Calibration, CalibrationMap, Overlap, ViewsCalibration
-from mammodensity.console import show_results
+from mammodensity.commands.show import show_results
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.exam import Flag
-from mammodensity.fusion import ExamScores, fuse_exam
-from mammodensity.report import MadeBy, write_results_page
-from mammodensity.result import (
-    FLAGS,
+from mammodensity.pages.results import MadeBy, write_results_page
+from mammodensity.results.calibration import Calibration, Overlap, ViewsCalibration
+from mammodensity.results.result import (
     NOTIFICATION,
-    STANDARD_RULES,
     ExamResult,
-    Rules,
     exam_result,
-    read_rules,
     result_columns,
     result_schema,
-    shared_flags,
     write_result_table,
 )
+from mammodensity.results.rules import FLAGS, STANDARD_RULES, Rules, read_rules, shared_flags
+from mammodensity.results.score_calibration import CalibrationMap
+from mammodensity.scores import ExamScores, fuse_exam
 from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 VALIDATOR = jsonschema.Draft202012Validator(result_schema())

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from mammodensity import console
-from mammodensity.check import CheckResult, check_data
+from mammodensity.commands import show as console
+from mammodensity.data.dataset import DataSet, ImageRecord
+from mammodensity.data.dicom.file_checks import FileCheck, Reason
+from mammodensity.data.find import find_images
+from mammodensity.data.splits import patients_in_two_splits, with_splits
 from mammodensity.errors import LayoutError, OptionError
-from mammodensity.ingest import DataSet, ImageRecord, find_images
-from mammodensity.ingest.dicom import Reason, Verdict
-from mammodensity.phantom import PhantomSpec, make_exam
-from mammodensity.problems import Problem
-from mammodensity.splits import patients_in_two_splits, with_splits
+from mammodensity.phantom.exams import PhantomSpec, make_exam
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from mammodensity.workflows.check import CheckResult, Problem, check_data
 from samples import broken_pictures, write_blobs
 
 
@@ -168,7 +168,7 @@ def test_check_shows_every_reason_of_a_file():
     )
     problem = Problem("set", "whole set", True)
     result = CheckResult(
-        Path(), "DICOM archive", 0, 0, 0, {}, CATEGORIES, (problem,), 0, (Verdict(Path("a"), reasons),)
+        Path(), "DICOM archive", 0, 0, 0, {}, CATEGORIES, (problem,), 0, (FileCheck(Path("a"), reasons),)
     )
     text, before = StringIO(), console._OUT
     console._OUT = Console(file=text, width=200)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from mammodensity.statistics import challenge_figures
-from mammodensity.statistics.challenge import CHALLENGE_FIGURES
+from mammodensity.studies.further import CHALLENGE_FIGURES, challenge_figures
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,9 @@ from scipy.stats import binom
 from sklearn import metrics
 
 from mammodensity.errors import TableError
-from mammodensity.evaluation.resampling import BootstrapSpec
-from mammodensity.statistics import Reading, compare, read_reading
-from mammodensity.statistics.comparison import bootstrap_p_value, errors, mcnemar, p_text
-from mammodensity.statistics.readings import few_warnings, read_readings
+from mammodensity.evaluation.bootstrap import BootstrapSpec
+from mammodensity.studies.compare import bootstrap_p_value, compare, errors, mcnemar, p_text
+from mammodensity.studies.readings import Reading, few_warnings, read_reading, read_readings
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory
 
 FEW = BootstrapSpec(200)

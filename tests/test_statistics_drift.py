@@ -9,11 +9,12 @@ import pytest
 from scipy.stats import binomtest, chi2_contingency, fisher_exact
 
 from mammodensity.errors import OptionError, TableError
-from mammodensity.evaluation.resampling import BootstrapSpec
-from mammodensity.statistics import Reading, drift, read_reading, reject_curve
-from mammodensity.statistics.drift import period_of, read_flags
-from mammodensity.statistics.plots import drift_plot, reject_plot
-from mammodensity.statistics.proportions import Share, difference_interval, permutation_p_values, share, wilson
+from mammodensity.evaluation.bootstrap import BootstrapSpec
+from mammodensity.studies.drift import drift, period_of, read_flags
+from mammodensity.studies.proportions import Share, difference_interval, permutation_p_values, share, wilson
+from mammodensity.studies.readings import Reading, read_reading
+from mammodensity.studies.study_plots import drift_plot, reject_plot
+from mammodensity.studies.triage import reject_curve
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY
 
 FEW = BootstrapSpec(100)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 
 from mammodensity.errors import OptionError
-from mammodensity.evaluation.resampling import BootstrapSpec
-from mammodensity.statistics import Reading, readers_agreement
-from mammodensity.statistics.agreement import consensus, fleiss_kappa, ordinal_alpha
+from mammodensity.evaluation.bootstrap import BootstrapSpec
+from mammodensity.studies.readers import consensus, fleiss_kappa, ordinal_alpha, readers_agreement
+from mammodensity.studies.readings import Reading
 from mammodensity.terms import RESEARCH_USE_ONLY, DensityCategory
 
 FEW = BootstrapSpec(100)

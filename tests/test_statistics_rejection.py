@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import auc, cohen_kappa_score
 
+from mammodensity.evaluation.bootstrap import BootstrapSpec
 from mammodensity.evaluation.figures import plain
-from mammodensity.evaluation.resampling import BootstrapSpec
-from mammodensity.statistics import reject_curve
+from mammodensity.studies.triage import reject_curve
 
 NONE = BootstrapSpec(0)
 

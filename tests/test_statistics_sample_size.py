@@ -8,7 +8,7 @@ from scipy.stats import binom, binomtest
 
 from mammodensity.errors import OptionError
 from mammodensity.evaluation.agreement import weighted_kappa
-from mammodensity.statistics.sample_size import (
+from mammodensity.studies.sample_size import (
     KAPPAS,
     POPULATION_MIX,
     SampleSizeSpec,

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from mammodensity.errors import OptionError, TableError
-from mammodensity.evaluation import ScoreTable, figures_of_merit, read_exam_columns
-from mammodensity.evaluation.resampling import BootstrapSpec
-from mammodensity.statistics import figures_by_group
-from mammodensity.statistics.further import FurtherSpec, further_figures
-from mammodensity.statistics.subgroups import NOT_GIVEN, group_values, parse_bands
+from mammodensity.evaluation.bootstrap import BootstrapSpec
+from mammodensity.evaluation.figures import figures_of_merit
+from mammodensity.evaluation.labels import read_exam_columns
+from mammodensity.evaluation.score_tables import ScoreTable
+from mammodensity.studies.further import FurtherSpec, further_figures
+from mammodensity.studies.groups import NOT_GIVEN, figures_by_group, group_values, parse_bands
 from mammodensity.terms import LEVELS, DensityCategory
 
 IDS = tuple("abcdef")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 
-from mammodensity.evaluation import ScoreTable, figures_of_merit
-from mammodensity.evaluation.resampling import BootstrapSpec
-from mammodensity.statistics import view_subsets
+from mammodensity.evaluation.bootstrap import BootstrapSpec
+from mammodensity.evaluation.figures import figures_of_merit
+from mammodensity.evaluation.score_tables import ScoreTable
+from mammodensity.studies.groups import view_subsets
 from mammodensity.terms import LEVELS, PROJECTIONS
 
 FEW = BootstrapSpec(50)

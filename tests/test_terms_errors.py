@@ -17,29 +17,21 @@ PACKAGE = REPOSITORY / "src" / "mammodensity"
 # The order in which data flows; a module imports only from the stages before it and its own.
 STAGES = [
     {"terms", "errors"},
-    {"outputs"},
-    {"exam", "workers"},
-    {"fusion"},
-    {"ingest", "phantom"},
-    {"preprocess"},
-    {"tissue"},
-    {"splits"},
-    {"problems"},
-    {"check", "training_set"},
-    {"prepare"},
-    {"data", "devices"},
-    {"networks"},
+    {"outputs", "settings", "workers"},
+    {"exam"},
+    {"scores"},
+    {"data", "phantom"},
+    {"anatomy"},
+    {"models"},
     {"training"},
-    {"prediction"},
     {"evaluation"},
-    {"calibration"},
-    {"result"},
-    {"statistics"},
+    {"results"},
     {"explanation"},
-    {"report"},
-    {"console"},
-    {"statistics_commands"},
-    {"cli"},
+    {"studies"},
+    {"research"},
+    {"pages"},
+    {"workflows"},
+    {"commands"},
 ]
 
 
@@ -52,11 +44,11 @@ def test_order_of_projections_and_levels():
 
 
 def test_every_error_is_in_the_tree():
-    assert errors.__all__ == sorted(errors.__all__)
-    for name in errors.__all__:
-        kind = getattr(errors, name)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind.__module__ == errors.__name__]
+    assert len(kinds) > 10
+    for kind in kinds:
         assert issubclass(kind, errors.MammodensityError)
-        assert name in (errors.__doc__ or "")
+        assert kind.__name__ in (errors.__doc__ or "")
 
 
 def test_public_names():
@@ -79,10 +71,14 @@ def test_modules_import_only_from_earlier_stages():
 
 
 def test_what_needs_no_torch_does_not_import_it():
-    modules = (
-        "terms, errors, exam, ingest, fusion, evaluation, calibration, result, statistics, check, prepare, splits, cli"
-    )
-    code = f"import sys; from mammodensity import {modules}; sys.exit('torch' in sys.modules)"
+    modules = """
+        terms errors outputs workers exam scores data.images data.public.adapters phantom.exams anatomy.outline
+        evaluation.figures evaluation.labels evaluation.infn_tables results.result results.calibration
+        studies.compare studies.readers studies.drift studies.further studies.sample_size workflows.check
+        workflows.prepare workflows.segment commands.app
+    """.split()  # noqa: SIM905
+    imports = "; ".join(f"import mammodensity.{module}" for module in modules)
+    code = f"{imports}; import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -16,7 +16,11 @@ from safetensors.torch import load_file
 
 import mammodensity
 from dicom_samples import mammogram as dicom_mammogram
-from mammodensity.cli import main
+from mammodensity.anatomy.density import DEFAULT_MAP, CategoryMap, fit_category_map
+from mammodensity.anatomy.networks import new_tissue_network
+from mammodensity.anatomy.tissue import doubts, find_tissue
+from mammodensity.commands.app import main
+from mammodensity.data.find import find_images
 from mammodensity.errors import (
     CheckpointError,
     ImageError,
@@ -27,20 +31,18 @@ from mammodensity.errors import (
     TableError,
 )
 from mammodensity.exam import Exam, Mammogram
-from mammodensity.explanation import explain_exam
-from mammodensity.ingest import find_images
-from mammodensity.phantom import PhantomSpec, make_exam, write_phantoms
-from mammodensity.phantom.disturbance import disturb
-from mammodensity.phantom.exam import trace_breast
-from mammodensity.phantom.impostors import impostor
-from mammodensity.prediction import TissueModel, calibrate, load_model, predict
-from mammodensity.result import FLAGS, exam_result
+from mammodensity.explanation.maps import explain_exam
+from mammodensity.models.default import TissueModel
+from mammodensity.models.scoring import predict
+from mammodensity.models.trained import load_model
+from mammodensity.phantom.disturbances import disturb, impostor
+from mammodensity.phantom.exams import PhantomSpec, make_exam, trace_breast, write_phantoms
+from mammodensity.research.default_networks import DefaultRecipe, train_default
+from mammodensity.results.category_fit import fit_categories
+from mammodensity.results.result import exam_result
+from mammodensity.results.rules import FLAGS
 from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
-from mammodensity.tissue import DEFAULT_MAP, CategoryMap, find_tissue, fit_category_map
-from mammodensity.tissue.doubts import doubts
-from mammodensity.tissue.files import table_row, write_segmentations
-from mammodensity.tissue.network import new_tissue_network
-from mammodensity.training.default_networks import DefaultRecipe, train_default
+from mammodensity.workflows.segment import table_row, write_segmentations
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_each_doubt_alone():
 def test_doubts_make_an_exam_abstain_and_are_noted(exams, monkeypatch, tmp_path):
     exam = as_exam(exams[2])
     assert exam_result(TissueModel().score(exam)).category is not None
-    monkeypatch.setattr("mammodensity.tissue.doubts._LEAST_SURE_TISSUE", 0.999)
+    monkeypatch.setattr("mammodensity.anatomy.tissue._LEAST_SURE_TISSUE", 0.999)
     result = exam_result(TissueModel().score(exam))
     assert result.category is None
     assert {flag.code for flag in result.abstained_for} == {"doubtful-tissue"}
@@ -234,7 +236,7 @@ def test_predict_goes_on_after_a_damaged_image(phantoms, tmp_path):
 
 def test_calibration(phantoms, tmp_path):
     calls = []
-    found = calibrate(find_images(phantoms), tmp_path / "site", progress=lambda *done: calls.append(done))
+    found = fit_categories(find_images(phantoms), tmp_path / "site", progress=lambda *done: calls.append(done))
     assert found.exams == 16 == len(calls)
     assert found.agreement_refitted > 0.5
     model = load_model(tmp_path / "site")
@@ -251,9 +253,9 @@ def test_calibration(phantoms, tmp_path):
 def test_calibration_needs_labels_and_a_folder_of_its_own(phantoms, tiny_model, tmp_path):
     images = find_images(phantoms)
     with pytest.raises(OutputError, match="holds trained networks"):
-        calibrate(images, tiny_model)
+        fit_categories(images, tiny_model)
     with pytest.raises(TableError, match="at least 10 labelled exams"):
-        calibrate(images.first_exams(5), tmp_path / "site")
+        fit_categories(images.first_exams(5), tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
 
@@ -481,7 +483,7 @@ def test_names_that_cannot_be_told_apart_are_refused(exams, tmp_path):
 
 
 def test_the_command_trains_by_the_recipe_of_the_package():
-    from mammodensity.cli import train_default as command
+    from mammodensity.commands.app import train_default as command
 
     given = {name: one.default for name, one in inspect.signature(command).parameters.items()}
     recipe = DefaultRecipe()

@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mammodensity.data.dataset import read_manifest
+from mammodensity.data.find import find_images
+from mammodensity.data.images import load_exam
 from mammodensity.errors import CheckpointError, LayoutError, OptionError, TableError
-from mammodensity.evaluation import evaluate_table, figures_of_merit, read_labels, read_score_table
-from mammodensity.explanation import explain_exam
-from mammodensity.fusion import fuse_exam
-from mammodensity.ingest import find_images, load_exam, read_manifest
-from mammodensity.networks import load_checkpoint
-from mammodensity.phantom import PhantomSpec, make_exam
-from mammodensity.prediction import load_model
-from mammodensity.result import result_schema
-from mammodensity.statistics import read_reading
+from mammodensity.evaluation.figures import evaluate_table, figures_of_merit
+from mammodensity.evaluation.labels import read_labels
+from mammodensity.evaluation.score_tables import read_score_table
+from mammodensity.explanation.maps import explain_exam
+from mammodensity.models.checkpoint import load_checkpoint
+from mammodensity.models.trained import load_model
+from mammodensity.phantom.exams import PhantomSpec, make_exam
+from mammodensity.results.result import result_schema
+from mammodensity.scores import fuse_exam
+from mammodensity.studies.readings import read_reading
 from mammodensity.terms import CATEGORIES, TISSUE_CATEGORIES, DensityCategory, Projection, TissueCategory
 
 PAIRS = 18
@@ -44,8 +48,8 @@ def mias(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(mias, tmp_path_factory) -> Path:
-    from mammodensity.prepare import find_exams, sources_of
-    from mammodensity.training_set import export_exams
+    from mammodensity.workflows.prepare import find_exams, sources_of
+    from mammodensity.workflows.training_set import export_exams
 
     out = tmp_path_factory.mktemp("prepared") / "set"
     export_exams(sources_of(find_exams(mias)), out, workers=1)
@@ -55,7 +59,7 @@ def prepared(mias, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model(prepared, tiny_recipe, tmp_path_factory) -> Path:
     """Trained by the command itself."""
-    from mammodensity import cli
+    from mammodensity.commands import app as cli
 
     folder = tmp_path_factory.mktemp("models")
     (folder / "tiny.json").write_text(json.dumps(tiny_recipe.to_dict()))
@@ -219,7 +223,7 @@ def test_a_manifest_of_both_kinds_is_refused(prepared, tmp_path):
 
 
 def test_begun_with_networks_of_four_categories(tiny_model, tiny_recipe, prepared, tmp_path):
-    from mammodensity.training import train_model
+    from mammodensity.workflows.train import train_model
 
     train_model(
         find_images(prepared), tmp_path / "model", tiny_recipe, projections=[Projection.MLO_R], start=tiny_model
@@ -230,7 +234,8 @@ def test_begun_with_networks_of_four_categories(tiny_model, tiny_recipe, prepare
 def test_a_checkpoint_of_unknown_categories_is_refused(model, tmp_path):
     from dataclasses import replace
 
-    from mammodensity.networks import OriginNetwork, save_checkpoint
+    from mammodensity.models.checkpoint import save_checkpoint
+    from mammodensity.models.network import OriginNetwork
 
     checkpoint = load_checkpoint(model, "MLO_R")
     two = OriginNetwork(checkpoint.network.spec, 3)

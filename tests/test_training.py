@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from mammodensity.devices import find_device
+from mammodensity.data.dataset import read_manifest
+from mammodensity.data.find import find_images
 from mammodensity.errors import CheckpointError, DeviceError, Interrupted, LayoutError, OptionError, OutputError
-from mammodensity.ingest import find_images, read_manifest
-from mammodensity.networks import load_checkpoint, network_files
-from mammodensity.phantom import PhantomSpec, write_phantoms
+from mammodensity.models.checkpoint import RESUME_FILE, load_checkpoint, network_files
+from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 from mammodensity.terms import CATEGORIES, Projection
-from mammodensity.training import RECIPES, adapted, find_recipe, read_history, recipe_from_dict, train_model
-from mammodensity.training.resume import RESUME_FILE
+from mammodensity.training.recipes import RECIPES, adapted, find_recipe, recipe_from_dict
+from mammodensity.training.records import read_history
+from mammodensity.workers import find_device
+from mammodensity.workflows.train import train_model
 from samples import write_blobs
 
 ONE = [Projection.CC_R]

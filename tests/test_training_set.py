@@ -20,14 +20,16 @@ import pytest
 from PIL import Image
 
 from dicom_samples import MG_RAW, mammogram, phantom, save, save_exam
-from mammodensity.check import check_path
+from mammodensity.anatomy.outline import find_regions
+from mammodensity.data.dataset import ExamSource, exam_sources, refused_files
+from mammodensity.data.find import find_images
+from mammodensity.data.images import load_exam
 from mammodensity.errors import CheckpointError, Interrupted, OptionError, OutputError
-from mammodensity.ingest import ExamSource, exam_sources, find_images, load_exam, refused_files
-from mammodensity.phantom import PhantomSpec, write_phantoms
-from mammodensity.prepare import find_exams, sources_of
-from mammodensity.preprocess import find_regions
+from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 from mammodensity.terms import PROJECTIONS, Projection
-from mammodensity.training_set import ExportSpec, export_exams, read_preprocess
+from mammodensity.workflows.check import check_path
+from mammodensity.workflows.prepare import find_exams, sources_of
+from mammodensity.workflows.training_set import ExportSpec, export_exams, read_preprocess
 
 SALTED = ExportSpec(salt="a secret")
 
@@ -183,7 +185,7 @@ def test_an_image_stored_mirrored_is_turned(phantoms, tmp_path):
     [row] = rows_of(export_exams(exam_sources(find_images(folder)), tmp_path / "out", SALTED, workers=1))
     assert row["mirrored"] == "yes"
     [record] = find_images(tmp_path / "out").records
-    from mammodensity.ingest import read_picture
+    from mammodensity.data.picture_files import read_picture
 
     assert find_regions(read_picture(record.path, record.projection)).chest_side == "right"
 

@@ -6,12 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mammodensity.evaluation import figures_of_merit
-    from mammodensity.explanation import explain, grad_cam, score_explanation
-    from mammodensity.ingest import read_exam
-    from mammodensity.networks import load_network
-    from mammodensity.prediction import load_model
-    from mammodensity.preprocess import preprocess
+    from mammodensity.anatomy.network_input import preprocess
+    from mammodensity.data.images import read_exam
+    from mammodensity.evaluation.figures import figures_of_merit
+    from mammodensity.explanation.class_activation import grad_cam
+    from mammodensity.explanation.map_scores import score_explanation
+    from mammodensity.explanation.methods import explain
+    from mammodensity.models.checkpoint import load_network
+    from mammodensity.models.trained import load_model
 
 __version__ = "0.1.0"
 
@@ -27,14 +29,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "explain": "mammodensity.explanation",
-    "figures_of_merit": "mammodensity.evaluation",
-    "grad_cam": "mammodensity.explanation",
-    "load_model": "mammodensity.prediction",
-    "load_network": "mammodensity.networks",
-    "preprocess": "mammodensity.preprocess",
-    "read_exam": "mammodensity.ingest",
-    "score_explanation": "mammodensity.explanation",
+    "explain": "mammodensity.explanation.methods",
+    "figures_of_merit": "mammodensity.evaluation.figures",
+    "grad_cam": "mammodensity.explanation.class_activation",
+    "load_model": "mammodensity.models.trained",
+    "load_network": "mammodensity.models.checkpoint",
+    "preprocess": "mammodensity.anatomy.network_input",
+    "read_exam": "mammodensity.data.images",
+    "score_explanation": "mammodensity.explanation.map_scores",
 }
 
 

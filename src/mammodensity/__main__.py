@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run a command; Ctrl-C while its modules are still loading ends it in one line, too."""
     try:
-        from mammodensity.cli import main as run
+        from mammodensity.commands.app import main as run
     except KeyboardInterrupt:
         print("mammodensity: interrupted; nothing was begun", file=sys.stderr)
         sys.exit(130)  # as cli.py and shells say it

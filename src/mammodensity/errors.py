@@ -23,22 +23,6 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = [
-    "CheckpointError",
-    "DeviceError",
-    "DicomError",
-    "ImageError",
-    "InputError",
-    "Interrupted",
-    "KerasFileError",
-    "LayoutError",
-    "MammodensityError",
-    "OptionError",
-    "OutputError",
-    "TableError",
-    "TrainingError",
-]
-
 _NOT_PRINTED = ("Cc", "Cf", "Cs")  # control, format (direction of writing), and bytes of a name that are no UTF-8
 
 

@@ -1,4 +1,7 @@
-"""Work shared among processes: each job once, Ctrl-C ends all of it, the cores divided among them."""
+"""Work shared among processes: each job once, Ctrl-C ends all of it, the cores divided among them.
+
+Where tensors are computed. A device asked for by name and absent is an error; only ``auto`` chooses.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from mammodensity.errors import OutputError
+from mammodensity.errors import DeviceError, OutputError
+
+if TYPE_CHECKING:
+    import torch
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+Progress = Callable[[int, int], None]
+"""Called with how many steps are done and how many there are."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -122,3 +131,29 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device of that name; ``auto`` is the first GPU if there is one, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        This machine does not have it.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not supported; expected auto, cpu, cuda or cuda:N")
+    if device.type == "cpu" and device.index:
+        raise DeviceError(f"device {name} was asked for, but there is one cpu; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise DeviceError(f"device {name} was asked for, but this machine has {gpus} GPUs; use --device cpu or auto")
+    return device

@@ -10,11 +10,18 @@ import numpy as np
 import torch
 import worker
 
-from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork
-from mammodensity.networks.onnx_export import to_onnx
-from mammodensity.prediction.engines import Run, onnx_session, openvino_session, precision_beside_int8, torch_engine
-from mammodensity.prediction.int8 import quantised
-from mammodensity.preprocess import PreprocessSpec
+from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.models.checkpoint import Checkpoint
+from mammodensity.models.engines import (
+    Run,
+    onnx_session,
+    openvino_session,
+    precision_beside_int8,
+    quantised,
+    torch_engine,
+)
+from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.onnx import to_onnx
 from mammodensity.terms import Projection
 
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "openvino-int8": "openvino"}

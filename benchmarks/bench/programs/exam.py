@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 import worker
 
-from mammodensity.ingest import find_images
+from mammodensity.data.find import find_images
+from mammodensity.models.scoring import predict
+from mammodensity.models.trained import load_model
 from mammodensity.outputs import receipt
-from mammodensity.prediction import load_model, predict
-from mammodensity.result import exam_result
+from mammodensity.results.result import exam_result
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ from pydicom.uid import JPEGLossless
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from archive_figures import compressed, stored_values, write_exam
-from mammodensity.networks import Checkpoint, NetworkSpec, OriginNetwork
-from mammodensity.networks.checkpoint import save_checkpoint
+from mammodensity.models.checkpoint import Checkpoint, save_checkpoint
+from mammodensity.models.network import NetworkSpec, OriginNetwork
 from mammodensity.outputs import atomic_folder
 from mammodensity.terms import PROJECTIONS
-from mammodensity.training import Recipe, find_recipe
+from mammodensity.training.recipes import Recipe, find_recipe
 
 _DISTINCT = 2
 _EXAMS = (1, 2, 4, 16, 32)

@@ -9,10 +9,11 @@ import torch
 import worker
 from torch import nn
 
-from mammodensity.networks import JointNetwork, JointSpec, NetworkSpec, OriginNetwork
-from mammodensity.training.freed_memory import ask_for_large_pages, return_large_blocks
-from mammodensity.training.lean_step import joint_backward
-from mammodensity.training.precision import in_precision
+from mammodensity.models.joint import JointNetwork, JointSpec
+from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.training.joint_step import joint_backward
+from mammodensity.training.loop import ask_for_large_pages, return_large_blocks
+from mammodensity.training.recipes import in_precision
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ import worker
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mammodensity.data import AugmentSpec, LabelledImages, load_images
-from mammodensity.ingest import ImageRecord
-from mammodensity.networks import OriginNetwork
+from mammodensity.data.dataset import ImageRecord
+from mammodensity.models.batch import AugmentSpec, LabelledImages, load_images
+from mammodensity.models.network import OriginNetwork
 from mammodensity.terms import CATEGORIES, Projection
-from mammodensity.training import Recipe, find_recipe
-from mammodensity.training.network_run import NetworkTask, train_network
+from mammodensity.training.recipes import Recipe, find_recipe
+from mammodensity.training.single_network import NetworkTask, train_network
 
 _MOST_STEPS = 16
 _VIEW = Projection.CC_R

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from mammodensity.errors import OptionError
-from mammodensity.explanation.class_activation import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam
-from mammodensity.explanation.integrated_gradients import integrated_gradients
-from mammodensity.explanation.occlusion import occlusion
-from mammodensity.explanation.score_cam import score_cam
-from mammodensity.explanation.target import Categories
+from mammodensity.explanation.class_activation import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, score_cam
+from mammodensity.explanation.passes import Categories
+from mammodensity.explanation.pixel_methods import integrated_gradients, occlusion
 
 LAYER_METHODS: Mapping[str, Callable[..., Tensor]] = {
     "grad-cam": grad_cam,

@@ -1,4 +1,15 @@
-"""One phantom breast in many looks: other amounts of tissue, other muscles, other beams, film or a vendor's processing.
+"""Implants: what lies in front of the chest wall and is neither gland nor fat.
+
+Saline attenuates as glandular tissue does, silicone two to three times as much, so that an implant is among the
+brightest and smoothest parts of an image, with a convex border towards the nipple. It displaces the tissue in its path.
+
+Masses: tumours, cysts and nodes, of which diagnostic archives hold many.
+
+A mass attenuates as gland does (Johns and Yaffe, Phys. Med. Biol. 1987). A large one fills more of a ray than gland, so
+that it may be the brightest part of an image and all other dense tissue faint beside it; readers count it as dense. A
+small one stays below what they would outline, as a lobule does.
+
+One phantom breast in many looks: other amounts of tissue, other muscles, other beams, film or a vendor's processing.
 
 Made to train the networks that must read real mammograms without having seen one. The paths of a view are physical
 lengths, so everything that differs between machines can be drawn anew each time: beam quality, scatter, film and its
@@ -18,12 +29,74 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.special import expit, logit
 
-from mammodensity.phantom.anatomy import FIELD_MM, Floats
-from mammodensity.phantom.geometry import SKIN_MM, blur, resample
-from mammodensity.phantom.imaging import MU_FAT, MU_GLAND
-from mammodensity.phantom.implants import IMPLANT, with_implant
-from mammodensity.phantom.masses import with_masses
-from mammodensity.phantom.projection import LABELS, DenseRule, Labels, Paths, close_ducts
+from mammodensity.phantom.breast import FIELD_MM, Floats
+from mammodensity.phantom.compression import SKIN_MM, blur, resample
+from mammodensity.phantom.projection import LABELS, MU_FAT, MU_GLAND, DenseRule, Labels, Paths, close_ducts
+
+IMPLANT = 4
+"""In labels for training."""
+_MU_SALINE, _MU_SILICONE = 0.08, 0.2
+"""Per mm at 20 keV, from the elements' coefficients (NIST X-ray attenuation databases); of filled devices about."""
+_LEAST_MM = 3.0  # of the path: thinner edges are not told from tissue
+
+
+def with_implant(paths: Paths, rng: np.random.Generator) -> tuple[Paths, Floats]:
+    """A breast with an implant, and what the implant adds to minus the logarithm of the signal (rows, cols)."""
+    body = paths.thickness > 0
+    rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
+    y, x = np.indices(body.shape, dtype=np.float32)
+    height, depth = float(rows[-1] - rows[0] + 1), float(columns[-1] + 1)
+    half, reach = rng.uniform(0.25, 0.42) * height, rng.uniform(0.3, 0.8) * depth
+    behind = rng.uniform(0, 0.6) * reach  # what the chest wall cuts off
+    middle = rows[0] + height * rng.normal(0.5, 0.06)
+    across, along = (x + behind) / (reach + behind), (y - middle) / half
+    angle, power = np.arctan2(along, across), rng.uniform(2.0, 2.8)
+    ripple = 1 + sum(rng.normal(0, 0.02) * np.cos(n * angle + rng.uniform(0, 6)) for n in (2, 3, 5))
+    radius = (np.abs(across) ** power + np.abs(along) ** power) ** (1 / power) / ripple
+    slab = float(paths.thickness.max())
+    chord = slab * rng.uniform(0.5, 0.95) * np.sqrt(np.clip(1 - radius ** rng.uniform(2, 8), 0, 1)) * body
+    chord = np.minimum(chord, 0.9 * paths.tissue).astype(np.float32)
+    left = paths.tissue - chord
+    seen = (chord > _LEAST_MM) & np.isin(paths.labels, (1, 2))
+    labels = np.where(seen, IMPLANT, paths.labels).astype(np.uint8)
+    share = left / np.maximum(paths.tissue, 1e-3)  # what was in the path is spread and pushed aside
+    displaced = replace(paths, tissue=left, fibrous=paths.fibrous * share, ducts=paths.ducts * share, labels=labels)
+    return displaced, chord * np.float32(rng.uniform(_MU_SALINE, _MU_SILICONE))
+
+
+_DIAMETER_MM = 8.0, 45.0
+_NUMBERS = (0.6, 0.25, 0.15)  # shares of breasts with masses that have one, two, three
+
+
+def with_masses(paths: Paths, rng: np.random.Generator) -> Paths:
+    """A breast with one to three masses: its glandular share is higher where they lie."""
+    places = np.argwhere(np.isin(paths.labels, (LABELS["adipose"], LABELS["fibroglandular"])) & (paths.distance > 6))
+    glandular = paths.glandular
+    for _ in range(1 + int(rng.choice(len(_NUMBERS), p=_NUMBERS)) if len(places) else 0):
+        filled = _filled(paths, places[rng.integers(len(places))], rng)
+        glandular = 1 - (1 - glandular) * (1 - filled)  # what it does not fill stays as it was
+    return replace(paths, glandular=glandular.astype(np.float32))
+
+
+def _filled(paths: Paths, centre: np.ndarray[tuple[int], np.dtype[np.intp]], rng: np.random.Generator) -> Floats:
+    """Share of each ray (rows, cols) that a mass fills: an ellipsoid, smooth, lobed or with an indistinct margin."""
+    y, x = np.indices(paths.labels.shape, dtype=np.float32)
+    pixel_mm = FIELD_MM / paths.labels.shape[0]
+    down, along = (y - centre[0]) * pixel_mm, (x - centre[1]) * pixel_mm
+    turn = rng.uniform(0, np.pi)
+    across = along * np.cos(turn) + down * np.sin(turn), down * np.cos(turn) - along * np.sin(turn)
+    low, high = np.log(_DIAMETER_MM)
+    radius = np.exp(rng.uniform(low, high)) / 2
+    angle = np.arctan2(across[1], across[0])
+    uneven = rng.uniform(0, 0.12)
+    lobes = 1 + sum(rng.normal(0, uneven) * np.cos(n * angle + rng.uniform(0, 6)) for n in (2, 3, 5, 8))
+    reach = np.hypot(across[0], across[1] * rng.uniform(1, 1.6)) / np.maximum(lobes, 0.4) / radius
+    chord = 2 * radius * rng.uniform(0.6, 1.0) * np.sqrt(np.clip(1 - reach**2, 0, 1))  # flattened by compression
+    chord = gaussian_filter(chord, rng.uniform(0.2, 2.5) / pixel_mm)
+    free = paths.tissue * (1 - paths.muscle)
+    result: Floats = np.clip(chord / np.maximum(free, 1.0), 0, 0.98) * (paths.tissue > 0)
+    return result
+
 
 Mask = NDArray[np.bool_]
 
@@ -54,9 +127,9 @@ class Look:
     muscle: bool = True
     """A wider or longer muscle of other brightness than the phantom's, with fibres."""
     masses: bool = False
-    """Masses in some; see :mod:`mammodensity.phantom.masses`."""
+    """Masses in some; see :mod:`mammodensity.phantom.appearance`."""
     implants: bool = True
-    """An implant in some; labelled :data:`~mammodensity.phantom.implants.IMPLANT`."""
+    """An implant in some; labelled :data:`~mammodensity.phantom.appearance.IMPLANT`."""
     paddle: bool = True
     """A compression paddle that tilts and bends: thickness that differs over the breast, in fat as in gland."""
     beam: bool = True

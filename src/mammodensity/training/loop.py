@@ -1,4 +1,11 @@
-"""The training loop: bit-reproducible on the CPU, resumable at any step, whatever is trained.
+"""Long runs stop between steps, when they are asked to.
+
+What the C library does with the memory of freed tensors: kept for the next step, or given back at once.
+
+By default glibc keeps freed blocks of up to 32 MB and gives larger ones back to the system, which must clear them page
+by page when the next step asks again.
+
+The training loop: bit-reproducible on the CPU, resumable at any step, whatever is trained.
 
 A plain loop rather than a framework's: an interrupted run must go on in the middle of an epoch and end with the very
 same bits. For that, every random draw depends only on the seed, the epoch and the image or step, never on what was
@@ -8,12 +15,18 @@ network or the joint one, is a ``Learner``; the loop knows order, rates, epochs,
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,18 +35,91 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mammodensity.errors import Interrupted, OutputError, TrainingError
-from mammodensity.training.history import EpochFigures, write_history
+from mammodensity.models.checkpoint import RESUME_FILE
 from mammodensity.training.processes import Processes
 from mammodensity.training.recipes import Recipe
-from mammodensity.training.resume import (
-    RESUME_FILE,
+from mammodensity.training.records import (
+    EpochFigures,
     TrainingState,
     restore_state,
     restore_tensors,
     run_tensors,
     save_state,
+    write_history,
 )
-from mammodensity.training.stopping import stop_requests
+
+
+@contextmanager
+def stop_requests(*, once: bool = False) -> Iterator[threading.Event]:
+    """An event set by the first Ctrl-C or SIGTERM, so that a run stops between steps; a second one stops at once.
+
+    With ``once`` it does not: ``torchrun`` passes on what the terminal has told its processes already.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # signals reach only the main thread
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() and not once:
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # names of glibc's mallopt
+_OWN_PAGES_FROM = 16 << 20
+_USUAL_MMAP_MAX = 65536
+_NEVER = 2**31 - 1
+
+
+def keep_memory() -> bool:
+    """Have freed tensors kept for the next ones, for the rest of the process; False where the C library is another.
+
+    A step then takes a quarter less time, and the process holds up to a quarter more memory (``docs/benchmarks.md``).
+    """
+    return _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
+
+
+def return_large_blocks() -> bool:
+    """Have freed tensors of 16 MB and more given back at once, for the rest of the process; False as above.
+
+    Smaller ones are kept until ``return_kept_memory``. With all blocks kept, and the gaps between those in use, the
+    lean step held a third more; with none, half of its time went to page faults (``docs/benchmarks.md``).
+    """
+    return _set({_MMAP_MAX: _USUAL_MMAP_MAX, _MMAP_THRESHOLD: _OWN_PAGES_FROM, _TRIM_THRESHOLD: _OWN_PAGES_FROM})
+
+
+def ask_for_large_pages() -> None:
+    """Have tensors lie in pages of 2 MB where the system has such; before the first tensor of the process, or never.
+
+    Memory that comes from the system then costs a page fault each 2 MB, not each 4 KB. PyTorch reads the variable once.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def return_kept_memory() -> None:
+    """Give the memory of freed tensors that is kept back to the system, once."""
+    if sys.platform.startswith("linux"):
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set(values: dict[int, int]) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return False
+    return all(mallopt(name, value) for name, value in values.items())
+
 
 EVALUATION_BATCH = 16
 _PLATEAU_PATIENCE, _PLATEAU_FACTOR, _PLATEAU_FLOOR = 15, 0.1, 1e-3  # the origin's
@@ -41,7 +127,7 @@ _ONE_CYCLE_RISE = 0.2
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """Reported after every step, and once more when an epoch is validated: then ``history`` ends with its figures."""
 
     epoch: int
@@ -86,7 +172,9 @@ class Learner(Protocol):
         """Write the network as it is: the best so far."""
 
 
-def run_training(learner: Learner, recipe: Recipe, folder: Path, report: Callable[[Step], None] | None = None) -> None:
+def run_training(
+    learner: Learner, recipe: Recipe, folder: Path, report: Callable[[TrainingStep], None] | None = None
+) -> None:
     """Train all epochs, or those that an interrupted run in the folder left.
 
     Raises
@@ -107,7 +195,7 @@ def run_training(learner: Learner, recipe: Recipe, folder: Path, report: Callabl
             for step, steps in run.remaining_steps():
                 run.take_step(step)
                 if report:
-                    report(Step(run.state.epoch, recipe.epochs, step + 1, steps, run.state.history))
+                    report(TrainingStep(run.state.epoch, recipe.epochs, step + 1, steps, run.state.history))
                 if processes.any(stop.is_set()):
                     processes.from_first(run.save)
                     raise processes.common(
@@ -119,7 +207,7 @@ def run_training(learner: Learner, recipe: Recipe, folder: Path, report: Callabl
             figures, best = run.finish_epoch()
             processes.from_first(partial(run.write_epoch, figures, best, board))
             if report:
-                report(Step(figures.epoch - 1, recipe.epochs, run.steps, run.steps, run.state.history))
+                report(TrainingStep(figures.epoch - 1, recipe.epochs, run.steps, run.steps, run.state.history))
     processes.from_first(lambda: (folder / RESUME_FILE).unlink(missing_ok=True))
 
 

@@ -1,4 +1,7 @@
-"""Training recipes: everything that decides what a training run computes, as one readable value."""
+"""What networks compute in while they are trained.
+
+Training recipes: everything that decides what a training run computes, as one readable value.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,27 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mammodensity.data import AugmentSpec
+import torch
+from torch import Tensor
+
+from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS, PreprocessSpec
 from mammodensity.errors import OptionError
-from mammodensity.networks import NetworkSpec
-from mammodensity.preprocess import ORIGIN_PREPROCESS, PreprocessSpec
+from mammodensity.models.batch import AugmentSpec
+from mammodensity.models.network import NetworkSpec
+
+PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+"""What convolutions compute in; weights, statistics, fusion and loss stay in float32."""
+
+
+def require_precision(precision: str) -> None:
+    """Raise ``OptionError`` for any other word."""
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}. Got {precision!r} instead.")
+
+
+def in_precision(images: Tensor, precision: str) -> torch.autocast:
+    """The context in which networks run on images."""
+    return torch.autocast(images.device.type, PRECISIONS[precision], enabled=PRECISIONS[precision] is not None)
 
 
 @dataclass(frozen=True)

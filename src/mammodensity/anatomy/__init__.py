@@ -1,0 +1,1 @@
+"""What is in a mammogram: breast outline, pectoral muscle, dense tissue, percent density, and the network input."""

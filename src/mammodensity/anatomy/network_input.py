@@ -1,0 +1,232 @@
+"""The specification of preprocessing, stored with every network.
+
+A mammogram to the network's input by a specification, and the way back for maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mammodensity.anatomy.field import Box, part
+from mammodensity.anatomy.outline import BACKGROUND, BREAST, PECTORAL, Regions, find_regions
+from mammodensity.errors import OptionError
+from mammodensity.exam import Mammogram
+
+_CHOICES = {
+    "interpolation": ("area", "nearest"),
+    "aspect": ("squash", "pad"),
+    "intensity": ("full-scale", "image-range"),
+    "centring": ("mean", "standardise", "none"),
+    "crop": ("none", "breast"),
+    "pectoral": ("leave", "fill", "mask"),
+    "background": ("leave", "mask"),
+    "depth": ("full", "8-bit"),
+}
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How pixels become network input; stored with every network. ``ORIGIN_PREPROCESS`` is the origin's choice."""
+
+    rows: int = 650
+    """Height of the result in pixels."""
+    columns: int = 650
+    """Width of the result in pixels."""
+    interpolation: str = "area"
+    """``"area"`` averages what falls into a pixel; ``"nearest"`` picks one, as the origin does."""
+    aspect: str = "squash"
+    """``"squash"`` stretches to the size, as the origin does; ``"pad"`` keeps the aspect and adds black."""
+    intensity: str = "full-scale"
+    """``"full-scale"`` divides by the largest value the pixel type holds; ``"image-range"`` maps the image's own
+    smallest and largest value to 0 and 1."""
+    centring: str = "mean"
+    """``"mean"`` subtracts the image's own mean, as the origin does; ``"standardise"`` also divides by its standard
+    deviation; ``"none"`` leaves the values."""
+    crop: str = "none"
+    """``"none"``, or ``"breast"``: the bounding box of the breast, as in the origin's exports."""
+    pectoral: str = "leave"
+    """The pectoral muscle in MLO: ``"leave"`` it, ``"fill"`` it with the median grey of the breast, as in the origin's
+    exports, or ``"mask"`` it with black."""
+    background: str = "leave"
+    """``"leave"``, or ``"mask"``: black outside the breast, markers and labels included."""
+    depth: str = "full"
+    """``"full"``, or ``"8-bit"``: grey values rounded to 256 levels, as in the origin's exports."""
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "columns"):
+            if type(getattr(self, name)) is not int:
+                raise OptionError(f"{name} must be a whole number. Got {getattr(self, name)!r} instead.")
+        if not 16 <= self.rows <= 8192 or not 16 <= self.columns <= 8192:
+            raise OptionError(f"image size must be 16 to 8192 pixels a side. Got {self.rows} x {self.columns} instead.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise OptionError(f"{name} must be one of {', '.join(choices)}. Got {getattr(self, name)!r} instead.")
+
+    @property
+    def needs_regions(self) -> bool:
+        """Whether breast and muscle must be found first."""
+        return (self.crop, self.pectoral, self.background) != ("none", "leave", "leave")
+
+
+ORIGIN_PREPROCESS = PreprocessSpec(interpolation="nearest")
+"""What the origin's network does with the origin's exports, which are cropped and filled already."""
+
+RAW_PREPROCESS = PreprocessSpec(interpolation="nearest", crop="breast", pectoral="fill", depth="8-bit")
+"""The same from mammograms as they come from a detector or an archive: cropped and filled as the origin did."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which part of an image lies where in the network's input; boxes are first row, first column, height, width."""
+
+    source: Box
+    """In the image: all of it, or the bounding box of the breast."""
+    target: Box
+    """In the network's input."""
+
+    def to_image(self, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
+        """A map (rows, columns) over the network's input, drawn over the image (H, W); 0 where the crop cut."""
+        inside = np.ascontiguousarray(part(values, self.target), dtype=np.float32)
+        _, _, height, width = self.source
+        fitted = np.asarray(Image.fromarray(inside).resize((width, height), Image.Resampling.BILINEAR))
+        if (height, width) == shape:
+            return fitted
+        result = np.zeros(shape, np.float32)
+        part(result, self.source)[:] = fitted
+        return result
+
+    def from_image(self, values: NDArray[Any], shape: tuple[int, int], *, labels: bool = False) -> NDArray[Any]:
+        """A map (H, W) of the image, or a label image, over the network's input of ``shape``; 0 beside the target."""
+        inside = np.ascontiguousarray(part(values, self.source))
+        _, _, rows, columns = self.target
+        way = Image.Resampling.NEAREST if labels else Image.Resampling.BILINEAR
+        result = np.zeros(shape, inside.dtype)
+        part(result, self.target)[:] = np.asarray(Image.fromarray(inside).resize((columns, rows), way))
+        return result
+
+
+def fitted_box(shape: tuple[int, int], spec: PreprocessSpec) -> Box:
+    """Where an image of ``shape`` (H, W), or the part that a crop left of one, lands in the network's input."""
+    if spec.aspect == "squash":
+        return 0, 0, spec.rows, spec.columns
+    scale = min(spec.rows / shape[0], spec.columns / shape[1])
+    height, width = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+    return (spec.rows - height) // 2, (spec.columns - width) // 2, height, width
+
+
+def placement(mammogram: Mammogram, spec: PreprocessSpec) -> Placement:
+    """Which part of a mammogram ``preprocess`` shows the network, and where; a crop finds the breast again."""
+    regions = find_regions(mammogram) if spec.crop == "breast" else None
+    return _placement(mammogram, spec, regions)
+
+
+def _placement(mammogram: Mammogram, spec: PreprocessSpec, regions: Regions | None) -> Placement:
+    rows, columns = mammogram.pixels.shape
+    source = regions.box if spec.crop == "breast" and regions is not None else (0, 0, rows, columns)
+    return Placement(source, fitted_box(source[2:], spec))
+
+
+def preprocess(mammogram: Mammogram, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Turn a mammogram into network input.
+
+    Returns
+    -------
+    (rows, columns) float32: muscle and background as the spec says, cropped, resized, scaled to 0..1, then centred.
+
+    Raises
+    ------
+    ImageError
+        The spec needs the breast region, and there is no breast in the image or it is inverted.
+    """
+    regions = find_regions(mammogram) if spec.needs_regions else None
+    values, source = visible_part(mammogram, spec, regions)
+    return centred(_resized(values, Placement(source, fitted_box(source[2:], spec)), spec), spec.centring)
+
+
+def centred(values: NDArray[np.float32], centring: str) -> NDArray[np.float32]:
+    """Network input (rows, columns) from grey values, by the ``centring`` of a ``PreprocessSpec``."""
+    if centring == "none":
+        return values
+    result = values.copy()
+    result -= result.mean(dtype=np.float64)
+    if centring == "standardise":
+        result /= max(float(result.std(dtype=np.float64)), 1e-6)
+    return result
+
+
+def visible_part(
+    mammogram: Mammogram, spec: PreprocessSpec, regions: Regions | None
+) -> tuple[NDArray[np.float32], Box]:
+    """Grey values (H, W) from 0 to 1 with muscle and background as the spec says, and the part that its crop leaves.
+
+    ``regions`` are the mammogram's, needed where ``spec.needs_regions`` says so.
+    """
+    values: NDArray[np.float32] = mammogram.pixels.astype(np.float32)
+    if spec.intensity == "full-scale":
+        values /= np.float32(mammogram.full_scale)
+    else:
+        values = (values - values.min()) / (values.max() - values.min())
+    if spec.depth == "8-bit":
+        values = (np.rint(values * 255) / np.float32(255)).astype(np.float32, copy=False)
+    if regions is not None:
+        _apply_regions(values, regions, spec)
+    return values, _placement(mammogram, spec, regions).source
+
+
+def _apply_regions(values: NDArray[np.float32], regions: Regions, spec: PreprocessSpec) -> None:
+    """Fill or mask the muscle, mask the background, in place."""
+    labels = regions.labels
+    if spec.pectoral != "leave":
+        muscle, breast = labels == PECTORAL, labels == BREAST
+        if muscle.any():
+            # Every fourth pixel of every fourth row: the median of 100,000 values is that of a million.
+            step = 4 if values.size > 1_000_000 else 1
+            sample = values[::step, ::step][breast[::step, ::step]]
+            values[muscle] = np.median(sample) if spec.pectoral == "fill" and sample.size else 0
+    if spec.background == "mask":
+        values[labels == BACKGROUND] = 0
+
+
+def resizing_matrices(shape: tuple[int, int], spec: PreprocessSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What ``preprocess`` does to the size of an image (H, W) that it does not crop, as two matrices.
+
+    Returns
+    -------
+    (rows, H) and (columns, W) float32: the first times the image times the second transposed is the resized image.
+    """
+    row, column, rows, columns = fitted_box(shape, spec)
+    resampling = _resampling(shape, (rows, columns), spec)
+    matrices = []
+    for length, wanted, start, end in (
+        (shape[0], spec.rows, row, row + rows),
+        (shape[1], spec.columns, column, column + columns),
+    ):
+        matrix = np.zeros((wanted, length), np.float32)
+        identity = Image.fromarray(np.eye(length, dtype=np.float32))
+        matrix[start:end] = np.asarray(identity.resize((length, end - start), resampling))
+        matrices.append(matrix)
+    return matrices[0], matrices[1]
+
+
+def _resized(values: NDArray[np.float32], place: Placement, spec: PreprocessSpec) -> NDArray[np.float32]:
+    height, width = place.source[2:]
+    cropped = np.ascontiguousarray(part(values, place.source))
+    rows, columns = place.target[2:]
+    result = np.zeros((spec.rows, spec.columns), np.float32)
+    part(result, place.target)[:] = np.asarray(
+        Image.fromarray(cropped).resize((columns, rows), _resampling((height, width), (rows, columns), spec))
+    )
+    return result
+
+
+def _resampling(shape: tuple[int, int], wanted: tuple[int, int], spec: PreprocessSpec) -> Image.Resampling:
+    if spec.interpolation == "nearest":
+        return Image.Resampling.NEAREST
+    if wanted[0] > shape[0] or wanted[1] > shape[1]:
+        return Image.Resampling.BILINEAR  # nothing to average when the image is enlarged
+    return Image.Resampling.BOX

@@ -1,0 +1,1 @@
+"""The command line. A command parses its options, calls a workflow and shows what it returns."""

@@ -1,0 +1,197 @@
+"""The commands themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
+Manifest = Annotated[
+    Path | None,
+    typer.Option("--manifest", help="Table with patient and other columns by exam, if not the labels.", metavar="FILE"),
+]
+Bootstrap = Annotated[int, typer.Option(help="Resamples for the intervals.", min=1, max=100_000)]
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="Score table, origin's folder, or a reader's table.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="Another of the same exams.", metavar="B")],
+    labels: Annotated[Path, typer.Option(help="Table of exam and density: the reference.", metavar="FILE")],
+    manifest: Manifest = None,
+    json_file: JsonFile = None,
+    bootstrap: Bootstrap = 2000,
+) -> None:
+    """Compare two models or readers on the same exams: McNemar's test, and differences with intervals over patients.
+
+    A reader's table has the columns exam_id and density.
+
+    Example: mammodensity compare predictions.csv reader.csv --labels labels.csv --json comparison.json
+    """
+    from mammodensity.commands.show import say, say_resampled
+    from mammodensity.commands.study_tables import show_comparison
+    from mammodensity.evaluation.bootstrap import BootstrapSpec
+    from mammodensity.evaluation.labels import read_densities
+    from mammodensity.outputs import require_not_input
+    from mammodensity.studies.compare import compare as compare_readings
+    from mammodensity.studies.readings import read_readings
+
+    require_not_input(json_file, _files(a, b, labels, manifest))
+    first, second = read_readings([a, b])
+    found = compare_readings(
+        first,
+        second,
+        read_densities(labels),
+        patients=_patients(manifest, labels),
+        spec=BootstrapSpec(bootstrap),
+    )
+    show_comparison(found)
+    say_resampled(found.patients)
+    say(found.summary)
+    for warning in found.warnings:
+        say(f"note: {warning}")
+    _write_figures(found.to_dict(), json_file)
+
+
+def readers(
+    files: Annotated[
+        list[Path], typer.Argument(help="One table a reader; score tables of models will do.", metavar="FILE...")
+    ],
+    reference: Annotated[Path | None, typer.Option(help="Table of exam and density.", metavar="FILE")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Table with patients by exam, if not the reference.", metavar="FILE")
+    ] = None,
+    json_file: JsonFile = None,
+    bootstrap: Bootstrap = 2000,
+) -> None:
+    """Measure how far several readers agree: with each other, with their consensus, and with a reference if given.
+
+    A reader's table has the columns exam_id and density.
+
+    Example: mammodensity readers anna.csv bruno.csv carla.csv --reference labels.csv --json readers.json
+    """
+    from mammodensity.commands.show import say, say_resampled
+    from mammodensity.commands.study_tables import show_readers
+    from mammodensity.evaluation.bootstrap import BootstrapSpec
+    from mammodensity.evaluation.labels import read_densities
+    from mammodensity.outputs import require_not_input
+    from mammodensity.studies.readers import readers_agreement
+    from mammodensity.studies.readings import read_readings
+
+    require_not_input(json_file, _files(*files, reference, manifest))
+    found = readers_agreement(
+        read_readings(files),
+        read_densities(reference) if reference else None,
+        patients=_patients(manifest, reference),
+        spec=BootstrapSpec(bootstrap),
+    )
+    show_readers(found)
+    say_resampled(found.patients)
+    say(found.summary)
+    for warning in found.warnings:
+        say(f"note: {warning}")
+    _write_figures(found.to_dict(), json_file)
+
+
+def drift(
+    table: Annotated[Path, typer.Argument(help="Score table, or a reader's table.", metavar="TABLE")],
+    manifest: Annotated[
+        Path, typer.Option(help="Table with the date of each exam, and patients if it has them.", metavar="FILE")
+    ],
+    date: Annotated[
+        str | None, typer.Option(help="Column of the dates; else study_date, exam_date or date.", metavar="COLUMN")
+    ] = None,
+    period: Annotated[str, typer.Option(help="month, quarter or year.")] = "month",
+    compare_periods: Annotated[
+        tuple[str, str] | None, typer.Option("--compare", help="Two periods to compare.", metavar="PERIOD PERIOD")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw it, as .svg or .png.", metavar="FILE")] = None,
+    json_file: JsonFile = None,
+    bootstrap: Bootstrap = 2000,
+) -> None:
+    """Show how predictions change over time: shares of A to D and of dense, confidence and flags by period.
+
+    Example: mammodensity drift predictions.csv --manifest dates.csv --period quarter --compare 2024-Q1 2024-Q3
+    """
+    from mammodensity.commands.show import say
+    from mammodensity.commands.study_tables import show_drift
+    from mammodensity.evaluation.bootstrap import BootstrapSpec
+    from mammodensity.evaluation.labels import read_exam_columns
+    from mammodensity.outputs import require_not_input, write_bytes
+    from mammodensity.studies.drift import date_column, read_flags
+    from mammodensity.studies.drift import drift as drift_of
+    from mammodensity.studies.readings import read_reading
+    from mammodensity.studies.study_plots import drift_plot, plot_format
+
+    file_format = plot_format(plot) if plot else "svg"
+    for output in (json_file, plot):
+        require_not_input(output, _files(table, manifest))
+    columns = read_exam_columns(manifest)
+    found = drift_of(
+        read_reading(table),
+        columns.texts(date or date_column(columns)),
+        period=period,
+        compare=compare_periods,
+        patients=columns.patients(),
+        flags={} if table.is_dir() else read_flags(table),
+        spec=BootstrapSpec(bootstrap),
+    )
+    show_drift(found)
+    if plot:
+        write_bytes(plot, drift_plot(found, file_format))
+        say(f"plot in {plot}")
+    _write_figures(found.to_dict(), json_file)
+
+
+def sample_size(
+    figure: Annotated[str, typer.Option(help="linear_kappa, quadratic_kappa, accuracy, dense_accuracy or coverage.")],
+    expected: Annotated[float, typer.Option(help="What you expect the figure to be.")],
+    above: Annotated[float, typer.Option(help="What it is to be shown to exceed.")],
+    power: Annotated[float, typer.Option(help="Share of such studies that are to show it.")] = 0.8,
+    confidence: Annotated[float, typer.Option(help="Of the two-sided interval.")] = 0.95,
+    mix: Annotated[
+        str, typer.Option(help="Per cent of A to D among the exams, for kappas.", metavar="A/B/C/D")
+    ] = "10/40/40/10",
+    json_file: JsonFile = None,
+) -> None:
+    """Say how many exams a study needs to show that a figure lies above a value.
+
+    Example: mammodensity sample-size --figure linear_kappa --expected 0.80 --above 0.75
+    """
+    from mammodensity.commands.show import say, say_research_use_only
+    from mammodensity.outputs import write_json
+    from mammodensity.studies.sample_size import SampleSizeSpec, parse_mix
+    from mammodensity.studies.sample_size import sample_size as needed_exams
+
+    found = needed_exams(SampleSizeSpec(figure, expected, above, power, confidence, parse_mix(mix)))
+    say(found.summary)
+    say(f"(by {found.method}; exams of different patients, and more if patients have several)")
+    if json_file:
+        write_json(json_file, found.to_dict())
+    say_research_use_only()
+
+
+def _patients(*paths: Path | None) -> dict[str, str] | None:
+    from mammodensity.evaluation.labels import patients_of, read_exam_columns
+
+    return patients_of([read_exam_columns(path) for path in paths if path is not None])
+
+
+def _files(*paths: Path | None) -> Iterable[Path]:
+    """What a command reads: files, and those in folders."""
+    for path in paths:
+        if path is not None:
+            yield from path.glob("*") if path.is_dir() else [path]
+
+
+def _write_figures(figures: dict[str, Any], json_file: Path | None) -> None:
+    """Write the figures if a file is named, say where, and end with what every result ends with."""
+    from mammodensity.commands.show import say, say_research_use_only
+    from mammodensity.outputs import write_json
+
+    if json_file:
+        write_json(json_file, figures)
+        say(f"all figures and intervals in {json_file}")
+    say_research_use_only()

@@ -1,0 +1,1 @@
+"""Files to exams: DICOM archives, pictures, manifests and public data sets."""

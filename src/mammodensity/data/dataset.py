@@ -1,0 +1,395 @@
+"""The images of a data set, before any pixel is read.
+
+The manifest: one row an image, columns exam_id, patient_id, projection, path, density, split.
+
+A column breast_density may follow, the category of the breast where it is known apart from the exam's. Data sets whose
+categories are F, G and D have them in columns tissue and breast_tissue instead, and leave density blank.
+
+Exams to be prepared: where their images are, what is known of them, and the files that are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mammodensity.data.dicom.file_checks import REASONS
+from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.errors import LayoutError
+from mammodensity.outputs import write_csv
+from mammodensity.terms import (
+    CATEGORIES,
+    PROJECTIONS,
+    TISSUE_CATEGORIES,
+    Category,
+    DensityCategory,
+    Projection,
+    Scale,
+    TissueCategory,
+)
+
+_LEVELS_UP = 4  # from an image to the folder of the data set: class, split, projection
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Another file of the projection of an exam, usable as far as its header says."""
+
+    path: Path
+    code: str
+    """``duplicate`` or ``other-image-chosen``: why another file is taken before it."""
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a data set."""
+
+    exam_id: str
+    patient_id: str
+    projection: Projection
+    path: Path
+    category: Category | None = None
+    """Reference category of the exam; None where the data set gives none."""
+    split: str | None = None
+    """``train``, ``validation`` or ``test``; None before the data set is split."""
+    synthetic: bool = False
+    """True for a 2-D image computed from tomosynthesis, which was asked for."""
+    alternatives: tuple[Candidate, ...] = ()
+    """The next best files: only its pixels tell whether the first can be used."""
+    breast_category: Category | None = None
+    """Reference category of this breast alone, where it is known."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A file that is refused."""
+
+    path: Path
+    code: str
+    text: str
+    exam_id: str | None = None
+    projection: Projection | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The images found under one folder or manifest."""
+
+    root: Path
+    layout: str
+    """How it is arranged, in words for the user."""
+    records: tuple[ImageRecord, ...]
+    ignored: tuple[Path, ...] = ()
+    """Files seen that are no images."""
+    refused: tuple[Refusal, ...] = ()
+    """DICOM files and pictures that the gatekeeper refused."""
+
+    @property
+    def scale(self) -> Scale:
+        """The categories that its images are of; A to D where none has one."""
+        own = any(isinstance(record.category, TissueCategory) for record in self.records)
+        return TISSUE_CATEGORIES if own else CATEGORIES
+
+    def exams(self) -> dict[str, dict[Projection, ImageRecord]]:
+        """Records by exam and projection, exams in sorted order.
+
+        Raises
+        ------
+        LayoutError
+            Two images claim the same projection of one exam.
+        """
+        exams: dict[str, dict[Projection, ImageRecord]] = defaultdict(dict)
+        for record in self.records:
+            other = exams[record.exam_id].setdefault(record.projection, record)
+            if other is not record:
+                raise LayoutError(
+                    f"exam {record.exam_id} has two {record.projection} images, "
+                    f"{other.path} and {record.path}; keep one"
+                )
+        return {exam_id: exams[exam_id] for exam_id in sorted(exams)}
+
+    def in_split(self, split: str | None) -> DataSet:
+        """The part in one split, or all of it for None."""
+        if split is None:
+            return self
+        records = tuple(record for record in self.records if record.split == split)
+        return DataSet(self.root, self.layout, records, self.ignored, self.refused)
+
+    def first_exams(self, count: int | None) -> DataSet:
+        """The first ``count`` exams in sorted order, or all for None."""
+        return self if count is None else self.of_exams(list(self.exams())[:count])
+
+    def of_exams(self, exam_ids: Iterable[str]) -> DataSet:
+        """Only these exams."""
+        chosen = set(exam_ids)
+        records = tuple(record for record in self.records if record.exam_id in chosen)
+        return DataSet(self.root, self.layout, records, self.ignored, self.refused)
+
+
+def holds_phantoms(data: DataSet) -> bool:
+    """True when the images are synthetic: the receipt that ``mammodensity phantom`` left lies above one of them."""
+    folders = {record.path.parent for record in data.records}
+    roots = {above for folder in folders for above in [folder, *folder.parents][:_LEVELS_UP]}
+    return any(_is_phantom_receipt(root / "receipt.json") for root in roots)
+
+
+def _is_phantom_receipt(path: Path) -> bool:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # a stranger's file of that name says nothing about phantoms
+    return isinstance(facts, dict) and facts.get("command") == "phantom"
+
+
+def require_complete(data: DataSet) -> None:
+    """Raise ``LayoutError`` unless every exam has all four projections."""
+    for exam_id, records in data.exams().items():
+        missing = [projection.value for projection in PROJECTIONS if projection not in records]
+        if missing:
+            raise LayoutError(
+                f"exam {exam_id} lacks {', '.join(missing)}; the origin's text files need four views of every exam, "
+                "leave the exam out or write the CSV table alone"
+            )
+
+
+def reference_categories(data: DataSet) -> dict[str, Category]:
+    """The reference category of every exam that has one.
+
+    Raises
+    ------
+    LayoutError
+        The images of one exam disagree.
+    """
+    found: dict[str, Category] = {}
+    for record in data.records:
+        if record.category is None:
+            continue
+        other = found.setdefault(record.exam_id, record.category)
+        if other != record.category:
+            raise LayoutError(
+                f"exam {record.exam_id} is {other} in one image and {record.category} in {record.path}; "
+                "an exam has one category, correct the data set"
+            )
+    return found
+
+
+def reference_densities(data: DataSet) -> dict[str, DensityCategory]:
+    """Do what `reference_categories` does, for what is made for the categories A to D only.
+
+    Raises
+    ------
+    LayoutError
+        As of `reference_categories`; or the categories are F, G and D.
+    """
+    found = reference_categories(data)
+    densities = {exam: category for exam, category in found.items() if isinstance(category, DensityCategory)}
+    if len(densities) < len(found):
+        raise LayoutError(
+            f"{data.root} has the categories {', '.join(data.scale)}; expected the density categories A to D"
+        )
+    return densities
+
+
+MANIFEST_NAME = "manifest.csv"
+MANIFEST_COLUMNS = ("exam_id", "patient_id", "projection", "path", "density", "split")
+BREAST_COLUMN = "breast_density"
+TISSUE_COLUMNS = ("tissue", "breast_tissue")
+_REQUIRED = ("exam_id", "projection", "path")
+_SPLIT_WORDS = {**{split: split for split in SPLITS}, "val": "validation", "valid": "validation", "training": "train"}
+
+
+def split_word(word: str) -> str | None:
+    """The split a folder name or table cell means, or None.
+
+    >>> split_word("val"), split_word("Test"), split_word("A")
+    ('validation', 'test', None)
+    """
+    return _SPLIT_WORDS.get(word.lower())
+
+
+def read_manifest(path: Path) -> DataSet:
+    """Read a manifest; paths in it are relative to its folder. Further columns are allowed and left alone.
+
+    Raises
+    ------
+    LayoutError
+        Columns missing, an unknown projection, density, tissue or split, two kinds of categories, a file that is not
+        there, no rows.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = csv.DictReader(stream)
+            missing = [name for name in _REQUIRED if name not in (rows.fieldnames or ())]
+            if missing:
+                raise LayoutError(
+                    f"{path} lacks the column {missing[0]}; a manifest is separated by commas and has "
+                    f"{', '.join(MANIFEST_COLUMNS)}"
+                )
+            records = tuple(_record(path, rows.line_num, row) for row in rows)
+    except FileNotFoundError as error:
+        raise LayoutError(f"{path} not found; expected a manifest table") from error
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise LayoutError(f"{path} is not a readable UTF-8 CSV table; expected a manifest") from error
+    if not records:
+        raise LayoutError(f"{path} has no rows; expected one an image")
+    if len({type(record.category) for record in records if record.category is not None}) > 1:
+        raise LayoutError(
+            f"{path} has density categories A to D and tissue categories F, G, D; they cannot be compared, make two "
+            "manifests of it"
+        )
+    return DataSet(path.parent, "manifest", records)
+
+
+def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
+    cells = {name: (row.get(name) or "").strip() for name in (*MANIFEST_COLUMNS, BREAST_COLUMN, *TISSUE_COLUMNS)}
+    where = f"{path} line {line}"
+    for name in _REQUIRED:
+        if not cells[name]:
+            raise LayoutError(f"{where}: {name} is empty")
+    if cells["projection"] not in PROJECTIONS:
+        raise LayoutError(f"{where}: unknown projection {cells['projection']!r}; expected {', '.join(PROJECTIONS)}")
+    density, of_breast = (_category(where, name, cells[name], DensityCategory) for name in ("density", BREAST_COLUMN))
+    tissue, tissue_of_breast = (_category(where, name, cells[name], TissueCategory) for name in TISSUE_COLUMNS)
+    category, breast = density or tissue, of_breast or (None if density else tissue_of_breast)
+    if category and breast and type(category) is not type(breast):
+        raise LayoutError(
+            f"{where}: found {category.name} of the exam and {breast.name} of the breast, which are of two "
+            "kinds; expected density and breast_density, or tissue and breast_tissue"
+        )
+    split = split_word(cells["split"])
+    if cells["split"] and split is None:
+        raise LayoutError(f"{where}: unknown split {cells['split']!r}; expected {', '.join(SPLITS)} or nothing")
+    image = path.parent / cells["path"]
+    if not image.is_file():
+        raise LayoutError(f"{where}: image {image} not found; paths are relative to the manifest's folder")
+    return ImageRecord(
+        exam_id=cells["exam_id"],
+        patient_id=cells["patient_id"] or cells["exam_id"],
+        projection=Projection(cells["projection"]),
+        path=image,
+        category=category,
+        split=split,
+        breast_category=breast,
+    )
+
+
+def _category(where: str, name: str, cell: str, kind: type[Category]) -> Category | None:
+    """The category a cell holds; None where it is blank."""
+    if cell and cell.upper() not in list(kind):
+        raise LayoutError(f"{where}: unknown {name} {cell!r}; expected {', '.join(kind)} or nothing")
+    return kind(cell.upper()) if cell else None
+
+
+def category_cells(category: Category | None, of_breast: Category | None) -> dict[str, str]:
+    """The cells of a row that hold the category of its exam and that of its breast."""
+    tissue = isinstance(category or of_breast, TissueCategory)
+    names = TISSUE_COLUMNS if tissue else ("density", BREAST_COLUMN)
+    blank = dict.fromkeys(("density", BREAST_COLUMN, *TISSUE_COLUMNS), "")
+    return blank | {name: str(value or "") for name, value in zip(names, (category, of_breast), strict=True)}
+
+
+def used_columns(rows: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
+    """The columns of categories beyond density in which some row has one."""
+    rows = list(rows)
+    return tuple(name for name in (BREAST_COLUMN, *TISSUE_COLUMNS) if any(row[name] for row in rows))
+
+
+def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
+    """Write ``records`` with absolute paths, so that the table still finds its images from another folder."""
+    rows = [
+        {
+            "exam_id": record.exam_id,
+            "patient_id": record.patient_id,
+            "projection": record.projection.value,
+            "path": record.path.absolute().as_posix(),
+            "split": record.split or "",
+            **category_cells(record.category, record.breast_category),
+        }
+        for record in records
+    ]
+    columns = (*MANIFEST_COLUMNS, *used_columns(rows))
+    write_csv(path, columns, ({name: row[name] for name in columns} for row in rows))
+
+
+@dataclass(frozen=True)
+class ExamSource:
+    """An exam to be prepared: where its images are, and what is known of it."""
+
+    exam_id: str
+    patient_id: str
+    images: Mapping[Projection, Path]
+    category: Category | None = None
+    split: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Facts of the manifest to be written; what a DICOM header says goes before them."""
+    synthetic: bool = False
+    """Accept 2-D images computed from tomosynthesis."""
+    alternatives: Mapping[Projection, tuple[Candidate, ...]] = field(default_factory=dict)
+    """The next best files of a projection."""
+
+    breast_categories: Mapping[Projection, Category] = field(default_factory=dict)
+    """The category of the breast in an image, where it is known apart from the exam's."""
+
+    def candidates(self, projection: Projection) -> tuple[Candidate, ...]:
+        """The files of a projection, best first; the first is of no code."""
+        return Candidate(self.images[projection], ""), *self.alternatives.get(projection, ())
+
+
+def exam_sources(data: DataSet) -> list[ExamSource]:
+    """The exams of a data set of pictures or DICOM files.
+
+    Raises
+    ------
+    LayoutError
+        Images of one exam contradict one another.
+    """
+    categories = reference_categories(data)
+    sources = []
+    for exam_id, records in data.exams().items():
+        first = next(iter(records.values()))
+        images = {projection: record.path for projection, record in records.items()}
+        others = {projection: record.alternatives for projection, record in records.items() if record.alternatives}
+        synthetic = any(record.synthetic for record in records.values()) or any(
+            one.synthetic for several in others.values() for one in several
+        )
+        category = categories.get(exam_id)
+        breasts = {name: one.breast_category for name, one in records.items() if one.breast_category}
+        sources.append(
+            ExamSource(exam_id, first.patient_id, images, category, first.split, {}, synthetic, others, breasts)
+        )
+    return sources
+
+
+def refused_files(data: DataSet) -> list[Refusal]:
+    """Every file that is none of an exam's images, with its code."""
+    return [*data.refused, *(_no_image(path) for path in data.ignored)]
+
+
+def _no_image(path: Path) -> Refusal:
+    code = "dicomdir" if looks_like_dicom(path) else "not-dicom"
+    return Refusal(path, code, f"{path}: {REASONS[code]}")
+
+
+def found_images(data: DataSet) -> dict[str, Any]:
+    """What a data set holds, as JSON values, in the form of a public data set's list."""
+    exams = [
+        {
+            "exam_id": exam.exam_id,
+            "patient_id": exam.patient_id,
+            "projections": [projection.value for projection in exam.images],
+            "density": exam.category.value if exam.category else None,
+            "split": exam.split,
+            "files": {projection.value: str(path) for projection, path in exam.images.items()},
+        }
+        for exam in exam_sources(data)
+    ]
+    refused = [{"path": str(one.path), "code": one.code, "text": one.text} for one in refused_files(data)]
+    summary = {"exams": len(exams), "images": len(data.records), "refused": len(refused)}
+    return {"dataset": data.layout, "tables": [], "exams": exams, "refused": refused, "summary": summary}

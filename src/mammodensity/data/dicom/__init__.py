@@ -1,0 +1,1 @@
+"""DICOM files: headers, the gatekeeper that accepts or refuses, and pixels."""

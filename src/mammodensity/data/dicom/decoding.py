@@ -1,0 +1,407 @@
+"""Whether a decoded JPEG Lossless image uses up its stream, to the bit.
+
+The decoder pads or resynchronises silently where a stream is damaged. The number of bits that the decoded values need
+under the stream's own Huffman table, in all one array operation, tells: it must fill the stream up to its end marker.
+
+References
+----------
+ISO/IEC 10918-1, H.1.2 (prediction, table H.1) and F.1.2 (Huffman coding of differences).
+
+Decoding in processes of its own, because decoders written in C abort on some damaged streams.
+
+An abort, a hang or a demand for too much memory costs the damaged file, not the run. The processes are kept for later
+images, one for each thread that decodes at a time, and end with this one.
+
+From the bytes of the pixels to stored values.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import json
+import os
+import select
+import struct
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.data.dicom.codes import JPEG_EXTENDED, JPEG_LOSSLESS, MAY_LOSE, PLUGINS
+from mammodensity.data.dicom.grey_scale import padding_range
+from mammodensity.data.dicom.header import Header, one_line, quiet
+from mammodensity.data.dicom.pixel_data import codestream_of, is_complete, read_pixel_bytes, require_decodable
+from mammodensity.errors import DicomError
+
+
+def uses_up_stream(codestream: bytes, pixels: NDArray[np.uint16]) -> bool | None:
+    """True when ``pixels`` (H, W), as decoded, fill the stream; None where the stream has forms not checked here."""
+    segments = _segments(codestream)
+    if segments is None:
+        return None
+    tables, table, predictor, shift, restart, begin, precision = segments
+    lengths = tables.get(table)
+    if lengths is None or shift or restart:
+        return None
+    scan = codestream[begin:]
+    end = _end_of_scan(scan)
+    if end is None:
+        return False
+    data = end - scan.count(b"\xff\x00", 0, end)
+    bits = _bits(pixels, predictor, precision, lengths)
+    return bits is not None and -(-bits // 8) == data
+
+
+def _segments(stream: bytes) -> tuple[dict[int, NDArray[np.int64]], int, int, int, int, int, int] | None:
+    place, restart, precision = 2, 0, 0
+    tables: dict[int, NDArray[np.int64]] = {}
+    while place + 4 <= len(stream):
+        if stream[place] != 0xFF:
+            return None
+        marker = stream[place + 1]
+        if marker == 0xFF:
+            place += 1
+            continue
+        length = struct.unpack(">H", stream[place + 2 : place + 4])[0]
+        body = stream[place + 4 : place + 2 + length]
+        if marker == 0xC4:
+            _read_tables(body, tables)
+        elif marker == 0xDD:
+            restart = struct.unpack(">H", body[:2])[0]
+        elif marker == 0xC3:
+            precision = body[0] if body else 0
+        elif marker == 0xDA:
+            if len(body) < 6 or body[0] != 1 or not 2 <= precision <= 16:
+                return None
+            return tables, body[2] >> 4, body[3], body[5] & 15, restart, place + 2 + length, precision
+        place += 2 + length
+    return None
+
+
+def _read_tables(body: bytes, tables: dict[int, NDArray[np.int64]]) -> None:
+    """Code lengths by category (0 to 16) of each Huffman table in a DHT segment; 0 where a category has no code."""
+    place = 0
+    while place + 17 <= len(body):
+        name, counts = body[place] & 15, body[place + 1 : place + 17]
+        lengths = np.zeros(17, np.int64)
+        at = place + 17
+        for length, count in enumerate(counts, start=1):
+            for category in body[at : at + count]:
+                if category <= 16:
+                    lengths[category] = length
+            at += count
+        tables[name] = lengths
+        place = at
+
+
+def _end_of_scan(scan: bytes) -> int | None:
+    """Offset of the first marker in the entropy-coded bytes."""
+    place = 0
+    while True:
+        place = scan.find(b"\xff", place)
+        if place < 0 or place + 1 >= len(scan):
+            return None
+        if scan[place + 1] != 0:
+            return place
+        place += 2
+
+
+def _bits(pixels: NDArray[np.uint16], predictor: int, precision: int, lengths: NDArray[np.int64]) -> int | None:
+    """Bits the differences of the values need; differences are modulo 2^16, as unsigned arithmetic has them."""
+    if not 1 <= predictor <= 7:
+        return None
+    halves = predictor in (5, 6, 7)  # these shift a signed sum right
+    values = pixels.astype(np.int32) if halves else pixels
+    left, above, corner = values[1:, :-1], values[:-1, 1:], values[:-1, :-1]
+    if predictor <= 3:
+        predicted = (left, above, corner)[predictor - 1]
+    elif predictor == 4:
+        predicted = left + above - corner
+    elif predictor == 5:
+        predicted = left + ((above - corner) >> 1)
+    elif predictor == 6:
+        predicted = above + ((left - corner) >> 1)
+    else:
+        predicted = (left + above) >> 1
+    difference = np.empty(pixels.shape, np.uint16)
+    difference[1:, 1:] = (values[1:, 1:] - predicted) & 0xFFFF
+    difference[0, 1:] = pixels[0, 1:] - pixels[0, :-1]
+    difference[1:, 0] = pixels[1:, 0] - pixels[:-1, 0]
+    difference[0, 0] = (int(pixels[0, 0]) - (1 << (precision - 1))) & 0xFFFF
+    extra = np.arange(17)
+    extra[16] = 0  # category 16 has no further bits
+    needed = np.where(lengths, lengths + extra, _NO_CODE).astype(np.uint8)[_CATEGORY][difference]
+    return None if needed.max() == _NO_CODE else int(needed.sum(dtype=np.int64))
+
+
+_NO_CODE = 255  # codes of at most 16 bits, and at most 15 further ones
+_CATEGORY = np.array([min(n, (1 << 16) - n).bit_length() for n in range(1 << 16)], np.uint8)
+"""Category of each difference modulo 2^16."""
+
+
+_PROGRAM = Path(__file__).with_name("decoder_process.py")
+_PATIENCE_S = 120.0
+_PIPE_BYTES = 1 << 20  # of a pipe, so that both sides wait for each other less often; images are ten times as large
+_MOST_ANSWER_BYTES = 1_000_000_000
+
+
+class _Worker:
+    """One decoding process."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(_PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us; the process ends when its input does
+        )
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError, AttributeError):  # more than this user may have, or a system without
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]
+
+    def ask(self, fields: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
+        """Send a request and wait for the answer; ``EOFError`` when the process has ended, ``TimeoutError``."""
+        assert self.process.stdin is not None
+        text = json.dumps({**fields, "bytes": len(content)}).encode()
+        try:
+            self.process.stdin.write(struct.pack("<Q", len(text)) + text + content)
+            self.process.stdin.flush()
+        except BrokenPipeError as error:
+            raise EOFError from error
+        deadline = time.monotonic() + _PATIENCE_S
+        length = struct.unpack("<Q", self._read(8, deadline))[0]
+        answer = json.loads(self._read(length, deadline))
+        return answer, self._read(answer["bytes"], deadline)
+
+    def _read(self, count: int, deadline: float) -> bytes:
+        assert self.process.stdout is not None
+        if count > _MOST_ANSWER_BYTES:
+            raise EOFError
+        handle, parts, left = self.process.stdout.fileno(), [], count
+        while left:
+            if not select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError
+            part = os.read(handle, min(left, 1 << 20))
+            if not part:
+                raise EOFError
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """End the process."""
+        with suppress(OSError):
+            self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+        self.process.wait()
+
+
+_lock = threading.Lock()
+_idle: list[_Worker] = []
+_slots = threading.BoundedSemaphore(os.cpu_count() or 1)  # more at a time would only take memory
+_owner = os.getpid()
+
+
+def _take() -> _Worker:
+    global _owner  # noqa: PLW0603  (processes belong to the process that started them, not to a fork of it)
+    with _lock:
+        if _owner != os.getpid():
+            _idle.clear()
+            _owner = os.getpid()
+        return _idle.pop() if _idle else _Worker()
+
+
+@atexit.register
+def close_decoders() -> None:
+    """End all idle decoding processes; new ones start when needed."""
+    with _lock:
+        if _owner == os.getpid():
+            for worker in _idle:
+                worker.close()
+        _idle.clear()
+
+
+def decode_apart(name: Path, fields: dict[str, Any], codestream: bytes) -> NDArray[Any]:
+    """Decode a codestream in another process.
+
+    Raises
+    ------
+    DicomError
+        The decoder refuses it, aborts, or takes longer than anybody waits.
+    """
+    with _slots:
+        answer, content = _asked(name, fields, codestream)
+    if "error" in answer:
+        raise DicomError(f"{name} has damaged pixels ({_short(answer['error'])}); copy it again", "damaged")
+    return np.frombuffer(content, answer["dtype"]).reshape(answer["shape"])
+
+
+def _asked(name: Path, fields: dict[str, Any], codestream: bytes) -> tuple[dict[str, Any], bytes]:
+    worker = _take()
+    try:
+        answer, content = worker.ask(fields, codestream)
+    except (EOFError, TimeoutError, ValueError) as error:
+        worker.close()
+        what = "takes too long" if isinstance(error, TimeoutError) else "fails"
+        raise DicomError(f"{name} has damaged pixels (the decoder {what}); copy it again", "damaged") from error
+    except BaseException:
+        worker.close()  # interrupted half-way: its answer would be taken for that of the next image
+        raise
+    with _lock:
+        _idle.append(worker)
+    return answer, content
+
+
+def _short(text: str) -> str:
+    """The decoder's words after those of pydicom around them."""
+    if "NoneType" in text:  # GDCM gives nothing, and pydicom stumbles over it
+        return "the decoder gives up"
+    return text.rpartition("all available plugins: ")[2][:120]
+
+
+def read_stored_values(header: Header) -> NDArray[np.int32]:
+    """Stored values (H, W), sign extended where they are signed.
+
+    Padding whose number needs more bits than Bits Stored keeps that number.
+
+    Raises
+    ------
+    DicomError
+        The pixels cannot be decoded, or are not whole.
+    """
+    require_decodable(header)
+    found, data = read_pixel_bytes(header)
+    try:
+        with quiet():
+            if found.encapsulated:
+                raw, width = _decoded(header, data)
+            else:
+                raw, width = _native(header, data, found.vr), header.whole("BitsAllocated") or 16
+    except DicomError:
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except MemoryError as error:
+        raise DicomError(f"{header.path} needs more memory than there is", "absurd-size") from error
+    except BaseException as error:  # decoders raise whatever they like; those in Rust panic beside Exception
+        raise DicomError(f"{header.path} has damaged pixels ({one_line(error)}); copy it again", "damaged") from error
+    return _stored_bits(header, _one_channel(header, raw), width)
+
+
+def _native(header: Header, data: bytes, vr: str) -> NDArray[Any]:
+    """Uncompressed values (H, W) or (H, W, 3), unsigned."""
+    rows, columns, samples = header.whole("Rows") or 0, header.whole("Columns") or 0, _samples(header)
+    count = rows * columns * samples
+    if header.whole("BitsAllocated") == 8:
+        values = np.frombuffer(data, np.uint8)
+        if not header.little and vr == "OW":  # bytes lie in big-endian words
+            values = values[: len(values) // 2 * 2].reshape(-1, 2)[:, ::-1].reshape(-1)
+        values = values[:count]
+    else:
+        values = np.frombuffer(data, "<u2" if header.little else ">u2", count).astype(np.uint16)
+    return values.reshape((rows, columns) if samples == 1 else (rows, columns, samples))
+
+
+def _samples(header: Header) -> int:
+    return header.whole("SamplesPerPixel") or 1
+
+
+def _decoded(header: Header, codestream: bytes) -> tuple[NDArray[Any], int]:
+    """Decompressed cells (H, W) or (H, W, 3), and the number of bits of each.
+
+    A codestream holds cells as deep as it says itself: the stored values alone, or all of Bits Allocated with what lies
+    beside them. The decoder is told that depth, and nothing of signs, so that it neither masks nor extends.
+    """
+    if not is_complete(header, codestream):
+        raise DicomError(f"{header.path} is cut short in its pixels; copy it again", "damaged")
+    syntax = header.syntax
+    stream = codestream_of(header, codestream[: 1 << 16])
+    bits = header.whole("BitsAllocated") or 16
+    width = bits if stream is None else stream.precision
+    options: dict[str, Any] = {
+        "rows": header.whole("Rows"),
+        "columns": header.whole("Columns"),
+        "samples_per_pixel": _samples(header),
+        "planar_configuration": 0,
+        "photometric_interpretation": header.text("PhotometricInterpretation"),
+        "bits_allocated": bits,
+        "bits_stored": width,
+        "pixel_representation": 0,
+        "number_of_frames": 1,
+        "pixel_keyword": "PixelData",
+    }
+    twelve = syntax in JPEG_EXTENDED and stream is not None and stream.precision > 8
+    plugin = "imagecodecs" if twelve else PLUGINS[syntax]
+    pixels = decode_apart(header.path, {"syntax": syntax, "plugin": plugin, "options": options}, codestream)
+    if syntax in JPEG_LOSSLESS and pixels.ndim == 2:
+        unsigned = pixels.view(np.uint16) if pixels.itemsize == 2 else pixels.view(np.uint8).astype(np.uint16)
+        if uses_up_stream(codestream, unsigned) is False:
+            raise DicomError(f"{header.path} has damaged pixels (JPEG stream does not fit); copy it again", "damaged")
+    return pixels, width
+
+
+def _one_channel(header: Header, raw: NDArray[Any]) -> NDArray[Any]:
+    """Grey values (H, W); three equal channels are grey."""
+    shape = (header.whole("Rows"), header.whole("Columns"))
+    if raw.ndim == 3 and raw.shape[:2] == shape:
+        if (raw[..., 0] != raw[..., 1]).any() or (raw[..., 0] != raw[..., 2]).any():
+            raise DicomError(f"{header.path} is a colour image; expected grey without marks", "colour")
+        raw = raw[..., 0]
+    if raw.shape != shape:
+        raise DicomError(f"{header.path} decodes to another size than its header says; export it again", "damaged")
+    return raw
+
+
+def _stored_bits(header: Header, raw: NDArray[Any], width: int) -> NDArray[np.int32]:
+    """The bits of the stored values out of cells of ``width`` bits (PS3.5 8.1.1: Bits Stored, down from High Bit)."""
+    allocated = header.whole("BitsAllocated") or 16
+    stored = header.whole("BitsStored") or allocated
+    high = header.whole("HighBit")
+    high = stored - 1 if high is None else high
+    bits, shift = (width, 0) if width <= stored else (stored, high + 1 - stored)
+    if shift + bits > width:
+        text = f"{width} bits in its pixels, {stored} up to bit {high} by its header; export it again"
+        raise DicomError(f"{header.path}: {text}", "damaged")
+    cells = raw.astype(np.int32) & ((1 << width) - 1)
+    if header.syntax in MAY_LOSE:
+        cells = _without_overshoot(cells, shift + bits)
+    values = (cells >> shift) & ((1 << bits) - 1)
+    signed = header.whole("PixelRepresentation") == 1
+    if signed:
+        values = _extended(values, bits)
+    # above the value there may be its sign or overlay planes (PS3.5 8.1.2), and nothing else
+    mask = ((1 << (width - shift)) - (1 << bits)) & ~(header.overlay_bits() >> shift)
+    above = (cells >> shift) & mask
+    stray = (above != 0) & (above != (values & mask))
+    if stray.any():
+        numbers = _extended(cells, width) if signed else cells
+        first, last = padding_range(header) or (1, 0)
+        padding = stray & (numbers >= first) & (numbers <= last)
+        if (stray & ~padding).any():
+            text = f"values above the {stored} bits of its Bits Stored, and no overlay there; export it again"
+            raise DicomError(f"{header.path}: {text}", "depth")
+        values = np.where(padding, numbers, values)
+    return values
+
+
+def _extended(values: NDArray[np.int32], bits: int) -> NDArray[np.int32]:
+    """Values of so many bits as signed numbers."""
+    sign = 1 << (bits - 1)
+    return (values ^ sign) - sign
+
+
+def _without_overshoot(cells: NDArray[np.int32], bits: int) -> NDArray[np.int32]:
+    """Loss makes values slightly larger than the largest; they are that one."""
+    largest = (1 << bits) - 1
+    return np.where((cells > largest) & (cells <= largest + (largest >> 4)), largest, cells)

@@ -1,0 +1,178 @@
+"""Folders of images: the origin's layout, exam folders, folders of exams, and DICOM archives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+from mammodensity.data.archive import choose, data_of, files_under, is_archive, survey
+from mammodensity.data.dataset import MANIFEST_NAME, DataSet, ImageRecord, read_manifest, split_word
+from mammodensity.data.picture_files import PICTURE_SUFFIXES, exam_in_name, patient_in_exam, projection_in_name
+from mammodensity.errors import LayoutError
+from mammodensity.terms import CATEGORIES, PROJECTIONS, TISSUE_CATEGORIES, Category, Projection, Scale
+
+_KNOWN_LAYOUTS = (
+    "DICOM files, a manifest.csv, folders CC_R CC_L MLO_R MLO_L, or exam folders with the projection in the file names"
+)
+
+
+def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
+    """Find the images of a data set, reading no pixels.
+
+    ``path`` is a manifest, a folder with a ``manifest.csv``, the origin's layout (``CC_R/A/*.png`` or
+    ``CC_R/train/A/*.png``), DICOM files in folders of any depth, one exam folder, a folder of exam folders, or a single
+    image. ``synthetic`` accepts 2-D images computed from tomosynthesis.
+
+    Raises
+    ------
+    LayoutError
+        Nothing there, or an arrangement or folder name that is not known.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise LayoutError(f"{root} not found; expected a data set: {_KNOWN_LAYOUTS}")
+    if not root.is_file() and not root.is_dir():
+        raise LayoutError(f"{root} is neither a file nor a folder; expected a data set: {_KNOWN_LAYOUTS}")
+    if root.is_file():
+        if root.suffix.lower() == ".csv":
+            return read_manifest(root)
+        return _archive(root, synthetic=synthetic) if is_archive(root) else _single_image(root)
+    if (root / MANIFEST_NAME).is_file():
+        return read_manifest(root / MANIFEST_NAME)
+    folders = _folders(root)
+    if any(folder.name in PROJECTIONS for folder in folders):
+        data = _origin_layout(root, folders)
+    elif is_archive(root):
+        return _archive(root, synthetic=synthetic)
+    else:
+        data = _exam_folders(root, folders)
+    _require_nothing_deeper(data)
+    if not data.records:
+        raise LayoutError(f"{root} holds no PNG, PGM, TIFF, JPEG or DICOM image; expected {_KNOWN_LAYOUTS}")
+    return data
+
+
+def _archive(root: Path, *, synthetic: bool) -> DataSet:
+    data = data_of(root, choose(survey([root], synthetic=synthetic)))
+    if not data.records:
+        first = data.refused[0].text if data.refused else "only files that are no images"
+        raise LayoutError(f"{root} holds no DICOM file that can be used; {first}; `mammodensity check` names them all")
+    return data
+
+
+def is_picture_layout(root: Path) -> bool:
+    """True for a manifest, a folder with one, or the origin's folders: data sets with a structure of their own."""
+    if not root.is_dir():
+        return root.suffix.lower() == ".csv"
+    return (root / MANIFEST_NAME).is_file() or any(folder.name in PROJECTIONS for folder in _folders(root))
+
+
+def _require_nothing_deeper(data: DataSet) -> None:
+    """Refuse a data set with pictures below the folders that its layout knows: nothing is left out silently."""
+    known = {record.path for record in data.records}
+    for path in files_under(data.root, _refuse_closed):
+        if path.suffix.lower() in PICTURE_SUFFIXES and path not in known:
+            if not path.is_file():
+                raise LayoutError(f"{path} is no ordinary file, or a link to nothing; expected an image")
+            raise LayoutError(f"{path} lies too deep to tell its exam; expected {_KNOWN_LAYOUTS}")
+
+
+def _refuse_closed(error: OSError) -> NoReturn:
+    raise LayoutError(f"{error.filename} cannot be listed ({error.strerror}); ask for permission to read it") from error
+
+
+def _single_image(path: Path) -> DataSet:
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise LayoutError(f"{path} is no image or manifest; expected DICOM, PNG, PGM, TIFF, JPEG or a .csv manifest")
+    return DataSet(path.parent, "single image", tuple(_exam_records([path], path.stem, "")))
+
+
+def _origin_layout(root: Path, folders: list[Path]) -> DataSet:
+    records: list[ImageRecord] = []
+    scale = _scale_of_folders(root)
+    pictures, ignored = _files(root)
+    if pictures:
+        raise LayoutError(f"{pictures[0]} lies beside the projection folders; move it into CC_R/A or the like")
+    for folder in folders:
+        if folder.name not in PROJECTIONS:
+            raise LayoutError(f"{folder}: unknown projection folder; expected only {', '.join(PROJECTIONS)}")
+        projection = Projection(folder.name)
+        for place, split, category in _class_folders(folder, scale):
+            pictures, others = _files(place)
+            ignored += others
+            records += [_origin_record(file, projection, category, split) for file in pictures]
+    return DataSet(root, "the origin's folders", tuple(records), tuple(ignored))
+
+
+def _scale_of_folders(root: Path) -> Scale:
+    """F, G and D where a class folder is named F or G, and A to D otherwise; D alone is of the latter."""
+    named = {folder.name for depth in ("*/*", "*/*/*") for folder in root.glob(depth) if folder.is_dir()}
+    return TISSUE_CATEGORIES if named & {"F", "G"} else CATEGORIES
+
+
+def _class_folders(projection: Path, scale: Scale) -> list[tuple[Path, str | None, Category | None]]:
+    """The places under a projection folder that hold images, with the split and category their folders name."""
+    of_name = {category.value: category for category in scale}
+    places: list[tuple[Path, str | None, Category | None]] = [(projection, None, None)]
+    for folder in _folders(projection):
+        if folder.name in of_name:
+            places.append((folder, None, of_name[folder.name]))
+        elif (split := split_word(folder.name)) is not None:
+            places.append((folder, split, None))
+            for inner in _folders(folder):
+                if inner.name not in of_name:
+                    raise LayoutError(f"{inner}: unknown class folder; expected {', '.join(scale)}")
+                places.append((inner, split, of_name[inner.name]))
+        else:
+            raise LayoutError(
+                f"{folder}: unknown class folder; expected {', '.join(scale)}, or train, validation, test"
+            )
+    return places
+
+
+def _origin_record(file: Path, projection: Projection, category: Category | None, split: str | None) -> ImageRecord:
+    named = projection_in_name(file.stem)
+    if named is not None and named != projection:
+        raise LayoutError(f"{file} is named {named} but lies in the folder of {projection}; move or rename it")
+    exam_id = exam_in_name(file.stem, category or "") or file.stem
+    return ImageRecord(exam_id, patient_in_exam(exam_id), projection, file, category, split)
+
+
+def _exam_folders(root: Path, folders: list[Path]) -> DataSet:
+    pictures, ignored = _files(root)
+    records = _exam_records(pictures, root.resolve().name, "")
+    for folder in folders:
+        inner, others = _files(folder)
+        ignored += others
+        records += _exam_records(inner, folder.name, f"{folder.name}_")
+    layout = "folder of images" if pictures else "folder of exams"
+    return DataSet(root, layout, tuple(records), tuple(ignored))
+
+
+def _exam_records(pictures: list[Path], folder_exam: str, prefix: str) -> list[ImageRecord]:
+    """Records of the images in one folder: one exam named after the folder, or several told apart by their names.
+
+    File names that differ by more than the projection never become one exam, and images of two folders never do:
+    two women in one exam would be worse than one woman in two.
+    """
+    exams = {picture: exam_in_name(picture.stem) for picture in pictures}
+    several = len(set(exams.values())) > 1
+    records = []
+    for picture in pictures:
+        projection = projection_in_name(picture.stem)
+        if projection is None:
+            raise LayoutError(f"{picture}: its name does not tell the projection; put CC_R, L-MLO or the like into it")
+        exam_id = f"{prefix}{exams[picture] or folder_exam}" if several else folder_exam
+        records.append(ImageRecord(exam_id, exam_id, projection, picture))
+    return records
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Images and other files directly in a folder, each sorted; hidden files are neither."""
+    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    return pictures, [file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]

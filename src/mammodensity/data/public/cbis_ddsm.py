@@ -1,0 +1,91 @@
+"""CBIS-DDSM: four tables, ``mass`` and ``calc`` ``_case_description_train_set`` and ``_test_set.csv``; a row a finding.
+
+The two kinds of table name the density differently (``breast_density``, ``breast density``). An image has a row for
+each of its findings, and a film with a mass and a calcification is in both archives, once under each. A patient whose
+mass is in the training tables and whose calcification is in the test tables would be in both splits.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mammodensity.data.public import spreadsheets as values
+from mammodensity.data.public.assemble import ImageEntry, ImageRow, PublicData, PublicExam, Tally, assemble
+from mammodensity.data.public.image_files import FileList
+from mammodensity.data.public.spreadsheets import TableRow, find_tables, read_table
+from mammodensity.errors import LayoutError
+
+TABLES = r"(mass|calc).*case[-_ ]description.*\.csv"
+_PATH = "image file path"
+# plain_name makes one of "breast density" and "breast_density"
+_COLUMNS = ("patient_id", "breast density", "left or right breast", "image view", _PATH)
+_MEANING = {**values.NUMBERS, "0": None}  # two rows have 0: nobody rated them
+_TABLE_NAME = re.compile(r"(?P<kind>mass|calc).*(?P<split>train|test)", re.IGNORECASE)
+_FOLDER = re.compile(r"(?:Mass|Calc)-(?P<split>Training|Test)_(?P<patient>P_\d+)_(?P<side>LEFT|RIGHT)_(?P<view>CC|MLO)")
+
+
+def read(tables: FileList, data: FileList) -> PublicData:
+    """Read the exams of those of the four tables that are there; ``data`` is not needed."""
+    found = find_tables(tables, TABLES, _COLUMNS, "CBIS-DDSM table such as mass_case_description_train_set.csv")
+    kinds: dict[str, Path] = {}
+    for path in found:
+        match = _TABLE_NAME.search(path.name)
+        kind = f"{match['kind']} {match['split']}".lower() if match else path.name
+        if kind in kinds and kinds[kind].read_bytes() != path.read_bytes():
+            raise LayoutError(f"{kinds[kind]} and {path} are both the {kind} table and differ; keep one")
+        kinds.setdefault(kind, path)
+    left_out, notes = Tally(), Tally()
+    for kind in ("mass train", "mass test", "calc train", "calc test"):
+        notes.add("table-absent", f"the table of {kind} cases is not there", kind not in kinds, "tables")
+    rows = [_row(row, left_out, notes) for path in kinds.values() for row in read_table(path, _COLUMNS)]
+    choice = "the one in the exam's split, then calcification before mass"
+    return assemble("cbis-ddsm", list(kinds.values()), filter(None, rows), left_out, notes, choice=choice)
+
+
+def _row(row: TableRow, left_out: Tally, notes: Tally) -> ImageRow | None:
+    """A row, or None where the row and the folder of its image name different films."""
+    patient = row.needed("patient_id").upper()
+    side = values.laterality(row, "left or right breast")
+    image = "".join(row.needed(_PATH).split()).replace("\\", "/")  # line breaks stand inside some cells
+    folder = _FOLDER.match(image)
+    if folder and (patient, side, row["image view"].upper()) != (folder["patient"], folder["side"][0], folder["view"]):
+        left_out.add("contradicting-rows", "the image path names another patient, breast or view", 1, "rows")
+        return None
+    densities = values.density(row, "breast density", _MEANING)
+    if not densities:
+        notes.add("blank-density", f"the density is {row['breast density'] or 'blank'}", 1, "rows")
+    return ImageRow(
+        exam_id=patient,
+        patient_id=patient,
+        image=image,
+        laterality=side,
+        view=row["image view"],
+        densities=densities,
+        split=_split(row, folder["split"] if folder else ""),
+    )
+
+
+def _split(row: TableRow, named: str) -> str:
+    match = _TABLE_NAME.search(row.path.name)
+    word = named or (match["split"] if match else "")
+    if not word:
+        raise row.error(_PATH, "does not begin like Mass-Training_P_00001_LEFT_CC/, and the table's name has no split")
+    return "test" if word.lower() == "test" else "train"
+
+
+def locate(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
+    """By the folder of the film or of its series: what is in them is called differently by every downloader.
+
+    ``Mass-Training_P_00001_LEFT_CC/<study>/<series>/000000.dcm`` in the table is on disk, for instance,
+    ``CBIS-DDSM/Mass-Training_P_00001_LEFT_CC/07-20-2016-DDSM-NA-74994/1.000000-full mammogram images-24515/1-1.dcm``
+    or ``jpeg/<series>/1-249.jpg``. Crops and masks lie in folders with a number at the end (``..._LEFT_CC_1``).
+    """
+    folders = entry.image.split("/")[:-1]
+    named = files.images_in_folder(folders[0]) if folders else []
+    full = [path for path in named if "full" in path.parent.name.lower()]
+    series = files.images_in_folder(folders[-1]) if len(folders) > 1 else []
+    found = series or full or named
+    if folders and not found:
+        found = files.images_with_stem(folders[0])
+    return max(found, key=lambda path: path.stat().st_size, default=None)

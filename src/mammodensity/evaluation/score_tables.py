@@ -1,0 +1,307 @@
+"""Reading text and CSV files of users, and what makes four numbers a row of scores.
+
+Score tables: one row per exam and level, keyed by exam and never by row order.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import TableError
+from mammodensity.outputs import write_csv
+from mammodensity.scores import ExamScores, FusedScores, fuse
+from mammodensity.terms import (
+    CATEGORIES,
+    FUSED_LEVELS,
+    LEVELS,
+    PROJECTIONS,
+    SCALES,
+    TISSUE_CATEGORIES,
+    Projection,
+    Scale,
+)
+
+SUM_TOLERANCE = 1e-3
+"""How far from 1 the scores of one row may sum."""
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, with or without a byte order mark.
+
+    Raises
+    ------
+    TableError
+        The file cannot be opened, or is not UTF-8 text.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise TableError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise TableError(f"cannot read {path}: it is not UTF-8 text; save the table as UTF-8 CSV") from error
+    if "\0" in text:
+        raise TableError(f"cannot read {path}: it is a binary file, expected a text table")
+    return text
+
+
+def read_rows(
+    path: Path, required: Collection[str], alternative: Collection[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
+    """Read a CSV file with a header as (line number, fields) pairs, spaces around fields removed, empty lines skipped.
+
+    Raises
+    ------
+    TableError
+        The file cannot be read, is empty, lacks a ``required`` column (and one of the ``alternative`` ones), names a
+        column twice, or has a row with another number of fields than the header.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    rows = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(path, header, required, alternative)
+        for fields in reader:
+            if not any(field.strip() for field in fields):
+                continue
+            if len(fields) != len(header):
+                raise TableError(
+                    f"{path}, line {reader.line_num}: found {len(fields)} fields, "
+                    f"expected {len(header)} as in the header"
+                )
+            rows.append((reader.line_num, dict(zip(header, (field.strip() for field in fields), strict=True))))
+    except csv.Error as error:
+        raise TableError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from error
+    if not rows:
+        raise TableError(f"{path} holds a header and no rows, expected at least one row")
+    return rows
+
+
+def score_problem(scores: Sequence[float]) -> str | None:
+    """Say what is wrong with one row of scores, or None: each must be finite and not negative, all must sum to 1."""
+    for score in scores:
+        if not isfinite(score):
+            return f"found a score of {score}, expected a number from 0 to 1"
+        if score < 0:
+            return f"found a negative score of {score:.6g}, expected a number from 0 to 1"
+    total = sum(scores)
+    if abs(total - 1) > SUM_TOLERANCE:
+        return f"found scores that sum to {total:.6g}, expected 1 (within {SUM_TOLERANCE:g})"
+    return None
+
+
+def _check_header(path: Path, header: list[str], required: Collection[str], alternative: Collection[str]) -> None:
+    if not any(header):
+        raise TableError(f"{path} is empty, expected a CSV table with the columns {', '.join(required)}")
+    absent = [name for name in required if name not in header]
+    if absent and not (alternative and set(alternative) <= set(header)):
+        raise TableError(
+            f"{path}, line 1: missing column {', '.join(absent)}; found {', '.join(header)}, "
+            f"expected at least {', '.join(required)}, separated by commas"
+        )
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise TableError(f"{path}, line 1: column {', '.join(twice)} appears more than once, expected each once")
+
+
+_KEYS = ("exam_id", "projection")
+_NOTES = ("views", "missing")
+_DENSITY = "percent_density"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """Scores of N exams at every level.
+
+    ``scores`` maps each of `LEVELS` to float64 of shape (N, K), K one of `SCALES`, with a row of NaN where the
+    scores are not given.
+    ``missing`` maps a fused level to the projections that each exam's scores were fused without; a level without an
+    entry was fused from all of its projections.
+
+    Raises
+    ------
+    TableError
+        Exam ids are empty or repeated, a level is absent or unknown, or an array does not have the shape (N, K) of the
+        others.
+    """
+
+    exam_ids: tuple[str, ...]
+    scores: dict[str, NDArray[np.float64]]
+    missing: dict[str, tuple[tuple[Projection, ...], ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.exam_ids or len(set(self.exam_ids)) != len(self.exam_ids):
+            raise TableError(
+                "exam_ids must be distinct and at least one. "
+                f"Got {len(set(self.exam_ids))} names for {len(self.exam_ids)} exams instead."
+            )
+        if set(self.scores) != set(LEVELS):
+            raise TableError(f"scores must hold the levels {', '.join(LEVELS)}. Got {', '.join(self.scores)} instead.")
+        shape = (len(self.exam_ids), len(self.scale))
+        for level, scores in self.scores.items():
+            if scores.shape != shape:
+                raise TableError(f"scores of {level} must have shape {shape}. Got {scores.shape} instead.")
+        for level, missing in self.missing.items():
+            if level not in FUSED_LEVELS or len(missing) != len(self.exam_ids):
+                raise TableError(
+                    f"missing must map right, left or subject to one entry per exam. Got {level} with {len(missing)} "
+                    "instead."
+                )
+
+    @property
+    def scale(self) -> Scale:
+        """The categories that the scores are of; A to D for an array that is of none."""
+        return SCALES.get(self.scores["subject"].shape[-1], CATEGORIES)
+
+
+def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
+    """Read a score table: columns exam_id, projection, A, B, C, D (or F, G, D) and, if it has them, views and missing.
+
+    ``projection`` is one of `LEVELS`. Blank scores mean "not given". Where an exam has no row for a breast or the
+    subject, it is fused by the mean if all of its projections are there, and is not given otherwise. With a
+    ``method``, rows of breasts and subjects are passed over and fused anew by it.
+
+    Raises
+    ------
+    TableError
+        The file cannot be read, lacks columns or rows, or a row has an unknown projection, repeats another, or does
+        not hold scores from 0 to 1 that sum to 1. The message names file and line.
+    """
+    path = Path(path)
+    exam_ids: dict[str, int] = {}
+    found: dict[tuple[str, str], tuple[int, list[float], tuple[Projection, ...]]] = {}
+    rows = read_rows(path, (*_KEYS, *CATEGORIES), (*_KEYS, *TISSUE_CATEGORIES))
+    scale: Scale = CATEGORIES if set(CATEGORIES) <= set(rows[0][1]) else TISSUE_CATEGORIES
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        exam_id, level = (row[key] for key in _KEYS)
+        if not exam_id:
+            raise TableError(f"{where}: found a blank exam_id, expected the name of an exam")
+        if level not in LEVELS:
+            raise TableError(f"{where}: found projection {level!r}, expected one of {', '.join(LEVELS)}")
+        if (exam_id, level) in found:
+            first = found[exam_id, level][0]
+            raise TableError(f"{where}: exam {exam_id} has a second row for {level}, expected one (the first: {first})")
+        exam_ids.setdefault(exam_id, len(exam_ids))
+        found[exam_id, level] = (line, parse_scores(where, row, scale), _parse_missing(where, row.get("missing", "")))
+    if method is not None:
+        found = {key: row for key, row in found.items() if key[1] not in FUSED_LEVELS}
+
+    scores = {level: np.full((len(exam_ids), len(scale)), np.nan) for level in LEVELS}
+    missing: dict[str, list[tuple[Projection, ...]]] = {level: [()] * len(exam_ids) for level in FUSED_LEVELS}
+    for (exam_id, level), (_, values, absent) in found.items():
+        scores[level][exam_ids[exam_id]] = values
+        if level in FUSED_LEVELS:
+            missing[level][exam_ids[exam_id]] = absent
+    for level, fused in fuse_levels(scores, method or "mean").items():
+        lacking = [index for exam_id, index in exam_ids.items() if (exam_id, level) not in found]
+        scores[level][lacking] = fused[lacking]
+    if all(np.isnan(values).all() for values in scores.values()):
+        which = "every score" if method is None else "every score of a single view"
+        raise TableError(f"{path}: {which} is blank or absent, expected scores of at least one exam")
+    return ScoreTable(tuple(exam_ids), scores, {level: tuple(notes) for level, notes in missing.items()})
+
+
+def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
+    """Write seven rows per exam (`LEVELS`) that `read_score_table` reads back to the last bit.
+
+    Columns exam_id, projection, A, B, C, D (or F, G, D), views, missing; the last two are projection names separated
+    by spaces.
+    Scores not given are blank. A column percent_density follows where the model measures it.
+
+    Raises
+    ------
+    TableError
+        An exam id is blank or repeated, or scores are not of one scale, or not numbers from 0 to 1 that sum to 1.
+    OutputError
+        The file cannot be written.
+    """
+    exams = list(exams)
+    lengths = {len(scores) for exam in exams for scores in exam.projections.values()}
+    scale = SCALES.get(lengths.pop() if len(lengths) == 1 else len(CATEGORIES), CATEGORIES)
+    columns = (*_KEYS, *scale, *_NOTES)
+    rows: list[dict[str, str]] = []
+    seen: set[str] = set()
+    for exam in exams:
+        exam_id = exam.exam_id
+        if not exam_id or exam_id != exam_id.strip() or exam_id in seen:
+            raise TableError(
+                f"cannot write {path}: exam id {exam_id!r} is blank, repeated or has spaces around it; expected "
+                "distinct names"
+            )
+        seen.add(exam_id)
+        rows.extend(_exam_rows(path, exam, scale))
+    measured = any(_DENSITY in row for row in rows)
+    write_csv(Path(path), (*columns, _DENSITY) if measured else columns, rows)
+
+
+def fuse_levels(scores: Mapping[str, NDArray[np.float64]], method: str) -> dict[str, NDArray[np.float64]]:
+    """Fuse the (N, K) scores of the projections into right, left and subject; NaN rows where one is not given."""
+    return {
+        level: fuse(np.stack([scores[view] for view in views], axis=1), method)  # (N, V, K) -> (N, K)
+        for level, views in FUSED_LEVELS.items()
+    }
+
+
+def parse_scores(where: str, row: Mapping[str, str], scale: Scale = CATEGORIES) -> list[float]:
+    """Scores from the columns of a row, in the order of ``scale``; NaN where all are blank."""
+    texts = [row[letter] for letter in scale]
+    if not any(texts):
+        return [np.nan] * len(texts)
+    values = []
+    for letter, text in zip(scale, texts, strict=True):
+        try:
+            values.append(float(text))
+        except ValueError as error:
+            raise TableError(
+                f"{where}: found {text!r} in column {letter}, expected a number from 0 to 1 (or all blank)"
+            ) from error
+    problem = score_problem(values)
+    if problem:
+        raise TableError(f"{where}: {problem}")
+    return values
+
+
+def _parse_missing(where: str, text: str) -> tuple[Projection, ...]:
+    names = text.split()
+    unknown = [name for name in names if name not in PROJECTIONS]
+    if unknown:
+        raise TableError(
+            f"{where}: found {unknown[0]!r} in column missing, expected names among {', '.join(PROJECTIONS)}"
+        )
+    return tuple(Projection(name) for name in names)
+
+
+def _exam_rows(path: Path, exam: ExamScores, scale: Scale) -> Iterator[dict[str, str]]:
+    for view in PROJECTIONS:
+        present = view in exam.projections
+        alone = FusedScores(
+            scores=np.asarray(exam.projections[view], dtype=np.float64) if present else None,
+            views=(view,) if present else (),
+            missing=() if present else (view,),
+        )
+        yield _row(path, exam, view, alone, scale)
+    for level in FUSED_LEVELS:
+        yield _row(path, exam, level, exam.fused[level], scale)
+
+
+def _row(path: Path, exam: ExamScores, level: str, given: FusedScores, scale: Scale) -> dict[str, str]:
+    values = None if given.scores is None else [float(score) for score in given.scores]
+    if values is not None:
+        problem = score_problem(values)
+        if problem or len(values) != len(scale):
+            problem = problem or f"found {len(values)} scores, expected {len(scale)}"
+            raise TableError(f"cannot write {path}: exam {exam.exam_id}, {level}: {problem}")
+    texts = [""] * len(scale) if values is None else [repr(value) for value in values]
+    cells = (exam.exam_id, str(level), *texts, " ".join(given.views), " ".join(given.missing))
+    row = dict(zip((*_KEYS, *scale, *_NOTES), cells, strict=True))
+    if level in exam.percent_density:
+        row[_DENSITY] = f"{exam.percent_density[level]:.2f}"
+    return row

@@ -1,0 +1,162 @@
+"""Figures of merit of a trained model on its own test split, kept beside the networks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mammodensity.data.dataset import MANIFEST_NAME, SPLITS, read_manifest, reference_categories
+from mammodensity.errors import ImageError, OptionError, TableError
+from mammodensity.evaluation.figures import SCALAR_FIGURES, FiguresOfMerit, evaluate_table, to_json
+from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, write_score_table
+from mammodensity.models.scoring import predict
+from mammodensity.models.trained import load_networks
+from mammodensity.outputs import file_sha256, receipt, staged_folder, write_json
+from mammodensity.scores import ExamScores
+from mammodensity.terms import LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
+from mammodensity.training.model_folder import network_hashes
+from mammodensity.workers import Progress
+
+PREDICTIONS_FILE = "predictions.csv"
+FIGURES_FILE = "figures.json"
+_RECEIPT_FILE = "receipt.json"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredEvaluation:
+    """What ``evaluate_model`` left in the folder."""
+
+    table: ScoreTable
+    figures: dict[str, FiguresOfMerit]
+
+
+def evaluate_model(
+    model_folder: Path, *, split: str = "test", device: str = "auto", progress: Progress | None = None
+) -> dict[str, FiguresOfMerit] | None:
+    """Score the exams of one split of the model's own manifest and compare with their reference.
+
+    Projections are fused by their mean, or by a joint network itself; an exam that lacks a projection has no scores for
+    what is fused from it, and is counted as such. Projections that the whole manifest lacks, such as CC of a data
+    set of MLO alone, are done without: exams are then fused from those they have. Writes ``<split>/predictions.csv``,
+    ``<split>/figures.json`` and ``<split>/receipt.json`` in the model folder, together or not at all.
+
+    Returns
+    -------
+    Figures of merit by level, in the order of `LEVELS`; None when the model has no manifest or the split no exam.
+
+    Raises
+    ------
+    OptionError
+        There is no such split.
+    CheckpointError
+        The folder holds no model, or a network is damaged.
+    LayoutError, ImageError
+        The manifest or an image cannot be used.
+    """
+    if split not in SPLITS:
+        raise OptionError(f"split must be one of {', '.join(SPLITS)}. Got {split!r} instead.")
+    folder = Path(model_folder)
+    model = load_networks(folder, device)
+    manifest = folder / MANIFEST_NAME
+    if not manifest.is_file():
+        return None
+    data = read_manifest(manifest).in_split(split)
+    if not data.records:
+        return None
+    partial = {record.projection for record in read_manifest(manifest).records} != set(PROJECTIONS)
+    exams = _counted(predict(model, data, allow_missing=partial), len(data.exams()), progress)
+    facts = {"split": split, **_made_from(folder), "device": str(model.device), "fusion": model.fusion}
+    with staged_folder(folder / split) as staging:
+        write_score_table(staging / PREDICTIONS_FILE, exams)
+        patients = {record.exam_id: record.patient_id for record in data.records}
+        table = read_score_table(staging / PREDICTIONS_FILE)
+        figures = evaluate_table(table, reference_categories(data), patients=patients)
+        write_json(staging / FIGURES_FILE, to_json(figures))
+        write_json(staging / _RECEIPT_FILE, {"note": RESEARCH_USE_ONLY, **receipt("evaluate", **facts)})
+    return figures
+
+
+def stored_evaluation(model_folder: Path, split: str = "test") -> StoredEvaluation | None:
+    """What ``evaluate_model`` wrote; None when there is nothing, or it is of other networks or another manifest.
+
+    Raises
+    ------
+    TableError
+        A file of it is damaged.
+    """
+    folder = Path(model_folder) / split
+    if not (folder / FIGURES_FILE).is_file() or not (folder / PREDICTIONS_FILE).is_file():
+        return None
+    if (folder / _RECEIPT_FILE).is_file():
+        noted = _read_json(folder / _RECEIPT_FILE)
+        if any(noted.get(name) != value for name, value in _made_from(Path(model_folder)).items()):
+            return None
+    return StoredEvaluation(read_score_table(folder / PREDICTIONS_FILE), read_figures(folder / FIGURES_FILE))
+
+
+def read_figures(path: Path) -> dict[str, FiguresOfMerit]:
+    """Read figures of merit as ``to_json`` made them.
+
+    Raises
+    ------
+    TableError
+        The file is damaged.
+    """
+    values = _read_json(path)
+    try:
+        return {level: _figures(values[level]) for level in LEVELS}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TableError(f"{path} is damaged: {_BAD_FIGURES}") from error
+
+
+_BAD_FIGURES = "expected the figures of merit of seven levels; remove the folder to evaluate again"
+
+
+def _figures(values: Mapping[str, Any]) -> FiguresOfMerit:
+    """The inverse of ``FiguresOfMerit.to_dict``."""
+    scalars = {name: _number(values[name]) for name in SCALAR_FIGURES}
+    per_category = {
+        name: {letter: _number(value) for letter, value in values[name].items()}
+        for name in ("auc_per_category", "recall_per_category", "precision_per_category")
+    }
+    intervals = {
+        name: None if pair is None else (float(pair[0]), float(pair[1])) for name, pair in values["intervals"].items()
+    }
+    confusion = tuple(tuple(int(count) for count in row) for row in values["confusion"])
+    return FiguresOfMerit(**{**values, **scalars, **per_category, "intervals": intervals, "confusion": confusion})
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path} is damaged: it is no readable JSON; remove the folder to evaluate again") from error
+    if not isinstance(values, dict):
+        raise TableError(f"{path} is damaged: expected named entries; remove the folder to evaluate again")
+    return values
+
+
+def _made_from(folder: Path) -> dict[str, Any]:
+    """What figures depend on: they are out of date once one of these hashes has changed."""
+    manifest = folder / MANIFEST_NAME
+    return {
+        "networks": network_hashes(folder),
+        "manifest_sha256": file_sha256(manifest) if manifest.is_file() else None,
+    }
+
+
+def _counted(exams: Iterable[ExamScores], total: int, progress: Progress | None) -> Iterator[ExamScores]:
+    for done, exam in enumerate(exams, start=1):
+        for text in exam.refused.values():  # figures without it would be of other exams than the reader thinks
+            raise ImageError(text)
+        yield exam
+        if progress:
+            progress(done, total)

@@ -1,0 +1,170 @@
+"""Images as tensors: the training set in memory, its random changes, and the shape networks take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mammodensity.anatomy.network_input import PreprocessSpec, preprocess
+from mammodensity.data.dataset import ImageRecord
+from mammodensity.data.images import read_record
+from mammodensity.errors import OptionError
+from mammodensity.exam import Exam, Mammogram
+from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.workers import Progress
+
+
+@dataclass(frozen=True)
+class AugmentSpec:
+    """Random changes of a training image. No flip: it would turn one projection into another."""
+
+    zoom: float = 0.2
+    """Height and width are scaled, each by its own factor, by up to this share."""
+    shift: float = 0.2
+    """Shift by up to this share of height and width."""
+    rotation_degrees: float = 10.0
+    """Rotation by up to this angle, either way."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.zoom < 1 and 0 <= self.shift < 1 and 0 <= self.rotation_degrees <= 180):
+            raise OptionError(f"zoom and shift must be in [0, 1), rotation_degrees in [0, 180]. Got {self} instead.")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Preprocessed images of one projection and split, all in memory (1.7 MB each at 650 x 650)."""
+
+    images: Tensor
+    """(B, 1, H, W) float32."""
+    categories: Tensor
+    """(B,) int64, the least dense is 0."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledExams:
+    """Preprocessed exams of one split, all in memory (6.8 MB each at 650 x 650)."""
+
+    views: Tensor
+    """(N, V, 1, H, W) float32, zeros where a view is absent; V as in ``PROJECTIONS``."""
+    present: Tensor
+    """(N, V) bool, at least one an exam."""
+    categories: Tensor
+    """(N,) int64, the least dense is 0."""
+    breasts: Tensor
+    """(N, 2) int64 of the right and the left breast where they are known by themselves, else -1."""
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+
+def load_exams(
+    exams: Sequence[Mapping[Projection, ImageRecord]], spec: PreprocessSpec, progress: Progress | None = None
+) -> LabelledExams:
+    """Read and preprocess labelled exams, with the views they have.
+
+    Raises
+    ------
+    ImageError
+        An image cannot be read.
+    """
+    views = torch.zeros(len(exams), len(PROJECTIONS), 1, spec.rows, spec.columns)
+    present = torch.zeros(len(exams), len(PROJECTIONS), dtype=torch.bool)
+    breasts = torch.full((len(exams), 2), -1)
+    cells = [(exam, projection) for exam, records in enumerate(exams) for projection in records]
+
+    def load(cell: tuple[int, Projection]) -> None:
+        exam, projection = cell
+        record, view = exams[exam][projection], PROJECTIONS.index(projection)
+        views[exam, view, 0] = torch.from_numpy(preprocess(read_record(record), spec))
+        present[exam, view] = True
+        if record.breast_category is not None:
+            breasts[exam, "RL".index(projection.laterality)] = record.breast_category.index
+
+    with ThreadPoolExecutor() as pool:
+        for done, _ in enumerate(pool.map(load, cells), start=1):
+            if progress:
+                progress(done, len(cells))
+    first = [next(iter(records.values())).category for records in exams]
+    categories = [category.index for category in first if category is not None]
+    assert len(categories) == len(exams)
+    return LabelledExams(views, present, torch.tensor(categories, dtype=torch.int64), breasts)
+
+
+def load_images(
+    records: Sequence[ImageRecord], spec: PreprocessSpec, progress: Progress | None = None
+) -> LabelledImages:
+    """Read and preprocess labelled records.
+
+    Raises
+    ------
+    ImageError
+        An image cannot be read.
+    """
+    images = torch.empty(len(records), 1, spec.rows, spec.columns)
+
+    def load(index: int) -> None:
+        record = records[index]
+        images[index, 0] = torch.from_numpy(preprocess(read_record(record), spec))
+
+    with ThreadPoolExecutor() as pool:
+        for done, _ in enumerate(pool.map(load, range(len(records))), start=1):
+            if progress:
+                progress(done, len(records))
+    categories = [record.category.index for record in records if record.category is not None]
+    assert len(categories) == len(records)
+    return LabelledImages(images, torch.tensor(categories, dtype=torch.int64))
+
+
+def input_batch(mammograms: Sequence[Mammogram], spec: PreprocessSpec, channels: int) -> Tensor:
+    """Preprocess mammograms into one batch (B, channels, H, W) float32."""
+    images = np.stack([preprocess(mammogram, spec) for mammogram in mammograms])[:, np.newaxis]
+    return with_channels(torch.from_numpy(images), channels)
+
+
+def exam_batch(exam: Exam, spec: PreprocessSpec, channels: int) -> tuple[Tensor, Tensor]:
+    """Preprocess an exam into a batch of one: views (1, V, channels, H, W) float32, and which are present (1, V)."""
+    views = torch.zeros(1, len(PROJECTIONS), channels, spec.rows, spec.columns)
+    present = torch.tensor([[projection in exam.mammograms for projection in PROJECTIONS]])
+    for projection, mammogram in exam.mammograms.items():
+        views[0, PROJECTIONS.index(projection)] = input_batch([mammogram], spec, channels)[0]
+    return views, present
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Repeat grey images (B, 1, H, W) in as many channels as the network takes."""
+    return images.expand(-1, channels, -1, -1)
+
+
+def augment(images: Tensor, spec: AugmentSpec, rngs: Sequence[np.random.Generator]) -> Tensor:
+    """Change each image (B, 1, H, W) at random with its own generator, so that batches do not matter.
+
+    Zoom, rotation and shift about the image centre, bilinear; what comes in from outside repeats the nearest edge.
+    """
+    if spec.zoom == spec.shift == spec.rotation_degrees == 0 or not rngs:
+        return images
+    rows, columns = images.shape[-2:]
+    grids = torch.from_numpy(np.stack([_sampling_matrix(spec, rng, rows / columns) for rng in rngs]))
+    grid = torch.nn.functional.affine_grid(grids.float(), list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _sampling_matrix(spec: AugmentSpec, rng: np.random.Generator, aspect: float) -> np.ndarray[tuple[int, int]]:
+    """The 2 x 3 matrix from output to input coordinates, both -1..1, for one random change."""
+    angle = np.deg2rad(rng.uniform(-spec.rotation_degrees, spec.rotation_degrees))
+    zoom_x, zoom_y = rng.uniform(1 - spec.zoom, 1 + spec.zoom, 2)
+    shift_x, shift_y = rng.uniform(-2 * spec.shift, 2 * spec.shift, 2)  # -1..1 spans two
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array(
+        [
+            [cos * zoom_x, -sin * zoom_y * aspect, shift_x],
+            [sin * zoom_x / aspect, cos * zoom_y, shift_y],
+        ]
+    )

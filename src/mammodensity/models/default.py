@@ -1,0 +1,104 @@
+"""The default model: percent density of each view by the tissue networks, and categories from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mammodensity.anatomy.density import DEFAULT_MAP, CategoryMap
+from mammodensity.anatomy.tissue import TissueMap, find_tissue
+from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.exam import Exam, Mammogram
+from mammodensity.models.scoring import ViewReading, score_exam
+from mammodensity.outputs import write_json
+from mammodensity.scores import ExamScores
+from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Projection
+
+MAP_FILE = "category_map.json"
+
+
+@dataclass(frozen=True, eq=False)
+class TissueModel:
+    """The tissue networks that come with the package, with the default category map or a site's own."""
+
+    category_map: CategoryMap = DEFAULT_MAP
+    fusion: ClassVar[str] = "mean"
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        """The projections it can read: all."""
+        return PROJECTIONS
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user of its scores must know, a line each."""
+        found = ["the default model learned from synthetic breasts; docs/default-model.md says how far to trust it"]
+        if self.category_map == DEFAULT_MAP:
+            found.append("categories follow published percent densities; `mammodensity calibrate` fits them to a site")
+        return found
+
+    def find_tissue(self, projection: Projection, mammogram: Mammogram) -> TissueMap:
+        """The tissue of one view.
+
+        Raises
+        ------
+        ImageError
+            It is refused: no breast in it, inverted, or unlike a mammogram.
+        """
+        return find_tissue(replace(mammogram, projection=projection))
+
+    def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
+        """Read one image.
+
+        Raises
+        ------
+        ImageError
+            It is refused.
+        """
+        found = self.find_tissue(projection, mammogram)
+        return ViewReading(self.category_map.scores(found.percent_density), found.percent_density, found.doubts)
+
+    def score(
+        self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+    ) -> ExamScores:
+        """Score one exam; see :func:`mammodensity.models.scoring.score_exam`."""
+        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy)
+
+
+def write_category_map(folder: Path, category_map: CategoryMap, facts: Mapping[str, Any]) -> Path:
+    """Write a model folder that holds nothing but a category map for the default tissue networks.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    path = folder / MAP_FILE
+    write_json(path, {"note": RESEARCH_USE_ONLY, **asdict(category_map), **facts})
+    return path
+
+
+def write_default_category_map(folder: Path) -> None:
+    """Make a folder a model folder of the default model, unless it is one already."""
+    if not (folder / MAP_FILE).is_file():
+        write_category_map(folder, DEFAULT_MAP, {})
+
+
+def read_category_map(folder: Path) -> CategoryMap:
+    """Read the category map of a model folder.
+
+    Raises
+    ------
+    CheckpointError
+        It is damaged.
+    """
+    path = folder / MAP_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        first, second, third = (float(cut) for cut in values["cuts"])
+        return CategoryMap((first, second, third), float(values["slope"]), str(values["source"]))
+    except (OSError, ValueError, KeyError, TypeError, OptionError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}; calibrate again") from error

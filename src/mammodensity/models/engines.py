@@ -1,0 +1,306 @@
+"""A network in 8-bit integers: ranges of its layers measured on images of its training, and the loss checked on others.
+
+References
+----------
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018.
+
+What runs a network: torch, or another program for inference that may be faster on a processor.
+
+Engines are chosen by name and never fall back to another. Each gives the scores of torch within ``TOLERANCE``, but for
+``openvino-int8``, whose limits are those of ``mammodensity.prediction.int8``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from mammodensity.data.dataset import MANIFEST_NAME, SPLITS, DataSet, read_manifest
+from mammodensity.errors import CheckpointError, ImageError, LayoutError, OptionError, OutputError
+from mammodensity.models.batch import load_images, with_channels
+from mammodensity.models.checkpoint import Checkpoint
+from mammodensity.models.onnx import INPUT, quietly, require_packages, send_nothing, to_onnx
+from mammodensity.outputs import file_sha256, write_bytes, write_text
+from mammodensity.workers import threads_told
+
+LARGEST_MEAN_DIFFERENCE = 0.02
+"""Of a score from that of the network in 32 bits, over the images of the check."""
+LEAST_AGREEMENT = 0.95
+"""Share of the images of the check that must stay in their category."""
+_IMAGES = 32
+
+Inputs = NDArray[np.float32]
+"""(B, channels, rows, columns)."""
+Samples = Callable[[], tuple[Inputs, Inputs]]
+"""Network inputs to measure ranges on, and others for the check."""
+ToScores = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+"""From what a network gives for B images to scores (B, 4)."""
+
+
+def scores_of_logits(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Scores (B, 4) of logits (B, 4)."""
+    scores: NDArray[np.float64] = softmax(logits.astype(np.float64), axis=1)
+    return scores
+
+
+def training_inputs(model: Path, checkpoint: Checkpoint) -> tuple[Inputs, Inputs]:
+    """Up to 32 images that trained a network and up to 32 of its validation, as the manifest of the model names them.
+
+    Raises
+    ------
+    OptionError
+        There is no manifest, or its images are not there any more.
+    """
+    try:
+        data = read_manifest(model / MANIFEST_NAME)
+        measured, checked = (_images(data, split, checkpoint) for split in SPLITS[:2])
+    except (LayoutError, ImageError) as error:
+        raise OptionError(
+            "engine openvino-int8 measures a network once on the images of its training, which the model's "
+            f"{MANIFEST_NAME} names, and cannot read them: {error}; run it once where they are, or take openvino"
+        ) from error
+    return measured, checked
+
+
+def _images(data: DataSet, split: str, checkpoint: Checkpoint) -> Inputs:
+    """Evenly drawn from the exams in sorted order."""
+    own = [one for one in data.records if (one.projection, one.split) == (checkpoint.projection, split)]
+    if not own:
+        raise LayoutError(f"no {checkpoint.projection} image in the {split} split")
+    own.sort(key=lambda record: record.exam_id)
+    chosen = [own[place] for place in np.unique(np.linspace(0, len(own) - 1, _IMAGES).astype(int))]
+    images = load_images(chosen, checkpoint.preprocess).images
+    result: Inputs = with_channels(images, checkpoint.network.spec.channels).numpy()
+    return result
+
+
+def quantised(network: Path, inputs: Inputs) -> bytes:
+    """An ONNX file in 8-bit integers, with the ranges that the layers of ``network`` have on ``inputs``."""
+    send_nothing()
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quant_pre_process,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rest = iter(inputs)
+
+        def get_next(self) -> dict[str, Inputs] | None:
+            image = next(self.rest, None)
+            return None if image is None else {INPUT: image[np.newaxis]}
+
+    with TemporaryDirectory() as folder, quietly(logging.root):
+        prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
+        quant_pre_process(network, prepared, skip_symbolic_shape=True)  # joins convolutions and batch normalisations
+        quantize_static(
+            prepared,
+            result,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QInt8,
+            extra_options={"ActivationSymmetric": True},  # a zero point is a layer of its own in OpenVINO
+            op_types_to_quantize=["Conv"],  # nearly all of the time; of the rest, runtimes disagree
+        )
+        return result.read_bytes()
+
+
+def require_same(checkpoint: Checkpoint, found: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
+    """Raise ``CheckpointError`` where scores (B, 4) in 8 bits are too far from those in 32."""
+    difference = float(np.abs(found - expected).mean())
+    agreement = float((found.argmax(1) == expected.argmax(1)).mean())
+    if not (difference <= LARGEST_MEAN_DIFFERENCE and agreement >= LEAST_AGREEMENT):
+        changed = int((found.argmax(1) != expected.argmax(1)).sum())
+        raise CheckpointError(
+            f"in 8 bits {changed} of {len(found)} validation images of {checkpoint.projection} change their category "
+            f"(allowed: {1 - LEAST_AGREEMENT:.0%}) and a score differs by {difference:.4f} on average (allowed: "
+            f"{LARGEST_MEAN_DIFFERENCE:g}); use --engine openvino for this model"
+        )
+
+
+_MAKING = 2
+"""Of kept files: raised when networks are exported or quantised in another way."""
+ENGINES: tuple[str, ...] = ("torch", "onnx", "openvino", "openvino-int8")
+TOLERANCE = 1e-4
+"""Largest difference of any score in 32 bits from torch's; measured differences are about 1e-6."""
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From network inputs (B, channels, rows, columns) to what the network gives: logits (B, 4), or features (B, F)."""
+
+
+def make_engine(
+    name: str,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    samples: Samples | None = None,
+    to_scores: ToScores = scores_of_logits,
+) -> Run:
+    """Make a network ready to run.
+
+    Parameters
+    ----------
+    samples
+        Gives images of the network's training; asked only by ``openvino-int8``, and only the first time.
+    to_scores
+        From what the network gives to scores (B, 4), for the check of ``openvino-int8``.
+
+    Raises
+    ------
+    OptionError
+        Unknown engine, one that is not installed, one that does not run on the device, or there are no samples.
+    CheckpointError
+        The network loses too much in 8 bits.
+    """
+    if name not in ENGINES:
+        raise OptionError(f"engine must be one of {', '.join(ENGINES)}. Got {name!r} instead.")
+    if name == "torch":
+        return torch_engine(checkpoint, device)
+    if device.type != "cpu":
+        raise OptionError(f"engine {name} runs on the CPU; use --device cpu, or --engine torch")
+    if name == "onnx":
+        return onnx_session(_onnx_file(checkpoint))
+    require_packages("engines", "openvino")
+    if name == "openvino":
+        return openvino_session(_onnx_file(checkpoint))
+    return _openvino_int8(checkpoint, samples, to_scores)
+
+
+def torch_engine(checkpoint: Checkpoint, device: torch.device) -> Run:
+    """Run the network itself."""
+
+    def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        images = torch.from_numpy(inputs).to(device).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            outputs: NDArray[np.float32] = checkpoint.network(images).float().cpu().numpy()
+        return outputs
+
+    return run
+
+
+def onnx_session(path: Path) -> Callable[..., NDArray[np.float32]]:
+    """Run an ONNX file of one output on its inputs, in their order."""
+    require_packages("engines", "onnxruntime")
+    send_nothing()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads_told()  # 0: as many as it likes
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+
+    def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
+        outputs: NDArray[np.float32] = session.run(None, dict(zip(names, inputs, strict=True)))[0]
+        return outputs
+
+    return run
+
+
+def openvino_session(path: Path, precision: str = "f32") -> Run:
+    """Run an ONNX file of one input and one output; what is not quantised in it runs in ``f32`` or ``bf16``."""
+    core = _openvino_core()
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}  # some processors would take bf16 by themselves
+    if threads_told():
+        settings["INFERENCE_NUM_THREADS"] = threads_told()
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+
+    def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        outputs: NDArray[np.float32] = np.asarray(compiled([inputs])[0])
+        return outputs
+
+    return run
+
+
+def precision_beside_int8() -> str:
+    """``bf16`` where the processor computes in it, which is fine enough beside 8 bits; else ``f32``."""
+    return "bf16" if "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None, to_scores: ToScores) -> Run:
+    """In 8-bit integers; quantised and checked the first time, then kept."""
+    require_packages("engines", "onnx", "onnxruntime")
+    network = _onnx_file(checkpoint)
+    precision = precision_beside_int8()
+    path = network.with_suffix(f".int8-{precision}.onnx")  # each is checked
+    if _is_whole(path):
+        return openvino_session(path, precision)
+    if samples is None:
+        raise OptionError("engine openvino-int8 needs images of the training; load the network from its model folder")
+    measured, checked = samples()
+    with TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        trial.write_bytes(quantised(network, measured))
+        run, exact = openvino_session(trial, precision), torch_engine(checkpoint, torch.device("cpu"))
+        found, expected = (np.concatenate([one(image[np.newaxis]) for image in checked]) for one in (run, exact))
+        require_same(checkpoint, to_scores(found), to_scores(expected))
+        _keep(path, trial.read_bytes())
+    return openvino_session(path, precision)
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the process, never dropped.
+
+    Each takes over its thread's alternate signal stack. Dropped in the order they were made, the last one puts back
+    a stack that is gone already, and the next signal with a handler (Ctrl-C, the end of a child) kills the process.
+    """
+    send_nothing()
+    import openvino
+
+    return openvino.Core()
+
+
+def _onnx_file(checkpoint: Checkpoint) -> Path:
+    """The exported network, kept for the next time under a name that changes with its weights.
+
+    And with its projection: mirrored views share a branch's weights.
+    """
+    digest = hashlib.sha256(f"{_MAKING} {torch.__version__} {checkpoint.projection} {checkpoint.preprocess}".encode())
+    for name, tensor in sorted(checkpoint.network.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = home / "mammodensity" / f"{digest.hexdigest()[:32]}.onnx"
+    if not _is_whole(path):
+        _keep(path, to_onnx(checkpoint))
+    return path
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write a file for the next time, and beside it the hash that it must have."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+        write_text(_hash_file(path), hashlib.sha256(content).hexdigest())
+    except (OSError, OutputError) as error:
+        raise OutputError(
+            f"cannot keep an exported network in {path.parent}, where engines other than torch look for it: {error}; "
+            "set XDG_CACHE_HOME to a folder that can be written, or take --engine torch"
+        ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a kept file is there and is what was written: a damaged one is made again, never run."""
+    try:
+        return file_sha256(path) == _hash_file(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _hash_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")

@@ -1,0 +1,286 @@
+"""The joint network: all four projections of an exam in one, trained end to end, with any of them absent.
+
+Each view goes through a branch, the origin's network without its head, to a vector of features; what the views say
+together is decided by one of three ways of fusing:
+
+=========  ==========================================================================================================
+mean       each view has a head of its own, and their scores are averaged, as the origin does after training
+concat     the features of the four views side by side, zeros for absent ones, and which are present; one linear head
+attention  the features averaged by weights that a learned query gives each view present; one linear head
+=========  ==========================================================================================================
+
+References
+----------
+Attention pooling with a learned query: Ilse et al., "Attention-based Deep Multiple Instance Learning", ICML 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mammodensity.errors import OptionError
+from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.terms import CATEGORIES, PROJECTIONS
+
+JOINT_FUSIONS: tuple[str, ...] = ("mean", "concat", "attention")
+BRANCHES: tuple[str, ...] = ("separate", "shared")
+_VIEWS = len(PROJECTIONS)
+_LEAST_SCORE = 1e-12  # keeps the logarithm of a mean of scores finite
+
+
+@dataclass(frozen=True)
+class JointSpec:
+    """Shape of the joint network."""
+
+    network: NetworkSpec = field(default_factory=NetworkSpec)
+    """Of each branch."""
+    fusion: str = "mean"
+    """One of ``JOINT_FUSIONS``."""
+    branches: str = "separate"
+    """``"separate"``, one for each projection, or ``"shared"``: one for CC and one for MLO, which see right breasts
+    mirrored. Not one for all: CC and MLO differ in shape and in the muscle, left and right only by a mirror."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("fusion", JOINT_FUSIONS), ("branches", BRANCHES)):
+            if getattr(self, name) not in choices:
+                raise OptionError(f"{name} must be one of {', '.join(choices)}. Got {getattr(self, name)!r} instead.")
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The views each branch takes, by their positions in ``PROJECTIONS``."""
+        if self.branches == "separate":
+            return tuple((view,) for view in range(_VIEWS))
+        kinds = dict.fromkeys(projection.view_position for projection in PROJECTIONS)
+        return tuple(tuple(v for v, one in enumerate(PROJECTIONS) if one.view_position == kind) for kind in kinds)
+
+    @property
+    def mirrored(self) -> tuple[bool, ...]:
+        """Which views (V,) a branch sees mirrored: the right ones where it also sees left ones."""
+        return tuple(self.branches == "shared" and projection.laterality == "R" for projection in PROJECTIONS)
+
+
+def _head(inputs: int) -> nn.Linear:
+    head = nn.Linear(inputs, len(CATEGORIES))
+    nn.init.xavier_uniform_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+class MeanFusion(nn.Module):
+    """A head a group of views; the mean of the scores of the views present."""
+
+    def __init__(self, features: int, groups: tuple[tuple[int, ...], ...]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(_head(features) for _ in groups)
+        self.groups = groups
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Features (B, V, F) and which are present (B, V) to logarithms of scores (B, K)."""
+        logits = features.new_zeros(*features.shape[:2], len(CATEGORIES))
+        for head, views in zip(self.heads, self.groups, strict=True):
+            logits[:, list(views)] = head(features[:, list(views)])
+        weights = present / present.sum(dim=1, keepdim=True)
+        scores = (logits.softmax(dim=2) * weights[..., None]).sum(dim=1)
+        return scores.clamp_min(_LEAST_SCORE).log()
+
+
+class ConcatFusion(nn.Module):
+    """One linear head on the features of all views, zeros for absent ones, and on which are present."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.head = _head(_VIEWS * (features + 1))
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Features (B, V, F) and which are present (B, V) to logits (B, K)."""
+        known = torch.where(present[..., None], features, 0)
+        together = torch.cat([known.flatten(1), present.to(known.dtype)], dim=1)  # (B, V * F + V)
+        logits: Tensor = self.head(together)
+        return logits
+
+
+class AttentionFusion(nn.Module):
+    """One linear head on the mean of the views' features, weighted by their likeness to a learned query."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(features)
+        self.norm.bias.requires_grad_(False)  # the same for all views, so that weights do not depend on it
+        self.place = nn.Parameter(torch.zeros(_VIEWS, features))
+        """What is added to the features of each projection before they are compared."""
+        self.query = nn.Parameter(torch.zeros(features))
+        self.head = _head(features)
+        nn.init.normal_(self.query, std=features**-0.5)
+
+    def weights(self, features: Tensor, present: Tensor) -> Tensor:
+        """Weights (B, V) of the views: sum 1, absent ones 0."""
+        likeness = (self.norm(features) + self.place) @ self.query
+        weights: Tensor = likeness.masked_fill(~present, float("-inf")).softmax(dim=1)
+        return weights
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Features (B, V, F) and which are present (B, V) to logits (B, K)."""
+        weights = self.weights(features, present)
+        logits: Tensor = self.head((weights[..., None] * features).sum(dim=1))
+        return logits
+
+
+class JointNetwork(nn.Module):
+    """From the four views of exams to four density logits; the scores are their softmax.
+
+    For the fusion ``mean`` the logits are logarithms of scores, whose softmax gives the scores back.
+    """
+
+    def __init__(self, spec: JointSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.branches = nn.ModuleList(_branch(spec.network) for _ in spec.groups)
+        features = spec.network.outputs[-1]
+        if spec.fusion == "mean":
+            self.fusion: nn.Module = MeanFusion(features, spec.groups)
+        else:
+            self.fusion = ConcatFusion(features) if spec.fusion == "concat" else AttentionFusion(features)
+
+    def forward(self, views: Tensor, present: Tensor | None = None) -> Tensor:
+        """Views (B, V, C, H, W) and which are present (B, V) bool, at least one an exam, to logits (B, K).
+
+        Absent views are not looked at, nor do they count in batch statistics; None is all present.
+        """
+        if present is None:
+            present = views.new_ones(views.shape[:2], dtype=torch.bool)
+        parts = [(cells, self.run_branch(branch, images)) for branch, cells, images in self.inputs(views, present)]
+        return self.fuse(gathered(parts, len(views)), present)
+
+    def inputs(
+        self, views: Tensor, present: Tensor, branches: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """What each branch takes of views (B, V, C, H, W): branch, cells (n, 2) of exam and view, images (n, C, H, W).
+
+        A branch none of whose views is present is left out, unless ``branches`` names it.
+        """
+        for branch in self.branches_of(present) if branches is None else branches:
+            group = self.spec.groups[branch]
+            cells = [(exam, view) for view in group for exam in present[:, view].nonzero()[:, 0].tolist()]
+            images = [self.oriented(views[exam, view], view) for exam, view in cells]
+            stacked = torch.stack(images) if images else views[:0].flatten(0, 1)
+            where = torch.tensor(cells, dtype=torch.int64).view(-1, 2)
+            yield branch, where, stacked.contiguous(memory_format=torch.channels_last)
+
+    def branches_of(self, present: Tensor) -> list[int]:
+        """The branches that have a view present (B, V)."""
+        return [branch for branch, group in enumerate(self.spec.groups) if present[:, list(group)].any()]
+
+    def oriented(self, images: Tensor, view: int) -> Tensor:
+        """Images (..., H, W) of a view as its branch sees them."""
+        return images.flip(-1) if self.spec.mirrored[view] else images
+
+    def run_branch(self, branch: int, images: Tensor) -> Tensor:
+        """Images (n, C, H, W) to features (n, F) float32."""
+        features: Tensor = self.branches[branch](images)
+        return features.float()
+
+    def branch_of(self, view: int) -> OriginNetwork:
+        """The branch that takes a view."""
+        found = self.branches[next(place for place, group in enumerate(self.spec.groups) if view in group)]
+        assert isinstance(found, OriginNetwork)
+        return found
+
+    def fuse(self, features: Tensor, present: Tensor) -> Tensor:
+        """Features (B, V, F) and which are present (B, V) to logits (B, K), in float32 also within autocast."""
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.fusion(features.float(), present)
+        return logits
+
+
+def gathered(parts: list[tuple[Tensor, Tensor]], exams: int) -> Tensor:
+    """Features (N, V, F) of cells (n, 2) and their features (n, F); zeros elsewhere."""
+    first = parts[0][1]
+    cells = torch.cat([cells for cells, _ in parts]).to(first.device)
+    features = torch.cat([one for _, one in parts])
+    whole = features.new_zeros(exams, _VIEWS, features.shape[1])
+    return whole.index_put((cells[:, 0], cells[:, 1]), features)
+
+
+def _branch(spec: NetworkSpec) -> OriginNetwork:
+    branch = OriginNetwork(spec)
+    branch.head = nn.Identity()  # heads belong to the fusion
+    return branch
+
+
+class ViewBranch(nn.Module):
+    """The branch of one view: images (B, C, H, W) as they lie in the exam to features (B, F) float32."""
+
+    def __init__(self, network: JointNetwork, view: int) -> None:
+        super().__init__()
+        self.spec = network.spec.network
+        self.branch = network.branch_of(view)
+        self.mirrors = network.spec.mirrored[view]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, F)."""
+        features: Tensor = self.branch(images.flip(-1) if self.mirrors else images)
+        return features.float()
+
+
+class WholeExam(nn.Module):
+    """The joint network in steps that do not depend on which views are present, as files for other programs need."""
+
+    def __init__(self, network: JointNetwork) -> None:
+        super().__init__()
+        self.spec = network.spec.network
+        self.views = nn.ModuleList(ViewBranch(network, view) for view in range(_VIEWS))
+        self.fusion = network.fusion
+
+    def forward(self, images: Tensor, present: Tensor) -> Tensor:
+        """Views (B, V, C, H, W), anything finite where absent, and which are present (B, V) bool to logits (B, K)."""
+        features = torch.stack([branch(images[:, view]) for view, branch in enumerate(self.views)], dim=1)
+        logits: Tensor = self.fusion(features, present)
+        return logits
+
+
+class ExamView(nn.Module):
+    """One view of an exam through the joint network, the other views as they are: (B, C, H, W) to logits (B, K).
+
+    Parameters
+    ----------
+    others
+        (V, F) features of the exam's views; what stands at this view's place is not looked at.
+    present
+        (V,) bool: the views present, this one among them. Without the two, the view is alone.
+    """
+
+    def __init__(
+        self, network: JointNetwork, view: int, others: Tensor | None = None, present: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.spec = network.spec.network
+        self.branch, self.fusion = network.branch_of(view), network.fusion
+        self.view = view
+        self.mirrors = network.spec.mirrored[view]
+        """The branch sees the image mirrored, so that its features are, too."""
+        # Plain attributes: they are no weights, which a test may draw at random.
+        self._others = others if others is not None else torch.zeros(_VIEWS, self.spec.outputs[-1])
+        self._present = present if present is not None else torch.arange(_VIEWS) == view
+
+    @property
+    def last_block(self) -> nn.Module:
+        """The last residual block of the branch, whose output Grad-CAM weighs."""
+        return self.branch.last_block
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """A layer of the branch, by the name it has in a network of one projection."""
+        return self.branch.get_submodule(target)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to logits (B, K) of the exam."""
+        features: Tensor = self.branch(images.flip(-1) if self.mirrors else images)
+        with torch.autocast(images.device.type, enabled=False):
+            whole = self._others.to(features.device).repeat(len(images), 1, 1)  # (B, V, F)
+            whole[:, self.view] = features.float()
+            present = self._present.to(features.device).repeat(len(images), 1)
+            logits: Tensor = self.fusion(whole, present)
+        return logits

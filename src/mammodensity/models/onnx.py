@@ -1,0 +1,201 @@
+"""A network together with its preprocessing: from the grey values of a whole image to the scores of A-D.
+
+For programs that hand over images as they are and know nothing of preprocessing. What is done to an image is that of
+``preprocess``: resizing is linear in rows and in columns, so it becomes two matrices.
+
+A network as an ONNX file, which other programs can run: of what ``preprocess`` makes, or of whole images.
+
+References
+----------
+Open Neural Network Exchange, operator set 18 (onnx.ai).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mammodensity.anatomy.network_input import resizing_matrices
+from mammodensity.errors import OptionError
+from mammodensity.models.checkpoint import Checkpoint, JointCheckpoint
+from mammodensity.models.joint import WholeExam
+from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY
+
+
+class WholeImageNetwork(nn.Module):
+    """Grey images (B, 1, H, W) from 0 to 1, black to white, to scores (B, 4) in the order A-D.
+
+    Parameters
+    ----------
+    checkpoint
+        The network; it is used, not copied.
+    shape
+        H and W.
+
+    Raises
+    ------
+    OptionError
+        The network wants breast or muscle found first, which no such network can do.
+    """
+
+    to_rows: Tensor
+    to_columns: Tensor
+
+    def __init__(self, checkpoint: Checkpoint, shape: tuple[int, int]) -> None:
+        super().__init__()
+        spec = checkpoint.preprocess
+        if spec.needs_regions:
+            raise OptionError(
+                f"{checkpoint.projection}: its preprocessing finds breast and muscle (crop {spec.crop}, pectoral "
+                f"{spec.pectoral}, background {spec.background}), which a file of this format cannot hold; use "
+                "--format onnx, or train with a recipe that leaves them"
+            )
+        self.network = checkpoint.network.cpu().eval()
+        self.channels = checkpoint.network.spec.channels
+        self.spec = spec
+        rows, columns = resizing_matrices(shape, spec)
+        self.register_buffer("to_rows", torch.from_numpy(rows))
+        self.register_buffer("to_columns", torch.from_numpy(columns.T.copy()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = images
+        if self.spec.intensity == "image-range":
+            low, high = torch.amin(values, (2, 3), keepdim=True), torch.amax(values, (2, 3), keepdim=True)
+            values = (values - low) / (high - low)
+        if self.spec.depth == "8-bit":
+            values = torch.round(values * 255) / 255
+        values = self.to_rows @ values @ self.to_columns
+        if self.spec.centring != "none":
+            values = values - values.mean((2, 3), keepdim=True)
+        if self.spec.centring == "standardise":
+            values = values / values.square().mean((2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+        return torch.softmax(self.network(values.expand(-1, self.channels, -1, -1)), dim=1)
+
+
+INPUT, PRESENT, OUTPUT = "images", "present", "logits"
+WHOLE_INPUT, WHOLE_OUTPUT = "image", "scores"
+WHOLE_SHAPE = (1, 1, 1024, 1024)
+"""Of the input of a network of whole images, as density leaderboards want it."""
+_OPSET = 18
+_LARGEST_BATCH = 1024
+
+
+def to_onnx(checkpoint: Checkpoint) -> bytes:
+    """Export a network: input ``images`` (batch, channels, rows, columns) float32, output ``logits`` (batch, 4), A-D.
+
+    The input is what ``preprocess`` makes; its spec, the projection and the categories are in the file's metadata. The
+    batch is free, the size is the one the network was trained at.
+
+    Raises
+    ------
+    OptionError
+        The extra ``engines`` is not installed.
+    """
+    network, spec = checkpoint.network.cpu().eval(), checkpoint.preprocess
+    example = torch.zeros(2, network.spec.channels, spec.rows, spec.columns)
+    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    facts = {"projection": checkpoint.projection.value, "preprocess": json.dumps(asdict(spec))}
+    return _exported(network, {INPUT: example}, OUTPUT, facts, dynamic_shapes={INPUT: {0: batch}})
+
+
+def to_joint_onnx(checkpoint: JointCheckpoint) -> bytes:
+    """Export a joint network: ``images`` (batch, 4, channels, rows, columns) float32 and ``present`` (batch, 4) bool to
+    ``logits`` (batch, 4), A-D. The views are in the order of the file's metadata; absent ones hold anything finite.
+
+    Raises
+    ------
+    OptionError
+        The extra ``engines`` is not installed.
+    """
+    network, spec = WholeExam(checkpoint.network.cpu()).eval(), checkpoint.preprocess
+    views = torch.zeros(2, len(PROJECTIONS), network.spec.channels, spec.rows, spec.columns)
+    example = {INPUT: views, PRESENT: torch.ones(views.shape[:2], dtype=torch.bool)}
+    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    facts = {"projections": " ".join(PROJECTIONS), "preprocess": json.dumps(asdict(spec))}
+    return _exported(network, example, OUTPUT, facts, dynamic_shapes={INPUT: {0: batch}, PRESENT: {0: batch}})
+
+
+def to_whole_image_onnx(checkpoint: Checkpoint) -> bytes:
+    """Export a network with its preprocessing: ``image`` (1, 1, 1024, 1024) float32 to ``scores`` (1, 4), A-D.
+
+    Grey values are from 0, black, to 1, white; the image is upright and of the checkpoint's projection.
+
+    Raises
+    ------
+    OptionError
+        The extra ``engines`` is not installed, or the preprocessing cannot be put into such a file.
+    """
+    network = WholeImageNetwork(checkpoint, WHOLE_SHAPE[2:]).eval()
+    facts = {"projection": checkpoint.projection.value, "input": "grey values from 0 (black) to 1 (white)"}
+    return _exported(network, {WHOLE_INPUT: torch.zeros(WHOLE_SHAPE)}, WHOLE_OUTPUT, facts)
+
+
+def _exported(
+    network: nn.Module, example: dict[str, Tensor], output: str, facts: dict[str, str], dynamic_shapes: Any = None
+) -> bytes:
+    """The file, with ``facts`` and what every file says in its metadata; ``example`` has the inputs by name."""
+    require_packages("engines", "onnx", "onnxscript")
+    with quietly(logging.getLogger("torch.onnx")):
+        program = torch.onnx.export(
+            network,
+            tuple(example.values()),
+            dynamo=True,
+            input_names=list(example),
+            output_names=[output],
+            dynamic_shapes=dynamic_shapes,
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update({"note": RESEARCH_USE_ONLY, "categories": " ".join(CATEGORIES), **facts})
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        program.save(path)
+        return path.read_bytes()
+
+
+def require_packages(extra: str, *names: str) -> None:
+    """Raise ``OptionError`` where a package of an extra is absent."""
+    from importlib.util import find_spec
+
+    absent = [name for name in names if find_spec(name) is None]
+    if absent:
+        raise OptionError(
+            f"{', '.join(absent)} is not installed; install the extra: pip install 'mammodensity[{extra}]'"
+        )
+
+
+def send_nothing() -> None:
+    """Have OpenVINO and ONNX Runtime, imported after this, tell their makers nothing, and leave no ids in the home.
+
+    OpenVINO takes a stub where its package for that cannot be imported. Its messages went out from copies of this
+    process, which could wait for each other for ever.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as the import system has it
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+@contextmanager
+def quietly(log: logging.Logger) -> Iterator[None]:
+    """What a tool tells its own developers, here or through ``log``, is not for our users."""
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,1 @@
+"""Pictures, exam pages, reports and model cards."""

@@ -1,0 +1,159 @@
+"""The sentences and numbers that the report and the model card share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mammodensity.data.dataset import DataSet
+from mammodensity.evaluation.figures import FiguresOfMerit
+from mammodensity.terms import PROJECTIONS, SCALES, Projection
+from mammodensity.training.model_folder import RunRecord
+
+OTHER_CATEGORIES = "F, G and D are categories of background tissue of the MIAS data sets, not BI-RADS density."
+"""Said wherever results of such a network are shown."""
+DASH = "\N{EM DASH}"
+_SPACE = "\N{NO-BREAK SPACE}"
+_NUMBER_WORDS = ("No", "One", "Two", "Three", "Four")
+_FEW_EXAMS = 30  # below, a 95 % interval of an accuracy is wider than a quarter of the whole range
+
+
+def number(value: float) -> str:
+    r"""Two decimals with a proper minus; a dash where undefined.
+
+    >>> number(0.128), number(-0.001), number(-0.128) == "\N{MINUS SIGN}0.13", number(float("nan")) == DASH
+    ('0.13', '0.00', True, True)
+    """
+    if math.isnan(value):
+        return DASH
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "\N{MINUS SIGN}")
+
+
+def percent(value: float) -> str:
+    r"""A share as whole percent; a dash where undefined.
+
+    >>> percent(0.846).replace("\N{NO-BREAK SPACE}", " ")
+    '85 %'
+    """
+    return DASH if math.isnan(value) else f"{100 * value:.0f}{_SPACE}%"
+
+
+def counted(count: int, noun: str) -> str:
+    r"""A number with its noun.
+
+    >>> [counted(count, "image").replace("\N{NO-BREAK SPACE}", " ") for count in (1, 1200)]
+    ['1 image', '1,200 images']
+    """
+    return f"{count:,}{_SPACE}{noun}{'' if count == 1 else 's'}"
+
+
+def listed(words: Sequence[str], conjunction: str = "and") -> str:
+    """Words in a row, with a conjunction before the last.
+
+    >>> listed(["CC_R", "CC_L", "MLO_R"])
+    'CC_R, CC_L and MLO_R'
+    """
+    return f" {conjunction} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def exam_count(data: DataSet, split: str | None = None) -> int:
+    """Exams of a split, or of all."""
+    return len({record.exam_id for record in data.in_split(split).records})
+
+
+def networks_in_words(projections: Sequence[Projection]) -> str:
+    """How many networks, and for which projections."""
+    if tuple(projections) == PROJECTIONS:
+        return "Four networks, one for each projection,"
+    verb = "networks, one each" if len(projections) > 1 else "network,"
+    return f"{_NUMBER_WORDS[len(projections)]} {verb} for {listed([p.value for p in projections])},"
+
+
+def what_was_trained(run: RunRecord) -> str:
+    """What the model is and on what it was trained, in a sentence or two."""
+    projections = [projection for projection in run.model.checkpoints if projection not in run.imported]
+    sentences = [_training_in_words(run, projections)] if projections else []
+    if run.imported:
+        was, its, it = ("was", "its file", "it was") if len(run.imported) == 1 else ("were", "their files", "they were")
+        sentences.append(
+            f"{networks_in_words(run.imported)} {was} imported from Keras. "
+            f"Nothing in {its} tells on which images {it} trained, or how well."
+        )
+    return " ".join(sentences)
+
+
+def _training_in_words(run: RunRecord, projections: Sequence[Projection]) -> str:
+    networks = "One joint network of the four projections" if run.joint else networks_in_words(projections)
+    were = "was" if run.joint or len(projections) == 1 else "were"
+    if run.data is None:
+        return f"{networks} {were} trained on a data set whose manifest is not kept in this folder."
+    kept, test = exam_count(run.data, "validation"), exam_count(run.data, "test")
+    whose = "synthetic breasts (phantoms), not of patients" if run.phantoms else "the data set described below"
+    images = [record for record in run.data.in_split("train").records if record.projection in projections]
+    exams = len({record.exam_id for record in images})
+    return (
+        f"{networks} {were} trained on {counted(len(images), 'image')} from {counted(exams, 'exam')} of {whose}. "
+        f"{counted(kept, 'more exam')} decided which epoch to keep, and "
+        f"{counted(test, 'exam') if test else 'none'} {'was' if test == 1 else 'were'} set aside to test."
+    )
+
+
+def what_was_found(subject: FiguresOfMerit) -> str:
+    """The subject-level result in a sentence."""
+    if not subject.n:
+        return (
+            "No exam of the test split has scores from all four projections, so there is no result for the whole exam; "
+            "the results of single projections and breasts are below."
+        )
+    right = sum(row[place] for place, row in enumerate(subject.confusion))
+    interval = interval_in_words(subject, "accuracy", as_percent=True)
+    return (
+        f"On test exams that no network has seen, the predicted category is the reference category in {right} "
+        f"of {counted(subject.n, 'exam')}: {percent(subject.accuracy)}{interval}."
+    )
+
+
+def interval_in_words(figures: FiguresOfMerit, name: str, *, as_percent: bool = False) -> str:
+    """``" (95 % interval 0.61 to 0.83)"``, or nothing where there is no interval."""
+    pair = figures.intervals.get(name)
+    if pair is None:
+        return ""
+    show = percent if as_percent else number
+    return f" ({percent(figures.confidence)} interval {show(pair[0])} to {show(pair[1])})"
+
+
+def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
+    """What a reader must keep in mind before quoting a figure."""
+    found = []
+    if run.model.unfinished:
+        whole = ["the joint network"] if run.joint else [view.value for view in run.model.unfinished]
+        names = listed(whole, "and")
+        found.append(f"The training of {names} was interrupted and is not finished.")
+    if run.phantoms:
+        found.append(
+            "Phantoms are not patients: these figures show that the program works as meant, "
+            "not how well it would read mammograms."
+        )
+    if subject is None or not subject.n:
+        return found
+    if subject.n < _FEW_EXAMS:
+        found.append(f"{counted(subject.n, 'test exam')}: too few to tell a good model from a fair one.")
+    if subject.accuracy in (0, 1):
+        # Clopper-Pearson for n of n: p ** n = (1 - confidence) / 2. A bootstrap of hits alone has no spread to show.
+        bound = ((1 - subject.confidence) / 2) ** (1 / (subject.patients or subject.n))
+        all_right = subject.accuracy == 1
+        found.append(
+            f"Every test exam is {'right' if all_right else 'wrong'}, so the bootstrap interval has no width; by the "
+            f"exact binomial interval an accuracy {'down' if all_right else 'up'} to "
+            f"{percent(bound if all_right else 1 - bound)} would still fit."
+        )
+    absent = [c.value for c in SCALES[len(subject.confusion)] if not sum(subject.confusion[c.index])]
+    if absent:
+        found.append(f"No test exam is of category {listed(absent, 'or')}: nothing is known of such exams.")
+    if subject.n_not_given:
+        found.append(
+            f"{counted(subject.n_not_given, 'test exam')} without scores for the whole exam, for lack of a projection, "
+            "and left out of its figures."
+        )
+    return found

@@ -1,0 +1,1 @@
+"""How the default networks are trained, and how explanation methods are compared."""

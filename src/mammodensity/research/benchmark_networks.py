@@ -1,0 +1,172 @@
+"""Three small networks for the benchmark, trained on the fly: proper labels, shuffled labels, a planted marker.
+
+The phantoms are MLO views, the left ones mirrored, so that one network reads all. Markers lie in the upper corner away
+from the chest wall. In the set with a planted shortcut their number tells the category; in the others it is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from mammodensity.anatomy.network_input import centred
+from mammodensity.errors import OptionError
+from mammodensity.models.batch import AugmentSpec, augment
+from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.phantom.exams import PhantomSpec, make_exam
+from mammodensity.terms import CATEGORIES, Projection
+
+NETWORKS = {
+    "proper": "trained on the true categories",
+    "shuffled": "trained on the categories of other exams",
+    "shortcut": "trained with markers in the corner whose number tells the category",
+}
+"""The three networks, and what each has learned."""
+CENTRING = "standardise"
+SHAPE = NetworkSpec(stem=8, widths=(8, 12, 16), outputs=(16, 24, 32), depths=(1, 1, 1), norm_momentum=0.1)
+
+_AUGMENT = AugmentSpec(zoom=0.08, shift=0.04, rotation_degrees=6.0)
+_BATCH = 12
+_RATE = 5e-3
+_BAR, _GAP = 0.05, 0.03  # of the rows
+
+
+@dataclass(frozen=True)
+class BenchmarkSpec:
+    """Phantoms and training of the benchmark.
+
+    Raises
+    ------
+    OptionError
+        A number is too small.
+    """
+
+    exams: int = 64
+    """For training; each gives two images."""
+    held_back: int = 8
+    """Further exams, for the table."""
+    rows: int = 96
+    epochs: int = 24
+    seed: int = 5
+
+    def __post_init__(self) -> None:
+        for name, least in (("exams", 4), ("held_back", 1), ("rows", 64), ("epochs", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} must be at least {least}. Got {getattr(self, name)} instead.")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An image of the benchmark with its ground truth; the chest wall is on the right."""
+
+    name: str
+    image: NDArray[np.float32]
+    """(H, W), 0 to 1."""
+    labels: NDArray[np.uint8]
+    """(H, W): 0 background, 1 adipose, 2 fibroglandular, 3 muscle."""
+    category: int
+
+
+def phantom_cases(
+    spec: BenchmarkSpec, progress: Callable[[int, int], None] | None = None, *, training: bool = True
+) -> list[Case]:
+    """Two cases of each exam, those for training first unless they are not wanted."""
+    first, count = 0 if training else spec.exams, spec.exams + spec.held_back
+    made = PhantomSpec(rows=spec.rows, seed=spec.seed)
+    cases = []
+    for index in range(first, count):
+        exam = make_exam(made, index)
+        for projection in (Projection.MLO_R, Projection.MLO_L):
+            view = exam.views[projection]
+            flip = slice(None, None, -1 if projection.laterality == "L" else 1)
+            image = np.ascontiguousarray(view.image[:, flip]).astype(np.float32) / np.float32(255)
+            labels = np.ascontiguousarray(view.labels[:, flip])
+            cases.append(Case(f"{index + 1:04d} {projection}", image, labels, exam.category.index))
+        if progress:
+            progress(index + 1 - first, count - first)
+    return cases
+
+
+def with_marker(case: Case, bars: int) -> Case:
+    """The case with bright bars in the upper corner away from the chest wall; they are background."""
+    height = case.image.shape[0]
+    bar, gap = max(2, round(_BAR * height)), max(1, round(_GAP * height))
+    image, labels = case.image.copy(), case.labels.copy()
+    for place in range(bars):
+        left = gap + place * (bar + gap)
+        where = np.s_[gap : gap + 2 * bar, left : left + bar]
+        image[where], labels[where] = 1.0, 0
+    return replace(case, image=image, labels=labels)
+
+
+def marked(cases: Sequence[Case], kind: str, seed: int) -> list[Case]:
+    """Cases as a network of that kind meets them: the number of bars tells the category, or nothing."""
+    drawn = np.random.default_rng([seed, 1]).integers(0, len(CATEGORIES), len(cases))
+    return [
+        with_marker(case, case.category if kind == "shortcut" else int(bars))
+        for case, bars in zip(cases, drawn, strict=True)
+    ]
+
+
+def train_benchmark_network(
+    cases: Sequence[Case], kind: str, spec: BenchmarkSpec, progress: Callable[[int, int], None] | None = None
+) -> OriginNetwork:
+    """Train one of `NETWORKS` on cases as `marked` gives them.
+
+    Raises
+    ------
+    OptionError
+        Unknown kind.
+    """
+    if kind not in NETWORKS:
+        raise OptionError(f"network must be one of {', '.join(NETWORKS)}. Got {kind!r} instead.")
+    images = torch.from_numpy(np.stack([case.image for case in cases]))[:, None]
+    targets = torch.tensor([case.category for case in cases])
+    rng = np.random.default_rng([spec.seed, 2])
+    if kind == "shuffled":
+        targets = targets[torch.from_numpy(rng.permutation(len(targets)))]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        network = OriginNetwork(SHAPE)
+        _fit(network, images, targets, spec=spec, rng=rng, progress=progress)
+    return network.eval()
+
+
+def _fit(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    spec: BenchmarkSpec,
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    steps = max(1, len(images) // _BATCH)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps * spec.epochs + 1)
+    network.train()
+    for epoch in range(spec.epochs):
+        for chosen in np.array_split(rng.permutation(len(images)), steps):
+            seeds = [np.random.default_rng([spec.seed, epoch, int(index)]) for index in chosen]
+            changed = augment(images[chosen], _AUGMENT, seeds)[:, 0].numpy()
+            batch = torch.from_numpy(np.stack([centred(image, CENTRING) for image in changed]))[:, None]
+            optimiser.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(network(batch), targets[chosen]).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+        if progress:
+            progress(epoch + 1, spec.epochs)
+
+
+def resized(case: Case, shape: tuple[int, int]) -> Case:
+    """The case at another size (H, W)."""
+    size = (shape[1], shape[0])
+    image = np.asarray(Image.fromarray(case.image).resize(size, Image.Resampling.BILINEAR))
+    labels = np.asarray(Image.fromarray(case.labels).resize(size, Image.Resampling.NEAREST))
+    return replace(case, image=image, labels=labels)

@@ -1,0 +1,357 @@
+"""Images the benchmark does not make itself: real ones with masks, and any of them as a model's network takes it.
+
+The benchmark of explanations: a table of networks, methods and scores, where the dense tissue is known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from mammodensity.anatomy.density import DEFAULT_MAP
+from mammodensity.anatomy.network_input import fitted_box
+from mammodensity.anatomy.tissue import find_tissue
+from mammodensity.data.images import read_image
+from mammodensity.data.picture_files import projection_in_name
+from mammodensity.errors import ImageError, LayoutError, OptionError
+from mammodensity.exam import Mammogram
+from mammodensity.explanation.changes import outside_changes
+from mammodensity.explanation.exam_scores import tissue_verdict
+from mammodensity.explanation.map_scores import STANDARD_SCORING, ScoreSpec, score_explanation
+from mammodensity.explanation.maps import TISSUE
+from mammodensity.explanation.measures import areas_of
+from mammodensity.explanation.methods import METHODS, explain, require_methods
+from mammodensity.explanation.probe import Probe, against_other, cascade
+from mammodensity.explanation.verdicts import VERDICTS, Dependence, depends_on_outside
+from mammodensity.models.checkpoint import Checkpoint
+from mammodensity.models.trained import DensityModel
+from mammodensity.outputs import receipt
+from mammodensity.research.benchmark_networks import (
+    CENTRING,
+    NETWORKS,
+    BenchmarkSpec,
+    Case,
+    marked,
+    phantom_cases,
+    resized,
+    train_benchmark_network,
+)
+from mammodensity.terms import RESEARCH_USE_ONLY, DensityCategory, Projection
+
+_MASK_VALUES = {64: 0, 128: 1, 192: 2, 255: 3}  # masks as published for scans of film, to labels
+
+
+def probe_of(checkpoint: Checkpoint) -> Probe:
+    """Ready to be asked about images as `prepared` gives them."""
+    network = checkpoint.network
+    return Probe(network, 0, centring=checkpoint.preprocess.centring, channels=network.spec.channels)
+
+
+def prepared(cases: Sequence[Case], checkpoint: Checkpoint) -> list[Case]:
+    """Cases at the size that a network takes; where it wants the muscle or the background changed, they are left."""
+    spec = checkpoint.preprocess
+    ready = []
+    for case in cases:
+        top, left, rows, columns = fitted_box(case.image.shape, spec)
+        small = resized(case, (rows, columns))
+        image = np.zeros((spec.rows, spec.columns), np.float32)
+        labels = np.zeros((spec.rows, spec.columns), np.uint8)
+        image[top : top + rows, left : left + columns] = small.image
+        labels[top : top + rows, left : left + columns] = small.labels
+        ready.append(Case(case.name, image, labels, case.category))
+    return ready
+
+
+def read_masked(folder: Path) -> list[Case]:
+    """Images of ``folder/images`` with the masks of the same names in ``folder/masks``; their categories are unknown.
+
+    Masks hold 0 or 64 background, 1 or 128 adipose, 2 or 192 fibroglandular, 3 or 255 muscle.
+
+    Raises
+    ------
+    LayoutError
+        There are none, a mask is missing, damaged or of another size, or holds other values or no breast.
+    """
+    files = sorted((folder / "images").glob("*.png"))
+    if not files:
+        raise LayoutError(f"{folder} holds no images/*.png; expected images and masks of the same names")
+    cases = []
+    for file in files:
+        mask = folder / "masks" / file.name
+        if not mask.is_file():
+            raise LayoutError(f"{mask} is missing; expected a mask for each image")
+        mammogram = read_image(file, projection_in_name(file.stem))
+        values = _read_mask(mask)
+        if values.shape != mammogram.pixels.shape:
+            raise LayoutError(f"{mask} is of shape {values.shape}, its image of {mammogram.pixels.shape}")
+        labels = np.zeros(values.shape, np.uint8)
+        for value, label in _MASK_VALUES.items():
+            labels[(values == value) | (values == label)] = label
+        if not np.isin(values, (*_MASK_VALUES, 0, 1, 2, 3)).all() or not np.isin(labels, (1, 2)).any():
+            raise LayoutError(f"{mask}: expected 64, 128, 192, 255 or 0 to 3, and some breast")
+        image = mammogram.pixels.astype(np.float32) / np.float32(mammogram.full_scale)
+        cases.append(Case(file.stem, image, labels, -1))
+    return cases
+
+
+def _read_mask(file: Path) -> NDArray[Any]:
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise LayoutError(f"{file} is no readable picture: {error}; expected a mask as a PNG file") from error
+
+
+SHOWN = {
+    "inside_breast": "inside",
+    "outside": "outside",
+    "dense_lift": "lift",
+    "spearman": "spearman",
+    "pointing_game": "point",
+    "faithfulness": "faithful",
+    "cascade": "cascade",
+    "other": "other",
+    "randomised": "random",
+    "stability_shift": "shifted",
+    "stability_mirror": "mirrored",
+}
+"""Scores of the table and their names there; the file holds all."""
+DEFAULT = "default model"
+_DENSE_FROM = DensityCategory.C.index
+_CASCADE_IMAGES, _CASCADE_STEPS = 4, 6  # enough for a mean; each step is as many maps as images
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one network: means over the images, and how often each verdict was given."""
+
+    data: str
+    network: str
+    method: str
+    images: int
+    accuracy: float | None
+    """Share of the images that the network puts in their category; None where that is not known."""
+    cascade: list[dict[str, Any]]
+    """How alike the maps are once a layer and all after it have random weights: ``layer``, ``similarity``."""
+    scores: dict[str, float | None]
+    baselines: dict[str, dict[str, float | None]]
+    verdicts: dict[str, int]
+
+
+def run_benchmark(
+    spec: BenchmarkSpec = BenchmarkSpec(),  # noqa: B008  (frozen)
+    *,
+    model: DensityModel | None = None,
+    other: DensityModel | None = None,
+    data: Path | None = None,
+    methods: Sequence[str] = tuple(METHODS),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score methods on networks, on phantoms held back and on real masks.
+
+    Parameters
+    ----------
+    model
+        A model with a network for MLO_R; without one, three small networks are trained on the fly.
+    other
+        Another one that takes the same input, trained on shuffled labels, say, with whose maps those of ``model`` are
+        compared.
+    data
+        Folder with ``images`` and ``masks`` of the same names, right MLO views.
+
+    Returns
+    -------
+    JSON values: ``rows`` as of `Row`, and how they were made.
+
+    Raises
+    ------
+    OptionError
+        Unknown method, or ``other`` has nothing to be compared with.
+    LayoutError
+        The folder holds no images with masks, or a model no network for MLO_R.
+    """
+    require_methods(list(methods), None)
+    tell = progress or (lambda _what, _done, _total: None)
+    real = read_masked(data) if data is not None else []
+    own, compared = _checkpoints(model, other)
+    cases = phantom_cases(spec, partial(tell, "phantoms"), training=model is None)
+    training, held = cases[: -2 * spec.held_back], cases[-2 * spec.held_back :]
+    sets: dict[str, _Set] = {}
+    if own is not None:
+        beside = None if compared is None else compared.network
+        sets["model"] = _Set(probe_of(own), beside, prepared(held, own), prepared(real, own))
+    else:
+        networks = {
+            kind: train_benchmark_network(marked(training, kind, 1), kind, spec, partial(tell, f"train {kind}"))
+            for kind in NETWORKS
+        }
+        small = [resized(case, training[0].image.shape) for case in real]
+        for kind, network in networks.items():
+            beside = networks["proper" if kind == "shuffled" else "shuffled"]
+            sets[kind] = _Set(Probe(network, 0, centring=CENTRING), beside, marked(held, kind, 2), small)
+    rows: list[Row] = []
+    for name, one in sets.items():
+        for where, some in (("phantoms", one.phantoms), ("masks", one.masked)):
+            if some:
+                rows += _score(where, name, one, some, methods=methods, tell=partial(tell, f"score {name} on {where}"))
+    for where, some in (("phantoms", held), ("masks", real)):
+        rows += score_default_model(where, some, partial(tell, f"score {DEFAULT} on {where}"))
+    return {
+        "note": RESEARCH_USE_ONLY,
+        "spec": asdict(spec),
+        "networks": {**(NETWORKS if model is None else {"model": "as given"}), DEFAULT: "measures dense tissue"},
+        "rules": STANDARD_SCORING.rules.to_dict(),
+        "rows": [asdict(row) for row in rows],
+        "receipt": receipt("explain-benchmark", methods=list(methods)),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Set:
+    """A network, another one to compare its maps with, and its images."""
+
+    probe: Probe
+    other: nn.Module | None
+    phantoms: Sequence[Case]
+    masked: Sequence[Case]
+
+
+def _checkpoints(model: DensityModel | None, other: DensityModel | None) -> tuple[Checkpoint | None, Checkpoint | None]:
+    """The networks for MLO_R of a model and of the one to compare with."""
+    if model is None and other is not None:
+        raise OptionError("another model is compared with a model; name that, too")
+    for one in (model, other):
+        if one is not None and Projection.MLO_R not in one.checkpoints:
+            has = ", ".join(one.projections)
+            raise LayoutError(f"the benchmark shows MLO_R views; the model has networks for {has}")
+    own, compared = (None if one is None else one.checkpoints[Projection.MLO_R] for one in (model, other))
+    if own and compared:
+        inputs = [(one.preprocess, one.network.spec.channels) for one in (own, compared)]
+        if inputs[0] != inputs[1]:
+            raise OptionError("the two models take other images: size, preprocessing or channels differ")
+    return own, compared
+
+
+def _score(
+    where: str,
+    name: str,
+    one: _Set,
+    cases: Sequence[Case],
+    *,
+    methods: Sequence[str],
+    tell: Callable[[int, int], None],
+) -> list[Row]:
+    spec, probe = ScoreSpec(), one.probe
+    stack, areas = [case.image for case in cases], [areas_of(case.labels) for case in cases]
+    predicted = probe.logits(np.stack(stack)).argmax(axis=1)
+    known = [case for case in cases if case.category >= 0]
+    right = [case.category == found for case, found in zip(cases, predicted, strict=True) if case.category >= 0]
+    changed = 0
+    for case, area in zip(cases, areas, strict=True):
+        figures, _ = outside_changes(case.image, area, probe)
+        changed += bool(depends_on_outside(figures, spec.rules))
+    dependence = Dependence(changed, len(cases))
+    rows = []
+    for place, method in enumerate(methods):
+        found = []
+        for done, (case, category) in enumerate(zip(cases, predicted, strict=True), start=1):
+            asked = probe.for_category(int(category), partial(explain, method=method))
+            values = asked.maps(case.image[None])[0]
+            scored = score_explanation(values, case.image, case.labels, probe=asked, dependence=dependence, spec=spec)
+            found.append((int(category), scored))
+            tell(place * len(cases) + done, len(methods) * len(cases))
+        codes = Counter(one.verdict.code for _, one in found)
+        own = [(category, one.scores) for category, one in found]
+        beside = {key: _means([(c, one.baselines[key]) for c, one in found]) for key in found[0][1].baselines}
+        accuracy = float(np.mean(right)) if known else None
+        verdicts = {code: codes[code] for code in VERDICTS if codes[code]}
+        usual = probe.for_category(int(np.bincount(predicted).argmax()), partial(explain, method=method))
+        depths = cascade(usual, stack[:_CASCADE_IMAGES], areas[:_CASCADE_IMAGES], steps=_CASCADE_STEPS)[1:]
+        sanity = {
+            "cascade": _mean([depth.similarity for depth in depths]),
+            "other": None if one.other is None else against_other(usual, one.other, stack, areas),
+        }
+        lost = [asdict(depth) for depth in depths]
+        rows.append(Row(where, name, method, len(cases), accuracy, lost, _means(own) | sanity, beside, verdicts))
+    return rows
+
+
+def score_default_model(where: str, cases: Sequence[Case], tell: Callable[[int, int], None]) -> list[Row]:
+    """The default model's map against known dense tissue: one row, or none where it can read no image.
+
+    It is not asked about changed images: what there is to score is the map's place.
+    """
+    found = []
+    right = []
+    for done, case in enumerate(cases, start=1):
+        pixels = np.rint(case.image * 65535).astype(np.uint16)
+        try:
+            tissue = find_tissue(Mammogram(pixels, Projection.MLO_R))
+        except ImageError:
+            continue
+        category = int(np.argmax(DEFAULT_MAP.scores(tissue.percent_density)))
+        scored = score_explanation(tissue.dense, case.image, case.labels)
+        found.append((category, scored))
+        right += [category == case.category] if case.category >= 0 else []
+        tell(done, len(cases))
+    if not found:
+        return []
+    codes = Counter(tissue_verdict(one).code for _, one in found)
+    beside = {key: _means([(c, one.baselines[key]) for c, one in found]) for key in found[0][1].baselines}
+    scores = _means([(c, one.scores) for c, one in found]) | dict.fromkeys(("cascade", "other"))
+    accuracy = float(np.mean(right)) if right else None
+    verdicts = {code: codes[code] for code in VERDICTS if codes[code]}
+    return [Row(where, DEFAULT, TISSUE, len(found), accuracy, [], scores, beside, verdicts)]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _means(found: Sequence[tuple[int, Mapping[str, float | None]]]) -> dict[str, float | None]:
+    """Means over images where the score is defined; those of dense tissue over images read as C or D alone."""
+    means: dict[str, float | None] = {}
+    for name in found[0][1]:
+        dense_only = name in ("inside_dense", "dense_lift", "pointing_game")
+        values = [
+            value
+            for category, scores in found
+            if (value := scores[name]) is not None and (category >= _DENSE_FROM or not dense_only)
+        ]
+        means[name] = float(np.mean(values)) if values else None
+    return means
+
+
+def tables(result: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
+    """A table of `COLUMNS` for each network and data, with its title: the baselines, then the methods."""
+    rows = result["rows"]
+    for data, network in dict.fromkeys((row["data"], row["network"]) for row in rows):
+        own = [row for row in rows if (row["data"], row["network"]) == (data, network)]
+        right = "" if own[0]["accuracy"] is None else f", {own[0]['accuracy']:.0%} of them put right"
+        title = f"{network} network ({result['networks'][network]}) on {own[0]['images']} {data}{right}"
+        cells = [
+            [f"({name})", *(_cell(figures.get(score)) for score in SHOWN), ""]
+            for name, figures in own[0]["baselines"].items()
+        ]
+        for row in own:
+            verdicts = ", ".join(f"{count} {code}" for code, count in row["verdicts"].items())
+            cells.append([row["method"], *(_cell(row["scores"][score]) for score in SHOWN), verdicts])
+        yield title, cells
+
+
+COLUMNS = ("map", *SHOWN.values(), "verdicts")
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""Calibrated scores, prediction sets, rules for flags, and the result of an exam."""

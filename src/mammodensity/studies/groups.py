@@ -1,0 +1,259 @@
+"""Figures of merit by vendor, age, thickness, site or any other column of a table.
+
+What missing views cost: every combination of the four projections, fused and measured on the same exams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import OptionError, TableError
+from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices
+from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
+from mammodensity.evaluation.figures import FiguresOfMerit, figures_of_merit
+from mammodensity.evaluation.labels import as_number, few_of
+from mammodensity.evaluation.score_tables import ScoreTable
+from mammodensity.results.cross_validation import held_out_set_size
+from mammodensity.scores import fuse
+from mammodensity.studies.readings import few_warnings
+from mammodensity.terms import PROJECTIONS, SCALES, Projection
+
+NOT_GIVEN = "(not given)"
+
+_MOST_NUMBERS = 12
+_MOST_WORDS = 60
+
+
+@dataclass(frozen=True)
+class Group:
+    """Figures of the exams with one value of a column; ``figures`` is None where none of them has scores."""
+
+    value: str
+    n: int
+    figures: FiguresOfMerit | None
+    warnings: tuple[str, ...]
+
+
+def parse_bands(text: str) -> tuple[float, ...]:
+    """Limits between bands, as ``40,50,60``: below 40, 40 to below 50, and so on.
+
+    Raises
+    ------
+    OptionError
+        They are not rising numbers.
+    """
+    limits = tuple(as_number(part) for part in text.split(","))
+    numbers = tuple(limit for limit in limits if limit is not None)
+    if len(numbers) != len(limits) or any(low >= high for low, high in pairwise(numbers)):
+        raise OptionError(f"--bands must be rising numbers separated by commas, as 40,50,60. Got {text!r} instead.")
+    return numbers
+
+
+def group_values(
+    exam_ids: Sequence[str], texts: Mapping[str, str], column: str, bands: Sequence[float] = ()
+) -> tuple[list[str], list[str]]:
+    """Put exams into groups: the group of each exam, and all groups in order.
+
+    Numbers are ordered as numbers, words by letters; exams without a value come last, as a group of their own.
+
+    Raises
+    ------
+    TableError
+        An exam is not in the table; with bands, a value is no number; without, there are too many different ones.
+    """
+    absent = [exam_id for exam_id in exam_ids if exam_id not in texts]
+    if absent:
+        raise TableError(
+            f"{len(absent)} of {len(exam_ids)} exams are not in the table with column {column} ({few_of(absent)}); add "
+            "them, with a blank where it is not known"
+        )
+    given = [texts[exam_id] for exam_id in exam_ids]
+    if bands:
+        given = [_band(text, column, bands) for text in given]
+        names = [_band_name(place, bands) for place in range(len(bands) + 1)]
+        return [text or NOT_GIVEN for text in given], [*names, NOT_GIVEN]
+    distinct = {text for text in given if text}
+    numbers = {text: number for text in distinct if (number := as_number(text)) is not None}
+    if len(numbers) == len(distinct) > _MOST_NUMBERS:
+        raise TableError(
+            f"column {column} has {len(distinct)} different numbers, expected at most {_MOST_NUMBERS} groups; give the "
+            "limits of bands, for instance --bands 40,50,60"
+        )
+    if len(distinct) > _MOST_WORDS:
+        raise TableError(
+            f"column {column} has {len(distinct)} different values, expected at most {_MOST_WORDS} groups; name a "
+            "column that puts exams into groups"
+        )
+    ordered = sorted(distinct, key=lambda text: (text not in numbers, numbers.get(text, 0.0), text))
+    return [text or NOT_GIVEN for text in given], [*ordered, NOT_GIVEN]
+
+
+def figures_by_group(
+    reference: NDArray[np.intp],
+    scores: Floats,
+    groups: tuple[Sequence[str], Sequence[str]],
+    *,
+    patients: Sequence[str] | None = None,
+    spec: BootstrapSpec | None = None,
+) -> list[Group]:
+    """Measure each group that has an exam, in order; exams without scores are counted in its ``n`` only.
+
+    ``groups`` is what `group_values` returns. Each group is resampled by itself.
+    """
+    spec = spec or BootstrapSpec()
+    of_exam, names = np.array(groups[0], dtype=object), groups[1]
+    given = ~np.isnan(scores).any(axis=1)
+    found = []
+    for name in names:
+        inside = of_exam == name
+        chosen = np.flatnonzero(inside & given).tolist()
+        if not inside.any():
+            continue
+        if not len(chosen):
+            found.append(Group(name, int(inside.sum()), None, ("no exam has scores",)))
+            continue
+        figures = figures_of_merit(
+            reference[chosen],
+            scores[chosen],
+            patients=None if patients is None else [patients[exam] for exam in chosen],
+            bootstrap=spec.number,
+            seed=spec.seed,
+            confidence=spec.confidence,
+        )
+        figures = replace(figures, n_not_given=int(inside.sum()) - len(chosen))
+        found.append(Group(name, int(inside.sum()), figures, tuple(_warnings(figures))))
+    return found
+
+
+def _warnings(figures: FiguresOfMerit) -> list[str]:
+    found = [*few_warnings(figures.n, figures.patients)]
+    absent = [
+        category.value for category in SCALES[len(figures.confusion)] if not sum(figures.confusion[category.index])
+    ]
+    if absent:
+        found.append(f"no exam of category {', '.join(absent)}")
+    return found
+
+
+def _band(text: str, column: str, bands: Sequence[float]) -> str:
+    if not text:
+        return ""
+    number = as_number(text)
+    if number is None:
+        raise TableError(f"column {column} holds {text!r}, expected numbers, as --bands is given")
+    return _band_name(sum(limit <= number for limit in bands), bands)
+
+
+def _band_name(place: int, bands: Sequence[float]) -> str:
+    if place == 0:
+        return f"below {bands[0]:g}"
+    if place == len(bands):
+        return f"{bands[-1]:g} and above"
+    return f"{bands[place - 1]:g} to below {bands[place]:g}"
+
+
+SUBSET_FIGURES = ("accuracy", "linear_kappa", "quadratic_kappa", "dense_accuracy", "mean_confidence")
+_Figures = dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class SubsetFigures:
+    """Figures of one combination of views, or their mean over the combinations of as many views.
+
+    NaN (null in JSON) where undefined: a kappa when reference and prediction hold one and the same category only.
+    """
+
+    views: tuple[Projection, ...]
+    accuracy: float
+    linear_kappa: float
+    quadratic_kappa: float
+    dense_accuracy: float
+    mean_confidence: float
+    intervals: dict[str, tuple[float, float] | None]
+    mean_set_size: float
+    """Categories in the 90 % prediction set, by held-out calibration; NaN for fewer than 20 exams."""
+
+
+@dataclass(frozen=True)
+class ViewSubsets:
+    """Every combination of views on the ``n`` exams that have all of them; ``left_out`` exams lack a view.
+
+    ``by_number`` maps 1 to 4 views to the mean of the combinations of so many, with the interval of that mean.
+    """
+
+    n: int
+    left_out: int
+    fusion: str
+    combinations: tuple[SubsetFigures, ...]
+    by_number: dict[int, SubsetFigures]
+
+
+def view_subsets(
+    table: ScoreTable,
+    reference: NDArray[np.intp],
+    *,
+    fusion: str = "mean",
+    patients: Sequence[str] | None = None,
+    spec: BootstrapSpec | None = None,
+) -> ViewSubsets | None:
+    """Fuse and measure all 15 combinations of 1 to 4 projections; None where no exam has all four.
+
+    ``reference`` (N,) and ``patients`` are in the order of the table's exams.
+    """
+    views = np.stack([table.scores[projection] for projection in PROJECTIONS], axis=1)  # (N, V, K)
+    whole = np.flatnonzero(~np.isnan(views).any(axis=(1, 2)))
+    if not len(whole):
+        return None
+    spec = spec or BootstrapSpec()
+    views, reference = views[whole], reference[whole]
+    owners = None if patients is None else [patients[exam] for exam in whole.tolist()]
+    order, cluster = canonical_order(np.column_stack([reference, views.reshape(len(whole), -1)]), owners)
+    views, reference = views[order], reference[order]
+    subsets = [
+        subset for size in range(1, len(PROJECTIONS) + 1) for subset in combinations(range(len(PROJECTIONS)), size)
+    ]
+    fused = [fuse(views[:, subset, :], fusion) for subset in subsets]
+    point = _all_figures(reference, fused, subsets, np.ones((1, len(whole))))
+    chunks = [_all_figures(reference, fused, subsets, counts) for counts in resamples(cluster, spec)]
+    sizes: dict[tuple[int, ...] | int, float] = {
+        subset: held_out_set_size(scores, reference) for subset, scores in zip(subsets, fused, strict=True)
+    }
+    for size in range(1, len(PROJECTIONS) + 1):
+        sizes[size] = float(np.mean([sizes[subset] for subset in subsets if len(subset) == size]))
+
+    def measured(key: tuple[int, ...] | int, named: tuple[Projection, ...]) -> SubsetFigures:
+        values = {name: float(point[key][name][0]) for name in SUBSET_FIGURES}
+        intervals = {
+            name: percentile_interval(value, np.concatenate([chunk[key][name] for chunk in chunks]), spec.confidence)
+            for name, value in (values.items() if chunks else ())
+        }
+        return SubsetFigures(named, **values, intervals=intervals, mean_set_size=sizes[key])
+
+    return ViewSubsets(
+        n=len(whole),
+        left_out=len(table.exam_ids) - len(whole),
+        fusion=fusion,
+        combinations=tuple(measured(subset, tuple(PROJECTIONS[view] for view in subset)) for subset in subsets),
+        by_number={size: measured(size, ()) for size in range(1, len(PROJECTIONS) + 1)},
+    )
+
+
+def _all_figures(
+    reference: NDArray[np.intp], fused: Sequence[Floats], subsets: Sequence[tuple[int, ...]], counts: Floats
+) -> dict[tuple[int, ...] | int, _Figures]:
+    """Figures by combination, and their means by number of views."""
+    found: dict[tuple[int, ...] | int, _Figures] = {}
+    exams = counts.sum(axis=1)
+    for subset, scores in zip(subsets, fused, strict=True):
+        figures = confusion_figures(confusion_matrices(reference, scores.argmax(axis=1), counts, scores.shape[1]))
+        figures["mean_confidence"] = counts @ scores.max(axis=1) / exams
+        found[subset] = {name: figures[name] for name in SUBSET_FIGURES}
+    for size in range(1, len(PROJECTIONS) + 1):
+        alike = [found[subset] for subset in subsets if len(subset) == size]
+        found[size] = {name: np.mean([one[name] for one in alike], axis=0) for name in SUBSET_FIGURES}
+    return found

@@ -1,0 +1,402 @@
+"""Agreement of several readers as array arithmetic, for B (re)samples at once.
+
+Votes are counts of shape (N, 4): how many readers gave an exam each category. Samples are counts of shape (B, N): how
+often each exam is in each. Results have shape (B,), NaN where undefined.
+
+References
+----------
+Fleiss, J. L. (1971). Measuring nominal scale agreement among many raters. Psychological Bulletin 76(5), 378-382.
+Krippendorff, K. (2011). Computing Krippendorff's alpha-reliability. University of Pennsylvania, Annenberg School.
+
+Several readers of the same exams: how far they agree with each other, with their consensus and with a reference.
+
+References
+----------
+Light, R. J. (1971). Measures of response agreement for qualitative data. Psychological Bulletin 76(5), 365-377, and
+Conger, A. J. (1980). Integration and generalization of kappas for multiple raters. Psychological Bulletin 88(2),
+322-328: the mean of the kappas of all pairs. Fleiss' kappa, Krippendorff's alpha: `mammodensity.statistics.agreement`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import isnan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.errors import OptionError
+from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices, ratio
+from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
+from mammodensity.evaluation.figures import plain, undefined_reason
+from mammodensity.evaluation.labels import match_exams, match_patients
+from mammodensity.studies.compare import Errors, errors
+from mammodensity.studies.readings import Reading, few_warnings
+from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
+
+_K = len(CATEGORIES)
+_EXACT = 1e-12  # chance agreement this near 1 is 1: all ratings are of one category
+
+
+def fleiss_kappa(votes: NDArray[np.int_], counts: Floats) -> Floats:
+    """Fleiss' kappa of exams that all have the same number of ratings, at least two.
+
+    NaN where all ratings of a sample are of one category (0/0), or there is no exam.
+
+    References
+    ----------
+    Fleiss 1971, see above.
+    """
+    each = int(votes[0].sum()) if len(votes) else 0
+    agreeing = (votes * (votes - 1)).sum(axis=1) / (each * (each - 1)) if each > 1 else np.full(len(votes), np.nan)
+    exams = counts.sum(axis=1)
+    observed = ratio(counts @ agreeing, exams)
+    shares = ratio(counts @ votes, (each * exams)[:, np.newaxis])  # (B, K)
+    chance = (shares**2).sum(axis=1)
+    return ratio(observed - chance, np.where(1 - chance > _EXACT, 1 - chance, 0))
+
+
+def ordinal_alpha(votes: NDArray[np.int_], counts: Floats) -> Floats:
+    """Krippendorff's alpha for ordered categories; exams may have different numbers of ratings.
+
+    Exams with fewer than two ratings say nothing and are left out. NaN where all ratings are of one category.
+
+    References
+    ----------
+    Krippendorff 2011, see above: coincidences of pairs within exams, ordinal metric.
+    """
+    each = votes.sum(axis=1)
+    votes, counts, each = votes[each > 1], counts[:, each > 1], each[each > 1]
+    pairs = votes[:, :, np.newaxis] * votes[:, np.newaxis, :] - votes[:, :, np.newaxis] * np.eye(_K)  # (N, K, K)
+    coincidences = (counts @ (pairs / (each - 1)[:, np.newaxis, np.newaxis]).reshape(-1, _K * _K)).reshape(-1, _K, _K)
+    margins = coincidences.sum(axis=2)  # (B, K)
+    distance = _ordinal_distance(margins)
+    total = margins.sum(axis=1)
+    observed = (coincidences * distance).sum(axis=(1, 2)) * (total - 1)
+    expected = (margins[:, :, np.newaxis] * margins[:, np.newaxis, :] * distance).sum(axis=(1, 2))
+    alpha: Floats = 1 - ratio(observed, expected)
+    return alpha
+
+
+def _ordinal_distance(margins: Floats) -> Floats:
+    """Squared number of ratings between two categories, half of each end counted: (B, K) -> (B, K, K)."""
+    middle = np.cumsum(margins, axis=1) - margins / 2  # ratings up to the middle of each category
+    distance: Floats = (middle[:, :, np.newaxis] - middle[:, np.newaxis, :]) ** 2
+    return distance
+
+
+def consensus(votes: NDArray[np.int_]) -> NDArray[np.intp]:
+    """The category most readers gave: (N, 4) -> (N,), -1 where none gave any.
+
+    A tie goes to the tied category nearest to the mean of all ratings (A is 0, D is 3), and if two are as near, to the
+    less dense of them.
+    """
+    position = np.arange(_K)
+    each = votes.sum(axis=1, keepdims=True)
+    away = np.abs(position * each - (votes * position).sum(axis=1, keepdims=True))  # whole numbers: ties stay exact
+    best = (votes * (_K * each + 1) - away).argmax(axis=1)
+    return np.where(each[:, 0] > 0, best, -1)
+
+
+PAIR_FIGURES = ("accuracy", "linear_kappa", "quadratic_kappa", "dense_accuracy")
+"""Of two readings of the same exams; ``accuracy`` is the share on which they agree."""
+
+MAJORITY = "majority"
+CONSENSUS_RULE = (
+    "the category most readers gave; a tie goes to the tied category nearest to the mean of the ratings, then to the "
+    "less dense"
+)
+_ONE_CATEGORY = "all ratings are of one category (0/0)"
+_Votes = NDArray[np.int_]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value with its interval; NaN with a reason where undefined."""
+
+    value: float
+    interval: tuple[float, float] | None
+    undefined: str | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two readings on the exams that both gave: figures by `PAIR_FIGURES`, and how heavy the disagreements are."""
+
+    a: str
+    b: str
+    n: int
+    figures: dict[str, Figure]
+    differ: Errors
+
+
+@dataclass(frozen=True)
+class ReadersAgreement:
+    """What `readers_agreement` found.
+
+    Attributes
+    ----------
+    n, n_complete
+        Exams that any reader read, and exams that all did.
+    patients
+        None where exams were resampled.
+    unanimous, within_one, same_side
+        Share of the complete exams on which all agree; differ by one category at most; agree on dense or not.
+    fleiss_kappa
+        Of the complete exams.
+    mean_linear_kappa, mean_quadratic_kappa
+        Mean over all pairs of readers; a pair whose kappa is undefined makes the mean so.
+    ordinal_alpha
+        Krippendorff's, over all exams with two ratings or more.
+    pairs
+        Each pair of readers.
+    with_consensus
+        Each reader against the consensus of the others; exams that no other reader read are left out.
+    with_reference
+        Each reader, and the majority of all, against the reference; empty without one.
+    """
+
+    readers: tuple[str, ...]
+    n: int
+    n_complete: int
+    patients: int | None
+    unanimous: Figure
+    within_one: Figure
+    same_side: Figure
+    fleiss_kappa: Figure
+    mean_linear_kappa: Figure
+    mean_quadratic_kappa: Figure
+    ordinal_alpha: Figure
+    pairs: tuple[Pair, ...]
+    with_consensus: tuple[Pair, ...]
+    with_reference: tuple[Pair, ...]
+    bootstrap: int
+    seed: int
+    confidence: float
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the figures may mean little, a line each."""
+        if self.n_complete < self.n:
+            all_read = few_warnings(self.n_complete, None)
+            return (*few_warnings(self.n, self.patients), *(f"read by all: {text}" for text in all_read))
+        return few_warnings(self.n, self.patients)
+
+    @property
+    def summary(self) -> str:
+        """The result in plain words."""
+        text = f"{len(self.readers)} readers, {self.n_complete} exams read by all. "
+        if self.n_complete:
+            text += f"All agree on {self.unanimous.value:.1%}, and on dense or not on {self.same_side.value:.1%}. "
+        kappa = self.mean_linear_kappa
+        if not isnan(kappa.value):
+            interval = f" ({kappa.interval[0]:.2f} to {kappa.interval[1]:.2f})" if kappa.interval else ""
+            text += f"Mean linear kappa of two readers {kappa.value:.2f}{interval}. "
+        kappas = {one.a: one.figures["linear_kappa"].value for one in self.with_consensus}
+        ranked = sorted((value, name) for name, value in kappas.items() if not isnan(value))
+        if len(ranked) > 1 and ranked[0][0] < ranked[1][0]:  # of two readers each is as far from the other
+            value, name = ranked[0]
+            text += f"Farthest from the others: {name} (linear kappa {value:.2f} with their consensus)."
+        return text.strip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values that JSON knows, with the summary and null for NaN."""
+        values = {name: plain(value) for name, value in vars(self).items()}
+        return {
+            "summary": self.summary,
+            "warnings": list(self.warnings),
+            "consensus_rule": CONSENSUS_RULE,
+            **values,
+            "note": RESEARCH_USE_ONLY,
+        }
+
+
+def readers_agreement(
+    readers: Sequence[Reading],
+    reference: Mapping[str, DensityCategory] | None = None,
+    *,
+    patients: Mapping[str, str] | None = None,
+    spec: BootstrapSpec | None = None,
+) -> ReadersAgreement:
+    """Measure the agreement of two readers or more.
+
+    Raises
+    ------
+    OptionError
+        Fewer than two readers.
+    TableError
+        An exam has no reference, or no patient.
+    """
+    if len(readers) < 2:
+        raise OptionError(f"agreement needs at least two readers. Got {len(readers)} instead.")
+    spec = spec or BootstrapSpec()
+    exam_ids = list(dict.fromkeys(exam_id for reader in readers for exam_id in reader.exam_ids))
+    ratings = np.stack([_ratings(reader, exam_ids) for reader in readers], axis=1)  # (N, R), -1 where not read
+    true = None if reference is None else match_exams(exam_ids, reference)
+    of_exam = None if patients is None else match_patients(exam_ids, patients)
+    rows = ratings if true is None else np.column_stack([true, ratings])
+    order, cluster = canonical_order(rows.astype(np.float64), of_exam)
+    sample = _Sample(tuple(one.name for one in readers), ratings[order], None if true is None else true[order])
+    found = _with_intervals(sample, cluster, spec)
+    complete = int(sample.complete.sum())
+    whole = {name: _named(name, found[name], complete) for name in _WHOLE}
+    return ReadersAgreement(
+        readers=sample.names,
+        n=len(exam_ids),
+        n_complete=complete,
+        patients=None if of_exam is None else len(set(of_exam)),
+        unanimous=whole["unanimous"],
+        within_one=whole["within_one"],
+        same_side=whole["same_side"],
+        fleiss_kappa=whole["fleiss_kappa"],
+        mean_linear_kappa=whole["mean_linear_kappa"],
+        mean_quadratic_kappa=whole["mean_quadratic_kappa"],
+        ordinal_alpha=whole["ordinal_alpha"],
+        pairs=tuple(_pair(one, found) for one in sample.pairs()),
+        with_consensus=tuple(_pair(one, found) for one in sample.against_consensus()),
+        with_reference=tuple(_pair(one, found) for one in sample.against_reference()),
+        bootstrap=spec.number,
+        seed=spec.seed,
+        confidence=spec.confidence,
+    )
+
+
+_WHOLE = (
+    "unanimous",
+    "within_one",
+    "same_side",
+    "fleiss_kappa",
+    "mean_linear_kappa",
+    "mean_quadratic_kappa",
+    "ordinal_alpha",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Couple:
+    """Two columns of categories, -1 where not given; the second is the one held as true."""
+
+    a: str
+    b: str
+    kind: str
+    first: NDArray[np.intp]
+    second: NDArray[np.intp]
+
+    @property
+    def both(self) -> NDArray[np.bool_]:
+        return (self.first >= 0) & (self.second >= 0)
+
+    def key(self, figure: str) -> str:
+        return "\0".join((self.kind, self.a, self.b, figure))  # no file's name holds that
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    names: tuple[str, ...]
+    ratings: NDArray[np.intp]  # (N, R)
+    reference: NDArray[np.intp] | None
+
+    @property
+    def votes(self) -> _Votes:
+        votes: _Votes = (self.ratings[:, :, np.newaxis] == np.arange(len(CATEGORIES))).sum(axis=1)  # (N, K)
+        return votes
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Exams that every reader read."""
+        return np.asarray((self.ratings >= 0).all(axis=1))
+
+    def pairs(self) -> Iterator[_Couple]:
+        for one, other in combinations(range(len(self.names)), 2):
+            columns = self.ratings[:, one], self.ratings[:, other]
+            yield _Couple(self.names[one], self.names[other], "pair", *columns)
+
+    def against_consensus(self) -> Iterator[_Couple]:
+        for place, name in enumerate(self.names):
+            own = self.ratings[:, place, np.newaxis] == np.arange(len(CATEGORIES))
+            yield _Couple(
+                name, "consensus of the others", "consensus", self.ratings[:, place], consensus(self.votes - own)
+            )
+
+    def against_reference(self) -> Iterator[_Couple]:
+        if self.reference is None:
+            return
+        for place, name in enumerate(self.names):
+            yield _Couple(name, "reference", "reference", self.ratings[:, place], self.reference)
+        yield _Couple(MAJORITY, "reference", "majority", consensus(self.votes), self.reference)
+
+    def couples(self) -> Iterator[_Couple]:
+        yield from self.pairs()
+        yield from self.against_consensus()
+        yield from self.against_reference()
+
+
+def _ratings(reader: Reading, exam_ids: Sequence[str]) -> NDArray[np.intp]:
+    given = dict(zip(reader.exam_ids, reader.predicted.tolist(), strict=True))
+    return np.array([given.get(exam_id, -1) for exam_id in exam_ids], dtype=np.intp)
+
+
+def _figures(sample: _Sample, couples: Sequence[_Couple], counts: Floats) -> dict[str, Floats]:
+    found: dict[str, Floats] = {}
+    for couple in couples:
+        both = couple.both
+        confusion = confusion_matrices(couple.second[both], couple.first[both], counts[:, both])
+        values = confusion_figures(confusion)
+        found |= {couple.key(name): values[name] for name in PAIR_FIGURES}
+    for name in ("linear_kappa", "quadratic_kappa"):
+        pairs = [found[couple.key(name)] for couple in couples if couple.kind == "pair"]
+        found[f"mean_{name}"] = np.mean(pairs, axis=0)
+    complete = sample.complete
+    ratings, votes, inside = sample.ratings[complete], sample.votes, counts[:, complete]
+    dense = np.array([category.dense for category in CATEGORIES])[ratings]
+    spread = np.ptp(ratings, axis=1) if len(ratings) else np.zeros(0)
+    exams = inside.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        for name, holds in (
+            ("unanimous", spread == 0),
+            ("within_one", spread <= 1),
+            ("same_side", dense.all(axis=1) | ~dense.any(axis=1)),
+        ):
+            found[name] = np.where(exams > 0, inside @ holds.astype(np.float64) / exams, np.nan)
+    found["fleiss_kappa"] = fleiss_kappa(votes[complete], inside)
+    found["ordinal_alpha"] = ordinal_alpha(votes, counts)
+    return found
+
+
+def _with_intervals(sample: _Sample, cluster: NDArray[np.intp], spec: BootstrapSpec) -> dict[str, Figure]:
+    couples = list(sample.couples())
+    point = _figures(sample, couples, np.ones((1, len(cluster))))
+    chunks = [_figures(sample, couples, counts) for counts in resamples(cluster, spec)]
+    found = {}
+    for name, values in point.items():
+        drawn = np.concatenate([chunk[name] for chunk in chunks]) if chunks else np.zeros(0)
+        value = float(values[0])
+        found[name] = Figure(value, percentile_interval(value, drawn, spec.confidence))
+    return found
+
+
+def _named(name: str, figure: Figure, complete: int) -> Figure:
+    if not isnan(figure.value):
+        return figure
+    if name.startswith("mean_"):
+        return Figure(figure.value, None, "the kappa of a pair of readers is undefined")
+    reason = _ONE_CATEGORY if complete else "no exam was read by all readers"
+    if name == "ordinal_alpha":
+        reason = "all ratings are of one category (0/0), or no exam has two ratings"
+    return Figure(figure.value, None, reason)
+
+
+def _pair(couple: _Couple, found: Mapping[str, Figure]) -> Pair:
+    both = couple.both
+    first, second = couple.first[both], couple.second[both]
+    confusion = confusion_matrices(second, first, np.ones((1, len(first))))[0].astype(int)
+    figures = {}
+    for name in PAIR_FIGURES:
+        figure = found[couple.key(name)]
+        undefined = undefined_reason(name, confusion) if isnan(figure.value) and both.any() else None
+        undefined = undefined or ("no exam in common" if isnan(figure.value) else None)
+        figures[name] = Figure(figure.value, figure.interval, undefined)
+    return Pair(couple.a, couple.b, int(both.sum()), figures, errors(second, first))

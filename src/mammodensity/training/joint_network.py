@@ -1,0 +1,325 @@
+"""Training the joint network: one label an exam, all views in one step, views dropped at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mammodensity.anatomy.quality import fit_familiarity
+from mammodensity.errors import CheckpointError, OptionError
+from mammodensity.models.batch import AugmentSpec, LabelledExams, augment
+from mammodensity.models.checkpoint import (
+    JOINT,
+    NETWORK_FILE,
+    JointCheckpoint,
+    joint_file,
+    load_checkpoint,
+    load_joint,
+    network_files,
+    save_joint,
+)
+from mammodensity.models.joint import BRANCHES, JOINT_FUSIONS, JointNetwork, JointSpec
+from mammodensity.models.network import NetworkSpec
+from mammodensity.terms import PROJECTIONS
+from mammodensity.training.joint_step import CHECKPOINTING, joint_backward, require_choice
+from mammodensity.training.loop import (
+    EVALUATION_BATCH,
+    TrainingStep,
+    return_large_blocks,
+    rng_for,
+    run_training,
+    seed_for,
+)
+from mammodensity.training.processes import ALONE, Processes, place, spread
+from mammodensity.training.recipes import Recipe, in_precision, require_precision
+from mammodensity.training.records import EpochFigures, first_difference
+
+_SIDES = tuple(tuple(view for view, one in enumerate(PROJECTIONS) if one.laterality == side) for side in "RL")
+
+
+@dataclass(frozen=True)
+class JointPlan:
+    """What decides a joint training besides the recipe."""
+
+    fusion: str = "mean"
+    """``mean``, ``concat`` or ``attention``."""
+    branches: str = "separate"
+    """``separate`` or ``shared``; see :class:`mammodensity.models.joint.JointSpec`."""
+    view_dropout: float = 0.25
+    """Probability with which each view of an exam is left out of a step, at least one being kept."""
+    view_loss: float = 1.0
+    """Weight of the likelihood of the exam's category by each of its views alone, beside that by all of them."""
+    precision: str = "fp32"
+    """``fp32``, or ``bf16`` for the branches."""
+    checkpointing: str = "none"
+    """``none``, ``views`` or ``layers``: how much is computed twice to save memory; the gradients are the same."""
+
+    def __post_init__(self) -> None:
+        require_choice("fusion", self.fusion, JOINT_FUSIONS)
+        require_choice("branches", self.branches, BRANCHES)
+        require_precision(self.precision)
+        require_choice("checkpointing", self.checkpointing, CHECKPOINTING)
+        if not 0 <= self.view_dropout < 1:
+            raise OptionError(f"view_dropout must be at least 0 and below 1. Got {self.view_dropout} instead.")
+        if not 0 <= self.view_loss < float("inf"):
+            raise OptionError(f"view_loss must be 0 or more. Got {self.view_loss} instead.")
+
+    def spec(self, network: NetworkSpec) -> JointSpec:
+        """The joint network of these branches."""
+        return JointSpec(network, self.fusion, self.branches)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class JointTask:
+    """Which joint network to train, on what, and where to keep it."""
+
+    training: LabelledExams
+    validation: LabelledExams
+    recipe: Recipe
+    plan: JointPlan
+    folder: Path
+    device: torch.device
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else to record in the checkpoint; JSON values only."""
+    start: Mapping[str, Tensor] | None = None
+    """Weights to begin with, of those it has; see :func:`first_weights`."""
+    processes: Processes = ALONE
+
+
+def train_joint(task: JointTask, report: Callable[[TrainingStep], None] | None = None) -> JointCheckpoint:
+    """Train the joint network and keep its best epoch, or go on with an interrupted run in the task's folder.
+
+    Raises
+    ------
+    OptionError
+        The images are too small for batch statistics.
+    Interrupted, CheckpointError, TrainingError
+        As of :func:`mammodensity.training.loop.run_training`.
+    """
+    require_enough_pixels(task.recipe)
+    if task.plan.checkpointing != "none" and task.device.type == "cpu":
+        return_large_blocks()
+    run_training(_JointLearner(task), task.recipe, task.folder, report)
+    return task.processes.from_first(lambda: load_joint(task.folder / NETWORK_FILE))
+
+
+def require_enough_pixels(recipe: Recipe) -> None:
+    """Raise ``OptionError`` where one image of a view would leave a single value a channel, without statistics."""
+    least = 2 ** (1 + len(recipe.network.widths)) + 1
+    if max(recipe.preprocess.rows, recipe.preprocess.columns) < least:
+        raise OptionError(f"the joint network needs images of at least {least} pixels a side; use a larger --size")
+
+
+def kept_views(present: NDArray[np.bool_], dropout: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which of an exam's views (V,) a step looks at: those present that are not dropped, and never none."""
+    kept = present & (rng.random(len(present)) >= dropout)
+    last = rng.choice(np.flatnonzero(present))
+    if not kept.any():
+        kept[last] = True
+    return kept
+
+
+def joint_loss(
+    network: JointNetwork,
+    features: Tensor,
+    present: Tensor,
+    categories: Tensor,
+    breasts: Tensor,
+    *,
+    view_loss: float = 0.0,
+    count: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and the exams' logits (B, K).
+
+    The negative log likelihood of the exams' categories; with the weight ``view_loss`` the mean of that by each view
+    alone; and where breasts are known by themselves, of theirs by their own views. Each is a sum divided by the exams,
+    or by ``count`` where these are a part of so many.
+
+    Parameters
+    ----------
+    features, present
+        (B, V, F), (B, V).
+    categories, breasts
+        (B,), and (B, 2) right and left, -1 where unknown.
+    """
+    logits = network.fuse(features, present)
+    total = nn.functional.cross_entropy(logits, categories, reduction="sum")
+    if view_loss:
+        exams, views_alone = present.nonzero(as_tuple=True)
+        alone = nn.functional.one_hot(views_alone, present.shape[1]).bool()
+        each = nn.functional.cross_entropy(network.fuse(features[exams], alone), categories[exams], reduction="none")
+        total = total + view_loss * (each / present.sum(dim=1)[exams]).sum()
+    for side, views in enumerate(_SIDES):
+        own = torch.zeros_like(present)
+        own[:, list(views)] = present[:, list(views)]
+        known = (breasts[:, side] >= 0) & own.any(dim=1)
+        if known.any():
+            of_breast = network.fuse(features[known], own[known])
+            total = total + nn.functional.cross_entropy(of_breast, breasts[known, side], reduction="sum")
+    return total / (len(features) if count is None else count), logits
+
+
+def first_weights(start: Path, spec: JointSpec) -> dict[str, Tensor]:
+    """Weights to begin with from another model: a joint one of the same shape, or four networks for separate branches.
+
+    Four networks fused by the mean give, before any training, what averaging their scores gives.
+
+    Raises
+    ------
+    CheckpointError
+        It has no such networks, or others.
+    """
+    file = joint_file(start)
+    if file is not None:
+        other = load_joint(file).network
+        _require_same_shape(start, asdict(spec), asdict(other.spec))
+        return dict(other.state_dict())
+    files = network_files(start)
+    if spec.branches != "separate" or set(files) != set(PROJECTIONS):
+        needs = "another joint network" if spec.branches != "separate" else "a joint network or all four networks"
+        raise CheckpointError(f"{start} has no weights to begin with for this joint network; it needs {needs}")
+    found: dict[str, Tensor] = {}
+    for view, projection in enumerate(PROJECTIONS):
+        network = load_checkpoint(files[projection], projection).network
+        _require_same_shape(start, asdict(spec.network), asdict(network.spec))
+        for name, tensor in network.state_dict().items():
+            if not name.startswith("head."):
+                found[f"branches.{view}.{name}"] = tensor
+            elif spec.fusion == "mean":
+                found[f"fusion.heads.{view}.{name.removeprefix('head.')}"] = tensor
+    return found
+
+
+def _require_same_shape(start: Path, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    difference = first_difference(wanted, found)
+    if difference:
+        raise CheckpointError(f"{start} has another architecture than the recipe: {difference}")
+
+
+class _JointLearner:
+    """The joint network, and its exams."""
+
+    name = JOINT
+
+    def __init__(self, task: JointTask) -> None:
+        self.task, self.recipe, self.plan, self.processes = task, task.recipe, task.plan, task.processes
+        torch.manual_seed(seed_for(self.recipe.seed, "initial", JOINT))
+        network = JointNetwork(self.plan.spec(self.recipe.network))
+        if task.start is not None:
+            network.load_state_dict({**network.state_dict(), **task.start})
+        self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        spread(self.network, task.processes)
+        self.settings: Mapping[str, Any] = {"joint": self.plan.to_dict()}
+        self.familiarity = [self._familiarity(view) for view in range(len(PROJECTIONS))]
+
+    def __len__(self) -> int:
+        return len(self.task.training)
+
+    def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
+        """Forward and backward, plain or lean."""
+        exams, seed = self.task.training, self.recipe.seed
+        here = exams.present[chosen].numpy()
+        kept = [
+            kept_views(row, self.plan.view_dropout, rng_for(seed, "views", epoch, int(index)))
+            for row, index in zip(here, chosen, strict=True)
+        ]
+        everywhere = torch.from_numpy(np.stack(kept))
+        rows = self.processes.part(len(chosen))
+        self._place(everywhere, rows)
+        own, count = chosen[rows], len(chosen)
+        views = _augmented(exams.views[own], everywhere[rows], self.recipe.augment, own, (seed, epoch))
+        present = everywhere[rows].to(self.task.device)
+        categories = exams.categories[own].to(self.task.device)
+        breasts = exams.breasts[own].to(self.task.device)
+        answers: list[Tensor] = []
+
+        def loss_of(features: Tensor) -> Tensor:
+            loss, logits = joint_loss(
+                self.network, features, present, categories, breasts, view_loss=self.plan.view_loss, count=count
+            )
+            answers.append(logits.detach())
+            return loss
+
+        torch.manual_seed(seed_for(seed, "dropout", epoch, step))
+        joint_backward(
+            self.network,
+            self._to_device(views),
+            present,
+            loss_of,
+            checkpointing=self.plan.checkpointing,
+            precision=self.plan.precision,
+            branches=self.network.branches_of(everywhere),
+        )
+        # Told is the likelihood by all views together, so that it compares with that of the validation.
+        loss = nn.functional.cross_entropy(answers[0], categories, reduction="sum") / count
+        return loss.item(), int((answers[0].argmax(1) == categories).sum())
+
+    def _place(self, present: Tensor, rows: slice) -> None:
+        """Tell each branch which of the batch's views (B, V) come from the exams of this process."""
+        here = torch.zeros_like(present)
+        here[rows] = True
+        for branch, group in zip(self.network.branches, self.network.spec.groups, strict=True):
+            of_branch = present[:, list(group)].T  # in the order in which the branch is given them
+            own = here[:, list(group)].T[of_branch].nonzero()[:, 0]
+            place(branch, own, int(of_branch.sum()))
+
+    def validate(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the validation exams, with all the views they have."""
+        exams, loss, correct = self.task.validation, 0.0, 0
+        with torch.inference_mode():
+            for start in self.processes.share(range(0, len(exams), EVALUATION_BATCH)):
+                part = slice(start, start + EVALUATION_BATCH)
+                views, present = self._to_device(exams.views[part]), exams.present[part].to(self.task.device)
+                with in_precision(views, self.plan.precision):
+                    logits = self.network(views, present)
+                targets = exams.categories[part].to(self.task.device)
+                loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+                correct += int((logits.argmax(1) == targets).sum())
+        whole_loss, all_correct = self.processes.sums(loss, correct)
+        return whole_loss / len(exams), all_correct / len(exams)
+
+    def keep(self, figures: EpochFigures) -> None:
+        """Write the checkpoint."""
+        training = {
+            "recipe": self.recipe.to_dict(),
+            **self.settings,
+            "epoch": asdict(figures),
+            "exams": {"train": len(self.task.training), "validation": len(self.task.validation)},
+            "familiarity": {p.value: one for p, one in zip(PROJECTIONS, self.familiarity, strict=True)},
+            **self.task.facts,
+        }
+        save_joint(self.task.folder, JointCheckpoint(self.network, self.recipe.preprocess, training))
+
+    def _familiarity(self, view: int) -> dict[str, Any] | None:
+        """What images of a view look like; None where there are too few."""
+        splits = self.task.training, self.task.validation
+        training, held_out = (split.views[split.present[:, view], view, 0].numpy() for split in splits)
+        found = fit_familiarity(training, held_out)
+        return found.to_dict() if found else None
+
+    def _to_device(self, views: Tensor) -> Tensor:
+        """(B, V, 1, H, W) to (B, V, C, H, W), the channels without a copy."""
+        return views.to(self.task.device).expand(-1, -1, self.recipe.network.channels, -1, -1)
+
+
+def _augmented(
+    views: Tensor, present: Tensor, spec: AugmentSpec, chosen: NDArray[np.intp], draw: tuple[int, int]
+) -> Tensor:
+    """Views (B, V, 1, H, W) with those present changed at random, each by its own generator."""
+    seed, epoch = draw
+    cells = present.nonzero()
+    rngs = [rng_for(seed, "augment", epoch, int(chosen[exam]), view) for exam, view in cells.tolist()]
+    changed = views.clone()
+    changed[cells[:, 0], cells[:, 1]] = augment(views[cells[:, 0], cells[:, 1]], spec, rngs)
+    return changed

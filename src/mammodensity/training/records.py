@@ -1,0 +1,182 @@
+"""The record of a training run by epoch: a table, and the origin's four text files.
+
+Where an interrupted training run was, on disk: tensors of network and optimiser, and a few numbers as JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mammodensity.errors import CheckpointError, TableError
+from mammodensity.models.checkpoint import RESUME_FILE, read_tensors, write_tensors
+from mammodensity.outputs import write_csv, write_text
+
+RECIPE_FILE = "recipe.json"
+RECEIPT_FILE = "receipt.json"
+JOINT_FILE = "joint.json"
+
+HISTORY_FILE = "history.csv"
+_ORIGIN_FILES = {
+    "acc_train.txt": "train_accuracy",
+    "acc_val.txt": "validation_accuracy",
+    "loss_train.txt": "train_loss",
+    "loss_val.txt": "validation_loss",
+}
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """One epoch: means over the images of the split (training figures with augmentation and dropout)."""
+
+    epoch: int
+    """Counted from 1."""
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+def write_history(folder: Path, history: Sequence[EpochFigures]) -> None:
+    """Write ``history.csv`` and the origin's one-number-a-line files ``acc_train.txt`` and so on."""
+    columns = [column.name for column in fields(EpochFigures)]
+    write_csv(folder / HISTORY_FILE, columns, (asdict(figures) for figures in history))
+    for name, column in _ORIGIN_FILES.items():
+        write_text(folder / name, "".join(f"{getattr(figures, column):.18e}\n" for figures in history))
+
+
+def read_history(folder: Path) -> list[EpochFigures]:
+    """Read ``history.csv``; an empty list where there is none (an imported network).
+
+    Raises
+    ------
+    TableError
+        The table is damaged.
+    """
+    path = folder / HISTORY_FILE
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        try:
+            return [
+                EpochFigures(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()})
+                for row in csv.DictReader(stream)
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise TableError(f"{path} is damaged; expected the columns that `mammodensity train` writes") from error
+
+
+_INFINITE = 1e300  # stands for infinity, which JSON does not have
+
+
+@dataclass
+class TrainingState:
+    """Where a run is; everything besides the tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    rate: float = 0.0
+    """Learning rate of the plateau schedule."""
+    stalled: int = 0
+    """Epochs without a better validation loss, for the plateau schedule."""
+    lowest_loss: float = math.inf
+    history: list[EpochFigures] = field(default_factory=list)
+
+
+def require_same_recipe(path: Path, recipe: Mapping[str, Any], advice: str) -> None:
+    """Raise ``CheckpointError`` unless the recipe in a file is this one; ``advice`` says what to do otherwise."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        difference = first_difference(recipe, dict(stored))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged; {advice}") from error
+    if difference:
+        raise CheckpointError(f"{path} is of another recipe: {difference}; {advice}")
+
+
+def save_state(
+    folder: Path,
+    state: TrainingState,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Mapping[str, Any],
+) -> None:
+    """Write ``resume.safetensors`` whole or not at all."""
+    tensors = run_tensors(network, optimiser)
+    numbers = {**asdict(state), "lowest_loss": min(state.lowest_loss, _INFINITE)}
+    write_tensors(folder / RESUME_FILE, tensors, {"recipe": dict(recipe), "state": numbers})
+
+
+def restore_state(
+    folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, recipe: Mapping[str, Any]
+) -> TrainingState | None:
+    """Put network and optimiser back where they were; None where there is nothing to go on from.
+
+    Raises
+    ------
+    CheckpointError
+        The run had another recipe, or its file is damaged.
+    """
+    path = folder / RESUME_FILE
+    if not path.exists():
+        return None
+    tensors, description = read_tensors(path)
+    difference = first_difference(dict(recipe), description.get("recipe"))
+    if difference:
+        raise CheckpointError(f"{path} is of another recipe: {difference}; use the same options to go on")
+    try:
+        restore_tensors(tensors, network, optimiser)
+        numbers = dict(description["state"])
+        history = [EpochFigures(**figures) for figures in numbers.pop("history")]
+        return TrainingState(**numbers, history=history)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged; remove the folder {folder} to train it from the start") from error
+
+
+def run_tensors(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of a network and its optimiser by name."""
+    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser/{name}/{key}"] = value
+    return tensors
+
+
+def restore_tensors(tensors: Mapping[str, Tensor], network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """The inverse of :func:`run_tensors`."""
+    network.load_state_dict(tensors_under(tensors, "network/"))
+    for name, parameter in network.named_parameters():
+        saved = tensors_under(tensors, f"optimiser/{name}/")
+        if saved:
+            optimiser.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in saved.items()
+            }
+
+
+def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
+    """The first entry in which two JSON values differ, in words; None when they are equal."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            inner = f"{name}.{key}" if name else str(key)
+            difference = first_difference(expected.get(key), found.get(key), inner)
+            if difference:
+                return difference
+        return None
+    return None if expected == found else f"{name or 'it'} is {found!r} there and {expected!r} here"
+
+
+def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""The jobs: what a command, a notebook or a service calls."""

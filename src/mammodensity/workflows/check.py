@@ -1,0 +1,388 @@
+"""What is wrong with a data set as a whole: all that can be told without reading a pixel.
+
+Look at a data set before any hour is spent on it: what is there, and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from mammodensity.data.archive import LAYOUT, choose, data_of, is_archive, survey
+from mammodensity.data.dataset import DataSet, ImageRecord
+from mammodensity.data.dicom.file_checks import REASONS, WARNINGS, FileCheck, Reason
+from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.read import read_with_warnings
+from mammodensity.data.find import find_images, is_picture_layout
+from mammodensity.data.images import read_image
+from mammodensity.data.splits import patients_in_two_splits
+from mammodensity.errors import ImageError, LayoutError
+from mammodensity.exam import Mammogram
+from mammodensity.terms import PROJECTIONS, Projection, Scale
+from mammodensity.workers import Progress
+
+NO_SPLIT = "unsplit"
+NO_CATEGORY = "unlabelled"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a data set."""
+
+    code: str
+    """Stable name; ``docs/data.md`` explains each."""
+    text: str
+    """What was found and what to do, in one line."""
+    severe: bool
+    """True when the data set should not be used before this is mended."""
+    path: str | None = None
+    """The one file concerned."""
+    about: tuple[Path, ...] = ()
+    """The files concerned, where they are several."""
+
+
+def counts_of(data: DataSet) -> dict[str, dict[str, dict[str, int]]]:
+    """Images by projection, split and category."""
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for record in data.records:
+        split = counts.setdefault(record.projection.value, {}).setdefault(record.split or NO_SPLIT, {})
+        category = record.category.value if record.category else NO_CATEGORY
+        split[category] = split.get(category, 0) + 1
+    return {projection.value: counts[projection.value] for projection in PROJECTIONS if projection.value in counts}
+
+
+def structure_problems(data: DataSet) -> Iterator[Problem]:
+    """What can be told without reading a pixel."""
+    yield from _doubled_projections(data)
+    unsplit = tuple(record.path for record in data.records if record.split is None)
+    if 0 < len(unsplit) < len(data.records):
+        text = f"{len(unsplit)} of {len(data.records)} images have no split; give all of them one, or none"
+        yield Problem("partly-split", text, True, about=unsplit)
+    for patient, splits in patients_in_two_splits(data).items():
+        about = tuple(record.path for record in data.records if record.patient_id == patient)
+        text = f"patient {patient} is in {' and '.join(splits)}; keep to one"
+        yield Problem("patient-in-two-splits", text, True, about=about)
+    paths_of = defaultdict(list)
+    for record in data.records:
+        paths_of[record.exam_id].append(record.path)
+    categories = defaultdict(set)
+    for record in data.records:
+        if record.category is not None:
+            categories[record.exam_id].add(record.category.value)
+    for exam_id, found in sorted(categories.items()):
+        if len(found) > 1:
+            text = f"exam {exam_id} is labelled {' and '.join(sorted(found))}; an exam has one category"
+            yield Problem("contradicting-density", text, True, about=tuple(paths_of[exam_id]))
+    yield from _incomplete_exams(data)
+    yield from _empty_classes(data)
+
+
+def _doubled_projections(data: DataSet) -> Iterator[Problem]:
+    paths_of = defaultdict(list)
+    for record in data.records:
+        paths_of[record.exam_id, record.projection].append(record.path)
+    for (exam_id, projection), paths in paths_of.items():
+        if len(paths) > 1:
+            text = f"exam {exam_id} has {len(paths)} {projection} images; keep one"
+            yield Problem("doubled-projection", text, True, about=tuple(paths))
+
+
+def _incomplete_exams(data: DataSet) -> Iterator[Problem]:
+    present: dict[str, dict[Projection, Path]] = defaultdict(dict)
+    for record in data.records:
+        present[record.exam_id][record.projection] = record.path
+    for exam_id, projections in sorted(present.items()):
+        missing = [projection.value for projection in PROJECTIONS if projection not in projections]
+        if missing:
+            text = f"exam {exam_id} lacks {', '.join(missing)}"
+            yield Problem("incomplete-exam", text, False, about=tuple(projections.values()))
+
+
+def _empty_classes(data: DataSet) -> Iterator[Problem]:
+    for projection, splits in counts_of(data).items():
+        for split, found in splits.items():
+            empty = [category.value for category in data.scale if category not in found]
+            if set(found) - {NO_CATEGORY} and empty:
+                place = f"{projection} {split}" if split != NO_SPLIT else projection
+                yield Problem("empty-class", f"{place} has no image of category {', '.join(empty)}", False)
+
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What ``check_data`` or ``check_path`` found."""
+
+    root: Path
+    layout: str
+    images: int
+    exams: int
+    patients: int
+    counts: dict[str, dict[str, dict[str, int]]]
+    """Images by projection, split and category."""
+    scale: Scale
+    """The categories that they are of."""
+    problems: tuple[Problem, ...]
+    ignored: int
+    """Files that are no images."""
+    files: tuple[FileCheck, ...] = ()
+    """The verdict on every file, with what is wrong with the whole data set laid to the files concerned."""
+    named: bool = False
+    """Files that were named one by one: each of them is wanted."""
+
+    @property
+    def usable(self) -> bool:
+        """True when there is an image, no problem is severe, and no file that was named is refused."""
+        if self.named and not all(file.accepted for file in self.files):
+            return False
+        return self.images > 0 and not any(problem.severe for problem in self.problems)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """One entry a file, JSON values only."""
+        return [_entry(verdict) for verdict in self.files]
+
+
+def _entry(verdict: FileCheck) -> dict[str, Any]:
+    return {
+        "path": str(verdict.path),
+        "accepted": verdict.accepted,
+        "reasons": [{"code": one.code, "text": one.text} for one in verdict.reasons],
+        "exam_id": verdict.exam_id,
+        "projection": verdict.projection.value if verdict.projection else None,
+        "warnings": [{"code": one.code, "text": one.text} for one in verdict.warnings],
+    }
+
+
+def check_paths(
+    paths: Iterable[Path], *, read_pixels: bool = True, synthetic: bool = False, progress: Progress | None = None
+) -> list[CheckResult]:
+    """Inspect data sets and archives, each for itself, and the files among ``paths`` together as one archive.
+
+    Raises
+    ------
+    LayoutError
+        One of them is not there.
+    """
+    wanted = list(dict.fromkeys(paths))
+    for path in wanted:
+        if not path.exists():
+            raise LayoutError(f"{path} not found; expected a data set, a DICOM archive or a file")
+    files = [path for path in wanted if not path.is_dir() and path.suffix.lower() != ".csv"]
+    if len(files) < 2:
+        files = []  # one file says by itself what it is
+    check = partial(check_path, read_pixels=read_pixels, synthetic=synthetic, progress=progress)
+    results = [check(path) for path in wanted if path not in files]
+    if files:
+        root = Path(os.path.commonpath([path.absolute().parent for path in files]))
+        together = _check_archive(root, files, read_pixels=read_pixels, synthetic=synthetic, progress=progress)
+        results.append(replace(together, named=True))
+    return results
+
+
+def check_path(
+    path: Path | str, *, read_pixels: bool = True, synthetic: bool = False, progress: Progress | None = None
+) -> CheckResult:
+    """Inspect whatever is under ``path``: a data set, a DICOM archive, or a folder of anything.
+
+    The pixels of a DICOM file are read only when its header is accepted, and not at all without ``read_pixels``.
+
+    Raises
+    ------
+    LayoutError
+        Nothing is there.
+    """
+    root = Path(path)
+    if root.exists() and not is_picture_layout(root) and is_archive(root):
+        return _check_archive(root, [root], read_pixels=read_pixels, synthetic=synthetic, progress=progress)
+    try:
+        return check_data(find_images(root), read_pixels=read_pixels, find_breast=True, progress=progress)
+    except LayoutError as error:
+        if not root.exists():
+            raise
+        result = _check_archive(root, [root], read_pixels=read_pixels, synthetic=synthetic, progress=progress)
+        problem = Problem("unknown-layout", str(error), True)
+        return replace(result, layout="no known layout", problems=(problem, *result.problems))
+
+
+def _check_archive(
+    root: Path, paths: Sequence[Path], *, read_pixels: bool, synthetic: bool, progress: Progress | None
+) -> CheckResult:
+    verdicts = survey(paths, synthetic=synthetic, progress=progress)
+    if read_pixels:
+        verdicts = list(_with_pixels(verdicts, progress))
+    verdicts = choose(verdicts)
+    data = data_of(root, verdicts)
+    problems = tuple(structure_problems(data))
+    return CheckResult(
+        root=root,
+        layout=LAYOUT,
+        images=len(data.records),
+        exams=len({record.exam_id for record in data.records}),
+        patients=len({record.patient_id for record in data.records}),
+        counts=counts_of(data),
+        scale=data.scale,
+        problems=problems,
+        ignored=len(data.ignored),
+        files=_with_problems(verdicts, problems),
+    )
+
+
+def _with_pixels(verdicts: list[FileCheck], progress: Progress | None) -> Iterator[FileCheck]:
+    """Each verdict after a look at the pixels, where the header was accepted."""
+
+    def look(verdict: FileCheck) -> tuple[FileCheck, str]:
+        if not verdict.accepted:
+            return verdict, ""
+        try:
+            if looks_like_dicom(verdict.path):
+                synthetic = "synthetic-2d" in verdict.marks
+                mammogram, warnings = read_with_warnings(verdict.path, synthetic=synthetic)
+                verdict = replace(verdict, warnings=warnings)
+            else:
+                mammogram = read_image(verdict.path, verdict.projection)
+            flipped = _flipped(mammogram)
+        except ImageError as error:
+            return replace(verdict, reasons=(Reason(_code(verdict.path, error), str(error)),)), ""
+        if flipped:
+            verdict = replace(verdict, warnings=(*verdict.warnings, Reason("stored-flipped", flipped)))
+        return verdict, _digest(mammogram.pixels)
+
+    first_with: dict[str, Path] = {}
+    for done, (verdict, digest) in enumerate(_in_chunks(look, verdicts), start=1):
+        if progress:
+            progress(done, len(verdicts))
+        first = first_with.setdefault(digest, verdict.path) if digest else verdict.path
+        if first is not verdict.path:
+            told = Reason("duplicate-content", f"{WARNINGS['duplicate-content']}: {first}")
+            yield replace(verdict, warnings=(*verdict.warnings, told))
+        else:
+            yield verdict
+
+
+def _flipped(mammogram: Mammogram) -> str:
+    """What is to be said of a picture that is stored flipped, else nothing; the gatekeeper says it of DICOM files.
+
+    Raises
+    ------
+    ImageError
+        ``prepare`` refuses it: noise, no breast, no mammogram, inverted grey values.
+    """
+    from mammodensity.anatomy.field import stored_flipped  # torch: a look at headers must not wait for it
+    from mammodensity.anatomy.outline import find_regions
+
+    regions = find_regions(mammogram)
+    path, projection = mammogram.path, mammogram.projection
+    if (
+        path is None
+        or projection is None
+        or looks_like_dicom(path)
+        or not stored_flipped(projection, regions.chest_side)
+    ):
+        return ""
+    return (
+        f"{path}: {projection} with the chest wall on the {regions.chest_side}: stored flipped; `prepare` turns it back"
+    )
+
+
+def _code(path: Path, error: ImageError) -> str:
+    """Codes of pictures end in ``-image``."""
+    return error.code if looks_like_dicom(path) else f"{error.code}-image"
+
+
+def _with_problems(verdicts: Iterable[FileCheck], problems: Iterable[Problem]) -> tuple[FileCheck, ...]:
+    """Lay problems of the data set to the files they are about: severe ones as reasons, others as warnings."""
+    reasons: dict[Path, list[Reason]] = defaultdict(list)
+    warnings: dict[Path, list[Reason]] = defaultdict(list)
+    for problem in problems:
+        where = reasons if problem.severe else warnings
+        for path in (*problem.about, *([Path(problem.path)] if problem.path else [])):
+            where[path].append(Reason(problem.code, problem.text))
+    return tuple(
+        replace(
+            verdict,
+            reasons=(*verdict.reasons, *reasons.get(verdict.path, ())),
+            warnings=(*verdict.warnings, *warnings.get(verdict.path, ())),
+        )
+        for verdict in verdicts
+    )
+
+
+def check_data(
+    data: DataSet, *, read_pixels: bool = True, find_breast: bool = False, progress: Progress | None = None
+) -> CheckResult:
+    """Inspect a data set; every image is decoded unless ``read_pixels`` is False.
+
+    ``find_breast`` also refuses images without a breast and inverted ones, as ``prepare`` does.
+    """
+    problems = [*structure_problems(data)]
+    if read_pixels:
+        problems += _pixel_problems(data, find_breast, progress)
+    files = [
+        *(FileCheck(one.path, projection=one.projection, exam_id=one.exam_id) for one in data.records),
+        *(FileCheck(path, (Reason("not-dicom", f"{path}: {REASONS['not-dicom']}"),)) for path in data.ignored),
+    ]
+    return CheckResult(
+        root=data.root,
+        layout=data.layout,
+        images=len(data.records),
+        exams=len({record.exam_id for record in data.records}),
+        patients=len({record.patient_id for record in data.records}),
+        counts=counts_of(data),
+        scale=data.scale,
+        problems=tuple(sorted(problems, key=lambda problem: not problem.severe)),
+        ignored=len(data.ignored),
+        files=_with_problems(files, problems),
+    )
+
+
+def _pixel_problems(data: DataSet, find_breast: bool, progress: Progress | None) -> Iterator[Problem]:
+    first_with: dict[str, ImageRecord] = {}
+    for done, (record, digest, found) in enumerate(_decode_all(data, find_breast), start=1):
+        if progress:
+            progress(done, len(data.records))
+        if isinstance(found, ImageError):
+            yield Problem(_code(record.path, found), str(found), True, str(record.path))
+            continue
+        if found:
+            yield Problem("stored-flipped", found, False, str(record.path))
+        other = first_with.setdefault(digest, record)
+        if other is not record:
+            text = f"{record.path} has the same pixels as {other.path}; keep one"
+            yield Problem("duplicate-content", text, True, str(record.path))
+
+
+def _decode_all(data: DataSet, find_breast: bool) -> Iterator[tuple[ImageRecord, str, ImageError | str]]:
+    """Each record with a digest of its pixels and a note, or with the reason why it cannot be read."""
+
+    def decode(record: ImageRecord) -> tuple[ImageRecord, str, ImageError | str]:
+        try:
+            mammogram = read_image(record.path, record.projection, synthetic=record.synthetic)
+            note = _flipped(mammogram) if find_breast else ""
+        except ImageError as error:
+            return record, "", error
+        return record, _digest(mammogram.pixels), note
+
+    yield from _in_chunks(decode, data.records)
+
+
+def _digest(pixels: NDArray[Any]) -> str:
+    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+
+
+def _in_chunks(work: Callable[[_Given], _Made], given: Sequence[_Given]) -> Iterator[_Made]:
+    """Work in threads, in order; chunks bound how much waits, whatever the size of the data set."""
+    chunk = 64
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(given), chunk):
+            yield from pool.map(work, given[start : start + chunk])
