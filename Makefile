@@ -1,6 +1,6 @@
 # make demo   the whole system on built-in phantoms: makes, trains, predicts, evaluates, explains, reports
 # make test   all tests
-# make benchmark   measured beside Keras: writes docs/benchmarks.md and benchmarks/results.json; some 25 minutes
+# make benchmark   measured beside Keras: writes docs/measurements.md and benchmarks/results.json; some 25 minutes
 # All make their own environment in .venv; nothing but git, make and Python 3.11 or newer is needed.
 
 PYTHON ?= python3

@@ -1,4 +1,4 @@
-"""Calibration and coverage on simulated exams, whose readers are known: the table of docs/results.md.
+"""Calibration and coverage on simulated exams, whose readers are known: the table of docs/measurements.md.
 
 Four views see a hidden density with noise and give its exact posterior; a human reader sees it with other noise. The
 mean of the views is then under-confident, as the origin's is.

@@ -4,7 +4,7 @@ usage: python benchmarks/recipes.py [--exams N] [--rows N] [--epochs N] [--seeds
 
 Every variant trains four networks on the same phantoms with the same epochs, and is scored on the same test exams,
 once a seed (the seed draws the initial weights, the order and the augmentation; splits and phantoms stay). Prints the
-table that docs/benchmarks.md keeps.
+table that docs/measurements.md keeps.
 """
 
 from __future__ import annotations

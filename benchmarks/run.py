@@ -1,4 +1,4 @@
-"""Measure this package beside Keras, and write docs/benchmarks.md, its picture and benchmarks/results.json.
+"""Measure this package beside Keras, and write docs/measurements.md, its picture and benchmarks/results.json.
 
 python benchmarks/run.py [--only PART ...] [--quick] [--again]
 
@@ -20,12 +20,12 @@ from typing import Any
 from bench.curves import draw_curves
 from bench.harness import PROGRAMS, ROOT, BenchmarkError, progress
 from bench.machine import commit, machine
-from bench.pages import renewed, table, told
+from bench.pages import provenance, renewed, table
 from bench.peers import interpreter_of
 from bench.plan import PARTS, Pair, Scale, pairs
 from bench.store import completed, is_complete, read_entries, write_entries, write_whole
 
-PAGE, RESULTS = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "results.json"
+PAGE, RESULTS = ROOT / "docs" / "measurements.md", ROOT / "benchmarks" / "results.json"
 PICTURE = ROOT / "docs" / "images" / "scaling.png"
 WORK = ROOT / ".benchmark"
 
@@ -74,8 +74,8 @@ def _measure(given: argparse.Namespace) -> None:
             write_entries(kept, entries)
     measured = {pair.name: entries[pair.name] for pair in chosen if is_complete(pair, entries[pair.name])}
     if given.quick:
-        for pair in chosen:
-            print(f"\n{pair.name}\n\n{block(pair, measured[pair.name])}")
+        for name, text in blocks(chosen, measured).items():
+            print(f"\n{name}\n\n{text}")
     else:
         _write(chosen, measured)
 
@@ -90,7 +90,7 @@ def _make_inputs(folder: Path, rows: int) -> None:
 
 def _write(chosen: list[Pair], measured: Mapping[str, Any]) -> None:
     """Tables and picture of what was measured; those of other parts stay."""
-    page = renewed(PAGE.read_text(encoding="utf-8"), {pair.name: block(pair, measured[pair.name]) for pair in chosen})
+    page = renewed(PAGE.read_text(encoding="utf-8"), blocks(chosen, measured))
     curves = [pair for pair in chosen if pair.part == "scaling"]
     if curves:
         draw_curves(curves, measured, PICTURE)
@@ -99,9 +99,13 @@ def _write(chosen: list[Pair], measured: Mapping[str, Any]) -> None:
     progress(f"written: {PAGE.relative_to(ROOT)}, {RESULTS.relative_to(ROOT)}")
 
 
-def block(pair: Pair, entry: Mapping[str, Any]) -> str:
-    """What the page says of a pair: its table, and a line on how it was measured."""
-    return f"{table(pair.columns, entry['figures'])}\n\n{told(entry)}"
+def blocks(chosen: Sequence[Pair], measured: Mapping[str, Any]) -> dict[str, str]:
+    """What the page shows of each pair with columns: its table, and a line on where it was measured."""
+    return {
+        pair.name: f"{table(pair.columns, measured[pair.name]['figures'])}\n\n{provenance(measured[pair.name])}"
+        for pair in chosen
+        if pair.columns
+    }
 
 
 if __name__ == "__main__":

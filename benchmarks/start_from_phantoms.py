@@ -4,7 +4,7 @@ usage: python benchmarks/start_from_phantoms.py [--rows N] [--epochs N] [--label
 
 The site is made of phantoms of another randomisation: other women, in another look for each image (vendors' processing,
 crops, tones, markers), where the start has seen plain phantoms only. One network (CC_R), the same test exams for all,
-with random weights or with `train --start`. Prints the table that docs/benchmarks.md keeps.
+with random weights or with `train --start`. Prints the table that docs/measurements.md keeps.
 """
 
 from __future__ import annotations

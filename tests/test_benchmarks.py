@@ -14,7 +14,7 @@ from bench import figures as figures_module
 from bench import harness, pages, peers, store
 from bench.figures import figures, ratios, spread
 from bench.harness import BenchmarkError, Worker, environment_of, rounds_of
-from bench.pages import COLUMNS, renewed, table, told
+from bench.pages import COLUMNS, provenance, renewed, table
 from bench.plan import PARTS, Pair, Program, Scale, pairs
 from bench.store import completed, read_entries, write_entries
 from samples import REPOSITORY
@@ -147,16 +147,13 @@ def test_a_table_of_a_pair():
     runs = {"A": made_runs([3.0, 3.0], 3000.0, versions={"x": "2"}), "B": made_runs([1.0, 1.5], 1500.0)}
     rows = figures(both, runs)
     assert table(both.columns, rows).splitlines() == [
-        "| what | s a step | peak memory, MB | memory, to Keras | times as fast |",
+        "| what | seconds per step | peak memory, MB | memory, Keras = 1 | speed, Keras = 1 |",
         "| --- | --- | --- | --- | --- |",
-        "| A | 3.00 (3.00 to 3.00) | 3000 | 1.00 | 1.00 (1.00 to 1.00) |",
-        "| B | 1.25 (1.00 to 1.50) | 1500 | 0.500 | 2.50 (2.00 to 3.00) |",
+        "| A | 3.00 (3.00-3.00) | 3000 | 1.00 | 1.00 (1.00-1.00) |",
+        "| B | 1.25 (1.00-1.50) | 1500 | 0.500 | 2.50 (2.00-3.00) |",
     ]
-    line = told({**FACTS, "measured": "2026-01-02T00:00:00Z", "runs": runs, "settings": both.settings()})
-    assert line.startswith(
-        "<sub>2026-01-02, commit abc; p (family, model, stepping 1); 2 cores, 1 GB, s; Python 3, x 2"
-    )
-    assert line.endswith("other work took at most 0.25 cores.</sub>")
+    entry = {**FACTS, "measured": "2026-01-02T00:00:00Z", "runs": runs, "settings": both.settings()}
+    assert provenance(entry) == "<sub>2026-01-02, commit abc; p, 2 cores; x 2</sub>"
 
 
 def test_only_what_is_between_markers_is_renewed():
@@ -174,8 +171,8 @@ def test_only_what_is_between_markers_is_renewed():
 def test_every_pair_is_well_formed(quick):
     every = pairs(Scale(quick, 2, "inputs"))
     assert {one.part for one in every} == set(PARTS)
-    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
-    assert renewed(page, {one.name: "" for one in every})  # has markers for all
+    page = (REPOSITORY / "docs" / "measurements.md").read_text()
+    assert renewed(page, {one.name: "" for one in every if one.columns})  # has markers for all
     for one in every:
         labels = [program.label for program in one.programs]
         assert len(set(labels)) == len(labels)
@@ -190,7 +187,7 @@ def test_the_published_results_are_those_of_the_page():
     entries, every = store.read_entries(command.RESULTS), pairs(Scale(False, 2, "inputs"))
     assert set(entries) == {one.name for one in every}
     page = command.PAGE.read_text()
-    assert renewed(page, {one.name: command.block(one, entries[one.name]) for one in every}) == page
+    assert renewed(page, command.blocks(every, entries)) == page
     for one in every:
         assert figures(one, entries[one.name]["runs"]) == entries[one.name]["figures"]
 

@@ -20,7 +20,6 @@ from typer.exceptions import TyperException
 import mammodensity
 from mammodensity.commands.app import _repeat_projection_option, app
 from mammodensity.errors import MammodensityError
-from mammodensity.training.recipes import RECIPES
 from samples import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
@@ -48,11 +47,26 @@ def test_the_command_reference_does_not_depend_on_the_terminal():
     assert subprocess.run(check, cwd=REPOSITORY, env=environment, check=False).returncode == 0
 
 
+def anchors(page: Path) -> set[str]:
+    """Anchors of the headings of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page):
+def test_links_lead_to_files_and_headings(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if not re.match(r"[a-z]+:|#", target):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+        if not re.match(r"[a-z]+:", target):
+            file, _, anchor = target.partition("#")
+            linked = page.parent / file if file else page
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors(linked), target
+
+
+def test_pages_named_in_the_code_exist():
+    for path in own_files():
+        for name in re.findall(r"\bdocs/((?!README)[\w-]+\.md)", path.read_text(encoding="utf-8")):
+            assert (REPOSITORY / "docs" / name).exists(), f"{path.name}: docs/{name}"
 
 
 def test_one_version_everywhere():
@@ -175,19 +189,6 @@ def test_every_check_code_is_explained():
     assert explained == codes
 
 
-def test_the_origins_recipe_is_as_described():
-    def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{name}.")
-            elif name != "name":
-                yield f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-    page = (REPOSITORY / "docs" / "origin.md").read_text()
-    rows = re.findall(r"^\| `([a-z_.]+)` \| ([^|]+) \|$", page, re.MULTILINE)
-    assert rows == list(flat(RECIPES["origin"].to_dict()))
-
-
 def test_every_stage_is_described():
     page = (REPOSITORY / "docs" / "architecture.md").read_text()
     package = REPOSITORY / "src" / "mammodensity"
@@ -196,8 +197,8 @@ def test_every_stage_is_described():
         name for row in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page, re.M) for name in re.findall(r"`(\w+)`", row)
     }
     assert described == stages
-    for name in re.findall(r"\| `([\w/]+\.py)`", page):
-        assert (package / name).is_file(), name
+    for name in re.findall(r"`([\w/]+\.py)`", page):
+        assert (package / name).is_file() or (REPOSITORY / name).is_file(), name
 
 
 # --- where it was made ----------------------------------------------------------------------------------------------
@@ -214,6 +215,7 @@ def own_files() -> list[Path]:
         path
         for path in places
         if path.is_file()
+        and path.name != ".git"
         and path.suffix in _TEXT
         and not {"__pycache__"} & set(path.parts)
         and ".egg-info" not in str(path)
@@ -222,7 +224,7 @@ def own_files() -> list[Path]:
 
 def test_no_trace_of_where_it_was_made():
     files = own_files()
-    assert {"app.py", "test_docs.py", "Makefile", "origin.md", "run"} <= {path.name for path in files}
+    assert {"app.py", "test_docs.py", "Makefile", "infn.md", "run"} <= {path.name for path in files}
     for path in files:
         text = path.read_text(encoding="utf-8")
         assert [name for name in _ELSEWHERE if name in text] == [], path

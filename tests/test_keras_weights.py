@@ -45,7 +45,7 @@ def keras(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         return pytest.importorskip("keras", reason="Keras is the oracle; pip install keras")
 
 
-# --- the origin's network in Keras, written from the table in docs/origin.md ----------------------------------------
+# --- the origin's network in Keras, written from the table in docs/infn.md ----------------------------------------
 
 
 def keras_network(keras: ModuleType, spec: NetworkSpec, size: tuple[int | None, int | None], seed: int = 1) -> Any:

@@ -43,24 +43,15 @@ def table(columns: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def told(entry: Mapping[str, Any]) -> str:
-    """One line: when, on what, with which versions, and what else the machine did meanwhile."""
+def provenance(entry: Mapping[str, Any]) -> str:
+    """One line: date, commit, machine and versions; ``results.json`` has the rest."""
     machine = entry["machine"]
-    runs = [run for own in entry["runs"].values() for run in own]
+    runs = [run for program_runs in entry["runs"].values() for run in program_runs]
     versions = {name: version for run in runs for name, version in run["facts"].get("versions", {}).items()}
-    having = f" with {', '.join(machine['instructions'])}" if machine["instructions"] else ""
-    settings = entry["settings"]
-    words = [
-        f"{entry['measured'][:10]}, commit {entry['commit'] or 'unknown'}",
-        f"{machine['processor']} (family, model, stepping {machine['model']}){having}; {machine['cores']} cores, "
-        f"{machine['memory_gb']} GB, {machine['system']}",
-        ", ".join(
-            [f"Python {machine['python']}", *(f"{name} {version}" for name, version in sorted(versions.items()))]
-        ),
-        f"{settings['rounds']} x {settings['steps']} steps each in turns; other work took at most "
-        f"{max(run['others'] for run in runs):.2f} cores",
-    ]
-    return f"<sub>{'; '.join(words)}.</sub>"
+    machine_words = f"{machine['processor']}, {machine['cores']} cores"
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()) if name != "numpy")
+    words = [f"{entry['measured'][:10]}, commit {entry['commit'] or 'unknown'}", machine_words, packages]
+    return f"<sub>{'; '.join(word for word in words if word)}</sub>"
 
 
 def _number(value: float) -> str:
@@ -74,7 +65,7 @@ def _number(value: float) -> str:
 
 def _spread(found: Spread, times: float = 1.0) -> str:
     low, middle, high = (_number(times * found[name]) for name in ("low", "median", "high"))
-    return middle if found["count"] == 1 else f"{middle} ({low} to {high})"
+    return middle if found["count"] == 1 else f"{middle} ({low}-{high})"
 
 
 def _of(name: str) -> Callable[[Row], str]:
@@ -86,21 +77,15 @@ def _each(times: float) -> Callable[[Row], str]:
 
 
 COLUMNS: Mapping[str, tuple[str, Callable[[Row], str]]] = {
-    "step_s": ("s a step", _of("wall_s")),
-    "processor_s": ("processor time, s", _of("processor_s")),
-    "image_ms": ("ms an image", _each(1000)),
-    "each_s": ("s an image or exam", _each(1)),
-    "exam_s": ("s an exam", _each(1)),
-    "images_s": ("images a second", lambda row: _number(row["images"] / row["wall_s"]["median"])),
-    "times_as_fast": ("times as fast", _of("times_as_fast")),
-    "times_as_thrifty": ("the same of processor time", _of("times_as_thrifty")),
-    "processor_ratio": ("processor time, to plain", _of("processor_ratio")),
-    "time_ratio": ("time, to plain", _of("time_ratio")),
-    "memory_ratio": ("memory, to Keras", _of("memory_ratio")),
+    "step_s": ("seconds per step", _of("wall_s")),
+    "image_ms": ("ms per image", _each(1000)),
+    "exam_s": ("seconds per exam", _each(1)),
+    "times_as_fast": ("speed, Keras = 1", _of("times_as_fast")),
+    "time_ratio": ("time, plain = 1", _of("time_ratio")),
+    "memory_ratio": ("memory, Keras = 1", _of("memory_ratio")),
     "peak_mb": ("peak memory, MB", _of("peak_mb")),
-    "rate": ("GFLOP a second", lambda row: _number(row["gflop_s"]) if "gflop_s" in row else ""),
     "difference": (
-        "largest difference of a logit, to torch",
+        "largest logit difference",
         lambda row: f"{row['difference']:.0e}" if "difference" in row else "",
     ),
 }

@@ -35,7 +35,7 @@ class Pair:
     name: str
     part: str
     columns: tuple[str, ...]
-    """Of its table, by their names in ``bench.pages``."""
+    """Names in ``bench.pages`` of the columns of its table; none: no table on the page, only in the results."""
     programs: tuple[Program, ...]
     rounds: int
     """Processes of each program, one after the other."""
@@ -97,7 +97,7 @@ def _keras(label: str, scale: Scale, batch: int, **settings: Any) -> Program:
 def _ceiling(scale: Scale) -> Pair:
     """What the processor reaches at most, in products of large matrices."""
     programs = tuple(_own(name, "ceiling.py", scale, precision=name) for name in ("fp32", "bf16"))
-    return Pair("ceiling", "training", ("rate",), programs, rounds=1, steps=scale.times(10), together=True)
+    return Pair("ceiling", "training", (), programs, rounds=1, steps=scale.times(10), together=True)
 
 
 def _training(scale: Scale) -> Pair:
@@ -114,15 +114,15 @@ def _training(scale: Scale) -> Pair:
         _keras("Keras, `mixed_bfloat16`", scale, batch, mode="train", policy="mixed_bfloat16"),
         own("step alone", source="memory"),
         own("step alone, `--precision bf16`", source="memory", precision="bf16"),
-        own("with the random changes", source="changed"),
-        own("with the random changes, `--precision bf16`", source="changed", precision="bf16"),
-        own("each image also read and decoded anew", **read_anew),
-        own("each image also read and decoded anew, `--precision bf16`", **read_anew, precision="bf16"),
+        own("with augmentation", source="changed"),
+        own("with augmentation, `--precision bf16`", source="changed", precision="bf16"),
+        own("each image also decoded", **read_anew),
+        own("each image also decoded, `--precision bf16`", **read_anew, precision="bf16"),
     )
     return Pair(
         name="training",
         part="training",
-        columns=("step_s", "processor_s", "images_s", "times_as_fast", "times_as_thrifty", "peak_mb", "rate"),
+        columns=("step_s", "times_as_fast", "peak_mb"),
         programs=programs,
         rounds=scale.times(3),
         steps=scale.times(3),
@@ -140,7 +140,7 @@ def _inference(scale: Scale) -> Pair:
     return Pair(
         name="inference",
         part="inference",
-        columns=("image_ms", "times_as_fast", "times_as_thrifty", "difference", "peak_mb"),
+        columns=("image_ms", "times_as_fast", "difference", "peak_mb"),
         programs=programs,
         rounds=2,
         steps=scale.times(20),
@@ -168,7 +168,7 @@ def _memory(scale: Scale) -> Pair:
     return Pair(
         name="memory",
         part="memory",
-        columns=("peak_mb", "memory_ratio", "step_s", "processor_s", "time_ratio", "processor_ratio"),
+        columns=("peak_mb", "memory_ratio", "step_s", "time_ratio"),
         programs=programs,
         rounds=2,
         steps=2,
@@ -181,15 +181,15 @@ def _exam(scale: Scale) -> Pair:
     kinds = {
         "jpeg": "JPEG Lossless",
         "j2k": "JPEG 2000",
-        "jpeg-cut": "JPEG Lossless, air cut off",
-        "j2k-cut": "JPEG 2000, air cut off",
+        "jpeg-cut": "JPEG Lossless, uniform background",
+        "j2k-cut": "JPEG 2000, uniform background",
         "plain": "uncompressed",
     }
     models = {
         "default model": ("", "torch"),
-        "networks `small`": ("small", "torch"),
-        "networks `origin`": ("origin", "torch"),
-        "networks `origin` in openvino": ("origin", "openvino"),
+        "recipe `small`": ("small", "torch"),
+        "recipe `origin`": ("origin", "torch"),
+        "recipe `origin` in OpenVINO": ("origin", "openvino"),
     }
     programs = []
     for title, (model, engine) in models.items():
@@ -202,7 +202,7 @@ def _exam(scale: Scale) -> Pair:
     return Pair(
         name="exam",
         part="exam",
-        columns=("exam_s", "processor_s", "peak_mb"),
+        columns=("exam_s", "peak_mb"),
         programs=tuple(programs),
         rounds=2,
         steps=scale.times(4),
@@ -228,8 +228,7 @@ def _scaling(scale: Scale) -> list[Pair]:
         return Program(f"`predict`, {place}", "exam.py", settings, "own", cores, count, place, "`predict`")
 
     def curve(name: str, programs: list[Program], warmup: int = 1) -> Pair:
-        columns = ("each_s", "peak_mb")
-        return Pair(f"scaling-{name}", "scaling", columns, tuple(programs), rounds=2, steps=1, warmup=warmup)
+        return Pair(f"scaling-{name}", "scaling", (), tuple(programs), rounds=2, steps=1, warmup=warmup)
 
     every_core = range(1, scale.cores + 1)
     return [

@@ -1,7 +1,7 @@
 """The origin's network in Keras, trained or used: what ours is compared with.
 
 Runs in an environment of its own that has tensorflow and not this package. The layers follow the table in
-docs/origin.md.
+docs/infn.md.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from mammodensity.exam import Flag, Mammogram
 
 LOW_QUALITY = "low-quality"
 
-_LEAST_PX = 96  # along the longer side; below, percent density strays, see docs/results.md
+_LEAST_PX = 96  # along the longer side; below, percent density strays, see docs/measurements.md
 _MOST_ASPECT = 5  # tight crops of narrow breasts reach 3
 _LEAST_LEVELS = 32  # of the brighter half of the image: 5 bits
 _MOST_SATURATED = 0.02  # of the image; muscle and markers alone saturate less

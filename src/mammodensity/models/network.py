@@ -2,7 +2,7 @@
 
 References
 ----------
-The table of layers is in ``docs/origin.md``. Residual bottleneck blocks: He et al., CVPR 2016. Cardinality (grouped
+The table of layers is in ``docs/infn.md``. Residual bottleneck blocks: He et al., CVPR 2016. Cardinality (grouped
 3x3 convolutions): Xie et al., CVPR 2017. Glorot uniform initial values: Glorot and Bengio, AISTATS 2010.
 """
 

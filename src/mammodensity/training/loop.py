@@ -82,7 +82,7 @@ _NEVER = 2**31 - 1
 def keep_memory() -> bool:
     """Have freed tensors kept for the next ones, for the rest of the process; False where the C library is another.
 
-    A step then takes a quarter less time, and the process holds up to a quarter more memory (``docs/benchmarks.md``).
+    A step then takes a quarter less time, and the process holds up to a quarter more memory (``docs/measurements.md``).
     """
     return _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
 
@@ -91,7 +91,7 @@ def return_large_blocks() -> bool:
     """Have freed tensors of 16 MB and more given back at once, for the rest of the process; False as above.
 
     Smaller ones are kept until ``return_kept_memory``. With all blocks kept, and the gaps between those in use, the
-    lean step held a third more; with none, half of its time went to page faults (``docs/benchmarks.md``).
+    lean step held a third more; with none, half of its time went to page faults (``docs/measurements.md``).
     """
     return _set({_MMAP_MAX: _USUAL_MMAP_MAX, _MMAP_THRESHOLD: _OWN_PAGES_FROM, _TRIM_THRESHOLD: _OWN_PAGES_FROM})
 

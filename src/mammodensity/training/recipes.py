@@ -95,7 +95,7 @@ SMALL = Recipe(
     preprocess=PreprocessSpec(rows=256, columns=256, centring="standardise"),
     network=NetworkSpec(stem=16, widths=(16, 32, 64), outputs=(32, 64, 128), depths=(2, 2, 2), norm_momentum=0.1),
 )
-"""For tens to a few thousand exams; ``docs/benchmarks.md`` has the measurements behind each difference."""
+"""For tens to a few thousand exams; ``docs/measurements.md`` has the measurements behind each difference."""
 
 RECIPES = {recipe.name: recipe for recipe in (SMALL, ORIGIN)}
 DEFAULT_RECIPE = SMALL.name
