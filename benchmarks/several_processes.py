@@ -22,7 +22,7 @@ import torch
 
 from mammodensity.anatomy.network_input import PreprocessSpec
 from mammodensity.models.checkpoint import Checkpoint, save_checkpoint
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 from mammodensity.terms import PROJECTIONS
 from mammodensity.workers import usable_cores
@@ -40,7 +40,7 @@ def main() -> None:
         folder = Path(name)
         write_phantoms(PhantomSpec(rows=arguments.size), arguments.exams, folder / "exams")
         torch.manual_seed(0)
-        network = OriginNetwork(NetworkSpec()).eval()
+        network = ResidualNetwork(NetworkSpec()).eval()
         for projection in PROJECTIONS:
             spec = PreprocessSpec(rows=arguments.size, columns=arguments.size)
             save_checkpoint(folder / "model" / projection, Checkpoint(network, projection, spec))

@@ -46,11 +46,11 @@ def small_checkpoint(channels: int = 1, **preprocess: Any) -> Checkpoint:
 
     from mammodensity.anatomy.network_input import PreprocessSpec
     from mammodensity.models.checkpoint import Checkpoint
-    from mammodensity.models.network import NetworkSpec, OriginNetwork
+    from mammodensity.models.network import NetworkSpec, ResidualNetwork
 
     torch.manual_seed(3)
     spec = NetworkSpec(channels=channels, stem=8, widths=(4, 4, 8, 8), outputs=(8, 8, 16, 16), depths=(1, 1, 1, 1))
-    made = OriginNetwork(spec)
+    made = ResidualNetwork(spec)
     for module in made.modules():  # statistics as after training, so that batch normalisation has something to do
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)

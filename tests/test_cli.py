@@ -22,7 +22,7 @@ from PIL import Image
 from mammodensity.anatomy.network_input import PreprocessSpec
 from mammodensity.commands import app as cli
 from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
 from samples import write_blobs
 
@@ -412,7 +412,7 @@ def test_a_damaged_and_a_misplaced_checkpoint(fails, blobs, tiny_model, tmp_path
 @pytest.fixture
 def slow_model(tmp_path) -> Path:
     """Networks slow enough that Ctrl-C arrives in the middle of a prediction."""
-    network = OriginNetwork(NetworkSpec())
+    network = ResidualNetwork(NetworkSpec())
     for projection in PROJECTIONS:
         checkpoint = Checkpoint(network, projection, PreprocessSpec(rows=256, columns=256))
         save_checkpoint(tmp_path / "slow" / projection, checkpoint)

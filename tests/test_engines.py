@@ -63,7 +63,7 @@ def test_trained_networks_predict_the_same(run, tiny_model, tmp_path, engine):
 DROPPED = """
 import gc, os, signal, sys
 import torch
-from mammodensity.networks import load_checkpoint
+from mammodensity.models.checkpoint import load_checkpoint
 from mammodensity.models.engines import make_engine
 
 checkpoint = load_checkpoint(sys.argv[1], "CC_R")
@@ -85,7 +85,7 @@ ALONE = """
 import multiprocessing, sys
 import numpy as np
 import torch
-from mammodensity.networks import load_checkpoint
+from mammodensity.models.checkpoint import load_checkpoint
 from mammodensity.models.engines import make_engine
 
 started = []

@@ -19,7 +19,7 @@ from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.maps import ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.methods import METHODS
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.models.trained import load_model
 from mammodensity.pages.explanation import exam_page, methods_page
 from mammodensity.pages.pictures import (
@@ -69,7 +69,7 @@ def test_grad_cam_by_hand():
 @pytest.fixture
 def network():
     torch.manual_seed(1)
-    network = OriginNetwork(TINY)
+    network = ResidualNetwork(TINY)
     network.train()(torch.rand(8, 1, 40, 40))  # batch statistics that are not the initial ones
     return network.eval()
 

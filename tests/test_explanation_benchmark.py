@@ -15,7 +15,7 @@ from mammodensity.explanation.measures import areas_of
 from mammodensity.explanation.methods import explain
 from mammodensity.explanation.probe import Probe, against_other, cascade
 from mammodensity.models.checkpoint import load_checkpoint, save_checkpoint
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.research.benchmark_networks import (
     NETWORKS,
     BenchmarkSpec,
@@ -196,7 +196,7 @@ def test_masks_that_cannot_be_used(cases, tmp_path):
 
 def test_maps_change_as_weights_are_lost(cases):
     torch.manual_seed(2)
-    network = OriginNetwork(NetworkSpec(stem=4, widths=(4, 4), outputs=(6, 6), depths=(1, 1))).eval()
+    network = ResidualNetwork(NetworkSpec(stem=4, widths=(4, 4), outputs=(6, 6), depths=(1, 1))).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     images, areas = [case.image for case in cases[:2]], [areas_of(case.labels) for case in cases[:2]]
     probe = Probe(network, 2, explain)
@@ -226,7 +226,7 @@ def test_maps_change_as_weights_are_lost(cases):
 def test_another_network_has_other_maps(cases):
     torch.manual_seed(3)
     spec = NetworkSpec(stem=4, widths=(4,), outputs=(6,), depths=(1,))
-    one, other = OriginNetwork(spec).eval(), OriginNetwork(spec).eval()
+    one, other = ResidualNetwork(spec).eval(), ResidualNetwork(spec).eval()
     images, areas = [case.image for case in cases[:2]], [areas_of(case.labels) for case in cases[:2]]
     assert against_other(Probe(one, 0, explain), one, images, areas) == pytest.approx(1.0)
     assert against_other(Probe(one, 0, explain), other, images, areas) < 0.99

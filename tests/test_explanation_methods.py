@@ -14,7 +14,7 @@ from mammodensity.errors import OptionError
 from mammodensity.explanation.class_activation import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, score_cam
 from mammodensity.explanation.methods import LAYER_METHODS, METHODS, PIXEL_METHODS
 from mammodensity.explanation.pixel_methods import integrated_gradients, occlusion
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 
 attr = pytest.importorskip("captum.attr")
 TINY = NetworkSpec(stem=4, widths=(4, 6), outputs=(6, 8), depths=(2, 1))
@@ -46,7 +46,7 @@ AFTER = {"layer": "rectified", "positive": False, "upsample": False}
 @pytest.fixture
 def network():
     torch.manual_seed(1)
-    network = OriginNetwork(TINY)
+    network = ResidualNetwork(TINY)
     network.train()(torch.rand(8, 1, 40, 40))  # batch statistics that are not the initial ones
     return network.eval()
 
@@ -370,7 +370,7 @@ def test_small_gradients_survive_half_precision(network, images):
 
     def tiny(scale):
         with torch.no_grad():
-            scaled = OriginNetwork(TINY).eval()
+            scaled = ResidualNetwork(TINY).eval()
             scaled.load_state_dict(network.state_dict())
             scaled.head.weight *= scale
         return scaled
@@ -403,7 +403,7 @@ def test_in_place_operations_after_the_layer(images):
 
 def test_colour_channels_and_a_layer_by_module(images):
     torch.manual_seed(2)
-    network = OriginNetwork(NetworkSpec(channels=3, stem=4, widths=(4, 6), outputs=(6, 8), depths=(1, 1))).eval()
+    network = ResidualNetwork(NetworkSpec(channels=3, stem=4, widths=(4, 6), outputs=(6, 8), depths=(1, 1))).eval()
     batch = images.expand(-1, 3, -1, -1)
     for method in METHODS:
         assert mammodensity.explain(network, batch, 1, method=method).shape == (4, 40, 33)

@@ -24,7 +24,7 @@ from mammodensity.explanation.exam_scores import view_agreement
 from mammodensity.explanation.map_scores import ScoreSpec, score_explanation
 from mammodensity.explanation.measures import Areas, areas_of, baseline_maps, place_scores, rank_correlation, smoothness
 from mammodensity.explanation.probe import Probe, randomised
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.terms import Projection
 
 LABELS = np.zeros((40, 32), np.uint8)
@@ -262,7 +262,7 @@ def test_a_map_that_moves_with_the_image_is_stable():
 
 def test_random_copies_leave_the_network_as_found():
     torch.manual_seed(0)
-    network = OriginNetwork(NetworkSpec(stem=4, widths=(4,), outputs=(6,), depths=(1,)))
+    network = ResidualNetwork(NetworkSpec(stem=4, widths=(4,), outputs=(6,), depths=(1,)))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     copy, again, other = randomised(network, 1), randomised(network, 1), randomised(network, 2)
     images = torch.rand(2, 1, 40, 32)

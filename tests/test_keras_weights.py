@@ -21,7 +21,7 @@ from mammodensity.errors import KerasFileError
 from mammodensity.models.checkpoint import load_checkpoint, save_checkpoint
 from mammodensity.models.keras_import import import_keras
 from mammodensity.models.keras_match import match_network, read_graph
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.outputs import file_sha256
 from mammodensity.terms import Projection
 
@@ -105,7 +105,7 @@ def some_images(rows: int, columns: int, channels: int) -> Any:
     return noise
 
 
-def agreement(model: Any, network: OriginNetwork, sizes: list[tuple[int, int]]) -> float:
+def agreement(model: Any, network: ResidualNetwork, sizes: list[tuple[int, int]]) -> float:
     """Largest difference of any score between Keras and us."""
     worst = 0.0
     for rows, columns in sizes:
@@ -265,7 +265,7 @@ def test_agrees_with_older_writers(tensorflow: bool, small: tuple[Any, Path], tm
     assert agreement(model, checkpoint.network, SIZES[:3]) <= 1e-5
 
 
-def same_tensors(one: OriginNetwork, other: OriginNetwork) -> bool:
+def same_tensors(one: ResidualNetwork, other: ResidualNetwork) -> bool:
     left, right = one.state_dict(), other.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
@@ -344,7 +344,7 @@ def test_checkpoint_says_where_it_comes_from_and_can_be_saved(small: tuple[Any, 
     loaded = load_checkpoint(save_checkpoint(tmp_path / "MLO_R", checkpoint), "MLO_R")
     assert same_tensors(loaded.network, checkpoint.network)
     assert loaded.training == training
-    fresh = OriginNetwork(checkpoint.network.spec)
+    fresh = ResidualNetwork(checkpoint.network.spec)
     learns = [parameter.requires_grad for parameter in fresh.parameters()]
     assert [parameter.requires_grad for parameter in checkpoint.network.parameters()] == learns
 

@@ -12,13 +12,13 @@ import mammodensity
 from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.terms import Projection
 
 TINY = NetworkSpec(stem=4, widths=(4, 6), outputs=(6, 8), depths=(2, 1))
 
 
-def sizes(network: OriginNetwork, images: torch.Tensor) -> list[tuple[int, ...]]:
+def sizes(network: ResidualNetwork, images: torch.Tensor) -> list[tuple[int, ...]]:
     """Shapes (F, h, w) after the stem's convolution, the pooling and each stage."""
     seen: list[tuple[int, ...]] = []
     parts = [network.norm, network.pool, *network.stages]
@@ -30,7 +30,7 @@ def sizes(network: OriginNetwork, images: torch.Tensor) -> list[tuple[int, ...]]
 
 
 def test_the_origins_table_of_layers():
-    network = OriginNetwork(NetworkSpec())
+    network = ResidualNetwork(NetworkSpec())
     with torch.inference_mode():
         shapes = sizes(network, torch.zeros(1, 1, 650, 650))
     assert shapes == [
@@ -50,13 +50,13 @@ def test_the_origins_table_of_layers():
 @pytest.mark.parametrize("size", [(16, 16), (33, 50), (97, 64)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_size_gives_four_logits(size, channels):
-    network = OriginNetwork(replace(TINY, channels=channels)).eval()
+    network = ResidualNetwork(replace(TINY, channels=channels)).eval()
     assert network(torch.rand(2, channels, *size)).shape == (2, 4)
 
 
 def test_same_padding_at_stride_two_is_tensorflows():
     # One bright pixel at (0, 0) of an even image is seen by the tap (0, 0), as nothing is padded before it.
-    network = OriginNetwork(TINY)
+    network = ResidualNetwork(TINY)
     image = torch.zeros(1, 1, 16, 16)
     image[0, 0, 0, 0] = 1
     response = network.conv(image)[0, :, 0, 0] - network.conv.bias
@@ -66,7 +66,7 @@ def test_same_padding_at_stride_two_is_tensorflows():
 def test_biases_that_are_not_learned_have_no_gradient_to_learn_from():
     torch.manual_seed(1)
     spec = NetworkSpec(stem=4, widths=(4, 4), outputs=(8, 8), depths=(2, 1))
-    network = OriginNetwork(spec).double()
+    network = ResidualNetwork(spec).double()
     still = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     assert still == {f"{name}.bias" for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d)}
     network.requires_grad_(True)
@@ -78,7 +78,7 @@ def test_biases_that_are_not_learned_have_no_gradient_to_learn_from():
 
 def test_every_entry_of_the_spec_changes_the_network():
     def shapes(spec: NetworkSpec) -> tuple[object, ...]:
-        network = OriginNetwork(spec)
+        network = ResidualNetwork(spec)
         return (
             [tuple(p.shape) for p in network.parameters()],
             network.dropout.p,
@@ -112,7 +112,7 @@ def test_impossible_specs(wrong):
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
-    network = OriginNetwork(TINY).eval()
+    network = ResidualNetwork(TINY).eval()
     save_checkpoint(tmp_path / "CC_R", Checkpoint(network, Projection.CC_R, ORIGIN_PREPROCESS, {"note": "made"}))
     return tmp_path, network
 

@@ -18,7 +18,7 @@ from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.maps import explain_exam
 from mammodensity.models.checkpoint import Checkpoint
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.models.trained import DensityModel
 from mammodensity.phantom.appearance import Look
 from mammodensity.phantom.disturbances import Disturbance, disturb
@@ -247,7 +247,7 @@ def test_maps_come_back_to_where_they_belong(mlo, aspect):
 def test_explanations_undo_the_crop(mlo):
     spec = PreprocessSpec(rows=64, columns=64, crop="breast", pectoral="fill")
     torch.manual_seed(1)
-    network = OriginNetwork(NetworkSpec(stem=4, widths=(4,), outputs=(8,), depths=(1,))).eval()
+    network = ResidualNetwork(NetworkSpec(stem=4, widths=(4,), outputs=(8,), depths=(1,))).eval()
     checkpoint = Checkpoint(network, Projection.MLO_L, spec)
     model = DensityModel({Projection.MLO_L: checkpoint}, torch.device("cpu"))
     one = explain_exam(model, Exam("e", {Projection.MLO_L: mlo})).maps[Projection.MLO_L]

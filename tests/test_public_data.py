@@ -23,7 +23,7 @@ from mammodensity.terms import PROJECTIONS, Projection
 from mammodensity.workflows.prepare import DATA_SETS, FoundExams, find_exams
 from samples import REPOSITORY, write_blobs
 
-PACKAGE = REPOSITORY / "src" / "mammodensity" / "ingest" / "public"
+PACKAGE = REPOSITORY / "src" / "mammodensity" / "data" / "public"
 PAGE = REPOSITORY / "docs" / "public-data.md"
 
 VIEWS = [("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO")]
@@ -774,7 +774,7 @@ def test_listing_files_passes_over_hidden_ones(tmp_path):
 
 
 def test_every_reason_is_explained():
-    codes = set(re.findall(r'_DENSITY = "([a-z-]+)"', (PACKAGE / "exams.py").read_text()))
+    codes = set(re.findall(r'_DENSITY = "([a-z-]+)"', (PACKAGE / "assemble.py").read_text()))
     for path in PACKAGE.glob("*.py"):
         codes |= set(re.findall(r'(?:left_out|notes)\.add\(\s*"([a-z-]+)"', path.read_text()))
     rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \| (?:left out|note) \|", PAGE.read_text(), re.MULTILINE)

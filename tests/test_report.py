@@ -25,7 +25,7 @@ from mammodensity.evaluation.figures import SCALAR_FIGURES, evaluate_table, figu
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.evaluation.test_split import evaluate_model, read_figures, stored_evaluation
 from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.pages.examples import absent_kinds, choose_examples
 from mammodensity.pages.figure_tables import LEVEL_WORDS, Notes, figure_words
 from mammodensity.pages.model_card import write_model_card
@@ -213,7 +213,7 @@ def test_evaluation_is_stale_once_networks_or_manifest_change(tested_copy: Path)
     (tested_copy / "manifest.csv").write_text(manifest)
     assert stored_evaluation(tested_copy) is not None
     checkpoint = load_checkpoint(tested_copy, Projection.CC_R)
-    save_checkpoint(tested_copy / "CC_R", replace(checkpoint, network=OriginNetwork(checkpoint.network.spec)))
+    save_checkpoint(tested_copy / "CC_R", replace(checkpoint, network=ResidualNetwork(checkpoint.network.spec)))
     assert stored_evaluation(tested_copy) is None
     write_report(tested_copy, tested_copy / "report.html", examples=0)
     assert stored_evaluation(tested_copy) is not None
@@ -596,7 +596,7 @@ def rewrite_manifest(model: Path, change: Callable[[dict[str, str]], dict[str, s
 def imported_model(folder: Path, projections: Sequence[Projection] = (Projection.CC_R, Projection.MLO_L)) -> Path:
     """Networks of differing width as ``import-keras`` leaves them."""
     for width, projection in enumerate(projections, start=4):
-        network = OriginNetwork(NetworkSpec(stem=4, widths=(width,), outputs=(8,), depths=(1,)))
+        network = ResidualNetwork(NetworkSpec(stem=4, widths=(width,), outputs=(8,), depths=(1,)))
         training = {"source": "keras", "keras_version": "2.2.4", "file": "net.h5", "sha256": "f00d"}
         preprocess = PreprocessSpec(rows=32, columns=32)
         save_checkpoint(folder / projection.value, Checkpoint(network, projection, preprocess, training))

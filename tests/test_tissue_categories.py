@@ -235,10 +235,10 @@ def test_a_checkpoint_of_unknown_categories_is_refused(model, tmp_path):
     from dataclasses import replace
 
     from mammodensity.models.checkpoint import save_checkpoint
-    from mammodensity.models.network import OriginNetwork
+    from mammodensity.models.network import ResidualNetwork
 
     checkpoint = load_checkpoint(model, "MLO_R")
-    two = OriginNetwork(checkpoint.network.spec, 3)
+    two = ResidualNetwork(checkpoint.network.spec, 3)
     save_checkpoint(tmp_path, replace(checkpoint, network=two))
     content = (tmp_path / "network.safetensors").read_bytes()
     (tmp_path / "network.safetensors").write_bytes(content.replace(b'\\"F\\", \\"G\\"', b'\\"X\\", \\"Y\\"'))

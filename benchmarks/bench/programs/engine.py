@@ -20,7 +20,7 @@ from mammodensity.models.engines import (
     quantised,
     torch_engine,
 )
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.models.onnx import to_onnx
 from mammodensity.terms import Projection
 
@@ -33,7 +33,7 @@ def main() -> None:
     torch.set_num_threads(worker.cores)
     torch.manual_seed(0)
     spec = PreprocessSpec(rows=size, columns=size)
-    network = OriginNetwork(NetworkSpec()).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = ResidualNetwork(NetworkSpec()).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint = Checkpoint(network, Projection.CC_L, spec)
     shape = (worker.given["batch"], 1, size, size)
     images = np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)

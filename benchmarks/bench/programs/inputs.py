@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from archive_figures import compressed, stored_values, write_exam
 from mammodensity.models.checkpoint import Checkpoint, save_checkpoint
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.outputs import atomic_folder
 from mammodensity.terms import PROJECTIONS
 from mammodensity.training.recipes import Recipe, find_recipe
@@ -80,7 +80,7 @@ def _write_model(folder: Path, recipe: Recipe) -> None:
     """Four networks of random weights, which take as long as trained ones."""
     for projection in PROJECTIONS:
         torch.manual_seed(1)
-        network = OriginNetwork(NetworkSpec(**recipe.to_dict()["network"])).eval()
+        network = ResidualNetwork(NetworkSpec(**recipe.to_dict()["network"])).eval()
         save_checkpoint(folder / projection.value, Checkpoint(network, projection, recipe.preprocess))
 
 

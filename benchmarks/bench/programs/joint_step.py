@@ -10,7 +10,7 @@ import worker
 from torch import nn
 
 from mammodensity.models.joint import JointNetwork, JointSpec
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.training.joint_step import joint_backward
 from mammodensity.training.loop import ask_for_large_pages, return_large_blocks
 from mammodensity.training.recipes import in_precision
@@ -26,7 +26,7 @@ def main() -> None:
     torch.manual_seed(1)
     spec = NetworkSpec(channels=3)
     single = given["checkpointing"] == "single"
-    network: nn.Module = OriginNetwork(spec) if single else JointNetwork(JointSpec(spec, given["fusion"]))
+    network: nn.Module = ResidualNetwork(spec) if single else JointNetwork(JointSpec(spec, given["fusion"]))
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01)
     views = torch.rand(given["batch"], 4, 1, given["size"], given["size"]).expand(-1, -1, 3, -1, -1)

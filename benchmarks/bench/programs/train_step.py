@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mammodensity.data.dataset import ImageRecord
 from mammodensity.models.batch import AugmentSpec, LabelledImages, load_images
-from mammodensity.models.network import OriginNetwork
+from mammodensity.models.network import ResidualNetwork
 from mammodensity.terms import CATEGORIES, Projection
 from mammodensity.training.recipes import Recipe, find_recipe
 from mammodensity.training.single_network import NetworkTask, train_network
@@ -80,7 +80,7 @@ def _step_gflop(recipe: Recipe) -> float:
     """Additions and multiplications of a step's convolutions, counted on small images: they grow with the pixels."""
     small = 65
     with FlopCounterMode(display=False) as counter:
-        OriginNetwork(recipe.network)(torch.rand(1, recipe.network.channels, small, small)).sum().backward()
+        ResidualNetwork(recipe.network)(torch.rand(1, recipe.network.channels, small, small)).sum().backward()
     pixels = recipe.preprocess.rows * recipe.preprocess.columns / small**2
     return float(counter.get_total_flops() * pixels * recipe.batch / 1e9)
 

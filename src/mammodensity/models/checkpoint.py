@@ -21,7 +21,7 @@ from torch import Tensor
 from mammodensity.anatomy.network_input import PreprocessSpec
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.models.joint import ExamView, JointNetwork, JointSpec, ViewBranch
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.outputs import write_bytes
 from mammodensity.terms import CATEGORIES, PROJECTIONS, SCALES, Projection, Scale
 
@@ -32,7 +32,7 @@ _FORMAT = "mammodensity network 1"
 _CHECKSUM = "sha256"
 
 
-ViewNetwork = OriginNetwork | ExamView | ViewBranch
+ViewNetwork = ResidualNetwork | ExamView | ViewBranch
 """A network of one projection, the joint network with one view alone, or its branch of one view."""
 
 
@@ -49,7 +49,7 @@ class Checkpoint:
     @property
     def scale(self) -> Scale:
         """The categories its scores are of."""
-        return SCALES[self.network.categories] if isinstance(self.network, OriginNetwork) else CATEGORIES
+        return SCALES[self.network.categories] if isinstance(self.network, ResidualNetwork) else CATEGORIES
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -191,7 +191,7 @@ def require_format(
 def _build(file: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> Checkpoint:
     require_format(file, description, _FORMAT, SCALES.values())
     try:
-        network = OriginNetwork(NetworkSpec(**description["network"]), len(description["categories"]))
+        network = ResidualNetwork(NetworkSpec(**description["network"]), len(description["categories"]))
         preprocess = PreprocessSpec(**description["preprocess"])
         projection = Projection(description["projection"])
         network.load_state_dict(tensors)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mammodensity.errors import OptionError
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.terms import CATEGORIES, PROJECTIONS
 
 JOINT_FUSIONS: tuple[str, ...] = ("mean", "concat", "attention")
@@ -183,10 +183,10 @@ class JointNetwork(nn.Module):
         features: Tensor = self.branches[branch](images)
         return features.float()
 
-    def branch_of(self, view: int) -> OriginNetwork:
+    def branch_of(self, view: int) -> ResidualNetwork:
         """The branch that takes a view."""
         found = self.branches[next(place for place, group in enumerate(self.spec.groups) if view in group)]
-        assert isinstance(found, OriginNetwork)
+        assert isinstance(found, ResidualNetwork)
         return found
 
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:
@@ -205,8 +205,8 @@ def gathered(parts: list[tuple[Tensor, Tensor]], exams: int) -> Tensor:
     return whole.index_put((cells[:, 0], cells[:, 1]), features)
 
 
-def _branch(spec: NetworkSpec) -> OriginNetwork:
-    branch = OriginNetwork(spec)
+def _branch(spec: NetworkSpec) -> ResidualNetwork:
+    branch = ResidualNetwork(spec)
     branch.head = nn.Identity()  # heads belong to the fusion
     return branch
 

@@ -23,7 +23,7 @@ from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS, PreprocessSpec
 from mammodensity.errors import KerasFileError, OptionError
 from mammodensity.models.checkpoint import Checkpoint
 from mammodensity.models.keras_match import KerasLayer, MatchedNetwork, match_network, read_graph, shortened
-from mammodensity.models.network import OriginNetwork
+from mammodensity.models.network import ResidualNetwork
 from mammodensity.outputs import file_sha256
 from mammodensity.terms import Projection
 
@@ -114,9 +114,9 @@ def _preprocess(matched: MatchedNetwork) -> PreprocessSpec:
         raise KerasFileError(f"its input size cannot be used: {error}") from error
 
 
-def _network(file: h5py.File, matched: MatchedNetwork) -> OriginNetwork:
+def _network(file: h5py.File, matched: MatchedNetwork) -> ResidualNetwork:
     with torch.device("meta"):  # shapes only: nothing is allocated before the file is seen to fit
-        network = OriginNetwork(matched.spec)
+        network = ResidualNetwork(matched.spec)
     wanted = network.state_dict()
     tensors = {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith("num_batches_tracked")}
     groups = file.get("model_weights", file)

@@ -146,7 +146,7 @@ class Bottleneck(nn.Module):
         return _normalised(norm, convolution, inner)
 
 
-class OriginNetwork(nn.Module):
+class ResidualNetwork(nn.Module):
     """Residual network from one projection to a logit a category.
 
     Input (B, channels, H, W) float32, output logits (B, K) in the order A-D, or that of another of `SCALES` by its

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mammodensity.anatomy.network_input import centred
 from mammodensity.errors import OptionError
 from mammodensity.models.batch import AugmentSpec, augment
-from mammodensity.models.network import NetworkSpec, OriginNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.phantom.exams import PhantomSpec, make_exam
 from mammodensity.terms import CATEGORIES, Projection
 
@@ -116,7 +116,7 @@ def marked(cases: Sequence[Case], kind: str, seed: int) -> list[Case]:
 
 def train_benchmark_network(
     cases: Sequence[Case], kind: str, spec: BenchmarkSpec, progress: Callable[[int, int], None] | None = None
-) -> OriginNetwork:
+) -> ResidualNetwork:
     """Train one of `NETWORKS` on cases as `marked` gives them.
 
     Raises
@@ -133,7 +133,7 @@ def train_benchmark_network(
         targets = targets[torch.from_numpy(rng.permutation(len(targets)))]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        network = OriginNetwork(SHAPE)
+        network = ResidualNetwork(SHAPE)
         _fit(network, images, targets, spec=spec, rng=rng, progress=progress)
     return network.eval()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mammodensity.anatomy.quality import fit_familiarity
 from mammodensity.models.batch import LabelledImages, augment, with_channels
 from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mammodensity.models.network import OriginNetwork
+from mammodensity.models.network import ResidualNetwork
 from mammodensity.terms import CATEGORIES, Projection
 from mammodensity.training.loop import EVALUATION_BATCH, TrainingStep, keep_memory, rng_for, run_training, seed_for
 from mammodensity.training.processes import ALONE, Processes, place, spread
@@ -37,7 +37,7 @@ class NetworkTask:
     """What else to record in the checkpoint; JSON values only."""
     categories: int = len(CATEGORIES)
     """How many it tells apart."""
-    start: OriginNetwork | None = None
+    start: ResidualNetwork | None = None
     """A network whose weights to begin with."""
     precision: str = "fp32"
     """``fp32`` or ``bf16``."""
@@ -68,7 +68,7 @@ class _NetworkLearner:
         self.task, self.recipe, self.processes = task, task.recipe, task.processes
         self.name = task.projection.value
         torch.manual_seed(seed_for(self.recipe.seed, "initial", task.projection))
-        network = OriginNetwork(self.recipe.network, task.categories)
+        network = ResidualNetwork(self.recipe.network, task.categories)
         # channels_last: the layout oneDNN and cuDNN convolve fastest
         self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if task.start is not None:

@@ -25,7 +25,7 @@ from mammodensity.data.splits import with_splits
 from mammodensity.errors import CheckpointError, Interrupted, LayoutError
 from mammodensity.models.batch import LabelledExams, LabelledImages, load_exams, load_images
 from mammodensity.models.checkpoint import JOINT, RESUME_FILE, joint_file, load_checkpoint, network_files
-from mammodensity.models.network import OriginNetwork
+from mammodensity.models.network import ResidualNetwork
 from mammodensity.outputs import file_sha256, receipt, require_new_folder, write_json
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 from mammodensity.training.joint_network import JointPlan, JointTask, first_weights, require_enough_pixels, train_joint
@@ -122,7 +122,7 @@ class _Begun:
     facts: dict[str, Any]
     left: list[str]
     """What is not trained yet: projections, or the joint network."""
-    networks: Mapping[Projection, OriginNetwork | None]
+    networks: Mapping[Projection, ResidualNetwork | None]
     """To begin with."""
     weights: Mapping[str, Tensor] | None
     """The same for the joint network."""
@@ -149,7 +149,7 @@ def _begin(
     data: DataSet,
     model: Path,
     recipe: Recipe,
-    networks: Mapping[Projection, OriginNetwork | None],
+    networks: Mapping[Projection, ResidualNetwork | None],
     *,
     joint: JointPlan | None,
     start: Path | None,
@@ -237,15 +237,15 @@ def _loaded(load: Callable[..., Labelled], items: Sequence[Any], how: _How) -> L
 
 def _first_networks(
     start: Path, projections: Iterable[Projection], recipe: Recipe
-) -> dict[Projection, OriginNetwork | None]:
+) -> dict[Projection, ResidualNetwork | None]:
     """The networks of another model to begin with."""
-    found: dict[Projection, OriginNetwork | None] = {}
+    found: dict[Projection, ResidualNetwork | None] = {}
     files = network_files(start)
     for projection in projections:
         if projection not in files:
             raise CheckpointError(f"{start} has no network for {projection} to begin with")
         network = load_checkpoint(files[projection], projection).network
-        assert isinstance(network, OriginNetwork)
+        assert isinstance(network, ResidualNetwork)
         difference = first_difference(asdict(recipe.network), asdict(network.spec))
         if difference:
             raise CheckpointError(f"{start} has another architecture than the recipe: {difference}")
