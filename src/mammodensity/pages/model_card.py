@@ -49,7 +49,7 @@ def _render(values: Mapping[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("mammodensity", "report"),
+        loader=PackageLoader("mammodensity", "pages"),
         autoescape=False,  # Markdown, not HTML; names from files stand in backticks
         undefined=StrictUndefined,
         trim_blocks=True,

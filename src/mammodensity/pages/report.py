@@ -128,7 +128,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
     # Exam names and file names come from users' folders: everything is escaped unless the template says otherwise.
     environment = Environment(
-        loader=PackageLoader("mammodensity", "report"),
+        loader=PackageLoader("mammodensity", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
