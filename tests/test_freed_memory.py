@@ -13,12 +13,12 @@ CODE = """
 import sys
 from pathlib import Path
 import numpy as np
-from mammodensity.training import freed_memory
+from mammodensity.training import loop
 
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
-assert getattr(freed_memory, sys.argv[1])()
+assert getattr(loop, sys.argv[1])()
 before = resident_mb()
 for _ in range(2):
     block = np.ones(12_500_000)  # 100 MB

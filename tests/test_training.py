@@ -21,10 +21,11 @@ from mammodensity.errors import CheckpointError, DeviceError, Interrupted, Layou
 from mammodensity.models.checkpoint import RESUME_FILE, load_checkpoint, network_files
 from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 from mammodensity.terms import CATEGORIES, Projection
+from mammodensity.training.joint_network import JointPlan
 from mammodensity.training.recipes import RECIPES, adapted, find_recipe, recipe_from_dict
 from mammodensity.training.records import read_history
 from mammodensity.workers import find_device
-from mammodensity.workflows.train import train_model
+from mammodensity.workflows.train import train, train_model
 from samples import write_blobs
 
 ONE = [Projection.CC_R]
@@ -59,6 +60,34 @@ def test_the_model_folder(tiny_model, tiny_recipe):
         assert losses == [figures.validation_loss for figures in history]
         checkpoint = load_checkpoint(folder)
         assert checkpoint.training["epoch"]["validation_loss"] == min(losses)
+
+
+def test_train_also_tests_and_describes_the_model_and_names_resume(blobs, tiny_recipe, tmp_path, ask_to_stop):
+    options = {"model": tmp_path / "model", "recipe": tiny_recipe, "epochs": 1, "projections": ONE, "device": "cpu"}
+    with pytest.raises(Interrupted):
+        train(blobs, **options, report=StopAt(1, ask_to_stop))
+    with pytest.raises(OutputError, match="did not end; add --resume to the same command"):
+        train(blobs, **options)
+    notes, tested = [], []
+    trained = train(blobs, **options, resume=True, note=notes.append, testing=lambda *step: tested.append(step))
+    assert notes == ["training on cpu with recipe tiny: 1 epochs"]
+    assert trained.figures["CC_R"].n == tested[-1][1] == 2
+    assert trained.card == trained.folder / "README.md"
+    with pytest.raises(OutputError, match="already holds files; name a new folder"):
+        train(blobs, **options)
+
+
+def test_options_are_checked_before_the_data_set(tmp_path):
+    for wrong, message in (
+        ({"precision": "fp16"}, "precision must be one of fp32, bf16"),
+        ({"recipe": "large"}, "unknown recipe"),
+        ({"joint": JointPlan(), "projections": ONE}, "leave --projection out"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            train(tmp_path / "absent", model=tmp_path / "model", **wrong)
+    (tmp_path / "full").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        train(tmp_path / "absent", model=tmp_path / "full")
 
 
 def test_same_seed_same_bits_and_another_seed_others(blobs, tiny_model, tiny_recipe, tmp_path):

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -318,16 +318,9 @@ def train(
 
     Example: torchrun --standalone --nproc-per-node 2 -m mammodensity train phantoms --model model --size 128
     """
-    from mammodensity.commands.show import progress_bar, say, say_research_use_only, show_figures, training_bars
-    from mammodensity.data.find import find_images
-    from mammodensity.data.splits import with_splits
-    from mammodensity.evaluation.test_split import evaluate_model
-    from mammodensity.pages.model_card import write_model_card
+    from mammodensity.commands.show import say, say_research_use_only, show_figures, training_bars
     from mammodensity.training.joint_network import JointPlan
-    from mammodensity.training.loop import ask_for_large_pages
-    from mammodensity.training.processes import joined, own_device
-    from mammodensity.training.recipes import Recipe, adapted, find_recipe
-    from mammodensity.workflows.train import train_model
+    from mammodensity.workflows.train import train as train_networks
 
     asked = {
         "fusion": fusion,
@@ -337,51 +330,35 @@ def train(
         "checkpointing": checkpointing,
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-
-    def settle() -> tuple[JointPlan | None, Recipe, DataSet]:
-        if given and not joint:
-            raise OptionError(f"--{next(iter(given)).replace('_', '-')} is of the joint network; add --joint")
-        if joint and projection:
-            raise OptionError("--joint trains all projections in one network; leave --projection out")
-        plan = JointPlan(**given, precision=precision) if joint else None
-        recipe = adapted(find_recipe(recipe_name), epochs=epochs, size=size, seed=seed)
-        images = with_splits(find_images(data), seed=recipe.seed, shares=shares)
-        if model.resolve() == images.root.resolve():
-            raise OutputError(f"{model} is the data set itself; name another folder for the model")
-        return plan, recipe, images
-
-    if checkpointing not in (None, "none"):
-        ask_for_large_pages()
-    with joined() as processes:
-        plan, chosen, images = processes.from_first(settle)
-        where = own_device(device, processes)
-        present = {record.projection for record in images.records}
-        if processes.first:
-            several = f" in {processes.size} processes" if processes.size > 1 else ""
-            say(f"training on {where}{several} with recipe {chosen.name}: {chosen.epochs} epochs")
-        with training_bars() if processes.first else nullcontext((None, None)) as (loading, report):
-            train_model(
-                images,
-                model,
-                chosen,
-                projections=[one for one in PROJECTIONS if one in (projection or present)],
-                joint=plan,
-                precision=precision,
-                device=where,
-                start=start,
-                resume=resume,
-                loading=loading,
-                report=report,
-                processes=processes,
-            )
-    if not processes.first:
+    if given and not joint:
+        raise OptionError(f"--{next(iter(given)).replace('_', '-')} is of the joint network; add --joint")
+    place = launched()
+    first = place is None or place.rank == 0
+    with training_bars() as (loading, report, testing):
+        trained = train_networks(
+            data,
+            model=model,
+            recipe=recipe_name,
+            epochs=epochs,
+            size=size,
+            seed=seed,
+            projections=projection,
+            joint=JointPlan(**given, precision=precision) if joint else None,
+            precision=precision,
+            device=device,
+            shares=shares,
+            start=start,
+            resume=resume,
+            loading=loading,
+            report=report,
+            testing=testing,
+            note=say,
+        )
+    if not first:
         return
-    with progress_bar("test") as progress:
-        figures = evaluate_model(model, device=device, progress=progress)
-    card = write_model_card(model)
-    if figures:
-        show_figures(figures)
-    say(f"model in {model}, described in {card}")
+    if trained.figures:
+        show_figures(trained.figures)
+    say(f"model in {model}, described in {trained.card}")
     say_research_use_only()
 
 

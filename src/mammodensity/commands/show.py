@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _OUT = Console(width=None if sys.stdout.isatty() else 120)
 _PROGRESS = Console(stderr=True)
 _MOST = 20  # lines of one kind
+Counted = Callable[[int, int], None]
+"""Takes how much is done, and of how much."""
 
 
 def say(text: str) -> None:
@@ -71,25 +73,38 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def training_bars() -> Iterator[tuple[Callable[[int, int], None], Callable[[str, TrainingStep], None]]]:
-    """A bar for reading images, and one for each projection in training with the figures of its last epoch."""
-    with _bars() as bars:
-        reading = bars.add_task("read images", total=None, note="")
-        tasks: dict[str, TaskID] = {}
+def training_bars() -> Iterator[tuple[Counted, Callable[[str, TrainingStep], None], Counted]]:
+    """A bar for reading images, one for each projection in training with its last figures, and one for testing.
 
-        def show(projection: str, step: TrainingStep) -> None:
-            if projection not in tasks:
-                tasks[projection] = bars.add_task(f"train {projection}", note="")
-            done = step.epoch * step.steps + step.step
-            note = f"epoch {step.epoch + 1}/{step.epochs}"
-            if step.history:
-                last = step.history[-1]
-                note += f" val. loss {last.validation_loss:.2f} acc. {last.validation_accuracy:.2f}"
-            bars.update(tasks[projection], completed=done, total=step.epochs * step.steps, note=note)
-            if len(step.history) > step.epoch and not _PROGRESS.is_terminal:  # a log shows no bar
-                print(f"train {projection} {note}", file=sys.stderr, flush=True)
+    They are shown from the first report on, so that a mistake that ends the command before is the only line.
+    """
+    bars = _bars()
+    tasks: dict[str, TaskID] = {}
 
-        yield lambda done, total: bars.update(reading, completed=done, total=total), show
+    def task(name: str) -> TaskID:
+        bars.start()
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=None, note="")
+        return tasks[name]
+
+    def show(projection: str, step: TrainingStep) -> None:
+        done = step.epoch * step.steps + step.step
+        note = f"epoch {step.epoch + 1}/{step.epochs}"
+        if step.history:
+            last = step.history[-1]
+            note += f" val. loss {last.validation_loss:.2f} acc. {last.validation_accuracy:.2f}"
+        bars.update(task(f"train {projection}"), completed=done, total=step.epochs * step.steps, note=note)
+        if len(step.history) > step.epoch and not _PROGRESS.is_terminal:  # a log shows no bar
+            print(f"train {projection} {note}", file=sys.stderr, flush=True)
+
+    def counted(name: str) -> Counted:
+        return lambda done, total: bars.update(task(name), completed=done, total=total)
+
+    try:
+        yield counted("read images"), show, counted("test")
+    finally:
+        if tasks:
+            bars.stop()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Training a model: one network for each projection, or the joint one, from one data set, into one folder."""
+"""Train a model, one network for each projection or a joint one, from one data set into one folder."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ from mammodensity.data.dataset import (
     reference_categories,
     write_manifest,
 )
-from mammodensity.data.splits import with_splits
-from mammodensity.errors import CheckpointError, Interrupted, LayoutError
+from mammodensity.data.find import find_images
+from mammodensity.data.splits import DEFAULT_SHARES, with_splits
+from mammodensity.errors import CheckpointError, Interrupted, LayoutError, OptionError, OutputError
+from mammodensity.evaluation.figures import FiguresOfMerit
+from mammodensity.evaluation.test_split import evaluate_model
 from mammodensity.models.batch import LabelledExams, LabelledImages, load_exams, load_images
 from mammodensity.models.checkpoint import JOINT, RESUME_FILE, joint_file, load_checkpoint, network_files
 from mammodensity.models.network import ResidualNetwork
 from mammodensity.outputs import file_sha256, receipt, require_new_folder, write_json
+from mammodensity.pages.model_card import CARD_FILE, write_model_card
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 from mammodensity.training.joint_network import JointPlan, JointTask, first_weights, require_enough_pixels, train_joint
-from mammodensity.training.loop import TrainingStep
-from mammodensity.training.processes import ALONE, Processes
-from mammodensity.training.recipes import Recipe, require_precision
+from mammodensity.training.loop import TrainingStep, ask_for_large_pages
+from mammodensity.training.processes import ALONE, Processes, joined, own_device
+from mammodensity.training.recipes import DEFAULT_RECIPE, Recipe, adapted, find_recipe, require_precision
 from mammodensity.training.records import (
     JOINT_FILE,
     RECEIPT_FILE,
@@ -44,6 +48,127 @@ from mammodensity.workers import Progress
 from mammodensity.workflows.check import check_data
 
 Labelled = TypeVar("Labelled", LabelledImages, LabelledExams)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model folder as ``train`` leaves it."""
+
+    folder: Path
+    figures: Mapping[str, FiguresOfMerit] | None
+    """Figures of merit of the test split by level, in the order of ``LEVELS``; None where no exam is for testing."""
+    card: Path
+    """The model card."""
+
+
+def train(
+    data: DataSet | Path | str,
+    *,
+    model: Path | str,
+    recipe: Recipe | Path | str = DEFAULT_RECIPE,
+    epochs: int | None = None,
+    size: int | None = None,
+    seed: int | None = None,
+    projections: Sequence[Projection] | None = None,
+    joint: JointPlan | None = None,
+    precision: str = "fp32",
+    device: str = "auto",
+    shares: Sequence[float] = DEFAULT_SHARES,
+    start: Path | str | None = None,
+    resume: bool = False,
+    loading: Progress | None = None,
+    report: Callable[[str, TrainingStep], None] | None = None,
+    testing: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> TrainedModel:
+    """Train a network for each projection, or a joint one; score the test split; write the model card.
+
+    Under ``torchrun`` all processes make this call and train together. The first alone reads ``data``, writes the
+    folder and calls the callbacks; all return the same.
+
+    Parameters
+    ----------
+    data
+        A data set, or the path of one.
+    model
+        The folder to write. With ``resume``, the folder of an interrupted training.
+    recipe
+        The name of a recipe, a JSON file, or a recipe.
+    epochs, size, seed
+        Replace what the recipe says; ``size`` is rows and columns.
+    projections
+        Train only these; by default all that the data set has.
+    joint
+        Train one network of all projections instead, which has its own ``precision``.
+    precision
+        ``fp32`` or ``bf16``.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    shares
+        Shares of train, validation and test, where the data set has no splits.
+    start
+        A model folder whose weights to begin with.
+    loading, testing
+        Progress of reading and of testing images.
+    report
+        Called with the name of a network after each of its steps.
+    note
+        Called once, when the training begins, with a line that says where and how.
+
+    Raises
+    ------
+    OptionError
+        A choice that makes no sense; nothing was read or written.
+    LayoutError, ImageError, OutputError, CheckpointError, DeviceError, TrainingError, Interrupted
+        As :func:`train_model`.
+    """
+    model, start = Path(model), Path(start) if start is not None else None
+    precision = joint.precision if joint else precision
+    if joint and joint.checkpointing != "none":
+        ask_for_large_pages()
+
+    def settle() -> tuple[Recipe, DataSet]:
+        """What needs no data is checked before the data set is looked at, which may take long."""
+        require_precision(precision)
+        if joint and projections:
+            raise OptionError("a joint network is of all projections; leave --projection out")
+        named = recipe if isinstance(recipe, Recipe) else find_recipe(str(recipe))
+        chosen = adapted(named, epochs=epochs, size=size, seed=seed)
+        root = data.root if isinstance(data, DataSet) else Path(data)
+        if model.resolve() == (root.parent if root.is_file() else root).resolve():
+            raise OutputError(f"{model} is the data set itself; name another folder for the model")
+        if not resume:
+            _require_new(model)
+        images = data if isinstance(data, DataSet) else find_images(data)
+        return chosen, with_splits(images, seed=chosen.seed, shares=shares)
+
+    with joined() as processes:
+        where = own_device(device, processes)
+        chosen, images = processes.from_first(settle)
+        if note and processes.first:
+            several = f" in {processes.size} processes" if processes.size > 1 else ""
+            note(f"training on {where}{several} with recipe {chosen.name}: {chosen.epochs} epochs")
+        wanted = projections or {record.projection for record in images.records}
+        train_model(
+            images,
+            model,
+            chosen,
+            projections=[projection for projection in PROJECTIONS if projection in wanted],
+            joint=joint,
+            precision=precision,
+            device=where,
+            start=start,
+            resume=resume,
+            loading=loading,
+            report=report if processes.first else None,
+            processes=processes,
+        )
+
+        def finish() -> TrainedModel:
+            figures = evaluate_model(model, device=str(where), progress=testing)
+            return TrainedModel(model, figures, write_model_card(model))
+
+        return processes.from_first(finish)
 
 
 def train_model(
@@ -162,7 +287,7 @@ def _begin(
     data = with_splits(_labelled(data), seed=recipe.seed)
     weights = None
     if not resume:
-        require_new_folder(model)
+        _require_new(model)
     if joint:
         require_enough_pixels(recipe)
         weights = first_weights(start, joint.spec(recipe.network)) if start else None
@@ -189,6 +314,17 @@ def _begin(
     asked = [JOINT] if joint else list(networks)
     left = [name for name in asked if name not in there or (model / name / RESUME_FILE).exists()]
     return _Begun(data, facts, left, networks, weights)
+
+
+def _require_new(model: Path) -> None:
+    """Refuse a folder with files; where they are of a training that did not end, name the option that goes on."""
+    begun = (model / RECIPE_FILE).exists()
+    if begun and (not (model / CARD_FILE).exists() or any(model.glob(f"*/{RESUME_FILE}"))):
+        raise OutputError(
+            f"{model} already holds files of a training that did not end; "
+            "add --resume to the same command to go on with it, or name a new folder"
+        )
+    require_new_folder(model)
 
 
 def _train_joint(begun: _Begun, model: Path, plan: JointPlan, how: _How) -> None:
