@@ -122,10 +122,10 @@ def test_figures_of_the_origin(workplace, shared_data, monkeypatch):
     folder = shared_data / "origin" / "predictions"
     monkeypatch.setenv("MAMMODENSITY_NOTEBOOK_ORIGIN", str(folder))
     cells = code_cells(read(NAMES[2]))
-    wanted = ("import os", "ORIGIN_PREDICTIONS =", "from mammodensity.evaluation import read_labels")
+    wanted = ("import os", "ORIGIN_PREDICTIONS =", "from mammodensity.evaluation.infn_tables")
     names: dict = {"Path": Path}
     exec("from mammodensity.commands.show import say_research_use_only, show_figures", names)
-    exec("from mammodensity.evaluation import evaluate_table", names)
+    exec("from mammodensity.evaluation.figures import evaluate_table", names)
     for start in wanted:
         [source] = [cell for cell in cells if cell.startswith(start)]
         exec(source, names)
@@ -138,7 +138,7 @@ def test_what_they_share_is_the_same_in_each():
         ("# Installs", NAMES),
         ("import os", NAMES),
         ("PHANTOMS =", NAMES),
-        ("from IPython.display import display\n\nfrom mammodensity.workers", NAMES[1:]),
+        ("from IPython.display import display\n\nfrom mammodensity.data.find", NAMES[1:]),
     ):
         found = [[cell for cell in code_cells(read(name)) if cell.startswith(start)] for name in names]
         assert [len(cells) for cells in found] == [1] * len(names), start
