@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mammodensity.evaluation.labels import scored_exams
 from mammodensity.evaluation.score_tables import ScoreTable
-from mammodensity.pages.examples import data_uri
+from mammodensity.pages.pictures import data_uri
 from mammodensity.pages.wording import counted
 from mammodensity.results.calibration import Calibration, scores_of_views
 from mammodensity.results.cross_validation import expected_calibration_error, null_band, reliability

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -27,6 +26,7 @@ from mammodensity.pages.pictures import (
     HANGING_ORDER,
     RgbImage,
     contour_level,
+    data_uri,
     draw_contours,
     grey_picture,
     iso_contours,
@@ -197,8 +197,3 @@ def _jpeg_uri(picture: RgbImage | NDArray[np.uint8]) -> str:
     stream = BytesIO()
     Image.fromarray(picture).save(stream, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return data_uri(stream.getvalue(), "image/jpeg")
-
-
-def data_uri(content: bytes, media_type: str) -> str:
-    """A file as the address of itself, so that a page needs no other file."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

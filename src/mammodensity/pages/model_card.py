@@ -14,7 +14,8 @@ from mammodensity.models.checkpoint import JOINT, ViewNetwork
 from mammodensity.models.joint import JointNetwork
 from mammodensity.outputs import write_text
 from mammodensity.pages.figure_tables import LEVEL_WORDS, count_tables, figure_words, flattened
-from mammodensity.pages.wording import DASH, cautions, number, percent, what_was_found, what_was_trained
+from mammodensity.pages.templates import render
+from mammodensity.pages.wording import DASH, cautions, number, what_was_found, what_was_trained
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, Scale
 from mammodensity.training.model_folder import RunRecord, read_run
 
@@ -41,23 +42,8 @@ def write_model_card(model_folder: Path) -> Path:
     """
     run = read_run(model_folder)
     path = run.folder / CARD_FILE
-    write_text(path, _render(_card_values(run)))
+    write_text(path, _without_double_blanks(render("model_card.md.jinja", _card_values(run))))
     return path
-
-
-def _render(values: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mammodensity", "pages"),
-        autoescape=False,  # Markdown, not HTML; names from files stand in backticks
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "percent": percent}
-    text = environment.get_template("model_card.md.jinja").render(values)
-    return _without_double_blanks(text)
 
 
 def _without_double_blanks(text: str) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
 
-from mammodensity.anatomy.tissue import ADIPOSE, FIBROGLANDULAR, PECTORAL
+from mammodensity.anatomy.tissue import ADIPOSE, BACKGROUND, FIBROGLANDULAR, PECTORAL
 from mammodensity.exam import Mammogram
 from mammodensity.explanation.maps import ActivationMap
 from mammodensity.terms import Projection
@@ -156,3 +159,139 @@ def _shares(values: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
         return np.zeros_like(values)
     shares: NDArray[np.float32] = np.clip(values / np.float32(scale), 0, 1)
     return shares
+
+
+LEAST_PX, MOST_PX = 600, 1400
+"""Limits of a picture's longer side: small images are enlarged, large ones reduced."""
+FILL_COLOUR, FILL_OPACITY = (255, 140, 0), 0.35
+"""The one hue of a map, and its opacity at the end of the scale: tissue stays visible below it."""
+LINE_COLOURS = {"evidence": "#ffc23d", "breast": "#e0e0e0", "muscle": "#8fc4ff", "dense": "#8ee36b"}
+
+_JPEG_QUALITY = 88
+_SMOOTHING = 1 / 350  # of the longer side; about one pixel of the tissue network, whose output has a 2 x 2 pattern
+_BLACK_PERCENTILE, _WHITE_PERCENTILE = 1, 99.9  # of the pixels: a few darker ones are margins, brighter ones markers
+_BLACK = 24.0  # of 255: without an outline of the breast, the fill fades out below this grey value
+_LINE_TOLERANCE_PX = 0.3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One view for a page: the mammogram, and the evidence in layers above it, which a page can fade or hide."""
+
+    width: int
+    height: int
+    plain: str
+    """The mammogram as a JPEG data URI."""
+    fill: str | None = None
+    """The map as a transparent PNG data URI in one hue; None without a map."""
+    lines: Mapping[str, str] = field(default_factory=dict)
+    """SVG path data by name, in pixels of the picture: ``evidence``, ``breast``, ``muscle``, ``dense``."""
+
+
+def view_picture(
+    mammogram: Mammogram,
+    *,
+    values: NDArray[np.float32] | None = None,
+    scale: float = 1.0,
+    labels: NDArray[np.uint8] | None = None,
+    outline_dense: bool = False,
+    flip: bool = False,
+    longest_px: int = 1200,
+) -> Picture:
+    """Make the picture of one view, with its evidence as a translucent fill and a contour.
+
+    The map is smoothed before it is filled and contoured, so that the grid of the network does not show. The fill
+    leaves black what is outside the breast; the contour is drawn wherever the map exceeds half of the scale.
+
+    Parameters
+    ----------
+    values
+        (H, W) map at the size of the image; None for the mammogram alone.
+    scale
+        The end of the exam's scale: the largest map value of the exam, 1 for tissue scores.
+    labels
+        (H, W) 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle; None where no breast was found.
+    outline_dense
+        Outline dense tissue, too: for maps that do not show it themselves.
+    flip
+        Mirror the view, so that it hangs with the chest wall towards the other breast.
+    longest_px
+        Longer side of the picture, within `LEAST_PX` and `MOST_PX`.
+    """
+    rows, columns = mammogram.pixels.shape
+    factor = min(max(longest_px, LEAST_PX), MOST_PX) / max(rows, columns)
+    size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
+
+    def fitted(image: NDArray[Any], resampling: Image.Resampling) -> NDArray[np.float32]:
+        turned = np.ascontiguousarray(image[:, ::-1] if flip else image, np.float32)
+        return np.asarray(Image.fromarray(turned).resize(size, resampling))
+
+    def smoothed(image: NDArray[Any]) -> NDArray[np.float32]:
+        smooth: NDArray[np.float32] = gaussian_filter(
+            fitted(image, Image.Resampling.BILINEAR), max(_SMOOTHING * max(size), 0.6 * factor), mode="nearest"
+        )
+        return smooth
+
+    grey = _windowed(fitted(mammogram.pixels, Image.Resampling.BICUBIC))
+    plain = data_uri(_encoded(Image.fromarray(grey), "JPEG", quality=_JPEG_QUALITY, optimize=True), "image/jpeg")
+    lines: dict[str, str] = {}
+    if labels is not None:
+        masks = {"breast": labels != BACKGROUND, "muscle": labels == PECTORAL}
+        if outline_dense:
+            masks["dense"] = labels == FIBROGLANDULAR
+        lines = {name: _path(_level_lines(smoothed(mask), 0.5)) for name, mask in masks.items() if mask.any()}
+    if values is None:
+        return Picture(*size, plain, lines=lines)
+    smooth = smoothed(values)
+    lines["evidence"] = _path(iso_contours(smooth, contour_level(scale)))
+    breast = grey / _BLACK if labels is None else fitted(labels != BACKGROUND, Image.Resampling.BILINEAR)
+    inside = np.clip(breast, 0, 1).astype(np.float32)
+    return Picture(*size, plain, _fill(_shares(smooth, scale) * inside), lines)
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """A file as the address of itself, so that a page needs no other file."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _windowed(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """8-bit grey from the background to the brightest tissue."""
+    low, high = np.percentile(image, (_BLACK_PERCENTILE, _WHITE_PERCENTILE))
+    shares = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
+    grey: NDArray[np.uint8] = np.round(255 * shares).astype(np.uint8)
+    return grey
+
+
+def _fill(shares: NDArray[np.float32]) -> str:
+    """A transparent picture of one hue: each palette entry is a step of opacity."""
+    steps = np.round(64 * shares).astype(np.uint8)
+    image = Image.fromarray(steps).convert("P")
+    palette = [(*FILL_COLOUR, round(255 * FILL_OPACITY * step / 64)) for step in range(65)]
+    image.putpalette(bytes(np.array(palette, np.uint8)), "RGBA")
+    return data_uri(_encoded(image, "PNG", optimize=True), "image/png")
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _level_lines(values: NDArray[np.float32], level: float) -> list[Contour]:
+    """The lines on which an image (H, W) has the value ``level``, open where the image ends."""
+    from contourpy import contour_generator
+
+    return [np.asarray(line)[:, ::-1] for line in contour_generator(z=values).lines(level)]
+
+
+def _path(contours: Iterable[Contour]) -> str:
+    """SVG path data of contours, without points that a straight line replaces."""
+    from matplotlib.path import Path as Line
+
+    parts = []
+    for contour in contours:
+        line = Line(contour[:, ::-1])
+        line.simplify_threshold = _LINE_TOLERANCE_PX
+        points = np.asarray(line.cleaned(simplify=True).vertices)[:-1]  # the last one is a stop
+        parts.append("M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for x, y in points))
+    return "".join(parts)

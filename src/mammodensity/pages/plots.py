@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mammodensity.pages.examples import data_uri
-from mammodensity.pages.pictures import heat_map, png_bytes
+from mammodensity.pages.pictures import data_uri, heat_map, png_bytes
 from mammodensity.terms import CATEGORIES
 from mammodensity.training.records import EpochFigures
 

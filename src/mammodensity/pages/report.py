@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup, escape
 
 from mammodensity.data.dataset import reference_categories
 from mammodensity.errors import OptionError
@@ -29,11 +26,10 @@ from mammodensity.pages.figure_tables import (
     note_letter,
 )
 from mammodensity.pages.plots import colour_scale, training_curves
+from mammodensity.pages.templates import render
 from mammodensity.pages.wording import (
     OTHER_CATEGORIES,
     cautions,
-    counted,
-    listed,
     number,
     percent,
     what_was_found,
@@ -122,32 +118,6 @@ def _examples(
     return picture_examples(run.model, test, choices, progress)
 
 
-def render(template: str, values: Mapping[str, Any]) -> str:
-    """Fill a template of the report."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    # Exam names and file names come from users' folders: everything is escaped unless the template says otherwise.
-    environment = Environment(
-        loader=PackageLoader("mammodensity", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "percent": percent, "listed": listed, "with_code": with_code}
-    environment.globals |= {"counted": counted, "note_letter": note_letter, "percent": percent}
-    return environment.get_template(template).render(values) + "\n"
-
-
-def with_code(text: str) -> Markup:
-    """Text for a page, what stands between backticks and options like ``--json`` as code.
-
-    >>> str(with_code("`mammodensity check` & --json"))
-    '<code>mammodensity check</code> &amp; <code>--json</code>'
-    """
-    return Markup(re.sub(r"`([^`]+)`|(?<![\w-])(--[a-z-]+)", r"<code>\1\2</code>", str(escape(text))))
-
-
 def _page_values(
     run: RunRecord, evaluation: StoredEvaluation | None, examples: list[Example], asked: int
 ) -> dict[str, Any]:
@@ -158,6 +128,7 @@ def _page_values(
         "title": run.folder.resolve().name,
         "research_use_only": RESEARCH_USE_ONLY,
         "categories": run.scale,
+        "note_letter": note_letter,
         "of_density": run.scale == CATEGORIES,
         "other_categories": OTHER_CATEGORIES,
         "projections": PROJECTIONS,

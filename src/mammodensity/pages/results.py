@@ -12,7 +12,7 @@ from mammodensity import __version__
 from mammodensity.outputs import write_text
 from mammodensity.pages.examples import ViewPictures
 from mammodensity.pages.pictures import HANGING_ORDER
-from mammodensity.pages.report import render
+from mammodensity.pages.templates import render
 from mammodensity.pages.wording import OTHER_CATEGORIES, counted, listed, percent
 from mammodensity.results.result import ExamResult, LevelResult, PredictionSet, scale_of
 from mammodensity.results.rules import shared_flags

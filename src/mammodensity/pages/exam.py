@@ -1,0 +1,360 @@
+"""The page of one exam: its result in words, its views with their evidence, and what the pictures show."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity import __version__
+from mammodensity.anatomy.field import hangs_flipped
+from mammodensity.pages.pictures import FILL_COLOUR, FILL_OPACITY, HANGING_ORDER, LINE_COLOURS, Picture, view_picture
+from mammodensity.pages.templates import render, template_text
+from mammodensity.pages.wording import listed, percent
+from mammodensity.results.result import ExamResult, LevelResult, PredictionSet
+from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory, Projection
+
+if TYPE_CHECKING:
+    from mammodensity.explanation.maps import ExamMaps
+    from mammodensity.explanation.verdicts import Verdict
+
+TISSUE = "tissue"
+"""The method of the default model, whose map is the dense tissue that it measured."""
+
+EXAM_PAGE_PX, LIST_PX = 1200, 640
+"""Longer side of a picture on the page of one exam, and on a page of many."""
+
+
+@dataclass(frozen=True)
+class ViewPictures:
+    """One view of an exam with what a method says about it."""
+
+    projection: Projection
+    picture: Picture
+    mirrored: bool = False
+    """The file is stored mirrored, and shown turned back."""
+    explained: Category | None = None
+    """The category that the map explains; None without a map."""
+    against: Category | None = None
+    """The category that the explained one is set against."""
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class MethodBlock:
+    """The views of an exam with the maps of one method, in any order."""
+
+    method: str
+    views: tuple[ViewPictures, ...]
+
+
+def map_block(
+    maps: ExamMaps,
+    *,
+    labels: Mapping[Projection, NDArray[np.uint8]] | None = None,
+    verdicts: Mapping[Projection, Verdict] | None = None,
+    flipped: Mapping[Projection, bool] | None = None,
+    longest_px: int = EXAM_PAGE_PX,
+) -> MethodBlock:
+    """Make the pictures of an exam's maps, on one scale.
+
+    Parameters
+    ----------
+    labels
+        (H, W) tissue labels of each view in which a breast was found, at the size of its image.
+    verdicts
+        Of each map; views without one say nothing about their map.
+    flipped
+        Whether each view is stored mirrored; looked up in the pixels where it is not given.
+    longest_px
+        Longer side of each picture.
+    """
+    views = []
+    for projection, one in maps.maps.items():
+        mirrored = (flipped or {}).get(projection)
+        if mirrored is None:
+            mirrored = hangs_flipped(projection, one.mammogram)
+        picture = view_picture(
+            one.mammogram,
+            values=one.values,
+            scale=maps.scale,
+            labels=(labels or {}).get(projection),
+            outline_dense=maps.method != TISSUE,
+            flip=mirrored,
+            longest_px=longest_px,
+        )
+        verdict = (verdicts or {}).get(projection)
+        views.append(ViewPictures(projection, picture, mirrored, one.category, one.against, verdict))
+    return MethodBlock(maps.method, tuple(views))
+
+
+def render_exam_page(
+    result: ExamResult,
+    blocks: Sequence[MethodBlock] = (),
+    *,
+    model: str,
+    reference: Category | None = None,
+    warnings: Sequence[str] = (),
+    statement: str | None = None,
+) -> str:
+    """Write the page of one exam as HTML text that needs no other file.
+
+    Parameters
+    ----------
+    blocks
+        One for each explanation method; none for a page without pictures.
+    model
+        The name of the model, as `mammodensity.models.trained.model_name` gives it.
+    reference
+        The reader's category, where there is one.
+    warnings
+        What a reader of the model's results must know, a line each.
+    statement
+        A sentence about the model that holds for all its maps.
+    """
+    return render_page(
+        "exam.html.jinja",
+        {
+            "exam": exam_section(result, blocks, reference=reference, statement=statement),
+            "categories": scale_of_result(result),
+            "warnings": [sentence(text) for text in warnings],
+            "footer": [made_by(model), *small_print(result)],
+        },
+    )
+
+
+def exam_section(
+    result: ExamResult,
+    blocks: Sequence[MethodBlock] = (),
+    *,
+    reference: Category | None = None,
+    statement: str | None = None,
+    hidden_flags: Sequence[str] = (),
+    notification: bool = False,
+) -> dict[str, Any]:
+    """The values that the template of one exam shows (``exam_section`` of ``exam_parts.html.jinja``).
+
+    ``hidden_flags`` are codes of flags that the page tells once for all its exams.
+    """
+    density = result.exam.percent_density if result.exam else None
+    return {
+        "exam_id": result.exam_id,
+        "category": result.category,
+        "headline": _headline(result),
+        "percent_density": density,
+        "facts": _facts(result, reference),
+        "sentences": _sentences(result),
+        "flags": [
+            {"text": sentence(plain(flag.text)), "abstains": flag in result.abstained_for}
+            for flag in result.flags
+            if flag.code not in hidden_flags
+        ],
+        "rows": _rows(result),
+        "measured": any(row["percent_density"] is not None for row in _rows(result)),
+        "blocks": [_block(block, result) for block in blocks if block.views],
+        "statement": sentence(statement) if statement else None,
+        "notification": result.notification if notification else None,
+    }
+
+
+def render_page(template: str, values: Mapping[str, Any]) -> str:
+    """Fill the template of a page with its script, style and content security policy.
+
+    The policy allows the page's own script by its hash, and nothing from outside.
+    """
+    script = template_text("viewer.js.jinja").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    shared = {
+        "script": script,
+        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        "research_use_only": RESEARCH_USE_ONLY,
+        "fill": {"colour": "rgb({}, {}, {})".format(*FILL_COLOUR), "opacity": FILL_OPACITY},
+        "line_colours": LINE_COLOURS,
+    }
+    return render(template, shared | dict(values))
+
+
+def made_by(model: str) -> str:
+    """One sentence about model, version and time."""
+    date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"Read by {model} with mammodensity {__version__} on {date}."
+
+
+def small_print(result: ExamResult) -> list[str]:
+    """Sentences on calibration and on how the views were combined."""
+    rules = {
+        "mean": "The exam's scores are the mean of its views.",
+        "geometric-mean": "The exam's scores are the geometric mean of its views.",
+        "vote": "The exam's scores are the votes of its views.",
+        "joint": "One network read all views together.",
+    }
+    found = [rules.get(result.fusion, f"The views were combined by {result.fusion}.")]
+    if result.policy == "denser":
+        found.append("The denser breast decides the exam's category.")
+    calibration = plain(result.calibration).split("; ")[0]
+    return [*found, f"The scores are {calibration}."] if result.exam else found
+
+
+def scale_of_result(result: ExamResult) -> tuple[Category, ...]:
+    """The categories of an exam's scores; A to D without any."""
+    readings = [*([result.exam] if result.exam else []), *result.projections.values()]
+    return tuple(readings[0].scores) if readings else tuple(DensityCategory)
+
+
+def sentence(text: str) -> str:
+    """A text with a capital at its beginning and a full stop at its end."""
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+
+
+def plain(text: str) -> str:
+    """A text without backticks."""
+    return re.sub(r"`([^`]*)`", r"\1", text)
+
+
+def in_words(category: Category) -> str:
+    """The category in words, as a report on a mammogram has it."""
+    return "scattered areas of fibroglandular density" if category is DensityCategory.B else category.description
+
+
+def reasons(result: ExamResult) -> str:
+    """Why the exam has no category."""
+    return listed(list(dict.fromkeys(plain(flag.text) for flag in result.abstained_for))) or "it has no scores"
+
+
+def _headline(result: ExamResult) -> str:
+    return in_words(result.category) if result.category else "No category"
+
+
+def _facts(result: ExamResult, reference: Category | None) -> list[tuple[str, str]]:
+    exam = result.exam
+    facts = []
+    if exam and exam.percent_density is not None:
+        facts.append(("Percent density", percent(exam.percent_density / 100)))
+    if result.prediction_set:
+        facts.append(
+            (f"{percent(result.prediction_set.coverage)} prediction set", _set_in_words(result.prediction_set))
+        )
+    if reference:
+        facts.append(("Reference", reference.value))
+    return facts
+
+
+def _set_in_words(prediction_set: PredictionSet) -> str:
+    return listed(prediction_set.categories, "or") if prediction_set.categories else "no category"
+
+
+def _sentences(result: ExamResult) -> list[str]:
+    """The result in words, one thought a sentence."""
+    found = []
+    if result.abstained:
+        found.append(f"No category is given: {reasons(result)}.")
+        if result.exam:
+            found.append(f"The highest score is that of {result.exam.category}.")
+    if result.prediction_set:
+        found.append(_set_sentence(result.prediction_set))
+    if result.exam:
+        found.append(_dense_sentence(result.exam))
+    return found
+
+
+def _set_sentence(prediction_set: PredictionSet) -> str:
+    share = percent(prediction_set.coverage)
+    if not prediction_set.categories:
+        return f"No category fits: in {share} of exams like those of the calibration, one does."
+    among = f"the reader's category is among these in {share} of exams like those of the calibration"
+    return f"Possible: {_set_in_words(prediction_set)} ({among})."
+
+
+def _dense_sentence(exam: LevelResult) -> str:
+    word = "Dense" if exam.dense else "Not dense"
+    share = exam.dense_probability if exam.dense else 1 - exam.dense_probability
+    kind = "probability" if exam.calibrated else "raw score"
+    several = [category.value for category in exam.scores if category.dense == exam.dense]
+    differs = f", although {exam.category} has the highest single score" if exam.dense != exam.category.dense else ""
+    shown = percent(share) if share < 0.995 else f"more than {percent(0.99)}"
+    return f"{word}: {kind} of {listed(several, 'or')} {shown}{differs}."
+
+
+def _rows(result: ExamResult) -> list[dict[str, Any]]:
+    """Exam, breasts and views with their scores; those without any are left out."""
+    levels = [("exam", result.exam)]
+    levels += [(f"{side} breast", result.breasts.get(side)) for side in ("right", "left")]
+    levels += [(view.value, result.projections.get(view)) for view in PROJECTIONS]
+    return [
+        {
+            "name": name,
+            "scores": reading.scores,
+            "category": reading.category,
+            "percent_density": reading.percent_density,
+            "calibrated": reading.calibrated,
+        }
+        for name, reading in levels
+        if reading
+    ]
+
+
+def _block(block: MethodBlock, result: ExamResult) -> dict[str, Any]:
+    """What the template shows of one method: the views in pairs as they hang, and what the marks mean."""
+    views = {view.projection: view for view in block.views}
+    shown = [_view(views[projection], block.method, result) for projection in HANGING_ORDER if projection in views]
+    pairs = [[view for view in shown if view["position"] == position] for position in ("CC", "MLO")]
+    texts = {view["verdict"]["text"] for view in shown if view["verdict"]}
+    shared = texts.pop() if len(texts) == 1 and all(view["verdict"] for view in shown) and len(shown) > 1 else None
+    drawn = {name for view in block.views for name, path in view.picture.lines.items() if path}
+    evidence = block.method == TISSUE, any(view.picture.fill for view in block.views)
+    return {
+        "method": block.method,
+        "heading": "Dense tissue found" if block.method == TISSUE else f"What the network looked at ({block.method})",
+        "pairs": [pair for pair in pairs if pair],
+        "count": len(shown),
+        "graded": evidence == (False, True),
+        "lines": [(name, text) for name, text in _line_words(block.method).items() if name in drawn],
+        "verdict": shown[0]["verdict"] if shared else None,
+    }
+
+
+def _line_words(method: str) -> dict[str, str]:
+    evidence = "dense tissue found" if method == TISSUE else "half of the exam's largest map value"
+    return {"evidence": evidence, "dense": "dense tissue", "breast": "edge of the breast", "muscle": "chest muscle"}
+
+
+def _view(view: ViewPictures, method: str, result: ExamResult) -> dict[str, Any]:
+    reading = result.projections.get(view.projection)
+    return {
+        "name": view.projection.value,
+        "position": view.projection.view_position,
+        "side": view.projection.laterality,
+        "mirrored": view.mirrored,
+        "picture": view.picture,
+        "category": reading.category if reading else None,
+        "percent_density": reading.percent_density if reading else None,
+        "explained": _explained(view, reading) if method != TISSUE else None,
+        "verdict": {"text": sentence(plain(view.verdict.text)), "trusted": view.verdict.trusted}
+        if view.verdict
+        else None,
+        "alt": _alt(view, method, result.exam_id),
+    }
+
+
+def _explained(view: ViewPictures, reading: LevelResult | None) -> str | None:
+    """What the map answers, with the scores it is about."""
+    if view.explained is None:
+        return None
+    if reading is None or view.explained not in reading.scores:
+        return f"Map: why {view.explained}"
+    kind = "score" if reading.calibrated else "raw score"
+    rather = f" rather than {view.against} ({reading.scores[view.against]:.2f})" if view.against else ""
+    return f"Map: why {view.explained} ({kind} {reading.scores[view.explained]:.2f}){rather}"
+
+
+def _alt(view: ViewPictures, method: str, exam_id: str) -> str:
+    shown = "the dense tissue found" if method == TISSUE else "what the network looked at"
+    return f"{view.projection} of exam {exam_id}" + (f" with {shown}" if view.picture.fill else "")
