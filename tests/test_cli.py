@@ -381,7 +381,9 @@ def test_mistakes_of_the_user_are_one_line(fails, blobs, tiny_model, tmp_path):
     assert "was asked for" in fails("predict", blobs, "--model", tiny_model, "--csv", out, "--device", "cuda:77")
     assert "fusion method" in fails("predict", blobs, "--model", tiny_model, "--csv", out, "--fusion", "max", code=2)
     assert "--output" in fails("explain", blobs, code=2)
+    assert "see mammodensity explain --help" in fails("explain", blobs, code=2)
     assert "No such command" in fails("classify", code=2)
+    assert "see mammodensity --help" in fails("classify", code=2)
     assert "give either" in fails("evaluate", "--labels", out, code=2)
     assert "--labels PATH is needed" in fails("evaluate", "--csv", out, code=2)
     assert "unknown recipe" in fails("train", blobs, "--model", tmp_path / "m", "--recipe", "big", code=2)
@@ -526,7 +528,7 @@ def test_stopping_a_command_says_so_and_leaves_nothing(tmp_path, number):
 def test_no_command_prints_the_help(run):
     code, output, _ = run()
     assert code == 0
-    assert "Commands:" in output
+    assert "Read exams:" in output
 
 
 def test_explain_without_a_network_for_the_data(fails, tiny_model, tmp_path):

@@ -483,7 +483,7 @@ def test_names_that_cannot_be_told_apart_are_refused(exams, tmp_path):
 
 
 def test_the_command_trains_by_the_recipe_of_the_package():
-    from mammodensity.commands.app import train_default as command
+    from mammodensity.commands.training import train_default as command
 
     given = {name: one.default for name, one in inspect.signature(command).parameters.items()}
     recipe = DefaultRecipe()

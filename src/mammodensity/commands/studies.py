@@ -1,4 +1,4 @@
-"""The commands themselves."""
+"""Commands that compare readings: two models, several readers, periods of time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
-Manifest = Annotated[
-    Path | None,
-    typer.Option("--manifest", help="Table with patient and other columns by exam, if not the labels.", metavar="FILE"),
-]
-Bootstrap = Annotated[int, typer.Option(help="Resamples for the intervals.", min=1, max=100_000)]
+from mammodensity.commands.options import Bootstrap, JsonFile, Manifest
 
 
 def compare(

@@ -1,0 +1,208 @@
+"""Commands that explain what a model answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mammodensity.commands.options import (
+    Data,
+    Device,
+    JsonFile,
+    ModelOrDefault,
+    Split,
+    Synthetic,
+    files_read,
+    images_of,
+    load_model,
+    model_files,
+    read_calibration,
+)
+from mammodensity.errors import OutputError
+
+
+def explain(
+    data: Data,
+    output: Annotated[
+        Path, typer.Option(help="Folder to write to; what explain wrote there before goes.", metavar="DIR")
+    ],
+    model: ModelOrDefault = None,
+    category: Annotated[
+        str | None,
+        typer.Option(
+            help="Category to explain, instead of the predicted one: A to D, or F, G, D of a network of those.",
+            metavar="LETTER",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Explain why the category rather than this one.", metavar="LETTER")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="For trained networks, one or several of: grad-cam (default), grad-cam++, hires-cam, layer-cam, "
+            "score-cam, integrated-gradients, occlusion.",
+            metavar="NAME[,NAME...]",
+        ),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
+    side: Annotated[
+        bool, typer.Option("--side-by-side", help="Also each image and its map next to each other, at full size.")
+    ] = False,
+    split: Split = None,
+    first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
+    synthetic: Synthetic = False,
+    device: Device = "auto",
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write each map's scores, baselines and verdict.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Draw the evidence: map, overlay and contour of each image, and a page of each exam, each with its verdict.
+
+    Below a page stands what predict says of the exam: category or abstention, flags, warnings.
+
+    Without --model that is the dense tissue the default model found, else where each network looked. Several methods
+    get a page that shows them together.
+
+    Example: mammodensity explain phantoms --first 4 --output explanations
+    """
+    from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only
+    from mammodensity.outputs import require_apart, require_not_input
+    from mammodensity.workflows.explain import SUMMARY_FILE, write_explanations
+
+    images = images_of(data, split, synthetic=synthetic).first_exams(first)
+    if output.resolve() in {record.path.resolve().parent for record in images.records}:
+        raise OutputError(f"{output} holds images of the data set; name another folder for the pictures")
+    require_apart(output, data)
+    require_not_input(json_file, files_read(images, data, model))
+    if json_file and json_file.resolve() == (output / SUMMARY_FILE).resolve():
+        raise OutputError(f"{json_file} is the summary that explain writes itself; name another file for --json")
+    explained = load_model(model, device)
+    calibration = read_calibration(model)
+    with progress_bar("explain") as progress:
+        done = write_explanations(
+            explained,
+            images,
+            output,
+            methods=[name.strip() for name in method.split(",")] if method else (),
+            category=category,
+            against=against,
+            layer=layer,
+            scores_file=json_file,
+            calibration=calibration,
+            side=side,
+            progress=progress,
+        )
+    for text in done.refused:
+        say(f"refused: {text}")
+    say(f"{how_many(len(done.pages), 'exam')} in {output}; look at {done.pages[0]} first")
+    if json_file:
+        say(f"scores and verdicts in {json_file}")
+    say_research_use_only()
+
+
+def counterfactual(
+    output: Annotated[Path, typer.Option(help="Folder to write plots to.", metavar="DIR")],
+    data: Annotated[
+        Path | None, typer.Argument(help="Exams, which are painted with more or less dense tissue.", metavar="DATA")
+    ] = None,
+    model: ModelOrDefault = None,
+    phantoms: Annotated[int, typer.Option(help="Also so many phantoms, rendered anew.", metavar="N", min=0)] = 0,
+    steps: Annotated[int, typer.Option(help="Amounts of dense tissue, from 1 to 80 per cent.", metavar="N")] = 9,
+    seed: Annotated[int, typer.Option(help="Of the phantoms.")] = 1,
+    split: Split = None,
+    first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
+    synthetic: Synthetic = False,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Ask what the answer would be with more or less dense tissue, and how far each exam is from another answer.
+
+    Example: mammodensity counterfactual phantoms --first 4 --output density --json density.json
+
+    Example: mammodensity counterfactual --phantoms 8 --model model --output density
+    """
+    from mammodensity.commands.show import progress_bar, say, say_research_use_only, show_table
+    from mammodensity.outputs import require_apart, require_not_input, write_json
+    from mammodensity.workflows.counterfactuals import rows_of, write_counterfactuals
+
+    images = None
+    require_not_input(json_file, model_files(model) if model else [])
+    if data is not None:
+        require_apart(output, data)
+        images = images_of(data, split, synthetic=synthetic).first_exams(first)
+        require_not_input(json_file, files_read(images, data, model))
+    read = load_model(model, device)
+    with progress_bar("counterfactual") as progress:
+        result = write_counterfactuals(
+            read, images, output, phantoms=phantoms, steps=steps, seed=seed, progress=progress
+        )
+    show_table(
+        ["exam", "category", "% dense", "flips below", "flips above", "points to flip", "monotone"], rows_of(result)
+    )
+    say(f"in {result['monotone_share']:.0%} of the exams more dense tissue never lowers the expected category")
+    for text in result["refused"]:
+        say(f"refused: {text}")
+    if json_file:
+        write_json(json_file, result)
+        say(f"every step in {json_file}")
+    say(f"plots in {output}")
+    say_research_use_only()
+
+
+def explain_benchmark(
+    json_file: Annotated[Path, typer.Option("--json", help="File to write the table to.", metavar="FILE")],
+    model: Annotated[
+        Path | None, typer.Option(help="Model with a network for MLO_R; without it, three small ones.", metavar="DIR")
+    ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option(help="Another model, trained on shuffled labels, say: how alike are the maps?", metavar="DIR"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Also images/ and masks/ of right MLO views.", metavar="FOLDER")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Only these methods; by default all.", metavar="NAME[,NAME...]")
+    ] = None,
+    exams: Annotated[int, typer.Option(help="Phantoms to train on.", metavar="N")] = 64,
+    held_back: Annotated[int, typer.Option("--held-back", help="Phantoms to score on.", metavar="N")] = 8,
+    epochs: Annotated[int, typer.Option(help="Of training.", metavar="N")] = 24,
+    seed: Annotated[int, typer.Option(help="Of phantoms and training.")] = 5,
+    device: Device = "auto",
+) -> None:
+    """Score explanation methods where the dense tissue is known: on phantoms, and on real masks if given.
+
+    Without --model, three networks are trained on the fly: on true categories, on shuffled ones, and on phantoms with a
+    marker that tells the category. Their maps show what the scores and verdicts can tell.
+
+    Example: mammodensity explain-benchmark --json benchmark.json
+    """
+    from mammodensity.commands.show import say, say_research_use_only, show_table, stage_bars
+    from mammodensity.explanation.methods import METHODS
+    from mammodensity.models.trained import load_networks
+    from mammodensity.outputs import require_not_input, write_json
+    from mammodensity.research.benchmark_networks import BenchmarkSpec
+    from mammodensity.research.explanation_benchmark import COLUMNS, run_benchmark, tables
+
+    spec = BenchmarkSpec(exams=exams, held_back=held_back, epochs=epochs, seed=seed)
+    files = [file for one in (model, other) if one for file in model_files(one)]
+    require_not_input(json_file, [*(data.rglob("*.png") if data else []), *files])
+    with stage_bars() as progress:
+        result = run_benchmark(
+            spec,
+            model=load_networks(model, device) if model else None,
+            other=load_networks(other, device) if other else None,
+            data=data,
+            methods=[name.strip() for name in method.split(",")] if method else tuple(METHODS),
+            progress=progress,
+        )
+    for title, rows in tables(result):
+        say(title)
+        show_table(COLUMNS, rows)
+    write_json(json_file, result)
+    say(f"all scores and baselines in {json_file}")
+    say_research_use_only()
