@@ -305,9 +305,3 @@ def test_import_needs_neither_torch_nor_scikit_learn():
     code = "import sys, mammodensity.scores, mammodensity.evaluation; print({'torch', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_public_names_are_sorted_and_exist():
-    names = mammodensity.evaluation.__all__
-    assert sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name)) == names
-    assert all(hasattr(mammodensity.evaluation, name) for name in names)

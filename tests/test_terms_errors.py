@@ -16,7 +16,8 @@ PACKAGE = REPOSITORY / "src" / "mammodensity"
 
 # The order in which data flows; a module imports only from the stages before it and its own.
 STAGES = [
-    {"terms", "errors"},
+    {"errors"},
+    {"terms"},
     {"outputs", "settings", "workers"},
     {"exam"},
     {"scores"},

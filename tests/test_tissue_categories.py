@@ -26,7 +26,7 @@ from mammodensity.phantom.exams import PhantomSpec, make_exam
 from mammodensity.results.result import result_schema
 from mammodensity.scores import fuse_exam
 from mammodensity.studies.readings import read_reading
-from mammodensity.terms import CATEGORIES, TISSUE_CATEGORIES, DensityCategory, Projection, TissueCategory
+from mammodensity.terms import CATEGORIES, TISSUE, TISSUE_CATEGORIES, DensityCategory, Projection, TissueCategory
 
 PAIRS = 18
 LEVEL_OF = {"A": "F", "B": "G", "C": "G", "D": "D"}  # of these phantoms alone; no such table holds for patients
@@ -79,12 +79,12 @@ def test_prepared_as_what_it_is(prepared):
     assert {row["tissue"] for row in rows} == {row["breast_tissue"] for row in rows} == set("FGD")
     assert {row["density"] for row in rows} == {""}
     data = find_images(prepared)
-    assert data.scale == TISSUE_CATEGORIES
+    assert data.scale == TISSUE
     assert all(isinstance(record.category, TissueCategory) for record in data.records)
     assert {record.path.parent.name for record in data.records} == set("FGD")
     (prepared / "manifest.csv").rename(prepared / "kept.csv")
     try:
-        assert find_images(prepared).scale == TISSUE_CATEGORIES, "class folders F and G tell"
+        assert find_images(prepared).scale == TISSUE, "class folders F and G tell"
     finally:
         (prepared / "kept.csv").rename(prepared / "manifest.csv")
 
@@ -99,10 +99,10 @@ def test_check_counts_the_three(prepared, run):
 
 def test_networks_of_the_projections_there_are(model, prepared):
     data = read_manifest(model / "manifest.csv")
-    assert data.scale == TISSUE_CATEGORIES
+    assert data.scale == TISSUE
     assert {path.name for path in model.iterdir() if (path / "network.safetensors").is_file()} == {"MLO_R", "MLO_L"}
     checkpoint = load_checkpoint(model, "MLO_R")
-    assert checkpoint.scale == TISSUE_CATEGORIES
+    assert checkpoint.scale == TISSUE
     assert checkpoint.network.head.out_features == 3
 
 
@@ -228,7 +228,7 @@ def test_begun_with_networks_of_four_categories(tiny_model, tiny_recipe, prepare
     train_model(
         find_images(prepared), tmp_path / "model", tiny_recipe, projections=[Projection.MLO_R], start=tiny_model
     )
-    assert load_checkpoint(tmp_path / "model", "MLO_R").scale == TISSUE_CATEGORIES
+    assert load_checkpoint(tmp_path / "model", "MLO_R").scale == TISSUE
 
 
 def test_a_checkpoint_of_unknown_categories_is_refused(model, tmp_path):

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mammodensity.errors import OptionError, TableError
 from mammodensity.exam import Flag
-from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, SCALES, Category, Projection
+from mammodensity.terms import DENSITY, FUSED_LEVELS, PROJECTIONS, SCALES, Category, Projection, Scale
 
 FUSION_METHODS: tuple[str, ...] = ("mean", "geometric-mean", "vote")
 """``mean`` is the default and the origin's; see `fuse` for each."""
@@ -34,8 +34,8 @@ _SMALLEST_SCORE = float(np.finfo(np.float64).tiny)
 class FusedScores:
     """What a breast or the subject got, from which projections.
 
-    ``scores`` has shape (K,), K one of `SCALES`, or is None where it is not given; ``views`` are the projections
-    present and ``missing`` those that were wanted and absent, both in the order of `PROJECTIONS`.
+    ``scores`` has shape (K,), K the categories of a `Scale`, or is None where it is not given; ``views`` are the
+    projections present and ``missing`` those that were wanted and absent, both in the order of `PROJECTIONS`.
     """
 
     scores: NDArray[np.float64] | None
@@ -60,10 +60,15 @@ class ExamScores:
     policy: str = "mean"
 
     @property
+    def scale(self) -> Scale:
+        """The categories of its scores; A to D where it has none."""
+        return next((Scale.of(len(scores)) for scores in self.projections.values()), DENSITY)
+
+    @property
     def category(self) -> Category | None:
         """The subject's category with the highest score (the lower one on a tie); None where no scores are given."""
         scores = self.fused["subject"].scores
-        return None if scores is None else SCALES[len(scores)][int(np.argmax(scores))]
+        return None if scores is None else self.scale[int(np.argmax(scores))]
 
 
 def fuse(view_scores: ArrayLike, method: str = "mean") -> NDArray[np.float64]:
@@ -118,7 +123,7 @@ def fuse_exam(
     Parameters
     ----------
     projection_scores
-        Scores of shape (K,) per projection, K one of `SCALES`; an absent projection is an absent key.
+        Scores of shape (K,) per projection, K the categories of a `Scale`; an absent projection is an absent key.
     method
         One of `FUSION_METHODS`.
     allow_missing
@@ -139,7 +144,7 @@ def fuse_exam(
     for name, scores in projection_scores.items():
         if name not in PROJECTIONS:
             raise TableError(f"projections must be among {', '.join(PROJECTIONS)}. Got {name!r} instead.")
-        if np.ndim(scores) != 1 or len(scores) not in SCALES or len({np.shape(one) for one in given}) > 1:
+        if np.ndim(scores) != 1 or len(scores) not in map(len, SCALES) or len({np.shape(one) for one in given}) > 1:
             raise TableError(f"scores of {name} must have shape (4,), or (3,) all. Got {np.shape(scores)} instead.")
     return fused_levels(
         projection_scores,

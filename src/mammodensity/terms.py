@@ -1,6 +1,6 @@
 """The vocabulary: projections, density categories and tissue categories, and their one order.
 
-Standard library only, so that every other module can import it.
+Every other module can import it: it needs the standard library only.
 
 References
 ----------
@@ -11,14 +11,18 @@ Projection = image laterality (DICOM 0020,0062) and view position (0018,5101). D
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
+
+from mammodensity.errors import TableError
 
 RESEARCH_USE_ONLY = "Research use only. Not a medical device."
 """Shown wherever a result is shown."""
 
 
 class Projection(StrEnum):
-    """One of the four standard views of a screening exam, named as the origin names its folders.
+    """One of the four standard views of a screening exam, named as the INFN reference names its folders.
 
     The order of the members is the order of projections everywhere in this package.
 
@@ -69,6 +73,11 @@ class DensityCategory(StrEnum):
         """The category in words."""
         return _DESCRIPTIONS[self.value]
 
+    @property
+    def scale(self) -> Scale:
+        """`DENSITY`, the scale of this category."""
+        return DENSITY
+
 
 _DESCRIPTIONS = {
     "A": "almost entirely fatty",
@@ -79,7 +88,7 @@ _DESCRIPTIONS = {
 
 
 class TissueCategory(StrEnum):
-    """Background tissue of the MIAS data sets: three categories, which are not A to D and become none of them."""
+    """Background tissue of the MIAS data sets: three categories, which cannot be converted to A to D."""
 
     F = "F"
     G = "G"
@@ -100,17 +109,77 @@ class TissueCategory(StrEnum):
         """The category in words."""
         return {"F": "fatty", "G": "fatty-glandular", "D": "dense-glandular"}[self.value]
 
+    @property
+    def scale(self) -> Scale:
+        """`TISSUE`, the scale of this category."""
+        return TISSUE
+
 
 Category = DensityCategory | TissueCategory
-"""What an exam may be: of a density, or of what a data set with categories of its own calls it."""
-Scale = tuple[Category, ...]
-"""Categories from the least to the most dense."""
+"""The category of an exam: its density, or the background tissue where the data set has that instead."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Categories from the least to the most dense: `DENSITY` (A to D) or `TISSUE` (F, G, D).
+
+    A scale iterates over its categories, and ``scale[index]`` is the category at that position of a score array.
+
+    >>> print(TISSUE, TISSUE.dense, TISSUE.named("g"), TISSUE.named("A"))
+    F, G, D (False, False, True) G None
+    """
+
+    name: str
+    """``density`` or ``tissue``: also the column that holds the category in a table of labels or a manifest."""
+    categories: tuple[Category, ...]
+
+    @staticmethod
+    def of(count: int) -> Scale:
+        """The scale with ``count`` categories, for score arrays that come from outside without their scale.
+
+        Raises
+        ------
+        TableError
+            No scale has so many.
+        """
+        scale = next((scale for scale in SCALES if len(scale) == count), None)
+        if scale is None:
+            raise TableError(f"scores must be 4 (A, B, C, D) or 3 (F, G, D) an exam. Got {count} instead.")
+        return scale
+
+    def __iter__(self) -> Iterator[Category]:
+        return iter(self.categories)
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    def __getitem__(self, index: int) -> Category:
+        return self.categories[index]
+
+    def __str__(self) -> str:
+        return ", ".join(self.categories)
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The categories as plain text."""
+        return tuple(category.value for category in self.categories)
+
+    @property
+    def dense(self) -> tuple[bool, ...]:
+        """Whether each category is dense, in order: a mask for the last axis of a score array."""
+        return tuple(category.dense for category in self.categories)
+
+    def named(self, letter: str) -> Category | None:
+        """The category with this letter, capital or small; None where there is none."""
+        return next((category for category in self.categories if category.value == letter.upper()), None)
+
 
 PROJECTIONS: tuple[Projection, ...] = tuple(Projection)
 CATEGORIES: tuple[DensityCategory, ...] = tuple(DensityCategory)
 TISSUE_CATEGORIES: tuple[TissueCategory, ...] = tuple(TissueCategory)
-SCALES: dict[int, Scale] = {len(scale): scale for scale in (CATEGORIES, TISSUE_CATEGORIES)}
-"""By the length of the density axis: an array of four scores is of A to D, one of three of F, G and D."""
+DENSITY = Scale("density", CATEGORIES)
+TISSUE = Scale("tissue", TISSUE_CATEGORIES)
+SCALES: tuple[Scale, ...] = (DENSITY, TISSUE)
 
 
 FUSED_LEVELS: dict[str, tuple[Projection, ...]] = {
@@ -118,7 +187,7 @@ FUSED_LEVELS: dict[str, tuple[Projection, ...]] = {
     "left": (Projection.CC_L, Projection.MLO_L),
     "subject": PROJECTIONS,
 }
-"""What is fused from which projections: each breast from its two views, the subject from all four."""
+"""The projections that each fused level is made of: a breast of its two views, the subject of all four."""
 
 LEVELS: tuple[str, ...] = (*(p.value for p in PROJECTIONS), *FUSED_LEVELS)
 """Every row of a score table, in order: four projections, right, left, subject."""

@@ -21,7 +21,7 @@ from mammodensity.commands.options import (
     model_files,
 )
 from mammodensity.errors import OptionError, OutputError, TableError
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Category
+from mammodensity.terms import DENSITY, PROJECTIONS, Category
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,8 +109,8 @@ def _require_calibratable(table: ScoreTable, labels: Mapping[str, Category]) -> 
 
 def _require_densities(table: ScoreTable) -> None:
     """Calibration and what follows from it are made for A to D."""
-    if table.scale != CATEGORIES:
-        raise TableError(f"the scores are of {', '.join(table.scale)}; only scores of A to D can be calibrated")
+    if table.scale != DENSITY:
+        raise TableError(f"the scores are of {table.scale}; only scores of A to D can be calibrated")
 
 
 def _judge_calibration(table: ScoreTable, labels: Mapping[str, Category]) -> dict[str, Any]:

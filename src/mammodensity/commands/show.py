@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mammodensity.errors import printable
-from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, SCALES
+from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
     from mammodensity.data.dicom.file_checks import FileCheck, Reason
@@ -136,7 +136,7 @@ def _bars() -> Progress:
 def show_check(result: CheckResult) -> None:
     """What a data set holds, and each problem."""
     say(f"{result.root}: {result.images} images of {result.exams} exams of {result.patients} patients, {result.layout}")
-    columns = [category.value for category in result.scale]
+    columns = list(result.scale.letters)
     categories = {name for splits in result.counts.values() for found in splits.values() for name in found}
     columns += sorted(categories - set(columns))
     table = _table("projection", "split", *columns)
@@ -260,7 +260,7 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
     _OUT.print(table)
     subject = figures.get("subject")
     if subject is not None and subject.n:
-        scale = SCALES[len(subject.confusion)]
+        scale = subject.scale
         matrix = _table("subject is", *(f"said {category}" for category in scale))
         for category, row in zip(scale, subject.confusion, strict=True):
             matrix.add_row(category.value, *map(str, row))

@@ -23,9 +23,9 @@ from mammodensity.data.dicom.header import looks_like_dicom
 from mammodensity.errors import LayoutError
 from mammodensity.outputs import write_csv
 from mammodensity.terms import (
-    CATEGORIES,
+    DENSITY,
     PROJECTIONS,
-    TISSUE_CATEGORIES,
+    TISSUE,
     Category,
     DensityCategory,
     Projection,
@@ -94,8 +94,7 @@ class DataSet:
     @property
     def scale(self) -> Scale:
         """The categories that its images are of; A to D where none has one."""
-        own = any(isinstance(record.category, TissueCategory) for record in self.records)
-        return TISSUE_CATEGORIES if own else CATEGORIES
+        return next((record.category.scale for record in self.records if record.category), DENSITY)
 
     def exams(self) -> dict[str, dict[Projection, ImageRecord]]:
         """Records by exam and projection, exams in sorted order.
@@ -191,9 +190,7 @@ def reference_densities(data: DataSet) -> dict[str, DensityCategory]:
     found = reference_categories(data)
     densities = {exam: category for exam, category in found.items() if isinstance(category, DensityCategory)}
     if len(densities) < len(found):
-        raise LayoutError(
-            f"{data.root} has the categories {', '.join(data.scale)}; expected the density categories A to D"
-        )
+        raise LayoutError(f"{data.root} has the categories {data.scale}; expected the density categories A to D")
     return densities
 
 
@@ -239,7 +236,7 @@ def read_manifest(path: Path) -> DataSet:
         raise LayoutError(f"{path} is not a readable UTF-8 CSV table; expected a manifest") from error
     if not records:
         raise LayoutError(f"{path} has no rows; expected one an image")
-    if len({type(record.category) for record in records if record.category is not None}) > 1:
+    if len({record.category.scale for record in records if record.category}) > 1:
         raise LayoutError(
             f"{path} has density categories A to D and tissue categories F, G, D; they cannot be compared, make two "
             "manifests of it"
@@ -255,10 +252,10 @@ def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
             raise LayoutError(f"{where}: {name} is empty")
     if cells["projection"] not in PROJECTIONS:
         raise LayoutError(f"{where}: unknown projection {cells['projection']!r}; expected {', '.join(PROJECTIONS)}")
-    density, of_breast = (_category(where, name, cells[name], DensityCategory) for name in ("density", BREAST_COLUMN))
-    tissue, tissue_of_breast = (_category(where, name, cells[name], TissueCategory) for name in TISSUE_COLUMNS)
+    density, of_breast = (_category(where, name, cells[name], DENSITY) for name in ("density", BREAST_COLUMN))
+    tissue, tissue_of_breast = (_category(where, name, cells[name], TISSUE) for name in TISSUE_COLUMNS)
     category, breast = density or tissue, of_breast or (None if density else tissue_of_breast)
-    if category and breast and type(category) is not type(breast):
+    if category and breast and category.scale != breast.scale:
         raise LayoutError(
             f"{where}: found {category.name} of the exam and {breast.name} of the breast, which are of two "
             "kinds; expected density and breast_density, or tissue and breast_tissue"
@@ -280,11 +277,12 @@ def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
     )
 
 
-def _category(where: str, name: str, cell: str, kind: type[Category]) -> Category | None:
+def _category(where: str, name: str, cell: str, scale: Scale) -> Category | None:
     """The category a cell holds; None where it is blank."""
-    if cell and cell.upper() not in list(kind):
-        raise LayoutError(f"{where}: unknown {name} {cell!r}; expected {', '.join(kind)} or nothing")
-    return kind(cell.upper()) if cell else None
+    category = scale.named(cell)
+    if cell and not category:
+        raise LayoutError(f"{where}: unknown {name} {cell!r}; expected {scale} or nothing")
+    return category
 
 
 def category_cells(category: Category | None, of_breast: Category | None) -> dict[str, str]:

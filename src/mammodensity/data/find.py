@@ -9,7 +9,7 @@ from mammodensity.data.archive import choose, data_of, files_under, is_archive, 
 from mammodensity.data.dataset import MANIFEST_NAME, DataSet, ImageRecord, read_manifest, split_word
 from mammodensity.data.picture_files import PICTURE_SUFFIXES, exam_in_name, patient_in_exam, projection_in_name
 from mammodensity.errors import LayoutError
-from mammodensity.terms import CATEGORIES, PROJECTIONS, TISSUE_CATEGORIES, Category, Projection, Scale
+from mammodensity.terms import DENSITY, PROJECTIONS, TISSUE, Category, Projection, Scale
 
 _KNOWN_LAYOUTS = (
     "DICOM files, a manifest.csv, folders CC_R CC_L MLO_R MLO_L, or exam folders with the projection in the file names"
@@ -107,7 +107,7 @@ def _origin_layout(root: Path, folders: list[Path]) -> DataSet:
 def _scale_of_folders(root: Path) -> Scale:
     """F, G and D where a class folder is named F or G, and A to D otherwise; D alone is of the latter."""
     named = {folder.name for depth in ("*/*", "*/*/*") for folder in root.glob(depth) if folder.is_dir()}
-    return TISSUE_CATEGORIES if named & {"F", "G"} else CATEGORIES
+    return TISSUE if named & {"F", "G"} else DENSITY
 
 
 def _class_folders(projection: Path, scale: Scale) -> list[tuple[Path, str | None, Category | None]]:
@@ -121,12 +121,10 @@ def _class_folders(projection: Path, scale: Scale) -> list[tuple[Path, str | Non
             places.append((folder, split, None))
             for inner in _folders(folder):
                 if inner.name not in of_name:
-                    raise LayoutError(f"{inner}: unknown class folder; expected {', '.join(scale)}")
+                    raise LayoutError(f"{inner}: unknown class folder; expected {scale}")
                 places.append((inner, split, of_name[inner.name]))
         else:
-            raise LayoutError(
-                f"{folder}: unknown class folder; expected {', '.join(scale)}, or train, validation, test"
-            )
+            raise LayoutError(f"{folder}: unknown class folder; expected {scale}, or train, validation, test")
     return places
 
 

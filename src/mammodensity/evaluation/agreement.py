@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mammodensity.terms import CATEGORIES, SCALES
+from mammodensity.terms import CATEGORIES, Scale
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ def sample_figures(reference: NDArray[np.intp], scores: Floats, counts: Floats) 
     reference
         Shape (N,), position of the true category.
     scores
-        Shape (N, K), of the K categories of one of `SCALES`.
+        Shape (N, K), K the categories of a `Scale`.
     counts
         Shape (B, N), how often each exam is in each sample.
 
@@ -39,13 +39,13 @@ def sample_figures(reference: NDArray[np.intp], scores: Floats, counts: Floats) 
     -------
     Arrays of shape (B,) by name; per category as ``auc_A``, ``recall_A``, ``precision_A`` and so on.
     """
-    scale = SCALES[scores.shape[1]]
+    scale = Scale.of(scores.shape[1])
     confusion = confusion_matrices(reference, scores.argmax(axis=1), counts, len(scale))
     figures = confusion_figures(confusion)
     areas = [area_under_roc(reference == category.index, scores[:, category.index], counts) for category in scale]
     figures |= {f"auc_{category}": area for category, area in zip(scale, areas, strict=True)}
     figures["auc"] = np.mean(areas, axis=0)
-    dense = np.array([category.dense for category in scale])
+    dense = np.array(scale.dense)
     figures["dense_auc"] = area_under_roc(dense[reference], scores[:, dense].sum(axis=1), counts)
     given = scores[np.arange(len(reference)), reference]  # (N,) the score of the true category
     losses = -np.log(given, out=np.full_like(given, np.nan), where=given > 0)
@@ -63,8 +63,8 @@ def confusion_matrices(
 
 def confusion_figures(confusion: Floats) -> dict[str, Floats]:
     """Compute the figures that need no more than confusion matrices, of shape (B, K, K)."""
-    scale = SCALES[confusion.shape[-1]]
-    dense = np.array([category.dense for category in scale])
+    scale = Scale.of(confusion.shape[-1])
+    dense = np.array(scale.dense)
     total = confusion.sum(axis=(-2, -1))
     hits = confusion.diagonal(axis1=-2, axis2=-1)  # (B, K)
     true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)  # (B, K)

@@ -18,7 +18,7 @@ from mammodensity.evaluation.agreement import Floats, confusion_matrices, sample
 from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
 from mammodensity.evaluation.labels import match, match_patients
 from mammodensity.evaluation.score_tables import SUM_TOLERANCE, ScoreTable, score_problem
-from mammodensity.terms import CATEGORIES, LEVELS, SCALES, Category, Scale
+from mammodensity.terms import DENSITY, LEVELS, SCALES, Category, Scale
 
 
 def undefined_reason(name: str, confusion: NDArray[np.int_]) -> str:
@@ -26,7 +26,7 @@ def undefined_reason(name: str, confusion: NDArray[np.int_]) -> str:
 
     ``name`` is one of those that `mammodensity.evaluation.agreement.sample_figures` returns.
     """
-    exams, scale = confusion.sum(axis=1), SCALES[len(confusion)]
+    exams, scale = confusion.sum(axis=1), Scale.of(len(confusion))
     if not exams.any():
         return "no exam has scores"
     absent = ", ".join(category for category in scale if not exams[category.index])
@@ -49,7 +49,7 @@ def undefined_reason(name: str, confusion: NDArray[np.int_]) -> str:
 
 def mean_notes(confusion: NDArray[np.int_]) -> dict[str, str]:
     """Say which categories the macro means of this confusion matrix (K, K) leave out, or count as 0."""
-    exams, predicted, scale = confusion.sum(axis=1), confusion.sum(axis=0), SCALES[len(confusion)]
+    exams, predicted, scale = confusion.sum(axis=1), confusion.sum(axis=0), Scale.of(len(confusion))
     if not exams.any():
         return {}
     absent = [c for c in scale if not exams[c.index]]
@@ -154,6 +154,11 @@ class FiguresOfMerit:
     n_partial: int = 0
     patients: int | None = None
 
+    @property
+    def scale(self) -> Scale:
+        """The categories of rows and columns of ``confusion``."""
+        return Scale.of(len(self.confusion))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values that JSON knows: lists, numbers, text, and null for NaN."""
         return {name: plain(value) for name, value in vars(self).items()}
@@ -200,7 +205,7 @@ def figures_of_merit(
     See `mammodensity.evaluation.bootstrap`.
     """
     values = check_scores(scores)
-    positions = category_positions(reference, SCALES[values.shape[1]])
+    positions = category_positions(reference, Scale.of(values.shape[1]))
     if len(positions) != len(values):
         raise TableError(
             f"reference and scores must have the same length. Got {len(positions)} and {len(values)} instead."
@@ -263,6 +268,7 @@ def _figures(
     confusion = confusion_matrices(reference, scores.argmax(axis=1), everyone, scores.shape[1])[0].astype(int)
     point = {name: float(values[0]) for name, values in sample_figures(reference, scores, everyone).items()}
     resampled = _resample(reference, scores, cluster, spec)
+    scale = Scale.of(scores.shape[1])
     return FiguresOfMerit(
         n=len(reference),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
@@ -275,9 +281,9 @@ def _figures(
         auc=point["auc"],
         dense_auc=point["dense_auc"],
         nll=point["nll"],
-        auc_per_category=_by_letter("auc", point, SCALES[scores.shape[1]]),
-        recall_per_category=_by_letter("recall", point, SCALES[scores.shape[1]]),
-        precision_per_category=_by_letter("precision", point, SCALES[scores.shape[1]]),
+        auc_per_category=_by_letter("auc", point, scale),
+        recall_per_category=_by_letter("recall", point, scale),
+        precision_per_category=_by_letter("precision", point, scale),
         intervals={
             name: percentile_interval(point[name], values, spec.confidence) for name, values in resampled.items()
         },
@@ -307,31 +313,30 @@ def _by_letter(figure: str, point: Mapping[str, float], scale: Scale) -> dict[st
     return {category.value: point[f"{figure}_{category}"] for category in scale}
 
 
-def category_positions(reference: Sequence[str | int] | NDArray[Any], scale: Scale = CATEGORIES) -> NDArray[np.intp]:
+def category_positions(reference: Sequence[str | int] | NDArray[Any], scale: Scale = DENSITY) -> NDArray[np.intp]:
     """Positions on a scale, shape (N,), of categories that are letters or positions."""
-    positions, place_of = [], {category.value: category.index for category in scale}
+    positions = []
     for place, value in enumerate(reference):
-        if isinstance(value, str) and value.upper() in place_of:
-            positions.append(place_of[value.upper()])
+        if isinstance(value, str) and (category := scale.named(value)):
+            positions.append(category.index)
         elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value < len(scale):
             positions.append(int(value))
         else:
-            letters, last = ", ".join(scale), len(scale) - 1
             raise TableError(
-                f"reference must hold {letters} or 0 to {last}. Got {value!r} at position {place} instead."
+                f"reference must hold {scale} or 0 to {len(scale) - 1}. Got {value!r} at position {place} instead."
             )
     return np.array(positions, dtype=np.intp)
 
 
 def check_scores(scores: ArrayLike) -> Floats:
-    """Scores as (N, K) float64, K one of `SCALES`, each row from 0 to 1 with sum 1, or an error."""
+    """Scores as (N, K) float64, K the categories of a `Scale`, each row from 0 to 1 with sum 1, or an error."""
     try:
         values = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise TableError(
             f"scores must be numbers of shape (N, 4). Got {type(scores).__name__} ({error}) instead."
         ) from error
-    if values.ndim != 2 or values.shape[1] not in SCALES:
+    if values.ndim != 2 or values.shape[1] not in map(len, SCALES):
         raise TableError(f"scores must have shape (N, 4), or (N, 3) of F, G, D. Got {values.shape} instead.")
     good = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE)  # NaN compares False
     if not good.all():

@@ -17,7 +17,7 @@ from mammodensity.data.dataset import MANIFEST_NAME, reference_categories
 from mammodensity.data.find import find_images
 from mammodensity.errors import TableError
 from mammodensity.evaluation.score_tables import ScoreTable, read_rows
-from mammodensity.terms import CATEGORIES, TISSUE_CATEGORIES, Category, DensityCategory, TissueCategory
+from mammodensity.terms import DENSITY, TISSUE, Category, DensityCategory, Scale
 
 PATIENT_COLUMNS = ("patient_id", "patient")
 
@@ -155,7 +155,6 @@ def as_number(text: str) -> float | None:
 
 
 _KEY_COLUMNS = ("exam_id", "exam", "row")
-_DENSITY, _TISSUE = "density", "tissue"
 _FEW = 5
 
 
@@ -183,10 +182,10 @@ def read_labels(path: Path) -> dict[str, Category]:
                 f"{path}: no image in it has a density category; expected class folders A to D, or a table"
             )
         return found
-    rows = read_rows(path, (_DENSITY,), (_TISSUE,))
-    of_tissue = _TISSUE in rows[0][1] and not any(row.get(_DENSITY) for _, row in rows)
-    column = _TISSUE if of_tissue else _DENSITY
-    kind: type[Category] = TissueCategory if of_tissue else DensityCategory
+    rows = read_rows(path, (DENSITY.name,), (TISSUE.name,))
+    of_tissue = TISSUE.name in rows[0][1] and not any(row.get(DENSITY.name) for _, row in rows)
+    scale = TISSUE if of_tissue else DENSITY
+    column = scale.name
     key = exam_key(path, rows[0][1])
     labels: dict[str, Category] = {}
     for line, row in rows:
@@ -195,7 +194,7 @@ def read_labels(path: Path) -> dict[str, Category]:
         where = f"{path}, line {line}"
         if not row[key]:
             raise TableError(f"{where}: found a blank {key}, expected the exam that the {column} belongs to")
-        density = _parse_category(where, column, row[column], kind)
+        density = _parse_category(where, row[column], scale)
         known = labels.setdefault(row[key], density)
         if known != density:
             raise TableError(
@@ -203,7 +202,7 @@ def read_labels(path: Path) -> dict[str, Category]:
                 "per exam"
             )
     if not labels:
-        raise TableError(f"{path}: every {column} is blank, expected {_either(kind)} for at least one exam")
+        raise TableError(f"{path}: every {column} is blank, expected {_either(scale)} for at least one exam")
     return labels
 
 
@@ -237,12 +236,11 @@ def match(table: ScoreTable, labels: Mapping[str, Category]) -> NDArray[np.intp]
         An exam has no label, the labels are of other categories than the scores, or both are numbered by row and have
         different lengths.
     """
-    kinds = {type(label) for label in labels.values()}
-    if kinds and kinds != {type(table.scale[0])}:
-        found = TISSUE_CATEGORIES if kinds == {TissueCategory} else CATEGORIES
+    other = next((label.scale for label in labels.values() if label.scale != table.scale), None)
+    if other:
         raise TableError(
-            f"the scores are of the categories {', '.join(table.scale)} and the labels of {', '.join(found)}; they "
-            "cannot be compared, give labels of the same"
+            f"the scores are of the categories {table.scale} and the labels of {other}; they cannot be compared, give "
+            "labels of the same"
         )
     return match_exams(table.exam_ids, labels)
 
@@ -299,17 +297,17 @@ def few_of(names: Sequence[str]) -> str:
     return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
 
 
-def _parse_category(where: str, column: str, text: str, kind: type[Category]) -> Category:
-    if text.upper() in list(kind):
-        return kind(text.upper())
-    older = kind is DensityCategory and text in set("1234")
+def _parse_category(where: str, text: str, scale: Scale) -> Category:
+    if category := scale.named(text):
+        return category
+    older = scale == DENSITY and text in set("1234")
     hint = " (1 to 4 is an older notation: write A for 1, B for 2, C for 3, D for 4)" if older else ""
-    raise TableError(f"{where}: found {column} {text!r}, expected {_either(kind)}{hint}")
+    raise TableError(f"{where}: found {scale.name} {text!r}, expected {_either(scale)}{hint}")
 
 
-def _either(kind: type[Category]) -> str:
+def _either(scale: Scale) -> str:
     """The letters of a scale, as a message lists them."""
-    *most, last = kind
+    *most, last = scale
     return f"{', '.join(most)} or {last}"
 
 

@@ -19,12 +19,11 @@ from mammodensity.errors import TableError
 from mammodensity.outputs import write_csv
 from mammodensity.scores import ExamScores, FusedScores, fuse
 from mammodensity.terms import (
-    CATEGORIES,
+    DENSITY,
     FUSED_LEVELS,
     LEVELS,
     PROJECTIONS,
-    SCALES,
-    TISSUE_CATEGORIES,
+    TISSUE,
     Projection,
     Scale,
 )
@@ -120,8 +119,8 @@ _DENSITY = "percent_density"
 class ScoreTable:
     """Scores of N exams at every level.
 
-    ``scores`` maps each of `LEVELS` to float64 of shape (N, K), K one of `SCALES`, with a row of NaN where the
-    scores are not given.
+    ``scores`` maps each of `LEVELS` to float64 of shape (N, K), columns the categories of ``scale``, with a row of NaN
+    where the scores are not given.
     ``missing`` maps a fused level to the projections that each exam's scores were fused without; a level without an
     entry was fused from all of its projections.
 
@@ -135,6 +134,7 @@ class ScoreTable:
     exam_ids: tuple[str, ...]
     scores: dict[str, NDArray[np.float64]]
     missing: dict[str, tuple[tuple[Projection, ...], ...]] = field(default_factory=dict)
+    scale: Scale = DENSITY
 
     def __post_init__(self) -> None:
         if not self.exam_ids or len(set(self.exam_ids)) != len(self.exam_ids):
@@ -155,11 +155,6 @@ class ScoreTable:
                     "instead."
                 )
 
-    @property
-    def scale(self) -> Scale:
-        """The categories that the scores are of; A to D for an array that is of none."""
-        return SCALES.get(self.scores["subject"].shape[-1], CATEGORIES)
-
 
 def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
     """Read a score table: columns exam_id, projection, A, B, C, D (or F, G, D) and, if it has them, views and missing.
@@ -177,8 +172,8 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
     path = Path(path)
     exam_ids: dict[str, int] = {}
     found: dict[tuple[str, str], tuple[int, list[float], tuple[Projection, ...]]] = {}
-    rows = read_rows(path, (*_KEYS, *CATEGORIES), (*_KEYS, *TISSUE_CATEGORIES))
-    scale: Scale = CATEGORIES if set(CATEGORIES) <= set(rows[0][1]) else TISSUE_CATEGORIES
+    rows = read_rows(path, (*_KEYS, *DENSITY), (*_KEYS, *TISSUE))
+    scale = DENSITY if set(DENSITY) <= set(rows[0][1]) else TISSUE
     for line, row in rows:
         where = f"{path}, line {line}"
         exam_id, level = (row[key] for key in _KEYS)
@@ -206,7 +201,7 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
     if all(np.isnan(values).all() for values in scores.values()):
         which = "every score" if method is None else "every score of a single view"
         raise TableError(f"{path}: {which} is blank or absent, expected scores of at least one exam")
-    return ScoreTable(tuple(exam_ids), scores, {level: tuple(notes) for level, notes in missing.items()})
+    return ScoreTable(tuple(exam_ids), scores, {level: tuple(notes) for level, notes in missing.items()}, scale)
 
 
 def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
@@ -224,8 +219,7 @@ def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
         The file cannot be written.
     """
     exams = list(exams)
-    lengths = {len(scores) for exam in exams for scores in exam.projections.values()}
-    scale = SCALES.get(lengths.pop() if len(lengths) == 1 else len(CATEGORIES), CATEGORIES)
+    scale = next((exam.scale for exam in exams if exam.projections), DENSITY)
     columns = (*_KEYS, *scale, *_NOTES)
     rows: list[dict[str, str]] = []
     seen: set[str] = set()
@@ -250,7 +244,7 @@ def fuse_levels(scores: Mapping[str, NDArray[np.float64]], method: str) -> dict[
     }
 
 
-def parse_scores(where: str, row: Mapping[str, str], scale: Scale = CATEGORIES) -> list[float]:
+def parse_scores(where: str, row: Mapping[str, str], scale: Scale = DENSITY) -> list[float]:
     """Scores from the columns of a row, in the order of ``scale``; NaN where all are blank."""
     texts = [row[letter] for letter in scale]
     if not any(texts):

@@ -17,7 +17,7 @@ from mammodensity.explanation.methods import DEFAULT_METHOD, explain, require_me
 from mammodensity.models.batch import input_batch
 from mammodensity.models.default import TissueModel
 from mammodensity.models.trained import DensityModel, JointModel
-from mammodensity.terms import CATEGORIES, PROJECTIONS, SCALES, Category, Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Category, Projection, Scale
 
 TISSUE = "tissue"
 """What explains the default model: the scores of dense tissue, from which percent density and category follow."""
@@ -158,20 +158,26 @@ def _map_of(
     asked: _Question,
 ) -> ActivationMap:
     network, scores = answering
-    scale = SCALES[len(scores)]
-    for one in (asked.category, asked.against):
-        if one is not None and one not in scale:
-            raise OptionError(f"the network's categories are {', '.join(scale)}. Got {one} instead.")
-    by_letter = {category.value: category for category in scale}
-    chosen = by_letter[asked.category] if asked.category else scale[int(np.argmax(scores))]
-    against = by_letter[asked.against] if asked.against else None
+    checkpoint = model.checkpoints[projection]
+    scale = checkpoint.scale
+    chosen = _on_scale(asked.category, scale) or scale[int(np.argmax(scores))]
+    against = _on_scale(asked.against, scale)
     rows, columns = mammogram.pixels.shape
     if asked.category is None and chosen == against:
         empty = np.zeros((rows, columns), np.float32)
         return ActivationMap(mammogram, chosen, scores, empty, against=against, network=network)
-    checkpoint = model.checkpoints[projection]
     images = input_batch([mammogram], checkpoint.preprocess, checkpoint.network.spec.channels)
     images = images.to(model.device, memory_format=torch.channels_last)
     maps = explain(network, images, chosen, method=asked.method, against=against, layer=asked.layer)
     on_image = placement(mammogram, checkpoint.preprocess).to_image(maps[0].cpu().numpy(), (rows, columns))
     return ActivationMap(mammogram, chosen, scores, on_image, against=against, network=network)
+
+
+def _on_scale(category: str | None, scale: Scale) -> Category | None:
+    """The network's category with the letter asked for."""
+    if category is None:
+        return None
+    own = scale.named(category)
+    if own is None:
+        raise OptionError(f"the network's categories are {scale}. Got {category} instead.")
+    return own

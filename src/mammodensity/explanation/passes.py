@@ -75,7 +75,7 @@ def _indices(category: Categories, logits: Tensor) -> list[int | None]:
 def _index(category: Choice, count: int) -> int | None:
     if category is None:
         return None
-    places = {one.value: one.index for one in SCALES.get(count, ())}
+    places = {one.value: one.index for scale in SCALES if len(scale) == count for one in scale}
     if isinstance(category, str) and category in places:
         return places[category]
     if isinstance(category, Integral) and not isinstance(category, bool) and 0 <= int(category) < count:

@@ -23,7 +23,7 @@ from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.models.joint import ExamView, JointNetwork, JointSpec, ViewBranch
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.outputs import write_bytes
-from mammodensity.terms import CATEGORIES, PROJECTIONS, SCALES, Projection, Scale
+from mammodensity.terms import DENSITY, PROJECTIONS, SCALES, Projection, Scale
 
 RESUME_FILE = "resume.safetensors"
 """Beside a network whose training was interrupted."""
@@ -49,7 +49,7 @@ class Checkpoint:
     @property
     def scale(self) -> Scale:
         """The categories its scores are of."""
-        return SCALES[self.network.categories] if isinstance(self.network, ResidualNetwork) else CATEGORIES
+        return Scale.of(self.network.categories) if isinstance(self.network, ResidualNetwork) else DENSITY
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     description = {
         "format": _FORMAT,
         "projection": checkpoint.projection.value,
-        "categories": [category.value for category in checkpoint.scale],
+        "categories": list(checkpoint.scale.letters),
         "network": asdict(checkpoint.network.spec),
         "preprocess": asdict(checkpoint.preprocess),
         "training": dict(checkpoint.training),
@@ -176,20 +176,20 @@ def _network_file(path: Path, projection: Projection | None) -> Path:
 
 
 def require_format(
-    file: Path, description: Mapping[str, Any], expected: str, scales: Iterable[Scale] = (CATEGORIES,)
+    file: Path, description: Mapping[str, Any], expected: str, scales: Iterable[Scale] = (DENSITY,)
 ) -> None:
     """Raise ``CheckpointError`` unless a file is of the format, and its categories are those of one of ``scales``."""
     found = description.get("format")
     if found != expected:
         raise CheckpointError(f"{file}: expected format {expected!r}, found {found!r}; use the version that wrote it")
-    known = [[category.value for category in scale] for scale in scales]
+    known = [list(scale.letters) for scale in scales]
     if description.get("categories") not in known:
         names = " or ".join(" ".join(letters) for letters in known)
         raise CheckpointError(f"{file}: expected categories {names}, found {description.get('categories')}")
 
 
 def _build(file: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> Checkpoint:
-    require_format(file, description, _FORMAT, SCALES.values())
+    require_format(file, description, _FORMAT, SCALES)
     try:
         network = ResidualNetwork(NetworkSpec(**description["network"]), len(description["categories"]))
         preprocess = PreprocessSpec(**description["preprocess"])
@@ -238,7 +238,7 @@ def save_joint(folder: Path, checkpoint: JointCheckpoint) -> Path:
     """Write ``folder/network.safetensors`` whole or not at all, and return its path."""
     description = {
         "format": _JOINT_FORMAT,
-        "categories": [category.value for category in CATEGORIES],
+        "categories": list(DENSITY.letters),
         "projections": [projection.value for projection in PROJECTIONS],
         "network": asdict(checkpoint.network.spec),
         "preprocess": asdict(checkpoint.preprocess),

@@ -27,7 +27,7 @@ from mammodensity.models.engines import TOLERANCE, onnx_session, torch_engine
 from mammodensity.models.monai_bundle import load_bundle, write_bundle
 from mammodensity.models.onnx import WHOLE_SHAPE, to_joint_onnx, to_onnx, to_whole_image_onnx
 from mammodensity.outputs import write_bytes
-from mammodensity.terms import CATEGORIES, PROJECTIONS
+from mammodensity.terms import DENSITY, PROJECTIONS
 
 Scores = NDArray[np.float32]
 Written = tuple[Path, Scores, Scores]
@@ -52,10 +52,8 @@ def networks_to_export(model: Path, file_format: str) -> Sequence[Checkpoint | J
     if not networks:
         raise CheckpointError(f"{model} holds no trained networks; name a folder written by train or import-keras")
     found = [load_checkpoint(one, projection) for projection, one in networks.items()]
-    if found[0].scale != CATEGORIES:
-        raise CheckpointError(
-            f"{model} is of categories {', '.join(found[0].scale)}; only networks of A to D are exported"
-        )
+    if found[0].scale != DENSITY:
+        raise CheckpointError(f"{model} is of categories {found[0].scale}; only networks of A to D are exported")
     return found
 
 

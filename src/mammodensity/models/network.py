@@ -149,7 +149,7 @@ class Bottleneck(nn.Module):
 class ResidualNetwork(nn.Module):
     """Residual network from one projection to a logit a category.
 
-    Input (B, channels, H, W) float32, output logits (B, K) in the order A-D, or that of another of `SCALES` by its
+    Input (B, channels, H, W) float32, output logits (B, K) in the order A-D, or of another `Scale` by its
     number of ``categories``; scores are their softmax. Any H and W from 16 pixels.
     """
 

@@ -31,7 +31,7 @@ class ViewReading:
     """What a model made of one image."""
 
     scores: NDArray[np.float64]
-    """(K,) in the order A-D, or that of another of `SCALES`."""
+    """(K,) in the order A-D, or of another `Scale`."""
     percent_density: float | None = None
     """Where the model measures it."""
     flags: tuple[Flag, ...] = ()
@@ -199,7 +199,7 @@ def require_networks(model: Model, data: DataSet, *, all_projections: bool = Fal
 
 def stacked_projections(exams: Sequence[ExamScores]) -> dict[Projection, NDArray[np.float64]]:
     """Scores (N, K) of each projection that any of the exams has, with a row of NaN where an exam lacks it."""
-    length = next((len(scores) for exam in exams for scores in exam.projections.values()), len(CATEGORIES))
+    length = next((len(exam.scale) for exam in exams if exam.projections), len(CATEGORIES))
     absent = np.full(length, np.nan)
     return {
         projection: np.stack([np.asarray(exam.projections.get(projection, absent)) for exam in exams])

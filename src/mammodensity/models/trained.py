@@ -73,7 +73,7 @@ class DensityModel:
     def __post_init__(self) -> None:
         scales = {checkpoint.scale for checkpoint in self.checkpoints.values()}
         if len(scales) > 1:
-            kinds = " and ".join(sorted(", ".join(scale) for scale in scales))
+            kinds = " and ".join(sorted(map(str, scales)))
             raise CheckpointError(f"networks of different categories cannot be one model; found {kinds}")
 
     @property

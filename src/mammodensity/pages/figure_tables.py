@@ -11,7 +11,7 @@ from typing import Any
 from mammodensity.data.dataset import SPLITS, DataSet
 from mammodensity.evaluation.figures import FiguresOfMerit
 from mammodensity.pages.wording import DASH, listed, number, percent
-from mammodensity.terms import CATEGORIES, PROJECTIONS, SCALES, Category, Scale
+from mammodensity.terms import DENSITY, PROJECTIONS, Category, Scale
 
 _FIGURE_WORDS: Mapping[str, tuple[str, str]] = {
     "accuracy": ("Accuracy", "share of exams in the right category"),
@@ -30,14 +30,14 @@ _FIGURE_WORDS: Mapping[str, tuple[str, str]] = {
 """Scalar figures in the order shown: name and explanation, in which `figure_words` names the categories."""
 
 
-def figure_words(scale: Scale = CATEGORIES) -> dict[str, tuple[str, str]]:
+def figure_words(scale: Scale = DENSITY) -> dict[str, tuple[str, str]]:
     """Name and explanation of each scalar figure, for scores of these categories."""
     dense = [category.value for category in scale if category.dense]
     values = {
         "others": ", ".join(category for category in scale if not category.dense),
         "dense": ", ".join(dense),
         "dense_sum": " + ".join(dense),
-        "categories": "A to D" if scale == CATEGORIES else listed(scale),
+        "categories": "A to D" if scale == DENSITY else listed(scale.letters),
         "count": "four" if len(scale) == 4 else "three",
         "chance": f"{math.log(len(scale)):.2f}",
     }
@@ -100,12 +100,8 @@ def figure_rows(figures: Mapping[str, FiguresOfMerit], notes: Notes) -> list[Fig
     """The table of figures of merit: a row a figure, a cell a level in the order of ``figures``."""
     return [
         FigureRow(words, explanation, tuple(_figure_cell(level, name, notes) for level in figures.values()))
-        for name, (words, explanation) in figure_words(_scale_of(figures)).items()
+        for name, (words, explanation) in figure_words(figures["subject"].scale).items()
     ]
-
-
-def _scale_of(figures: Mapping[str, FiguresOfMerit]) -> Scale:
-    return SCALES[len(figures["subject"].confusion)]
 
 
 def _figure_cell(level: FiguresOfMerit, name: str, notes: Notes) -> FigureCell:
@@ -137,7 +133,7 @@ class CategoryRow:
 def category_rows(figures: FiguresOfMerit, notes: Notes) -> list[CategoryRow]:
     """Figures of each category at one level."""
     rows = []
-    for category in SCALES[len(figures.confusion)]:
+    for category in figures.scale:
         cells = []
         for name in ("recall", "precision", "auc"):
             value = getattr(figures, f"{name}_per_category")[category.value]

@@ -16,7 +16,7 @@ from mammodensity.outputs import write_text
 from mammodensity.pages.figure_tables import LEVEL_WORDS, count_tables, figure_words, flattened
 from mammodensity.pages.templates import render
 from mammodensity.pages.wording import DASH, cautions, number, what_was_found, what_was_trained
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, Scale
+from mammodensity.terms import DENSITY, RESEARCH_USE_ONLY, Scale
 from mammodensity.training.model_folder import RunRecord, read_run
 
 CARD_FILE = "README.md"
@@ -87,7 +87,7 @@ def _card_values(run: RunRecord) -> dict[str, Any]:
         "dash": DASH,
         "reasons": _reasons(figures or {}, run.scale),
         "limits": _limits(run, subject),
-        "of_density": run.scale == CATEGORIES,
+        "of_density": run.scale == DENSITY,
     }
 
 

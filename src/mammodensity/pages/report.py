@@ -36,7 +36,7 @@ from mammodensity.pages.wording import (
     what_was_trained,
 )
 from mammodensity.results.calibration import read_calibration
-from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY
+from mammodensity.terms import DENSITY, PROJECTIONS, RESEARCH_USE_ONLY
 from mammodensity.training.model_folder import RunRecord, read_run
 from mammodensity.workers import Progress
 
@@ -129,7 +129,7 @@ def _page_values(
         "research_use_only": RESEARCH_USE_ONLY,
         "categories": run.scale,
         "note_letter": note_letter,
-        "of_density": run.scale == CATEGORIES,
+        "of_density": run.scale == DENSITY,
         "other_categories": OTHER_CATEGORIES,
         "projections": PROJECTIONS,
         "trained": what_was_trained(run),

@@ -16,7 +16,7 @@ from mammodensity.pages.templates import render
 from mammodensity.pages.wording import OTHER_CATEGORIES, counted, listed, percent
 from mammodensity.results.result import ExamResult, LevelResult, PredictionSet, scale_of
 from mammodensity.results.rules import shared_flags
-from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory
+from mammodensity.terms import DENSITY, PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory
 
 _IN_FULL = "scattered areas of fibroglandular density"  # as a report on a mammogram words it
 _NOT_CALIBRATED = (
@@ -63,7 +63,7 @@ def write_results_page(
     ]
     scale = scale_of(results)
     warnings = [*made_by.warnings]
-    if scale != CATEGORIES:
+    if scale != DENSITY:
         warnings.append(
             f"{OTHER_CATEGORIES[:-1]}; their scores are not calibrated, as calibration is made for A to D only"
         )

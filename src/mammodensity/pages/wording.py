@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mammodensity.data.dataset import DataSet
 from mammodensity.evaluation.figures import FiguresOfMerit
-from mammodensity.terms import PROJECTIONS, SCALES, Projection
+from mammodensity.terms import PROJECTIONS, Projection
 from mammodensity.training.model_folder import RunRecord
 
 OTHER_CATEGORIES = "F, G and D are categories of background tissue of the MIAS data sets, not BI-RADS density."
@@ -148,7 +148,7 @@ def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
             f"exact binomial interval an accuracy {'down' if all_right else 'up'} to "
             f"{percent(bound if all_right else 1 - bound)} would still fit."
         )
-    absent = [c.value for c in SCALES[len(subject.confusion)] if not sum(subject.confusion[c.index])]
+    absent = [c.value for c in subject.scale if not sum(subject.confusion[c.index])]
     if absent:
         found.append(f"No test exam is of category {listed(absent, 'or')}: nothing is known of such exams.")
     if subject.n_not_given:

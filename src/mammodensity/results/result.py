@@ -26,11 +26,10 @@ from mammodensity.results.calibration import Calibration
 from mammodensity.results.rules import STANDARD_RULES, Rules, find_flags
 from mammodensity.scores import ExamScores
 from mammodensity.terms import (
-    CATEGORIES,
+    DENSITY,
     FUSED_LEVELS,
     PROJECTIONS,
     RESEARCH_USE_ONLY,
-    SCALES,
     Category,
     DensityCategory,
     Projection,
@@ -220,7 +219,7 @@ def _read(exam: ExamScores, level: str, calibration: Calibration | None) -> Leve
         return None
     better = calibration.calibrated(views, scores) if calibration else None
     values: NDArray[np.float64] = scores if better is None else better
-    scale = SCALES[len(values)]
+    scale = exam.scale
     dense = sum(float(values[category.index]) for category in scale if category.dense)
     return LevelResult(
         category=scale[int(np.argmax(values))],
@@ -247,7 +246,7 @@ def _prediction_set(
 def _about(calibration: Calibration | None, whole: LevelResult | None) -> str:
     if whole is None and calibration is not None:
         return "nothing to calibrate"
-    if whole is not None and tuple(whole.scores) != CATEGORIES:
+    if whole is not None and tuple(whole.scores) != DENSITY.categories:
         return "not calibrated: calibration is made for the categories A to D only"
     if whole is None or calibration is None:
         return "not calibrated: the model has no calibration; `mammodensity calibrate` makes one"
@@ -305,7 +304,7 @@ def write_result_table(path: Path, results: Sequence[ExamResult]) -> None:
     write_csv(path, columns, (dict(zip(columns, _row(result, scale), strict=True)) for result in results))
 
 
-def result_columns(scale: Scale = CATEGORIES) -> tuple[str, ...]:
+def result_columns(scale: Scale = DENSITY) -> tuple[str, ...]:
     """The columns of the table."""
     return (*_FIRST_COLUMNS, *scale, *_LAST_COLUMNS)
 
@@ -313,7 +312,7 @@ def result_columns(scale: Scale = CATEGORIES) -> tuple[str, ...]:
 def scale_of(results: Sequence[ExamResult]) -> Scale:
     """The categories that results of one model are of; A to D where none has scores."""
     scored = (reading for result in results for reading in (result.exam, *result.projections.values()) if reading)
-    return next((tuple(reading.scores) for reading in scored), CATEGORIES)
+    return next((reading.category.scale for reading in scored), DENSITY)
 
 
 def _row(result: ExamResult, scale: Scale) -> tuple[str, ...]:

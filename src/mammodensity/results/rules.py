@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mammodensity.errors import OptionError
 from mammodensity.exam import Flag
 from mammodensity.scores import ExamScores
-from mammodensity.terms import PROJECTIONS, SCALES, DensityCategory, Projection, Scale
+from mammodensity.terms import PROJECTIONS, DensityCategory, Scale
 
 FLAGS: dict[str, str] = {
     "missing-view": "a view is absent or was refused",
@@ -141,13 +141,13 @@ def find_flags(
     prediction_set
         None where there is no calibration.
     """
-    found = [*_missing(exam), *_disagreement(scores, rules), *_difference(exam, scores, rules)]
+    found = [*_missing(exam), *_disagreement(exam.scale, scores, rules), *_difference(exam, scores, rules)]
     found += _of_views(exam)
     subject = scores.get("subject")
     if subject is None:
         found.append(_not_scored(exam))
     else:
-        found += [*_border(subject, rules), *_dense(subject)]
+        found += [*_border(exam.scale, subject, rules), *_dense(exam.scale, subject)]
     if prediction_set is not None:
         found += _set_flags(prediction_set, rules)
     order = list(FLAGS)
@@ -181,18 +181,13 @@ def _not_scored(exam: ExamScores) -> Flag:
     )
 
 
-def _disagreement(scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> list[Flag]:
+def _disagreement(scale: Scale, scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> list[Flag]:
     places = {view: int(np.argmax(scores[view])) for view in PROJECTIONS if view in scores}
     if not places or max(places.values()) - min(places.values()) < rules.views_apart:
         return []
     low, high = min(places, key=places.__getitem__), max(places, key=places.__getitem__)
-    scale = SCALES[len(scores[low])]
-    text = f"{_named(low, places, scale)} and {_named(high, places, scale)}"
+    text = " and ".join(f"{view} reads {scale[places[view]]}" for view in (low, high))
     return [Flag("views-disagree", f"the views disagree: {text}")]
-
-
-def _named(view: Projection, places: Mapping[Projection, int], scale: Scale) -> str:
-    return f"{view} reads {scale[places[view]]}"
 
 
 def _difference(exam: ExamScores, scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> list[Flag]:
@@ -212,18 +207,16 @@ def _difference(exam: ExamScores, scores: Mapping[str, NDArray[np.float64]], rul
     return [Flag("left-right-difference", f"the {denser} breast is clearly denser than the other{areas}")]
 
 
-def _border(subject: NDArray[np.float64], rules: Rules) -> list[Flag]:
+def _border(scale: Scale, subject: NDArray[np.float64], rules: Rules) -> list[Flag]:
     first, second = np.argsort(-subject, kind="stable")[:2]
     if subject[first] - subject[second] >= rules.near_border or abs(int(first) - int(second)) != 1:
         return []
     low, high = sorted((int(first), int(second)))
-    scale = SCALES[len(subject)]
     return [Flag("near-border", f"{scale[low]} and {scale[high]} score almost alike")]
 
 
-def _dense(subject: NDArray[np.float64]) -> list[Flag]:
+def _dense(scale: Scale, subject: NDArray[np.float64]) -> list[Flag]:
     """The likeliest category may be B while C and D together are likelier than A and B, or the reverse."""
-    scale = SCALES[len(subject)]
     category = scale[int(np.argmax(subject))]
     dense = sum(float(subject[one.index]) for one in scale if one.dense)
     if category.dense == (dense > 0.5):

@@ -25,12 +25,12 @@ from mammodensity.evaluation.score_tables import read_rows
 from mammodensity.studies.compare import p_text
 from mammodensity.studies.proportions import Share, difference_interval, permutation_p_values, share
 from mammodensity.studies.readings import FEW, Reading
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
+from mammodensity.terms import CATEGORIES, DENSITY, RESEARCH_USE_ONLY
 
 PERIODS = ("month", "quarter", "year")
 DATE_COLUMNS = ("study_date", "exam_date", "date")
 _PERMUTATIONS = 4999
-_DENSE = np.array([category.dense for category in CATEGORIES])
+_DENSE = np.array(DENSITY.dense)
 _DATE = re.compile(r"(\d{4})(?:-?(\d{2})(?:-?(\d{2}))?)?(?:[T ].*)?")
 
 

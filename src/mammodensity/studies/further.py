@@ -28,7 +28,7 @@ from mammodensity.evaluation.labels import ExamColumns, column_of, match, match_
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.studies.groups import Group, ViewSubsets, figures_by_group, group_values, parse_bands, view_subsets
 from mammodensity.studies.triage import RejectCurve, reject_curve
-from mammodensity.terms import CATEGORIES, Category
+from mammodensity.terms import CATEGORIES, DENSITY, Category
 
 CHALLENGE_FIGURES = ("linear_kappa", "quadratic_kappa", "auc", "avg_lin_dist", "avg_quad_dist")
 _SEVERAL = "a patient has exams of different reference categories, which the challenge does not allow"
@@ -65,7 +65,7 @@ def challenge_figures(
         return ChallengeFigures(len(set(names)), nan, nan, nan, nan, nan, dict.fromkeys(CHALLENGE_FIGURES, _SEVERAL))
     true, mean = merged
     everyone = np.ones((1, len(true)))
-    dense = np.array([category.dense for category in CATEGORIES])
+    dense = np.array(DENSITY.dense)
     predicted = mean.argmax(axis=1)
     confusion = confusion_matrices(true, predicted, everyone)
     distance = np.abs(true - predicted)
@@ -164,7 +164,7 @@ def further_figures(
     given = np.flatnonzero(~np.isnan(scores).any(axis=1)).tolist()
     owners = None if patients is None else [patients[exam] for exam in given]
     groups = None
-    of_challenge = table.scale == CATEGORIES  # it is of A to D
+    of_challenge = table.scale == DENSITY  # it is of A to D
     challenge = {"overall": challenge_figures(reference[given], scores[given], owners)} if of_challenge else {}
     if asked.by is not None:
         bands = parse_bands(asked.bands) if asked.bands else ()

@@ -21,7 +21,7 @@ from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.results.cross_validation import held_out_set_size
 from mammodensity.scores import fuse
 from mammodensity.studies.readings import few_warnings
-from mammodensity.terms import PROJECTIONS, SCALES, Projection
+from mammodensity.terms import PROJECTIONS, Projection
 
 NOT_GIVEN = "(not given)"
 
@@ -132,9 +132,7 @@ def figures_by_group(
 
 def _warnings(figures: FiguresOfMerit) -> list[str]:
     found = [*few_warnings(figures.n, figures.patients)]
-    absent = [
-        category.value for category in SCALES[len(figures.confusion)] if not sum(figures.confusion[category.index])
-    ]
+    absent = [category.value for category in figures.scale if not sum(figures.confusion[category.index])]
     if absent:
         found.append(f"no exam of category {', '.join(absent)}")
     return found

@@ -35,7 +35,7 @@ from mammodensity.evaluation.figures import plain, undefined_reason
 from mammodensity.evaluation.labels import match_exams, match_patients
 from mammodensity.studies.compare import Errors, errors
 from mammodensity.studies.readings import Reading, few_warnings
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
+from mammodensity.terms import CATEGORIES, DENSITY, RESEARCH_USE_ONLY, DensityCategory
 
 _K = len(CATEGORIES)
 _EXACT = 1e-12  # chance agreement this near 1 is 1: all ratings are of one category
@@ -351,7 +351,7 @@ def _figures(sample: _Sample, couples: Sequence[_Couple], counts: Floats) -> dic
         found[f"mean_{name}"] = np.mean(pairs, axis=0)
     complete = sample.complete
     ratings, votes, inside = sample.ratings[complete], sample.votes, counts[:, complete]
-    dense = np.array([category.dense for category in CATEGORIES])[ratings]
+    dense = np.array(DENSITY.dense)[ratings]
     spread = np.ptp(ratings, axis=1) if len(ratings) else np.zeros(0)
     exams = inside.sum(axis=1)
     with np.errstate(invalid="ignore"):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mammodensity.evaluation.agreement import Floats, confusion_matrices, weighted_kappa
 from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
-from mammodensity.terms import SCALES, Scale
+from mammodensity.terms import Scale
 
 _MOST_POINTS = 101
 
@@ -94,7 +94,7 @@ def reject_curve(
     drawn = [_areas(confidence, wrong, counts) for counts in resamples(cluster, spec)]
     return RejectCurve(
         n=len(reference),
-        points=tuple(_points(confidence, reference, predicted, SCALES[scores.shape[1]])),
+        points=tuple(_points(confidence, reference, predicted, Scale.of(scores.shape[1]))),
         area=area,
         area_interval=percentile_interval(area, np.concatenate(drawn), spec.confidence) if drawn else None,
         area_random=float(1 - wrong.mean()),
@@ -132,7 +132,7 @@ def _points(
         chosen = np.linspace(0, len(confidence) - 1, _MOST_POINTS).round().astype(np.intp)
         thresholds = np.unique(np.sort(confidence)[chosen])
     distance = np.abs(reference - predicted)
-    dense = np.array([category.dense for category in scale])
+    dense = np.array(scale.dense)
     flips = dense[reference] != dense[predicted]
     points = []
     for threshold in thresholds:

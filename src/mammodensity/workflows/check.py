@@ -110,7 +110,7 @@ def _incomplete_exams(data: DataSet) -> Iterator[Problem]:
 def _empty_classes(data: DataSet) -> Iterator[Problem]:
     for projection, splits in counts_of(data).items():
         for split, found in splits.items():
-            empty = [category.value for category in data.scale if category not in found]
+            empty = [letter for letter in data.scale.letters if letter not in found]
             if set(found) - {NO_CATEGORY} and empty:
                 place = f"{projection} {split}" if split != NO_SPLIT else projection
                 yield Problem("empty-class", f"{place} has no image of category {', '.join(empty)}", False)

@@ -23,7 +23,7 @@ from mammodensity.models.scoring import Model
 from mammodensity.models.trained import DensityModel
 from mammodensity.outputs import distinct_names, receipt, safe_name, staged_folder, write_bytes
 from mammodensity.phantom.exams import PhantomSpec
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
+from mammodensity.terms import CATEGORIES, DENSITY, RESEARCH_USE_ONLY
 from mammodensity.workers import Progress
 
 _COLOURS = ("#79a7cd", "#0072B2", "#E08A2C", "#8C3B00")
@@ -67,10 +67,8 @@ def write_counterfactuals(
     if data is None and phantoms < 1:
         raise OptionError("name a data set, or how many phantoms to make with --phantoms")
     require_steps(steps)
-    if isinstance(model, DensityModel) and model.scale != CATEGORIES:
-        raise CheckpointError(
-            f"counterfactuals are only of networks of A to D; this model's are {', '.join(model.scale)}"
-        )
+    if isinstance(model, DensityModel) and model.scale != DENSITY:
+        raise CheckpointError(f"counterfactuals are only of networks of A to D; this model's are {model.scale}")
     total = (len(data.exams()) if data else 0) + phantoms
     curves: list[DensityCurve] = []
     refused: list[str] = []

@@ -37,7 +37,7 @@ from mammodensity.pages.pictures import (
 )
 from mammodensity.results.calibration import Calibration
 from mammodensity.results.result import ExamResult
-from mammodensity.terms import RESEARCH_USE_ONLY, SCALES, Category, Projection
+from mammodensity.terms import RESEARCH_USE_ONLY, Category, Projection
 from mammodensity.workers import Progress
 
 SUMMARY_FILE = "explanations.json"
@@ -251,7 +251,7 @@ def _summary(projection: str, one: ActivationMap, exam: ExamMaps) -> dict[str, A
         "method": exam.method,
         "category": one.category.value,
         "against": None if one.against is None else one.against.value,
-        "scores": {category.value: float(one.scores[category.index]) for category in SCALES[len(one.scores)]},
+        "scores": {category.value: float(one.scores[category.index]) for category in one.category.scale},
         "percent_density": one.percent_density,
         "map_maximum": float(one.values.max()),
         "exam_scale": exam.scale,

@@ -31,7 +31,7 @@ from mammodensity.models.checkpoint import JOINT, RESUME_FILE, joint_file, load_
 from mammodensity.models.network import ResidualNetwork
 from mammodensity.outputs import file_sha256, receipt, require_new_folder, write_json
 from mammodensity.pages.model_card import CARD_FILE, write_model_card
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from mammodensity.terms import DENSITY, PROJECTIONS, Projection
 from mammodensity.training.joint_network import JointPlan, JointTask, first_weights, require_enough_pixels, train_joint
 from mammodensity.training.loop import TrainingStep, ask_for_large_pages
 from mammodensity.training.processes import ALONE, Processes, joined, own_device
@@ -421,8 +421,8 @@ def _require_images(data: DataSet, projections: Iterable[Projection]) -> None:
 def _require_exams(data: DataSet) -> None:
     """The same for exams with any views, which must agree on their category; and every view must be there once."""
     reference_categories(data)
-    if data.scale != CATEGORIES:
-        raise LayoutError(f"{data.root} has categories {', '.join(data.scale)}; the joint network is of A to D only")
+    if data.scale != DENSITY:
+        raise LayoutError(f"{data.root} has categories {data.scale}; the joint network is of A to D only")
     for split in SPLITS[:2]:
         found = data.in_split(split)
         if len(found.exams()) < (2 if split == "train" else 1):
