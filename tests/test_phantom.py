@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from mammodensity.errors import OptionError, OutputError
-from mammodensity.phantom import exams as dataset_module
+from mammodensity.phantom import exams as exams_module
 from mammodensity.phantom.breast import CATEGORY_FRACTION, draw_anatomy, draw_category, draw_fraction, stream
 from mammodensity.phantom.compression import ball_to_disc, disc_to_ball, disc_to_image, image_to_disc
 from mammodensity.phantom.exams import PhantomExam, PhantomSpec, make_exam, write_phantoms
@@ -45,25 +45,24 @@ def same(a: PhantomExam, b: PhantomExam) -> bool:
 # Determinism
 
 
-def test_same_seed_gives_the_same_exam():
+def test_an_exam_depends_on_seed_index_size_and_mix_alone():
     assert same(make_exam(SPEC, 3), exam(SPEC, 3))
-
-
-def test_the_seed_changes_the_exam():
     assert not same(make_exam(replace(SPEC, seed=12), 3), exam(SPEC, 3))
-
-
-def test_the_size_is_the_number_of_rows():
+    assert not same(exam(SPEC, 2), exam(SPEC, 3))
     spec = PhantomSpec(rows=70)
     assert make_exam(spec, 0).views[Projection.MLO_L].image.shape == (70, 56) == (spec.rows, spec.cols)
+    categories = [[draw_category(3, k, mix) for k in range(8)] for mix in ("balanced", "population")]
+    assert categories[0] != categories[1]
 
 
-def test_the_mix_changes_the_categories():
-    assert [draw_category(3, k, "balanced") for k in range(8)] != [draw_category(3, k, "population") for k in range(8)]
-
-
-def test_exams_differ():
-    assert not same(exam(SPEC, 3), exam(SPEC, 2))
+def test_phantoms_stay_as_they_are():
+    """The default networks learned from these images; a change of them would ask for new networks."""
+    views = exam(SPEC, 3).views
+    assert exam(SPEC, 3).category == "C"
+    assert [view.percent_density for view in views.values()] == pytest.approx(
+        [63.778, 58.862, 62.979, 64.775], rel=1e-3
+    )
+    assert [view.image.mean() for view in views.values()] == pytest.approx([50.231, 52.204, 62.426, 67.239], rel=1e-3)
 
 
 # Shapes, orientation, labels
@@ -84,25 +83,19 @@ def test_images_and_labels_agree(index):
 
 
 @pytest.mark.parametrize("index", range(8))
-def test_chest_wall_is_on_the_outer_side_of_the_image_pair(index):
+def test_the_chest_wall_is_lateral_and_the_muscle_lies_at_its_top_in_mlo_only(index):
     for projection, view in exam(SPEC, index).views.items():
-        chest, far = (-1, 0) if projection.laterality == "R" else (0, -1)
-        assert (view.labels[:, chest] > 0).mean() > 0.4
-        assert (view.labels[:, far] > 0).mean() < 0.1
-
-
-@pytest.mark.parametrize("index", range(8))
-def test_muscle_lies_at_the_top_of_the_chest_side_in_mlo_only(index):
-    for projection, view in exam(SPEC, index).views.items():
-        if projection.view_position == "CC":
-            assert not view.pectoral.any()
-            continue
-        rows, cols = np.nonzero(view.pectoral)
-        depth = SPEC.cols - 1 - cols if projection.laterality == "R" else cols
-        assert view.pectoral[0].any()
-        assert view.pectoral[0].sum() > view.pectoral[SPEC.rows // 2].sum()
-        assert rows.mean() < SPEC.rows / 2
-        assert depth.mean() < SPEC.cols / 3
+        labels, pectoral = (
+            image[:, ::-1] if projection.laterality == "R" else image for image in (view.labels, view.pectoral)
+        )
+        assert (labels[:, 0] > 0).mean() > 0.4
+        assert (labels[:, -1] > 0).mean() < 0.1
+        assert pectoral.any() == pectoral[0].any() == (projection.view_position == "MLO")
+        if pectoral.any():
+            rows, depth = np.nonzero(pectoral)
+            assert pectoral[0].sum() > pectoral[SPEC.rows // 2].sum()
+            assert rows.mean() < SPEC.rows / 2
+            assert depth.mean() < SPEC.cols / 3
 
 
 def test_outlines_differ_between_exams():
@@ -246,18 +239,17 @@ def _parts():
     return anatomy, anatomy.breasts["R"]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("photons_per_mm2", 50.0),
-        ("scatter", 0.9),
-        ("equalisation", 0.2),
-        ("sharpening", 1.5),
-        ("fat_level", 0.6),
-        ("gain", 0.2),
-        ("gamma", 2.0),
-    ],
-)
+PROCESSING = {
+    **{"photons_per_mm2": 50.0, "scatter": 0.9, "equalisation": 0.2, "sharpening": 1.5},
+    **{"fat_level": 0.6, "gain": 0.2, "gamma": 2.0},
+}
+GLAND = {
+    **{"fraction": 0.7, "centre": (0.2, -0.3, 0.3), "spread": (0.2, 0.2, 0.2), "patchiness": 6.0, "retroareolar": 6.0},
+    **{"lacing": 5.0, "exponent": 1.0, "stretch": 1.5, "convergence": 2.0, "softness": 1.0, "subcutaneous": 0.6},
+}
+
+
+@pytest.mark.parametrize(("name", "value"), PROCESSING.items())
 def test_each_part_of_the_processing_changes_the_image(name, value):
     anatomy, breast = _parts()
     tissue = Tissue(breast.gland, 7, 1, "R", 64)
@@ -272,22 +264,7 @@ def test_each_part_of_the_processing_changes_the_image(name, value):
     assert not np.array_equal(plain, changed)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("fraction", 0.7),
-        ("centre", (0.2, -0.3, 0.3)),
-        ("spread", (0.2, 0.2, 0.2)),
-        ("patchiness", 6.0),
-        ("retroareolar", 6.0),
-        ("lacing", 5.0),
-        ("exponent", 1.0),
-        ("stretch", 1.5),
-        ("convergence", 2.0),
-        ("softness", 1.0),
-        ("subcutaneous", 0.6),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), GLAND.items())
 def test_each_part_of_the_gland_changes_its_share(name, value):
     _, breast = _parts()
     rays = cast_rays(breast.shapes["MLO"], 48, 38)
@@ -309,19 +286,11 @@ def test_sixteen_bits_hold_more_grey_levels():
 
 
 @pytest.mark.parametrize(
-    ("values", "line"),
-    [
-        ({"rows": 31}, "phantom size must be 32 to 4096 image rows. Got 31 instead."),
-        ({"rows": 4097}, "phantom size must be 32 to 4096 image rows. Got 4097 instead."),
-        ({"mix": "odd"}, "phantom mix must be balanced or population. Got 'odd' instead."),
-        ({"bits": 12}, "phantom bits must be 8 or 16. Got 12 instead."),
-        ({"seed": -1}, "phantom seed must not be negative. Got -1 instead."),
-    ],
+    "values", [{"rows": 31}, {"rows": 4097}, {"mix": "odd"}, {"bits": 12}, {"seed": -1}, {"rows": 64.0}], ids=str
 )
-def test_options_out_of_range_are_named(values, line):
-    with pytest.raises(OptionError) as caught:
+def test_specs_out_of_range_are_refused(values):
+    with pytest.raises(OptionError, match=f"^{next(iter(values))} must be .* Got {next(iter(values.values()))!r}"):
         PhantomSpec(**values)
-    assert str(caught.value) == line
 
 
 def test_a_negative_exam_is_refused():
@@ -336,15 +305,15 @@ def _content(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_layout_and_manifest(tmp_path):
-    spec = PhantomSpec(rows=48, seed=11)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_layout_and_manifest(tmp_path, bits):
+    spec = PhantomSpec(rows=48, seed=11, bits=bits)
     calls = []
     manifest = write_phantoms(spec, 2, tmp_path / "set", progress=lambda done, total: calls.append((done, total)))
     assert manifest == tmp_path / "set" / "manifest.csv"
     assert calls == [(1, 2), (2, 2)]
-    with manifest.open(newline="") as stream_:
-        rows = list(csv.DictReader(stream_))
-    assert list(rows[0]) == list(dataset_module.MANIFEST_COLUMNS)
+    rows = list(csv.DictReader(manifest.read_text().splitlines()))
+    assert list(rows[0]) == list(exams_module.MANIFEST_COLUMNS)
     assert len(rows) == 8
     for row in rows:
         number = int(row["patient_id"]) - 1
@@ -375,13 +344,6 @@ def test_workers_and_exam_count_do_not_change_an_exam(tmp_path):
     assert many["manifest.csv"].startswith(few["manifest.csv"])
 
 
-def test_sixteen_bit_images_are_written_whole(tmp_path):
-    spec = PhantomSpec(rows=32, bits=16)
-    write_phantoms(spec, 1, tmp_path / "wide")
-    path = next((tmp_path / "wide" / "CC_L").rglob("*.png"))
-    assert np.array_equal(np.asarray(Image.open(path)), exam(spec, 0).views[Projection.CC_L].image)
-
-
 @pytest.mark.parametrize("exams", [1, 6])
 def test_ctrl_c_leaves_nothing(tmp_path, exams):
     def interrupt(done, total):
@@ -397,7 +359,7 @@ def test_a_failing_exam_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dataset_module, "write_exam", fail)
+    monkeypatch.setattr(exams_module, "write_exam", fail)
     with pytest.raises(OutputError, match="No space left on device; nothing was left behind"):
         write_phantoms(PhantomSpec(rows=32), 1, tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
@@ -410,15 +372,8 @@ def test_a_folder_in_use_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize(
-    ("exams", "workers", "line"),
-    [
-        (0, None, "number of phantom exams must be at least 1. Got 0 instead."),
-        (1, 0, "number of workers must be at least 1. Got 0 instead."),
-    ],
-)
-def test_counts_below_one_are_refused(tmp_path, exams, workers, line):
-    with pytest.raises(OptionError) as caught:
+@pytest.mark.parametrize(("exams", "workers"), [(0, None), (1, 0)])
+def test_counts_below_one_are_refused(tmp_path, exams, workers):
+    with pytest.raises(OptionError, match=r"must be at least 1\. Got 0 instead"):
         write_phantoms(PhantomSpec(rows=32), exams, tmp_path / "set", workers=workers)
-    assert str(caught.value) == line
     assert list(tmp_path.iterdir()) == []

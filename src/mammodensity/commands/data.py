@@ -26,7 +26,7 @@ def phantom(
     from mammodensity.commands.show import how_many, progress_bar, say
     from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 
-    spec = PhantomSpec(rows=size, seed=seed, mix=mix, bits=bits)
+    spec = PhantomSpec(rows=size, seed=seed, mix=mix, bits=bits)  # type: ignore[arg-type]  # it checks them
     with progress_bar("phantoms") as progress:
         manifest = write_phantoms(spec, exams, out, progress=progress)
     say(f"{how_many(exams, 'exam')} in {out}, listed in {manifest}")

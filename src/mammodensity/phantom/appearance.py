@@ -1,23 +1,12 @@
-"""Implants: what lies in front of the chest wall and is neither gland nor fat.
+"""Many appearances of one phantom breast: other tissue, muscle, masses and implants, other beams, film or digital.
 
-Saline attenuates as glandular tissue does, silicone two to three times as much, so that an implant is among the
-brightest and smoothest parts of an image, with a convex border towards the nipple. It displaces the tissue in its path.
+These images train the networks that must read real mammograms without having been trained on one. The paths of a view
+are physical lengths, so everything that differs between machines can be drawn again for each image: beam quality,
+scatter, film with its characteristic curve, thickness equalisation, edge enhancement, windows and tone curves. The
+ranges are wider than those of real images, so that real images lie inside them (domain randomisation: Tobin et al.,
+IROS 2017; Billot et al., Med. Image Anal. 2023).
 
-Masses: tumours, cysts and nodes, of which diagnostic archives hold many.
-
-A mass attenuates as gland does (Johns and Yaffe, Phys. Med. Biol. 1987). A large one fills more of a ray than gland, so
-that it may be the brightest part of an image and all other dense tissue faint beside it; readers count it as dense. A
-small one stays below what they would outline, as a lobule does.
-
-One phantom breast in many looks: other amounts of tissue, other muscles, other beams, film or a vendor's processing.
-
-Made to train the networks that must read real mammograms without having seen one. The paths of a view are physical
-lengths, so everything that differs between machines can be drawn anew each time: beam quality, scatter, film and its
-characteristic curve, logarithm, thickness equalisation, edge enhancement, windows and tone curves. Ranges are wider
-than what is seen, so that real images lie inside them (domain randomisation: Tobin et al., IROS 2017; Billot et al.,
-Med. Image Anal. 2023).
-
-Everything here looks at images whose chest wall is on the left.
+All images have the chest wall on the left.
 """
 
 from __future__ import annotations
@@ -31,107 +20,57 @@ from scipy.special import expit, logit
 
 from mammodensity.phantom.breast import FIELD_MM, Floats
 from mammodensity.phantom.compression import SKIN_MM, blur, resample
-from mammodensity.phantom.projection import LABELS, MU_FAT, MU_GLAND, DenseRule, Labels, Paths, close_ducts
-
-IMPLANT = 4
-"""In labels for training."""
-_MU_SALINE, _MU_SILICONE = 0.08, 0.2
-"""Per mm at 20 keV, from the elements' coefficients (NIST X-ray attenuation databases); of filled devices about."""
-_LEAST_MM = 3.0  # of the path: thinner edges are not told from tissue
-
-
-def with_implant(paths: Paths, rng: np.random.Generator) -> tuple[Paths, Floats]:
-    """A breast with an implant, and what the implant adds to minus the logarithm of the signal (rows, cols)."""
-    body = paths.thickness > 0
-    rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
-    y, x = np.indices(body.shape, dtype=np.float32)
-    height, depth = float(rows[-1] - rows[0] + 1), float(columns[-1] + 1)
-    half, reach = rng.uniform(0.25, 0.42) * height, rng.uniform(0.3, 0.8) * depth
-    behind = rng.uniform(0, 0.6) * reach  # what the chest wall cuts off
-    middle = rows[0] + height * rng.normal(0.5, 0.06)
-    across, along = (x + behind) / (reach + behind), (y - middle) / half
-    angle, power = np.arctan2(along, across), rng.uniform(2.0, 2.8)
-    ripple = 1 + sum(rng.normal(0, 0.02) * np.cos(n * angle + rng.uniform(0, 6)) for n in (2, 3, 5))
-    radius = (np.abs(across) ** power + np.abs(along) ** power) ** (1 / power) / ripple
-    slab = float(paths.thickness.max())
-    chord = slab * rng.uniform(0.5, 0.95) * np.sqrt(np.clip(1 - radius ** rng.uniform(2, 8), 0, 1)) * body
-    chord = np.minimum(chord, 0.9 * paths.tissue).astype(np.float32)
-    left = paths.tissue - chord
-    seen = (chord > _LEAST_MM) & np.isin(paths.labels, (1, 2))
-    labels = np.where(seen, IMPLANT, paths.labels).astype(np.uint8)
-    share = left / np.maximum(paths.tissue, 1e-3)  # what was in the path is spread and pushed aside
-    displaced = replace(paths, tissue=left, fibrous=paths.fibrous * share, ducts=paths.ducts * share, labels=labels)
-    return displaced, chord * np.float32(rng.uniform(_MU_SALINE, _MU_SILICONE))
-
-
-_DIAMETER_MM = 8.0, 45.0
-_NUMBERS = (0.6, 0.25, 0.15)  # shares of breasts with masses that have one, two, three
-
-
-def with_masses(paths: Paths, rng: np.random.Generator) -> Paths:
-    """A breast with one to three masses: its glandular share is higher where they lie."""
-    places = np.argwhere(np.isin(paths.labels, (LABELS["adipose"], LABELS["fibroglandular"])) & (paths.distance > 6))
-    glandular = paths.glandular
-    for _ in range(1 + int(rng.choice(len(_NUMBERS), p=_NUMBERS)) if len(places) else 0):
-        filled = _filled(paths, places[rng.integers(len(places))], rng)
-        glandular = 1 - (1 - glandular) * (1 - filled)  # what it does not fill stays as it was
-    return replace(paths, glandular=glandular.astype(np.float32))
-
-
-def _filled(paths: Paths, centre: np.ndarray[tuple[int], np.dtype[np.intp]], rng: np.random.Generator) -> Floats:
-    """Share of each ray (rows, cols) that a mass fills: an ellipsoid, smooth, lobed or with an indistinct margin."""
-    y, x = np.indices(paths.labels.shape, dtype=np.float32)
-    pixel_mm = FIELD_MM / paths.labels.shape[0]
-    down, along = (y - centre[0]) * pixel_mm, (x - centre[1]) * pixel_mm
-    turn = rng.uniform(0, np.pi)
-    across = along * np.cos(turn) + down * np.sin(turn), down * np.cos(turn) - along * np.sin(turn)
-    low, high = np.log(_DIAMETER_MM)
-    radius = np.exp(rng.uniform(low, high)) / 2
-    angle = np.arctan2(across[1], across[0])
-    uneven = rng.uniform(0, 0.12)
-    lobes = 1 + sum(rng.normal(0, uneven) * np.cos(n * angle + rng.uniform(0, 6)) for n in (2, 3, 5, 8))
-    reach = np.hypot(across[0], across[1] * rng.uniform(1, 1.6)) / np.maximum(lobes, 0.4) / radius
-    chord = 2 * radius * rng.uniform(0.6, 1.0) * np.sqrt(np.clip(1 - reach**2, 0, 1))  # flattened by compression
-    chord = gaussian_filter(chord, rng.uniform(0.2, 2.5) / pixel_mm)
-    free = paths.tissue * (1 - paths.muscle)
-    result: Floats = np.clip(chord / np.maximum(free, 1.0), 0, 0.98) * (paths.tissue > 0)
-    return result
-
+from mammodensity.phantom.projection import (
+    LABELS,
+    MU_FAT,
+    MU_GLAND,
+    DenseRule,
+    Labels,
+    Paths,
+    close_ducts,
+    transmitted,
+)
 
 Mask = NDArray[np.bool_]
 
-_REFERENCE_KEV = 20.0
+IMPLANT = 4
+"""Label of an implant, in images for training only."""
 READERS_RULE = DenseRule(share=0.15, smooth_mm=2.5)
-"""Readers outline regions, not lobules, and see less gland than the phantoms' own rule asks for: 12 % of 50 mm changes
-the optical density of film by 0.3 and more."""
-_LOWEST, _HIGHEST = (0.06, 0.14), (0.15, 0.25)
-"""From reader to reader: the share from which on tissue is called dense in faint breasts, and in others."""
-_VISIBLE = 0.13  # of full scale above base: what is darker on a film, a reader does not tell from its background
+"""Readers outline regions, not lobules, and call tissue dense from a smaller glandular share than the phantoms' own
+rule: 12 % of 50 mm changes the optical density of film by 0.3 and more."""
+
+_LOWEST, _HIGHEST = (0.06, 0.14), (0.15, 0.25)  # ranges among readers of the least share called dense: faint, other
+_VISIBLE = 0.13  # of full scale above base; readers cannot tell darker parts of a film from its background
 _IMPLANTS, _MASSES, _INVOLUTED = 0.05, 0.15, 0.2  # shares of the images
-_TIP = 0.02  # of the image's width: a muscle thinner than this at its lower end is not drawn by readers
+_NARROWEST_MUSCLE = 0.02  # of the image's width; readers do not outline a thinner lower end
+_REFERENCE_KEV = 20.0
+_MU_SALINE, _MU_SILICONE = 0.08, 0.2  # per mm at 20 keV, about, from the elements' coefficients (NIST)
+_LEAST_IMPLANT_MM = 3.0  # of the path; thinner edges look like tissue
+_MASS_DIAMETER_MM = 8.0, 45.0
+_MASS_NUMBERS = (0.6, 0.25, 0.15)  # shares of breasts with masses that have one, two, three
 
 
 @dataclass(frozen=True)
 class Look:
-    """Which changes are made; each is drawn anew for each image. Switched off, its plain middle is taken.
+    """The changes to make; each is drawn again for each image. A change that is off takes a plain middle value.
 
-    What is off by default is made for the second of the two tissue networks only.
+    Changes that are off by default are used only for the second of the two tissue networks.
     """
 
     amount: bool = True
-    """More or less glandular tissue than the phantom's, denser or thinner spread."""
+    """More or less glandular tissue than the phantom's, denser or more thinly spread."""
     involution: bool = False
-    """Glandular tissue that is thin everywhere, or gone, in some."""
+    """In some images, glandular tissue that is thin everywhere, or gone."""
     readers: bool = False
-    """A reader for each image, who outlines fainter tissue or leaves more out; else one rule for all."""
+    """A different reader for each image, who outlines fainter tissue or leaves more out; otherwise one rule for all."""
     muscle: bool = True
     """A wider or longer muscle of other brightness than the phantom's, with fibres."""
     masses: bool = False
-    """Masses in some; see :mod:`mammodensity.phantom.appearance`."""
+    """Masses in some images."""
     implants: bool = True
-    """An implant in some; labelled :data:`~mammodensity.phantom.appearance.IMPLANT`."""
+    """An implant in some images, labelled ``IMPLANT``."""
     paddle: bool = True
-    """A compression paddle that tilts and bends: thickness that differs over the breast, in fat as in gland."""
+    """A compression paddle that tilts and bends, so that thickness varies over the breast."""
     beam: bool = True
     """Energy, scatter, heel effect, thickness of skin."""
     vendors: bool = True
@@ -139,12 +78,12 @@ class Look:
 
 
 def render(paths: Paths, rng: np.random.Generator, *, film: bool, look: Look = Look()) -> tuple[Floats, Labels]:
-    """One look of a view, on film or digital.
+    """Make one image of a view, on film or digital.
 
     Returns
     -------
     The image (rows, cols), 0 to 1, and its labels: 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle,
-    4 implant. On film, what fades into the background is labelled as background: a label says what can be seen.
+    4 implant. On film, tissue that fades into the background is labelled background: labels say what can be seen.
     """
     if look.amount:
         paths = _other_amount(paths, rng, involution=look.involution)
@@ -153,26 +92,26 @@ def render(paths: Paths, rng: np.random.Generator, *, film: bool, look: Look = L
     rule = _drawn_rule(paths, rng) if look.readers else READERS_RULE
     if look.masses and rng.random() < _MASSES:
         paths = with_masses(paths, rng)
-    added: Floats | None = None
+    implant: Floats | None = None
     if look.implants and rng.random() < _IMPLANTS:
-        paths, added = with_implant(paths, rng)
+        paths, implant = with_implant(paths, rng)
     labels = tissue_labels(paths, rule)
-    lead = _lead(paths, rng, look, added)
+    lead = _log_attenuation(paths, rng, look, implant)
     if film:
         return _film(lead, paths, labels, rng)
     return _digital(lead, paths, rng, look), labels
 
 
-def _other_amount(paths: Paths, rng: np.random.Generator, *, involution: bool) -> Paths:
-    """Glandular shares moved on the logit scale, so that the dense area becomes a drawn part of the breast.
+# Amount of tissue, and what readers call dense
 
-    Where tissue lies is kept; the core of lobes stays nearly pure gland while their margin moves.
-    """
+
+def _other_amount(paths: Paths, rng: np.random.Generator, *, involution: bool) -> Paths:
+    """Move glandular shares so that the dense area becomes a random part of the breast."""
     if rng.random() < 0.2:  # soft tissue without small lobules
         paths = replace(paths, glandular=gaussian_filter(paths.glandular, rng.uniform(0.5, 2.5)))
-    wanted = rng.uniform(0, 0.85) if rng.random() < 0.75 else rng.uniform(0, 0.06)
+    dense_share = rng.uniform(0, 0.85) if rng.random() < 0.75 else rng.uniform(0, 0.06)
     steep = rng.uniform(1.4, 2.8)  # from tissue that fades into fat to lobes with a clear edge
-    moved = with_dense_share(paths, wanted, READERS_RULE, steep)
+    moved = with_dense_share(paths, dense_share, READERS_RULE, steep)
     if involution and rng.random() < _INVOLUTED:
         moved = replace(moved, glandular=moved.glandular * np.float32(rng.uniform(0, 0.25)))
     fibrous = np.minimum(paths.fibrous * np.exp(rng.uniform(-3.0, 1.2)), 0.9 * paths.tissue)
@@ -180,12 +119,14 @@ def _other_amount(paths: Paths, rng: np.random.Generator, *, involution: bool) -
     return replace(moved, fibrous=fibrous, ducts=np.minimum(ducts, 0.9 * paths.tissue))
 
 
-def with_dense_share(paths: Paths, wanted: float, rule: DenseRule, steep: float = 1.0) -> Paths:
-    """Glandular shares moved on the logit scale, so that about ``wanted`` (0 to 1) of the breast is dense; as near to
-    it as a bounded move allows. Larger ``steep`` gives clearer edges.
+def with_dense_share(paths: Paths, dense_share: float, rule: DenseRule, steep: float = 1.0) -> Paths:
+    """Move glandular shares on the logit scale until about ``dense_share`` (0 to 1) of the breast is dense.
+
+    The move is bounded, so extreme shares may not be reached. Tissue stays where it is: the core of lobes remains
+    nearly pure gland while their margin moves. A larger ``steep`` gives clearer edges.
     """
     share = np.clip(_smoothed_share(paths, rule), 1e-3, 1 - 1e-3)
-    limit = float(np.quantile(share[np.isin(paths.labels, (1, 2))], 1 - wanted))
+    limit = float(np.quantile(share[paths.breast], 1 - dense_share))
     border = logit(rule.share)
     over = steep * (logit(np.clip(paths.glandular, 1e-4, 1 - 1e-4)) - np.clip(logit(limit), border - 2, border + 3))
     glandular = np.where(paths.glandular > 0, expit(border + over), 0)
@@ -193,46 +134,56 @@ def with_dense_share(paths: Paths, wanted: float, rule: DenseRule, steep: float 
 
 
 def _drawn_rule(paths: Paths, rng: np.random.Generator) -> DenseRule:
-    """What one reader takes for dense in this breast: more than half of its brightest gland, but within limits.
+    """One reader's limit in this breast: half of the share of its brightest gland, between two drawn bounds.
 
-    Readers see contrast, not attenuation, and hold to one limit an image (Byng et al., Phys. Med. Biol. 1994). Where a
-    bright core is, faint tissue beside it is left out; where all is faint, it is outlined, as far as it can be seen.
+    Readers see contrast, not attenuation, and keep one limit for an image (Byng et al., Phys. Med. Biol. 1994). Beside
+    a bright core they leave faint tissue out; where all tissue is faint, they outline it as far as it is visible.
     """
-    share = _smoothed_share(paths, READERS_RULE)[np.isin(paths.labels, (1, 2))]
+    share = _smoothed_share(paths, READERS_RULE)[paths.breast]
     brightest = float(np.quantile(share, 0.98)) if share.size else 0.0
     limit = np.clip(brightest / 2, rng.uniform(*_LOWEST), rng.uniform(*_HIGHEST))
     return replace(READERS_RULE, share=float(limit))
 
 
 def _smoothed_share(paths: Paths, rule: DenseRule) -> Floats:
-    """Glandular share of the path without muscle, smoothed as a rule says."""
+    """Glandular share of the path without muscle, smoothed as the rule says."""
     weight = paths.tissue * (1 - paths.muscle)
     sigma = rule.smooth_mm / FIELD_MM * len(weight)
-    result: Floats = gaussian_filter(paths.glandular * weight, sigma) / np.maximum(gaussian_filter(weight, sigma), 1e-3)
-    return result
+    return gaussian_filter(paths.glandular * weight, sigma) / np.maximum(gaussian_filter(weight, sigma), 1e-3)
+
+
+def tissue_labels(paths: Paths, rule: DenseRule) -> Labels:
+    """Labels with the tissue that is dense by a rule; skin and nipple are not dense."""
+    dense = ((_smoothed_share(paths, rule) > rule.share) | close_ducts(paths.ducts)) & (paths.distance > SKIN_MM)
+    labels = np.where(dense & (paths.labels > 0), LABELS["fibroglandular"], np.minimum(paths.labels, 1))
+    kept = np.isin(paths.labels, (LABELS["pectoral"], IMPLANT))
+    return np.where(kept, paths.labels, labels).astype(np.uint8)
+
+
+# Muscle
 
 
 def _other_muscle(paths: Paths, rng: np.random.Generator) -> Paths:
-    """Muscles up to the skin at the top and down to the lower edge, filling nearly all of the path or little of it."""
+    """Another muscle, up to the skin at the top and the lower edge below, that fills little or most of the path."""
     if rng.random() < 0.3:
         return replace(paths, muscle=np.clip(paths.muscle * rng.uniform(0.6, 1.3), 0, 1))
-    drawn, share = _draw_muscle(paths.thickness > 0, rng)
+    drawn, share = _draw_muscle(paths.body, rng)
     labels = np.where(paths.labels == LABELS["pectoral"], LABELS["adipose"], paths.labels)
     return replace(paths, muscle=share, labels=np.where(drawn, LABELS["pectoral"], labels).astype(np.uint8))
 
 
 def _draw_muscle(body: Mask, rng: np.random.Generator) -> tuple[Mask, Floats]:
-    """A wedge in the upper corner, down to the height of the nipple or near it as positioning asks for.
+    """Draw a wedge in the upper corner, ending near the height of the nipple, as positioning aims for.
 
-    Its border is straight, convex or concave, sharp or soft; inside run fibres and folds along it.
+    Its border is straight, convex or concave, sharp or soft; fibres and folds run along it inside.
 
     Returns
     -------
-    Where it is seen, and the share of the path it fills, both (rows, cols).
+    Where the muscle is visible, and the share of the path it fills, both (rows, cols).
     """
     y, x = np.indices(body.shape, dtype=np.float32)
     rows, cols = body.shape
-    unit = rows / 192  # lengths below are of an image of 192 rows
+    unit = rows / 192  # the lengths below are for an image of 192 rows
     widest = max(float(body[: rows // 12 + 1].any(axis=0).sum()), 0.15 * cols)
     top = widest * rng.uniform(0.3, 1.05)
     end = rows * (rng.uniform(0.4, 1.0) if rng.random() < 0.75 else rng.uniform(0.2, 0.6))
@@ -248,37 +199,90 @@ def _draw_muscle(body: Mask, rng: np.random.Generator) -> tuple[Mask, Floats]:
     rise = 1 - rng.uniform(0, 0.5) * np.exp(-np.maximum(over, 0) / rng.uniform(5, 25))
     rise = rise - rng.uniform(-0.1, 0.2) * down  # thinner towards its lower end
     share = rng.uniform(0.25, 1.0) * rise + rng.uniform(0, 0.25) * fibres * (over > 3) + rng.uniform(0, 0.3) * streaks
-    drawn = body & (soft >= 0.5) & (border > _TIP * cols)
-    return drawn, np.clip(share * soft * body, 0, 1).astype(np.float32)
+    visible = body & (soft >= 0.5) & (border > _NARROWEST_MUSCLE * cols)
+    return visible, np.clip(share * soft * body, 0, 1).astype(np.float32)
 
 
-def tissue_labels(paths: Paths, rule: DenseRule) -> Labels:
-    """What is dense by a rule; skin and nipple are not."""
-    dense = ((_smoothed_share(paths, rule) > rule.share) | close_ducts(paths.ducts)) & (paths.distance > SKIN_MM)
-    labels = np.where(dense & (paths.labels > 0), LABELS["fibroglandular"], np.minimum(paths.labels, 1))
-    kept = np.isin(paths.labels, (LABELS["pectoral"], IMPLANT))
-    result: Labels = np.where(kept, paths.labels, labels).astype(np.uint8)
-    return result
+# Masses and implants
 
 
-def _lead(paths: Paths, rng: np.random.Generator, look: Look, added: Floats | None) -> Floats:
-    """Minus the logarithm of the signal, with scatter; attenuation falls with energy (Johns and Yaffe 1987).
+def with_masses(paths: Paths, rng: np.random.Generator) -> Paths:
+    """A breast with one to three masses (tumours, cysts, nodes), as diagnostic archives hold many.
 
-    ``added`` is that of an implant.
+    A mass attenuates like gland (Johns and Yaffe, Phys. Med. Biol. 1987). A large one fills more of a ray than gland:
+    it may be the brightest part of an image, and readers count it as dense. A small one, like a lobule, stays below
+    what they outline.
     """
+    places = np.argwhere(paths.breast & (paths.distance > 6))
+    glandular = paths.glandular
+    for _ in range(1 + int(rng.choice(len(_MASS_NUMBERS), p=_MASS_NUMBERS)) if len(places) else 0):
+        filled = _mass(paths, places[rng.integers(len(places))], rng)
+        glandular = 1 - (1 - glandular) * (1 - filled)  # the rest of the path stays as it was
+    return replace(paths, glandular=glandular.astype(np.float32))
+
+
+def _mass(paths: Paths, centre: NDArray[np.intp], rng: np.random.Generator) -> Floats:
+    """Share of each ray (rows, cols) that a mass fills: an ellipsoid, smooth, lobed or with an indistinct margin."""
+    y, x = np.indices(paths.labels.shape, dtype=np.float32)
+    pixel_mm = FIELD_MM / paths.labels.shape[0]
+    down, along = (y - centre[0]) * pixel_mm, (x - centre[1]) * pixel_mm
+    turn = rng.uniform(0, np.pi)
+    across = along * np.cos(turn) + down * np.sin(turn), down * np.cos(turn) - along * np.sin(turn)
+    low, high = np.log(_MASS_DIAMETER_MM)
+    radius = np.exp(rng.uniform(low, high)) / 2
+    angle = np.arctan2(across[1], across[0])
+    uneven = rng.uniform(0, 0.12)
+    lobes = 1 + sum(rng.normal(0, uneven) * np.cos(n * angle + rng.uniform(0, 6)) for n in (2, 3, 5, 8))
+    reach = np.hypot(across[0], across[1] * rng.uniform(1, 1.6)) / np.maximum(lobes, 0.4) / radius
+    chord = 2 * radius * rng.uniform(0.6, 1.0) * np.sqrt(np.clip(1 - reach**2, 0, 1))  # flattened by compression
+    chord = gaussian_filter(chord, rng.uniform(0.2, 2.5) / pixel_mm)
+    free = paths.tissue * (1 - paths.muscle)
+    return np.clip(chord / np.maximum(free, 1.0), 0, 0.98) * (paths.tissue > 0)
+
+
+def with_implant(paths: Paths, rng: np.random.Generator) -> tuple[Paths, Floats]:
+    """A breast with an implant, and the implant's attenuation, minus the logarithm of its transmission (rows, cols).
+
+    Saline attenuates like glandular tissue, silicone two to three times as much. An implant is therefore among the
+    brightest and smoothest parts of an image, with a convex border towards the nipple. It displaces the tissue.
+    """
+    body = paths.body
+    rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
+    y, x = np.indices(body.shape, dtype=np.float32)
+    height, depth = float(rows[-1] - rows[0] + 1), float(columns[-1] + 1)
+    half, reach = rng.uniform(0.25, 0.42) * height, rng.uniform(0.3, 0.8) * depth
+    behind = rng.uniform(0, 0.6) * reach  # the part cut off by the chest wall
+    middle = rows[0] + height * rng.normal(0.5, 0.06)
+    across, along = (x + behind) / (reach + behind), (y - middle) / half
+    angle, power = np.arctan2(along, across), rng.uniform(2.0, 2.8)
+    ripple = 1 + sum(rng.normal(0, 0.02) * np.cos(n * angle + rng.uniform(0, 6)) for n in (2, 3, 5))
+    radius = (np.abs(across) ** power + np.abs(along) ** power) ** (1 / power) / ripple
+    slab = float(paths.thickness.max())
+    chord = slab * rng.uniform(0.5, 0.95) * np.sqrt(np.clip(1 - radius ** rng.uniform(2, 8), 0, 1)) * body
+    chord = np.minimum(chord, 0.9 * paths.tissue).astype(np.float32)
+    left = paths.tissue - chord
+    visible = (chord > _LEAST_IMPLANT_MM) & paths.breast
+    labels = np.where(visible, IMPLANT, paths.labels).astype(np.uint8)
+    share = left / np.maximum(paths.tissue, 1e-3)  # tissue in the path is spread and pushed aside
+    displaced = replace(paths, tissue=left, fibrous=paths.fibrous * share, ducts=paths.ducts * share, labels=labels)
+    return displaced, chord * np.float32(rng.uniform(_MU_SALINE, _MU_SILICONE))
+
+
+# Beam
+
+
+def _log_attenuation(paths: Paths, rng: np.random.Generator, look: Look, implant: Floats | None) -> Floats:
+    """Minus the logarithm of the signal, with scatter; attenuation falls with energy (Johns and Yaffe 1987)."""
     energy = rng.uniform(16, 25) if look.beam else _REFERENCE_KEV
     mu_fat = MU_FAT * (_REFERENCE_KEV / energy) ** 1.9
     mu_gland = MU_GLAND * (_REFERENCE_KEV / energy) ** 2.3
     skin = rng.uniform(0.6, 1.7) if look.beam else 1.0
     scatter = rng.uniform(0.02, 0.45) if look.beam else 0.15
     tissue = paths.tissue * _paddle(paths.tissue.shape, rng) if look.paddle else paths.tissue
-    free = tissue * (1 - paths.muscle)
-    dense = tissue * paths.muscle + np.minimum(paths.glandular * free + paths.fibrous + paths.ducts, free)
-    primary = np.exp(-(mu_fat * (tissue - dense) + mu_gland * (dense + skin * paths.skin)))
-    if added is not None:
-        primary = primary * np.exp(-added)
-    body = (paths.thickness > 0).astype(np.float32)
-    veil = blur(primary * body, rng.uniform(10, 25) / FIELD_MM * len(primary))
+    primary = transmitted(paths, tissue, mu_fat, mu_gland, skin)
+    if implant is not None:
+        primary = primary * np.exp(-implant)
+    veil = blur(primary * paths.body.astype(np.float32), rng.uniform(10, 25) / FIELD_MM * len(primary))
     lead: Floats = -np.log(primary + scatter * veil)
     if look.beam:  # heel effect: up to a fifth less exposure towards the anode
         lead = lead + rng.uniform(-0.1, 0.22) * np.linspace(0, 1, lead.shape[1], dtype=np.float32)
@@ -293,8 +297,10 @@ def _paddle(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     y, x = (np.linspace(-0.5, 0.5, size, dtype=np.float32) for size in shape)
     tilt = rng.normal(-0.12, 0.12) * x[None, :] + rng.normal(0, 0.1) * y[:, None]
     bend = resample(rng.normal(0, 0.035, (4, 4)).astype(np.float32), (shape[0], shape[1]))
-    result: Floats = np.clip(1 + tilt + bend, 0.6, 1.4).astype(np.float32)
-    return result
+    return np.clip(1 + tilt + bend, 0.6, 1.4).astype(np.float32)
+
+
+# Film and digital processing
 
 
 def _film(lead: Floats, paths: Paths, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
@@ -310,18 +316,18 @@ def _film(lead: Floats, paths: Paths, labels: Labels, rng: np.random.Generator) 
     aim = float(np.median(exposure[inside])) if inside.any() else float(np.median(exposure))
     most, gradient = rng.uniform(3.0, 4.5), rng.uniform(2.2, 4.5)
     steep = 4 * gradient / most
-    wanted = rng.uniform(0.8, 2.4) / most
-    speed = aim + np.log((1 - wanted) / wanted) / steep
+    target = rng.uniform(0.8, 2.4) / most
+    speed = aim + np.log((1 - target) / target) / steep
     density = 1 / (1 + np.exp(-steep * (exposure - speed)))
     grey = 1 - density
-    if rng.random() < 0.4:  # a scanner that writes transmittance, not density, as one of DDSM's did; or a part of it
+    if rng.random() < 0.4:  # a scanner that writes transmittance, not density, as one of DDSM's did, or partly so
         grey = 10 ** (-most * density * rng.uniform(0.2, 1.05))
-    body = paths.thickness > 0
+    body = paths.body
     grey = np.where(body, grey, float(grey[~body].mean()) if not body.all() else 0)
     base = float(np.quantile(grey, 0.01))
     grey = (grey - base) / max(float(grey.max()) - base, 1e-3)
-    seen = gaussian_filter(grey, 0.7) > _VISIBLE
-    return grey, np.where(seen | (paths.distance > 20), labels, 0).astype(np.uint8)
+    visible = gaussian_filter(grey, 0.7) > _VISIBLE
+    return grey, np.where(visible | (paths.distance > 20), labels, 0).astype(np.uint8)
 
 
 def _digital(lead: Floats, paths: Paths, rng: np.random.Generator, look: Look) -> Floats:
@@ -329,7 +335,7 @@ def _digital(lead: Floats, paths: Paths, rng: np.random.Generator, look: Look) -
     spacing = FIELD_MM / len(lead)
     wild = look.vendors
     slab = float(paths.thickness.max())
-    body = paths.thickness > 0
+    body = paths.body
     # Vendors estimate the missing thickness at the edge, more or less well, and fill it in part or in full.
     estimate = blur(paths.thickness, rng.uniform(0, 4) / spacing) if wild else paths.thickness
     lowest = rng.uniform(0.05, 0.6) if wild else 0.35
@@ -338,10 +344,10 @@ def _digital(lead: Floats, paths: Paths, rng: np.random.Generator, look: Look) -
     image: Floats = lead + (rng.uniform(0, 1.05) if wild else 0.85) * fat * missing * rng.uniform(0.8, 1)
     if wild:
         if rng.random() < 0.35:
-            image = _even(image, body, rng.uniform(15, 60) / spacing, rng.uniform(0.2, 0.9))
+            image = _flatten(image, body, rng.uniform(15, 60) / spacing, rng.uniform(0.2, 0.9))
         for sigma_mm in (1.2, 4.0, 12.0):
             image = image + rng.choice([0, rng.uniform(0, 1.5)]) * (image - blur(image, sigma_mm / spacing))
-        if rng.random() < 0.3:  # local contrast brought to one level, as in synthetic 2-D images
+        if rng.random() < 0.3:  # as in synthetic 2-D images
             image = _level_contrast(image, body, rng.uniform(8, 30) / spacing, rng.uniform(0.3, 1))
     interior = (paths.distance > 8) & (paths.muscle == 0)
     values = image[interior] if interior.any() else image[body]
@@ -351,30 +357,26 @@ def _digital(lead: Floats, paths: Paths, rng: np.random.Generator, look: Look) -
     grey = bottom + rng.uniform(0.25, 1.0) * (1 - bottom) * (image - low) / span
     grey = np.maximum(grey, 0)
     if rng.random() < 0.6:
-        knee = rng.uniform(0.4, 0.9)  # a shoulder: straight up to the knee, then bending towards 1
+        knee = rng.uniform(0.4, 0.9)  # straight up to the knee, then bending towards 1
         over = np.maximum(grey - knee, 0)
         grey = np.minimum(grey, knee) + (1 - knee) * (1 - np.exp(-over / (1 - knee)))
     grey = np.clip(grey, 0, 1) ** np.exp(rng.normal(0, 0.3) if wild else 0)
-    result: Floats = grey * np.clip(0.5 + paths.distance / spacing, body, 1)
-    return result
+    return grey * np.clip(0.5 + paths.distance / spacing, body, 1)
 
 
-def _even(image: Floats, body: Mask, sigma: float, share: float) -> Floats:
-    """Part of the slow changes of brightness taken out: the flattened periphery, and more."""
+def _flatten(image: Floats, body: Mask, sigma: float, share: float) -> Floats:
+    """Remove a share of the slow changes of brightness, as at the periphery."""
     weight = body.astype(np.float32)
     slow = blur(image * weight, sigma) / np.maximum(blur(weight, sigma), 1e-2)
-    middle = float(slow[body].mean())
-    result: Floats = image - share * (slow - middle)
-    return result
+    return image - share * (slow - float(slow[body].mean()))
 
 
 def _level_contrast(image: Floats, body: Mask, sigma: float, share: float) -> Floats:
-    """Contrast to the neighbourhood divided by its own size there."""
+    """Bring local contrast towards one level: detail divided by its local size."""
     weight = body.astype(np.float32)
     cover = np.maximum(blur(weight, sigma), 1e-2)
     slow = blur(image * weight, sigma) / cover
     detail = (image - slow) * weight
     size = np.sqrt(blur(detail**2, sigma) / cover)
     typical = float(size[body].mean())
-    result: Floats = slow + detail * (typical / np.maximum(size, 0.3 * typical)) ** share
-    return result
+    return slow + detail * (typical / np.maximum(size, 0.3 * typical)) ** share

@@ -1,7 +1,7 @@
-"""What is drawn for one synthetic exam: category, fibroglandular fractions, shapes of breast, gland and muscle.
+"""Random anatomy of one synthetic exam: category, amount and place of gland, shape of breast and muscle.
 
-Every number comes from a random stream named by (seed, exam, purpose), so that no draw depends on how many exams are
-made, in which order, at which size, or in which process.
+Every number comes from a random stream named by (seed, exam, purpose). So no draw depends on how many exams are made,
+in which order, at which size, or in which process.
 
 References
 ----------
@@ -37,7 +37,7 @@ CATEGORY_FRACTION: dict[DensityCategory, tuple[float, float]] = {
 
 _MEDIAN_FRACTION = (0.05, 0.15, 0.34, 0.60)  # VICTRE's four models
 _LOG_SPREAD = 0.35
-_BAND_MARGIN = 0.03  # relative: keeps the measured fraction of the volume, which is sampled, inside the band too
+_BAND_MARGIN = 0.03  # relative; the measured fraction comes from samples of the volume and must stay in the band too
 _POPULATION = (0.10, 0.40, 0.40, 0.10)
 _MEAN_THICKNESS_MM = (66.0, 61.0, 54.0, 46.0)
 
@@ -58,35 +58,35 @@ class Muscle:
     sway_mm: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ViewShape:
-    """Compressed breast of one view. Millimetres; x from the chest wall, y downwards from the image's upper edge."""
+    """Compressed breast in one view. Millimetres; x from the chest wall, y downwards from the image's upper edge."""
 
     thickness_mm: float
-    angle: float
-    """Rotation of the view about the chest wall-nipple axis, radians; 0 for CC."""
+    angle: float = 0.0
+    """Rotation of the view about the axis from chest wall to nipple, radians; 0 for CC."""
     depth_mm: float
     nipple_mm: float
     """Height y of the nipple."""
     up_mm: float
     down_mm: float
-    up_floor_mm: float
+    up_floor_mm: float = 0.0
     """Depth that remains above the breast: the axillary tail."""
-    down_floor_mm: float
-    """Depth that remains below the breast: the infra-mammary fold."""
-    floor_slope: float
+    down_floor_mm: float = 0.0
+    """Depth that remains below the breast: the inframammary fold."""
+    floor_slope: float = 0.0
     up_form: tuple[float, float]
     down_form: tuple[float, float]
     wobble: tuple[tuple[float, float, float], ...]
-    """Departures of the outline from its smooth form: (amplitude mm, wavelength mm, phase)."""
+    """Waves added to the smooth outline: (amplitude mm, wavelength mm, phase)."""
     nipple_radius_mm: float
     nipple_height_mm: float
-    muscle: Muscle | None
+    muscle: Muscle | None = None
 
 
 @dataclass(frozen=True)
 class Gland:
-    """Where the fibroglandular tissue of one breast lies, in units of the half ball."""
+    """Place and texture of the fibroglandular tissue of one breast, in units of the half ball's radius."""
 
     fraction: float
     centre: tuple[float, float, float]
@@ -103,7 +103,7 @@ class Gland:
     compartments: float
     """Adipose compartments per box edge (cycles): sets the mesh of Cooper's ligaments."""
     lacing: float
-    """How far glandular tissue keeps to the walls of the compartments: 0 cloudy, 1.5 lacy."""
+    """How closely glandular tissue follows the walls of the compartments: 0 cloudy, 1.5 lacy."""
     ligaments: float
     vessels: int
     strands: int
@@ -114,7 +114,7 @@ class Processing:
     """Acquisition and vendor-like processing of one exam."""
 
     photons_per_mm2: float
-    """Of the open beam; a few per cent reach the detector, some 0.1 mGy there."""
+    """In the open beam. A few per cent reach the detector, about 0.1 mGy."""
     scatter: float
     equalisation: float
     sharpening: float
@@ -125,7 +125,7 @@ class Processing:
 
 @dataclass(frozen=True)
 class Breast:
-    """One breast: its gland and its shape in either view (keys ``"CC"`` and ``"MLO"``)."""
+    """One breast: its gland and its shape in each view (keys ``"CC"`` and ``"MLO"``)."""
 
     gland: Gland
     shapes: dict[str, ViewShape]
@@ -138,6 +138,26 @@ class Anatomy:
     category: DensityCategory
     breasts: dict[str, Breast]
     processing: Processing
+
+
+def draw_anatomy(seed: int, index: int, mix: str) -> Anatomy:
+    """Draw exam ``index``; left and right vary about common values, as in most women."""
+    category = draw_category(seed, index, mix)
+    rng = stream(seed, index, "anatomy")
+    fraction = draw_fraction(rng, category)
+    difference = float(np.clip(rng.normal(0, 0.04), -0.1, 0.1))
+    thickness = float(np.clip(rng.normal(_MEAN_THICKNESS_MM[category.index], 12.0), 26.0, 95.0))
+    common = _draw_gland(rng, fraction)
+    size = float(np.clip(rng.normal(103.0, 14.0) * (thickness / 59.0) ** 0.25, 72.0, 140.0))
+    habit_cc, habit_mlo = rng.uniform(size=8), rng.uniform(size=12)
+    breasts = {}
+    for side, sign in (("R", 1.0), ("L", -1.0)):
+        rng = stream(seed, index, "breast", side)
+        gland = _vary_gland(rng, common, fraction * (1 + sign * difference))
+        depth = size * float(rng.normal(1, 0.03))
+        cc = _draw_cc(rng, habit_cc, depth, thickness)
+        breasts[side] = Breast(gland, {"CC": cc, "MLO": _draw_mlo(rng, habit_mlo, depth, thickness)})
+    return Anatomy(category, breasts, _draw_processing(stream(seed, index, "processing")))
 
 
 def draw_category(seed: int, index: int, mix: str) -> DensityCategory:
@@ -154,29 +174,6 @@ def draw_fraction(rng: np.random.Generator, category: DensityCategory) -> float:
     limits = [math.log(low * (1 + _BAND_MARGIN)), math.log(high * (1 - _BAND_MARGIN))]
     lower, upper = (float(ndtr((limit - middle) / _LOG_SPREAD)) for limit in limits)
     return math.exp(middle + _LOG_SPREAD * float(ndtri(rng.uniform(lower, upper))))
-
-
-def draw_anatomy(seed: int, index: int, mix: str) -> Anatomy:
-    """Draw exam ``index``; left and right are two draws about common values, as in most women."""
-    category = draw_category(seed, index, mix)
-    rng = stream(seed, index, "anatomy")
-    fraction = draw_fraction(rng, category)
-    difference = float(np.clip(rng.normal(0, 0.04), -0.1, 0.1))
-    thickness = float(np.clip(rng.normal(_MEAN_THICKNESS_MM[category.index], 12.0), 26.0, 95.0))
-    common = _draw_gland(rng, fraction)
-    size = float(np.clip(rng.normal(103.0, 14.0) * (thickness / 59.0) ** 0.25, 72.0, 140.0))
-    habit = {"cc": rng.uniform(size=8), "mlo": rng.uniform(size=12)}
-    breasts = {}
-    for side, sign in (("R", 1.0), ("L", -1.0)):
-        own = stream(seed, index, "breast", side)
-        gland = _vary_gland(own, common, fraction * (1 + sign * difference))
-        depth = size * float(own.normal(1, 0.03))
-        shapes = {
-            "CC": _draw_cc(own, habit["cc"], depth, thickness),
-            "MLO": _draw_mlo(own, habit["mlo"], depth, thickness),
-        }
-        breasts[side] = Breast(gland, shapes)
-    return Anatomy(category, breasts, _draw_processing(stream(seed, index, "processing")))
 
 
 def _draw_gland(rng: np.random.Generator, fraction: float) -> Gland:
@@ -210,24 +207,6 @@ def _triple(values: Floats) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def _between(share: float, low: float, high: float) -> float:
-    return low + float(share) * (high - low)
-
-
-def _habit(rng: np.random.Generator, common: Floats) -> Floats:
-    varied: Floats = np.clip(common + rng.normal(0, 0.12, len(common)), 0, 1)
-    return varied
-
-
-def _wobble(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:
-    return tuple((float(rng.normal(0, 0.012) * wave), wave, rng.uniform(0, 2 * np.pi)) for wave in (150.0, 90.0, 55.0))
-
-
-def _nipple(rng: np.random.Generator) -> tuple[float, float]:
-    """Radius and height in mm; in about a third of the views the nipple is not in profile."""
-    return rng.uniform(4.5, 6.5), rng.uniform(4.5, 7.5) if rng.random() < 0.67 else 0.0
-
-
 def _draw_cc(rng: np.random.Generator, common: Floats, depth: float, thickness: float) -> ViewShape:
     h = _habit(rng, common)
     width = depth * _between(h[0], 0.82, 1.08)
@@ -236,20 +215,15 @@ def _draw_cc(rng: np.random.Generator, common: Floats, depth: float, thickness: 
     radius, height = _nipple(rng)
     return ViewShape(
         thickness_mm=thickness * float(rng.normal(1, 0.04)),
-        angle=0.0,
         depth_mm=depth,
         nipple_mm=FIELD_MM / 2 + rng.uniform(-12, 12),
         up_mm=lateral * (1 + flare),
         down_mm=medial,
-        up_floor_mm=0.0,
-        down_floor_mm=0.0,
-        floor_slope=0.0,
         up_form=(_between(h[5], 1.95, 2.4), _between(h[4], 0.48, 0.58) + 0.9 * flare),
         down_form=(_between(h[6], 1.95, 2.4), _between(h[7], 0.48, 0.62)),
         wobble=_wobble(rng),
         nipple_radius_mm=radius,
         nipple_height_mm=height,
-        muscle=None,
     )
 
 
@@ -258,6 +232,7 @@ def _draw_mlo(rng: np.random.Generator, common: Floats, depth: float, thickness:
     depth = depth * _between(h[0], 0.98, 1.12)
     nipple = float(np.clip(_between(h[1], 0.55, 0.66) * FIELD_MM, 0, FIELD_MM - 0.62 * depth))
     tail = depth * _between(h[2], 0.42, 0.78)
+    fold = _between(h[7], -14.0, 22.0)
     top = min(tail * _between(h[3], 0.6, 0.9), 90.0)
     radius, height = _nipple(rng)
     return ViewShape(
@@ -268,7 +243,7 @@ def _draw_mlo(rng: np.random.Generator, common: Floats, depth: float, thickness:
         up_mm=nipple * _between(h[5], 0.85, 1.15),
         down_mm=depth * _between(h[6], 0.62, 0.82),
         up_floor_mm=tail,
-        down_floor_mm=fold if (fold := _between(h[7], -14.0, 22.0)) > 7 else 0.0,
+        down_floor_mm=fold if fold > 7 else 0.0,
         floor_slope=_between(h[8], 0.3, 0.9),
         up_form=(_between(h[9], 1.7, 2.2), _between(h[10], 1.0, 1.45)),
         down_form=(_between(h[11], 1.9, 2.4), rng.uniform(0.5, 0.62)),
@@ -277,6 +252,24 @@ def _draw_mlo(rng: np.random.Generator, common: Floats, depth: float, thickness:
         nipple_height_mm=height,
         muscle=Muscle(top, nipple * rng.uniform(0.75, 1.2), rng.uniform(-2.0, 9.0), rng.normal(0, 1.5)),
     )
+
+
+def _habit(rng: np.random.Generator, common: Floats) -> Floats:
+    """The woman's shares (0 to 1) of each range, varied for one breast."""
+    return np.clip(common + rng.normal(0, 0.12, len(common)), 0, 1)
+
+
+def _between(share: float, low: float, high: float) -> float:
+    return low + float(share) * (high - low)
+
+
+def _wobble(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:
+    return tuple((float(rng.normal(0, 0.012) * wave), wave, rng.uniform(0, 2 * np.pi)) for wave in (150.0, 90.0, 55.0))
+
+
+def _nipple(rng: np.random.Generator) -> tuple[float, float]:
+    """Radius and height in mm; in about a third of the views the nipple is not in profile and has height 0."""
+    return rng.uniform(4.5, 6.5), rng.uniform(4.5, 7.5) if rng.random() < 0.67 else 0.0
 
 
 def _draw_processing(rng: np.random.Generator) -> Processing:

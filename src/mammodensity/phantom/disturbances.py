@@ -1,15 +1,14 @@
-"""What lies between a phantom and the images of archives: scanners, markers, borders, other crops and tones.
+"""Images as archives hold them: phantoms with other crops, tones, markers and borders, and images without a breast.
 
-Made to train and test the networks that find breast, muscle and dense tissue, which must not mind any of it. Every
-change has its reason in images of archives, named where it is made.
+They train and test the networks that find breast, muscle and dense tissue, which must ignore these changes. Every
+change occurs in images of archives; the reason stands where the change is made.
 
-Everything here looks at images whose chest wall is on the left.
+Images that are not mammograms teach the segmenter to find no breast. Overlapping shapes of all sizes have the
+statistics of photographs (dead leaves: Lee, Mumford and Huang, Int. J. Comput. Vis. 2001). The other kinds occur in
+archives: chest films, quality test objects, pages of text, noise, empty exposures, images that are turned or show both
+breasts.
 
-Images that are no mammograms: what the segmenter learns to find no breast in.
-
-Overlapping shapes of all sizes have the statistics of photographs (dead leaves: Lee, Mumford and Huang, Int. J. Comput.
-Vis. 2001), so no photograph is needed. The others stand for what lies in archives beside mammograms: chest films,
-phantoms of quality tests, pages of text, noise, empty exposures, images that are turned, or show both breasts.
+All mammograms have the chest wall on the left.
 """
 
 from __future__ import annotations
@@ -28,26 +27,27 @@ from mammodensity.phantom.breast import Floats
 from mammodensity.phantom.compression import blur, resample
 from mammodensity.phantom.projection import LABELS, Labels, Paths
 
-MUSCLE = LABELS["pectoral"]
+Size = tuple[int, int]
 
-
+_MUSCLE = LABELS["pectoral"]
 _PADDED, _LOWER_FOLDS = 0.35, 0.25  # shares of the images
+_BAD_MAMMOGRAMS = 0.35  # share of impostors that are mammograms turned, doubled or inverted
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """Which changes are made; each is drawn anew for each image."""
+    """The changes to make; each is drawn again for each image."""
 
     look: Look = field(default_factory=Look)
-    """Tissue, muscle, beam and processing: :mod:`mammodensity.phantom.appearance`."""
+    """Tissue, muscle, beam and processing."""
     film: float = 0.55
     """Share of images that are scanned film."""
     geometry: bool = True
-    """Other crops, aspects and slight turns; outlines bent."""
+    """Other crops and aspects, slight rotations, bent outlines."""
     muscle: bool = True
     """Folds and nodes over the muscle; muscles filled with one grey level."""
     lower_folds: bool = False
-    """Folds and a strip of chest wall below the breast, in some oblique views."""
+    """Folds and a strip of chest wall below the breast, in some MLO views."""
     tone: bool = True
     """Tone curve, haze, fog, background level, blur, noise and scanner bands."""
     objects: bool = True
@@ -55,9 +55,9 @@ class Disturbance:
 
 
 def disturb(
-    paths: Paths, size: tuple[int, int], rng: np.random.Generator, changes: Disturbance = Disturbance()
+    paths: Paths, size: Size, rng: np.random.Generator, changes: Disturbance = Disturbance()
 ) -> tuple[Floats, Labels]:
-    """Make one image of a view as it might lie in an archive, with its labels, both of ``size`` (H, W).
+    """Make one image of a view as an archive might hold it, with its labels, both of ``size`` (H, W).
 
     Returns
     -------
@@ -69,7 +69,7 @@ def disturb(
         image, labels = _reframe(image, labels, size, rng)
     else:
         image, labels = _resized(image, labels, size)
-    if changes.muscle and (labels == MUSCLE).any():
+    if changes.muscle and (labels == _MUSCLE).any():
         image = _folded_or_filled(image, labels, rng)
         if changes.lower_folds and rng.random() < _LOWER_FOLDS:
             image = image + _inframammary_fold(labels, rng)
@@ -82,29 +82,15 @@ def disturb(
     return np.clip(image, 0, 1).astype(np.float32), labels
 
 
-def _padded(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
-    """Even margins on any side, as where images of all sizes were brought to one: breasts end in them abruptly."""
-    height, width = image.shape
-    top, bottom, left, right = rng.uniform(0, 0.25, 4) * (rng.random(4) < 0.55)
-    first_row, last_row = round(top * height), height - round(bottom * height)
-    first_col, last_col = round(left * width), width - round(right * width)
-    small, classes = _resized(image, labels, (last_row - first_row, last_col - first_col))
-    frame = np.full(image.shape, 0.0 if rng.random() < 0.85 else rng.uniform(0, 0.3), np.float32)
-    frame[first_row:last_row, first_col:last_col] = small
-    known = np.zeros_like(labels)
-    known[first_row:last_row, first_col:last_col] = classes
-    return frame, known
-
-
-def _resized(image: Floats, labels: Labels, size: tuple[int, int]) -> tuple[Floats, Labels]:
+def _resized(image: Floats, labels: Labels, size: Size) -> tuple[Floats, Labels]:
     rows, cols = (
         np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in zip(size, image.shape, strict=True)
     )
     return resample(image.astype(np.float32), size), labels[np.ix_(rows, cols)]
 
 
-def _reframe(image: Floats, labels: Labels, size: tuple[int, int], rng: np.random.Generator) -> tuple[Floats, Labels]:
-    """Another field of view: from a tight crop to much background, chest wall cut or with a gap, turned, bent."""
+def _reframe(image: Floats, labels: Labels, size: Size, rng: np.random.Generator) -> tuple[Floats, Labels]:
+    """Another field of view: from a tight crop to much background; chest wall cut or with a gap; rotated and bent."""
     rows, cols = np.flatnonzero((labels > 0).any(1)), np.flatnonzero((labels > 0).any(0))
     height, width = rows[-1] + 1.0, cols[-1] + 1.0
     tight = rng.random() < 0.25
@@ -126,16 +112,16 @@ def _reframe(image: Floats, labels: Labels, size: tuple[int, int], rng: np.rando
 
 
 def _folded_or_filled(image: Floats, labels: Labels, rng: np.random.Generator) -> Floats:
-    """Folds and nodes over the muscle, or a muscle filled with one grey level, as in the origin's exports."""
+    """Folds and nodes over the muscle, or a muscle filled with one grey level, as in INFN's exported images."""
     kind = rng.random()
     if kind < 0.12:
         tissue = np.isin(labels, (1, 2))
-        return np.where(labels == MUSCLE, np.median(image[tissue]) if tissue.any() else 0.5, image)
+        return np.where(labels == _MUSCLE, np.median(image[tissue]) if tissue.any() else 0.5, image)
     return image + _folds_and_nodes(labels, rng) if kind < 0.42 else image
 
 
 def _folds_and_nodes(labels: Labels, rng: np.random.Generator) -> Floats:
-    """Bright folds of skin across the axilla, lymph nodes."""
+    """Bright folds of skin and lymph nodes across the axilla, to be added (H, W); no label changes."""
     y, x = np.indices(labels.shape, dtype=np.float32)
     rows, cols = labels.shape
     added = np.zeros(labels.shape, np.float32)
@@ -148,12 +134,11 @@ def _folds_and_nodes(labels: Labels, rng: np.random.Generator) -> Floats:
         else:
             square = ((x - col) / size) ** 2 + ((y - row) / (size * rng.uniform(1, 2.2))) ** 2
             added += rng.uniform(0.05, 0.25) * np.exp(-(square**2))
-    result: Floats = added * (labels > 0)
-    return result
+    return added * (labels > 0)
 
 
 def _inframammary_fold(labels: Labels, rng: np.random.Generator) -> Floats:
-    """Folds where the breast ends below, and a strip of chest wall, to be added (H, W); no label changes."""
+    """Folds at the lower end of the breast and a strip of chest wall, to be added (H, W); no label changes."""
     y, x = np.indices(labels.shape, dtype=np.float32)
     rows, cols = labels.shape
     added = np.zeros(labels.shape, np.float32)
@@ -162,16 +147,15 @@ def _inframammary_fold(labels: Labels, rng: np.random.Generator) -> Floats:
         row, reach, rise = bottom - rng.uniform(-0.02, 0.2) * rows, rng.uniform(0.06, 0.35) * cols, rng.normal(0, 0.6)
         line = y - (row + rise * x + rng.normal(0, 0.01) * x**2)
         added += rng.uniform(-0.1, 0.25) * np.exp(-np.abs(line) / rng.uniform(0.6, 3)) * np.exp(-((x / reach) ** 2))
-    if rng.random() < 0.5:  # a strip of ribs and muscle that the paddle has caught
+    if rng.random() < 0.5:  # a strip of ribs and muscle caught by the paddle
         first = rng.uniform(0.4, 0.9) * bottom
         wide = rng.uniform(0.01, 0.06) * cols * np.clip((y - first) / max(0.1 * rows, 1), 0, 1)
         added += rng.uniform(0.05, 0.35) / (1 + np.exp(np.clip((x - wide) / rng.uniform(0.4, 2), -30, 30))) * (wide > 0)
-    result: Floats = added * (labels > 0)
-    return result
+    return added * (labels > 0)
 
 
 def _other_tone(image: Floats, labels: Labels, film: bool, rng: np.random.Generator) -> Floats:
-    """What scanners, displays and exports add: film has haze and fog, digital images end sharply on black."""
+    """Changes by scanners, displays and exports: film has haze and fog, digital images end sharply on black."""
     body = labels > 0
     image = np.clip(image / max(float(image.max()), 1e-3), 0, 1) ** np.exp(rng.uniform(-0.35, 0.5))
     if rng.random() < 0.15:
@@ -195,8 +179,7 @@ def _other_tone(image: Floats, labels: Labels, film: bool, rng: np.random.Genera
     noise = rng.normal(0, 1, image.shape) * rng.uniform(0, 0.02)
     if rng.random() < 0.5:
         noise = 2 * gaussian_filter(noise, rng.uniform(0.4, 1.2))
-    result: Floats = gaussian_filter(image, rng.uniform(0, 1.1)) + noise
-    return result
+    return gaussian_filter(image, rng.uniform(0, 1.1)) + noise
 
 
 def _objects(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
@@ -215,7 +198,7 @@ def _objects(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[F
         image[row : row + 2, col : col + 2] = rng.uniform(0.7, 1)
     if rng.random() < 0.3:
         for side in rng.choice(4, rng.integers(1, 3), replace=False):
-            # On the chest side it is thin: there the film is cut at the breast.
+            # It is thin on the chest side, where the film is cut at the breast.
             thick = int(rng.integers(1, 3 if side == 0 else 7))
             band: Any = [np.s_[:, :thick], np.s_[:thick], np.s_[:, -thick:], np.s_[-thick:]][side]
             image[band] = rng.choice([0.0, rng.uniform(0.2, 0.7), 1.0]) + rng.normal(0, 0.01, image[band].shape)
@@ -224,13 +207,12 @@ def _objects(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[F
 
 
 def _far_corner(free: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Background beyond a straight cut, at some distance from the breast."""
+    """Background beyond a straight line, at some distance from the breast."""
     y, x = np.indices(free.shape, dtype=np.float32)
     angle = rng.uniform(-np.pi / 2, np.pi / 2)
     along = (x - 0.5 * free.shape[1]) * np.cos(angle) + (y - 0.5 * free.shape[0]) * np.sin(angle)
     away = distance_transform_edt(free) > rng.uniform(2, 12)
-    result: NDArray[np.bool_] = free & away & (along > rng.uniform(0.1, 0.6) * free.shape[0])
-    return result
+    return free & away & (along > rng.uniform(0.1, 0.6) * free.shape[0])
 
 
 def _stamp(image: Floats, free: NDArray[np.bool_], centre: tuple[float, float], rng: np.random.Generator) -> None:
@@ -252,31 +234,39 @@ def _stamp(image: Floats, free: NDArray[np.bool_], centre: tuple[float, float], 
         image[free & box] = rng.choice([0.0, grey])
 
 
-Size = tuple[int, int]
-
-_OF_MAMMOGRAMS = 0.35  # share that shows a breast as it should not be
+def _padded(image: Floats, labels: Labels, rng: np.random.Generator) -> tuple[Floats, Labels]:
+    """Even margins on any side, as in collections with one image size: the breast ends abruptly at them."""
+    height, width = image.shape
+    top, bottom, left, right = rng.uniform(0, 0.25, 4) * (rng.random(4) < 0.55)
+    first_row, last_row = round(top * height), height - round(bottom * height)
+    first_col, last_col = round(left * width), width - round(right * width)
+    small, classes = _resized(image, labels, (last_row - first_row, last_col - first_col))
+    frame = np.full(image.shape, 0.0 if rng.random() < 0.85 else rng.uniform(0, 0.3), np.float32)
+    frame[first_row:last_row, first_col:last_col] = small
+    framed_labels = np.zeros_like(labels)
+    framed_labels[first_row:last_row, first_col:last_col] = classes
+    return frame, framed_labels
 
 
 def impostor(size: Size, rng: np.random.Generator, mammogram: Floats) -> Floats:
-    """One image (H, W), 0 to 1, of a kind drawn at random.
+    """Make one image (H, W), 0 to 1, that is not a usable mammogram, of a kind drawn at random.
 
     Parameters
     ----------
     mammogram
-        (H, W) with the chest wall on the left: for those kinds that show a breast as it should not be.
+        (H, W) with the chest wall on the left, for kinds that are a mammogram turned, doubled or inverted.
     """
-    if rng.random() < _OF_MAMMOGRAMS:
+    if rng.random() < _BAD_MAMMOGRAMS:
         image = _turned_or_double(mammogram, size, rng)
     else:
         image = _KINDS[int(rng.integers(len(_KINDS)))](size, rng)
     image = image - image.min()
     image = image / max(float(image.max()), 1e-6) * rng.uniform(0.5, 1) + rng.normal(0, rng.uniform(0, 0.03), size)
-    made: Floats = np.clip(image, 0, 1).astype(np.float32)
-    return made
+    return np.clip(image, 0, 1).astype(np.float32)
 
 
 def _leaves(size: Size, rng: np.random.Generator) -> Floats:
-    """Dead leaves: discs and boxes of all sizes, some with texture, one over the other."""
+    """Dead leaves: discs and boxes of all sizes, some textured, one over the other."""
     y, x = np.indices(size, dtype=np.float32)
     image = np.full(size, rng.uniform(), np.float32)
     texture = _power_law(size, rng)
@@ -289,22 +279,20 @@ def _leaves(size: Size, rng: np.random.Generator) -> Floats:
         image = np.where(
             inside, rng.uniform() + rng.uniform(0, 0.15) * texture + rng.normal(0, 0.004) * (y - row), image
         )
-    made: Floats = gaussian_filter(image, rng.uniform(0, 1))
-    return made
+    return gaussian_filter(image, rng.uniform(0, 1))
 
 
 def _power_law(size: Size, rng: np.random.Generator) -> Floats:
-    """Noise with a spectrum 1/f to 1/f^4, blurred noise among it."""
+    """Noise with a spectrum from 1/f to 1/f^4."""
     frequency = np.hypot(fft.fftfreq(size[0])[:, None], fft.rfftfreq(size[1])[None, :])
     frequency[0, 0] = 1
     spectrum = fft.rfft2(rng.normal(0, 1, size)) * frequency ** -rng.uniform(0.5, 2)
     image: Floats = fft.irfft2(spectrum, s=size)
-    made: Floats = image / max(float(image.std()), 1e-6)
-    return made
+    return image / max(float(image.std()), 1e-6)
 
 
 def _chest(size: Size, rng: np.random.Generator) -> Floats:
-    """A chest film: two dark lungs in a bright body, ribs across, spine and heart between."""
+    """A chest film: two dark lungs in a bright body, with ribs, spine and heart."""
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in size)
     y, x = np.meshgrid(y, x, indexing="ij")
     image = np.exp(-((np.abs(x) / rng.uniform(0.85, 1.1)) ** 8)) * 0.7
@@ -315,12 +303,11 @@ def _chest(size: Size, rng: np.random.Generator) -> Floats:
     image = image + 0.1 * ribs * (np.abs(x) > 0.1) + 0.25 * np.exp(-((x / 0.1) ** 2))
     heart = ((x - 0.15) / 0.3) ** 2 + ((y - 0.35) / 0.3) ** 2
     image = image + 0.3 * (heart < 1)
-    made: Floats = gaussian_filter(image * rng.choice([-1.0, 1.0, 1.0]) + 0.03 * _power_law(size, rng), 1)
-    return made
+    return gaussian_filter(image * rng.choice([-1.0, 1.0, 1.0]) + 0.03 * _power_law(size, rng), 1)
 
 
 def _test_object(size: Size, rng: np.random.Generator) -> Floats:
-    """A phantom of a quality test: an even block, discs, wedges and bars on it."""
+    """A quality test object: an even block with discs, wedges and bars."""
     image = np.zeros(size, np.float32)
     top, left = (int(rng.uniform(0, 0.3) * n) for n in size)
     bottom, right = (int(rng.uniform(0.6, 1.0) * n) for n in size)
@@ -342,8 +329,7 @@ def _page(size: Size, rng: np.random.Generator) -> Floats:
     marks = gaussian_filter(rng.normal(0, 1, size), (0.3, 1.0)) > 0
     lines = (np.arange(size[0]) // int(rng.integers(3, 8))) % 2 == 0
     image = np.where(marks & lines[:, None], rng.uniform(0, 0.4), rng.uniform(0.6, 1.0))
-    made: Floats = image if rng.random() < 0.5 else 1 - image
-    return made
+    return image if rng.random() < 0.5 else 1 - image
 
 
 def _plain(size: Size, rng: np.random.Generator) -> Floats:
@@ -360,19 +346,17 @@ def _plain(size: Size, rng: np.random.Generator) -> Floats:
         np.sin(waves * along),
         ((x - rng.uniform(-0.3, 0.3)) ** 2 + y**2 < rng.uniform(0.2, 0.7) ** 2).astype(np.float32),
     ]
-    made: Floats = gaussian_filter(kinds[int(rng.integers(len(kinds)))], rng.choice([0, rng.uniform(0, 6)]))
-    return made
+    return gaussian_filter(kinds[int(rng.integers(len(kinds)))], rng.choice([0, rng.uniform(0, 6)]))
 
 
 def _empty(size: Size, rng: np.random.Generator) -> Floats:
     """An exposure without a breast: noise on an even or sloping ground."""
     slope = np.linspace(0, rng.uniform(-0.3, 0.3), size[1], dtype=np.float32)[None, :]
-    made: Floats = gaussian_filter(rng.normal(0.5, 0.2, size), rng.uniform(0, 3)) + slope
-    return made
+    return gaussian_filter(rng.normal(0.5, 0.2, size), rng.uniform(0, 3)) + slope
 
 
 def _turned_or_double(mammogram: Floats, size: Size, rng: np.random.Generator) -> Floats:
-    """The chest wall above or below, or both breasts in one image, or the background bright."""
+    """A mammogram with the chest wall above or below, both breasts in one image, or a bright background."""
     kind = rng.random()
     if kind < 0.4:
         return resample(np.ascontiguousarray(np.rot90(mammogram, int(rng.choice([1, 3])))), size)

@@ -1,13 +1,12 @@
-"""Fibroglandular tissue and Cooper's ligaments as fields on the half ball.
+"""Tissue of one breast: gland and Cooper's ligaments as fields on the half ball; vessels, strands and ducts as curves.
 
 Glandular tissue is power-law noise plus an anatomical prior, cut at the level that gives the wanted volume (binarised
 power-law noise in a limited region: Lund, Med. Phys. 2012). Ligaments are thin sheets about the zero level of a
-band-limited noise, the walls of adipose compartments (Bakic et al., Med. Phys. 2011; Pokrajac et al., Med. Phys. 2012).
+band-limited noise; these are the walls of adipose compartments (Bakic et al., Med. Phys. 2011; Pokrajac et al., Med.
+Phys. 2012).
 
-Vessels, fibrous strands and ducts: curves in the breast, laid down in a view as projected thickness.
-
-A curve deposits its cross-section times its length on the image plane. That keeps its volume at every pixel size, and
-draws it sharply at a full detector where the sampled volume cannot.
+A curve adds its cross-section times its length to the image plane. This keeps its volume at every pixel size, and stays
+sharp on a full detector, which the sampled volume cannot resolve.
 """
 
 from __future__ import annotations
@@ -24,69 +23,22 @@ from scipy.special import expit
 from mammodensity.phantom.breast import FIELD_MM, Floats, Gland, ViewShape, stream
 from mammodensity.phantom.compression import ball_to_disc, disc_to_image
 
-_LEVELS = (32, 64, 96, 128, 192)  # cube edges; each adds the shell of frequencies that the one before cannot hold
+_LEVELS = (32, 64, 96, 128, 192)  # cube edges; each adds the shell of frequencies that the smaller ones cannot hold
 _SIDES_ALIKE = 0.45  # correlation of the texture of left and right breast
 _WALL = 0.15  # half width of a ligament, in standard deviations of the noise whose zero level it follows
 _BOX = 2.0  # edge of the noise cube in units of the half ball's radius
-
-
-def cube_edge(rows: int) -> int:
-    """Edge of the noise cube for images of ``rows``: about one voxel a pixel, at most 192."""
-    return next((edge for edge in _LEVELS[1:] if edge >= 0.62 * rows), _LEVELS[-1])
-
-
-def noise_cube(white: Callable[[int], Floats], edge: int, amplitude: Callable[[Floats], Floats]) -> Floats:
-    """Gaussian noise on a periodic cube with a given amplitude spectrum.
-
-    The spectrum is filled shell by shell, each from its own white noise, so that a finer cube only adds finer detail.
-
-    Parameters
-    ----------
-    white
-        Gives white noise of shape (n, n, n), float32, for a level n.
-    edge
-        Edge of the cube, one of the levels.
-    amplitude
-        Amplitude of frequencies given in cycles per box.
-
-    Returns
-    -------
-    (edge, edge, edge), float32; the part below 16 cycles per box has unit variance.
-    """
-    spectrum = np.zeros((0, 0, 0), dtype=np.complex64)
-    inner, scale = 0, 1.0
-    for level in (n for n in _LEVELS if n <= edge):
-        radius = _radius(level)
-        shell = (radius >= inner / 2) & (radius < level / 2) & (radius > 0)
-        weight = np.zeros_like(radius)
-        weight[shell] = amplitude(radius[shell])
-        if inner == 0:
-            scale = float(np.sqrt(2 * np.sum(weight**2)))
-        raised = fft.rfftn(white(level)) * (weight / np.float32(scale * level**1.5))
-        if inner:
-            near = np.r_[0 : inner // 2, level - inner // 2 : level]
-            raised[np.ix_(near, near, np.arange(inner // 2 + 1))] += spectrum
-        spectrum, inner = raised, level
-    cube: Floats = fft.irfftn(spectrum, s=(edge,) * 3) * np.float32(edge**3)
-    return cube
-
-
-def _radius(edge: int) -> Floats:
-    full = (fft.fftfreq(edge) * edge).astype(np.float32) ** 2
-    half = np.arange(edge // 2 + 1, dtype=np.float32) ** 2
-    radius: Floats = np.sqrt(full[:, None, None] + full[None, :, None] + half)
-    return radius
+_RADIUS_MM = 95.0  # approximate radius of the half ball; sets only the step length of curves
 
 
 class Tissue:
-    """The tissue of one breast.
+    """Gland and ligaments of one breast.
 
     Parameters
     ----------
     gland
-        What was drawn for this breast.
+        The values drawn for this breast.
     seed, index, side
-        Name the random streams; the two sides share part of their texture.
+        Names of the random streams; the two sides share part of their texture.
     rows
         Image rows the tissue is to be projected to: sets the resolution.
     """
@@ -95,15 +47,13 @@ class Tissue:
         def white(kind: str) -> Callable[[int], Floats]:
             def draw(level: int) -> Floats:
                 common = _white(seed, index, kind, level)
-                own = stream(seed, index, kind, side, level).standard_normal((level,) * 3, dtype=np.float32)
-                mixed: Floats = common * np.float32(_SIDES_ALIKE**0.5) + own * np.float32((1 - _SIDES_ALIKE) ** 0.5)
-                return mixed
+                single = stream(seed, index, kind, side, level).standard_normal((level,) * 3, dtype=np.float32)
+                return common * np.float32(_SIDES_ALIKE**0.5) + single * np.float32((1 - _SIDES_ALIKE) ** 0.5)
 
             return draw
 
         def band(k: Floats) -> Floats:
-            result: Floats = np.exp(-0.5 * (np.log(k / gland.compartments) / 0.45) ** 2) / k
-            return result
+            return np.exp(-0.5 * (np.log(k / gland.compartments) / 0.45) ** 2) / k
 
         self.gland = gland
         self.threshold = 0.0
@@ -112,7 +62,7 @@ class Tissue:
         self._sheets = noise_cube(white("sheets"), 64 if edge <= 96 else 128, band)  # its band is narrow
 
     def sample(self, u: Floats, v: Floats, w: Floats) -> tuple[Floats, Floats]:
-        """Score and share of ligament at material points; glandular is what scores above the threshold."""
+        """Score and share of ligament at material points; scores above the threshold are glandular."""
         gland = self.gland
         converge = (1.25 - np.clip(u, -0.5, 1)) ** -gland.convergence
         texture = _interpolate(self._texture, u * gland.stretch, v * converge, w * converge)
@@ -121,23 +71,21 @@ class Tissue:
         return score, gland.ligaments * np.exp(-level)
 
     def _prior(self, u: Floats, v: Floats, w: Floats) -> Floats:
-        """Where glandular tissue is found: a cone towards the nipple, fuller in the upper outer quadrant."""
+        """Usual place of glandular tissue: a cone towards the nipple, fuller in the upper outer quadrant."""
         gland = self.gland
         cone = np.clip((1.05 - u) / 0.6, 0.15, 1)
         du, dv, dw = ((c - m) / s for c, m, s in zip((u, v, w), gland.centre, gland.spread, strict=True))
         prior = -0.5 * (du * du + (dv * dv + dw * dw) / cone)
-        # It reaches the skin at the nipple only, and leaves some fat before the muscle.
+        # It reaches the skin only at the nipple, and leaves some fat before the muscle.
         behind_nipple = np.exp(-(v * v + w * w) / 0.03) * np.clip(u, 0, 1)
         cover = gland.subcutaneous * (1 - 0.85 * behind_nipple)
         depth = 1 - np.sqrt(u * u + v * v + w * w)
         prior = prior + gland.retroareolar * behind_nipple
-        result: Floats = prior - 4 * np.maximum(1 - depth / cover, 0) - 1.2 * np.maximum(1 - u / 0.25, 0) ** 2
-        return result
+        return prior - 4 * np.maximum(1 - depth / cover, 0) - 1.2 * np.maximum(1 - u / 0.25, 0) ** 2
 
     def glandular(self, score: Floats) -> Floats:
         """Glandular share (0 to 1) of tissue with this score."""
-        result: Floats = expit((score - self.threshold) / self.gland.softness)
-        return result
+        return expit((score - self.threshold) / self.gland.softness)
 
     def streaks(self, along: Floats, across: Floats) -> Floats:
         """Unit-variance texture of long fibres at points in units of the half ball's radius, for the muscle."""
@@ -157,18 +105,59 @@ class Tissue:
 
 @lru_cache(maxsize=2 * len(_LEVELS))
 def _white(seed: int, index: int, kind: str, level: int) -> Floats:
-    """White noise that both breasts share; kept from the first for the second."""
+    """White noise that both breasts share, kept from the first breast for the second."""
     return stream(seed, index, kind, level).standard_normal((level,) * 3, dtype=np.float32)
 
 
 def _interpolate(cube: Floats, u: Floats, v: Floats, w: Floats) -> Floats:
-    edge = cube.shape[0]
-    points = np.stack([u, v, w]) * np.float32(edge / _BOX)
-    values: Floats = map_coordinates(cube, points, order=1, mode="grid-wrap")
-    return values
+    points = np.stack([u, v, w]) * np.float32(cube.shape[0] / _BOX)
+    return map_coordinates(cube, points, order=1, mode="grid-wrap")
 
 
-_UNIT_MM = 95.0  # about one radius of the half ball: only sets how finely curves are stepped
+def cube_edge(rows: int) -> int:
+    """Edge of the noise cube for images of ``rows``: about one voxel a pixel, at most 192."""
+    return next((edge for edge in _LEVELS[1:] if edge >= 0.62 * rows), _LEVELS[-1])
+
+
+def noise_cube(white: Callable[[int], Floats], edge: int, amplitude: Callable[[Floats], Floats]) -> Floats:
+    """Gaussian noise on a periodic cube with the given amplitude spectrum.
+
+    The spectrum is filled shell by shell, each from white noise of its own, so that a finer cube only adds detail.
+
+    Parameters
+    ----------
+    white
+        Gives white noise of shape (n, n, n), float32, for a level n.
+    edge
+        Edge of the cube, one of the levels.
+    amplitude
+        Amplitude at frequencies in cycles per box.
+
+    Returns
+    -------
+    (edge, edge, edge), float32; the part below 16 cycles per box has unit variance.
+    """
+    spectrum = np.zeros((0, 0, 0), dtype=np.complex64)
+    inner, scale = 0, 1.0
+    for level in (n for n in _LEVELS if n <= edge):
+        radius = _frequency_radius(level)
+        shell = (radius >= inner / 2) & (radius < level / 2) & (radius > 0)
+        weight = np.zeros_like(radius)
+        weight[shell] = amplitude(radius[shell])
+        if inner == 0:
+            scale = float(np.sqrt(2 * np.sum(weight**2)))
+        raised = fft.rfftn(white(level)) * (weight / np.float32(scale * level**1.5))
+        if inner:
+            near = np.r_[0 : inner // 2, level - inner // 2 : level]
+            raised[np.ix_(near, near, np.arange(inner // 2 + 1))] += spectrum
+        spectrum, inner = raised, level
+    return fft.irfftn(spectrum, s=(edge,) * 3) * np.float32(edge**3)
+
+
+def _frequency_radius(edge: int) -> Floats:
+    full = (fft.fftfreq(edge) * edge).astype(np.float32) ** 2
+    half = np.arange(edge // 2 + 1, dtype=np.float32) ** 2
+    return np.sqrt(full[:, None, None] + full[None, :, None] + half)
 
 
 @dataclass(frozen=True)
@@ -180,7 +169,7 @@ class Strands:
 
 
 def draw_vessels(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> Strands:
-    """Vessels and one branch of each: they enter at the chest wall and run forward below the skin, thinning."""
+    """Vessels with one branch each: they enter at the chest wall and run forward below the skin, tapering."""
     count = gland.vessels
     shell = np.repeat(rng.uniform(0.6, 0.9, count), 2)
     start = np.repeat(rng.normal(0.8, 1.3, count), 2)  # mostly upper outer
@@ -190,16 +179,13 @@ def draw_vessels(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> S
     apart = np.where(np.arange(2 * count) % 2 == 1, rng.choice([-1.0, 1.0], 2 * count) * 0.7, 0.0)
     waves = rng.normal(0, 1, (3, 2, 2 * count))
     width = np.repeat(rng.uniform(1.6, 3.2, count), 2)
-    t = np.linspace(0, 1, int(1.6 * 1.25 * _UNIT_MM / spacing_mm) + 16)[None, :]
+    t = np.linspace(0, 1, int(1.6 * 1.25 * _RADIUS_MM / spacing_mm) + 16)[None, :]
 
     def wave(k: int) -> Floats:
-        total: Floats = sum(
-            (
-                waves[i, k][:, None] / (i + 1.5) ** 1.6 * np.sin((i + 1) * 4.1 * t + 7 * waves[i, 1 - k][:, None])
-                for i in range(3)
-            ),
-            np.zeros_like(t),
-        )
+        total = np.zeros_like(t)
+        for i in range(3):
+            phase = (i + 1) * 4.1 * t + 7 * waves[i, 1 - k][:, None]
+            total = total + waves[i, k][:, None] / (i + 1.5) ** 1.6 * np.sin(phase)
         return total
 
     past = np.maximum(t - fork[:, None], 0)
@@ -209,8 +195,8 @@ def draw_vessels(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> S
         [np.sin(elevation), np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth)]
     )
     diameter = width[:, None] * (1 - 0.65 * t) * np.where(past > 0, 0.75, 1.0)
-    only_past = (apart != 0)[:, None] & (past == 0)  # the branch shares the first part with its vessel
-    return Strands(points, np.where(only_past, 0.0, diameter))
+    shared = (apart != 0)[:, None] & (past == 0)  # a branch shares its first part with its vessel
+    return Strands(points, np.where(shared, 0.0, diameter))
 
 
 def draw_strands(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> Strands:
@@ -227,7 +213,7 @@ def draw_strands(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> S
     bend = rng.normal(0, 1, (2, 3, count))
     length = np.clip(rng.lognormal(np.log(0.22), 0.5, count), 0.08, 0.6)
     width = np.clip(rng.lognormal(np.log(0.75), 0.35, count), 0.3, 1.6)
-    t = np.linspace(-1, 1, int(1.6 * 0.6 * _UNIT_MM / spacing_mm) + 8)
+    t = np.linspace(-1, 1, int(1.6 * 0.6 * _RADIUS_MM / spacing_mm) + 8)
     s = t[None, None, :]
     half = (length / 2)[None, :, None]
     points = middle[:, :, None] + half * (
@@ -238,9 +224,11 @@ def draw_strands(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> S
 
 
 def draw_ducts(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> Strands:
-    """Lactiferous ducts with their fibrous sheaths: from the nipple into the gland, each parting into a few branches.
+    """Lactiferous ducts with their fibrous sheaths: from the nipple into the gland, each with a few branches.
 
-    A breast has some 5 to 15 ducts that open at the nipple, 2 mm wide on average, branching close behind it: Ramsay et
+    References
+    ----------
+    A breast has about 5 to 15 ducts that open at the nipple, 2 mm wide on average, branching close behind it: Ramsay et
     al., J. Anat. 2005; Going and Moffat, J. Pathol. 2004.
     """
     ducts, branches = int(rng.integers(7, 18)), 6
@@ -255,15 +243,15 @@ def draw_ducts(rng: np.random.Generator, gland: Gland, spacing_mm: float) -> Str
     parent = np.repeat(ends[:, first], branches, axis=1)
     fork = np.repeat(rng.uniform(0.06, 0.5, ducts), branches)[:, None]
     width = np.repeat(np.clip(rng.lognormal(np.log(1.5), 0.4, ducts), 0.6, 3.5), branches)
-    t = np.linspace(0, 1, int(1.6 * _UNIT_MM / spacing_mm) + 16)[None, :]
+    t = np.linspace(0, 1, int(1.6 * _RADIUS_MM / spacing_mm) + 16)[None, :]
     past = np.maximum(t - fork, 0) / (1 - fork)
     course = nipple[:, :, None] + (parent - nipple)[:, :, None] * t + (ends - parent)[:, :, None] * past
-    for waves, size in ((2.5, 0.07), (6.0, 0.03), (14.0, 0.012)):  # of a duct, and of each branch
-        phase, own = (rng.uniform(0, 2 * np.pi, (3, n, 1)) for n in (ducts, count))
-        course = course + size * t * np.sin(waves * t + np.repeat(phase, branches, axis=1))
-        course = course + size * past * np.sin(waves * past + own)
+    for waves, size in ((2.5, 0.07), (6.0, 0.03), (14.0, 0.012)):
+        duct_phase, branch_phase = (rng.uniform(0, 2 * np.pi, (3, n, 1)) for n in (ducts, count))
+        course = course + size * t * np.sin(waves * t + np.repeat(duct_phase, branches, axis=1))
+        course = course + size * past * np.sin(waves * past + branch_phase)
     beads = 1 + 0.4 * np.sin(rng.uniform(8, 25, (count, 1)) * t + rng.uniform(0, 2 * np.pi, (count, 1)))
-    shared = ~first[:, None] & (past == 0)  # a branch shares the first part with its duct
+    shared = ~first[:, None] & (past == 0)  # a branch shares its first part with its duct
     inside = np.linalg.norm(course, axis=0) < 0.97
     diameter = width[:, None] * (1 - 0.7 * t) * np.where(past > 0, 0.8, 1.0) * beads
     return Strands(course, np.where(inside & ~shared, diameter, 0.0))
@@ -275,7 +263,7 @@ def lay_down(curves: Strands, shape: ViewShape, rows: int, cols: int) -> Floats:
     u, v, w = curves.points
     x, y = disc_to_image(shape, u, ball_to_disc(shape, v, w))
     step = np.hypot(np.diff(x, axis=1, append=x[:, -1:]), np.diff(y, axis=1, append=y[:, -1:]))
-    # Steps that jump are the mapping's stretched rim, where no curve belongs.
+    # Long steps lie in the stretched rim of the mapping, where no curve belongs.
     volume = np.where(step < 4.0, np.pi / 4 * curves.diameter_mm**2 * step, 0.0)
     widest = curves.diameter_mm.max(axis=1)
     total = np.zeros((rows, cols), dtype=np.float32)
@@ -285,17 +273,15 @@ def lay_down(curves: Strands, shape: ViewShape, rows: int, cols: int) -> Floats:
             laid = _splat(x[chosen] / spacing - 0.5, y[chosen] / spacing - 0.5, volume[chosen], rows, cols)
             sigma = float(curves.diameter_mm[chosen].max(axis=1).mean()) / 4 / spacing  # of a cylinder's chord
             total += gaussian_filter(laid, sigma) if sigma > 0.3 else laid
-    thickness: Floats = total / np.float32(spacing**2)
-    return thickness
+    return total / np.float32(spacing**2)
 
 
 def _splat(x: Floats, y: Floats, amount: Floats, rows: int, cols: int) -> Floats:
-    """Share amounts at pixel positions among their four neighbours."""
+    """Distribute amounts at pixel positions over their four neighbours."""
     keep = (amount > 0) & (x > 0) & (y > 0) & (x < cols - 1) & (y < rows - 1)
     x, y, amount = x[keep], y[keep], amount[keep]
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     right_share, low_share = x - left, y - top
-    base = top * cols + left
     image = np.zeros(rows * cols)
     for offset, share in (
         (0, (1 - right_share) * (1 - low_share)),
@@ -303,6 +289,5 @@ def _splat(x: Floats, y: Floats, amount: Floats, rows: int, cols: int) -> Floats
         (cols, (1 - right_share) * low_share),
         (cols + 1, right_share * low_share),
     ):
-        image += np.bincount(base + offset, weights=amount * share, minlength=rows * cols)
-    result: Floats = image.reshape(rows, cols).astype(np.float32)
-    return result
+        image += np.bincount(top * cols + left + offset, weights=amount * share, minlength=rows * cols)
+    return image.reshape(rows, cols).astype(np.float32)

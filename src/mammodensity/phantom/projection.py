@@ -1,6 +1,7 @@
-"""Rays through the breast: how much skin, gland, fat and muscle each pixel of a view sees.
+"""From tissue to image: the rays of a view, the detector signal, and processing for presentation.
 
-From paths to grey levels: attenuation, scatter, quantum noise, and a vendor's processing for presentation.
+The rays give the path length of each pixel in skin, gland, fat and muscle, and the true labels. The signal follows from
+attenuation, scatter and quantum noise.
 
 References
 ----------
@@ -33,25 +34,32 @@ from mammodensity.phantom.compression import (
 )
 from mammodensity.phantom.gland import Strands, Tissue, lay_down
 
+Labels = NDArray[np.uint8]
+
+LABELS = {"background": 0, "adipose": 1, "fibroglandular": 2, "pectoral": 3}
+
+MU_FAT = 0.0456
+MU_GLAND = 0.0802
+"""Attenuation per mm at 20 keV; muscle, skin, vessels, ducts and ligaments are taken as fibroglandular."""
+
+_VOLUME_ROWS = 384  # rays are cast on at most this many rows; finer detail continues the power law
+_SOLVE_COLUMNS = 900
+_DUCTS_MM, _NEAR_MM = 0.5, 4.0  # ducts are dense where their mean thickness over the second exceeds the first
+_SCATTER_MM = 18.0
+_DETECTOR_BLUR_MM = 0.09
+_EQUALISED_FROM = 0.35  # share of the full thickness; the thinner rim fades into the background
+
 
 @dataclass(frozen=True)
 class DenseRule:
-    """A pixel is dense where the glandular share of its path, smoothed, exceeds a limit."""
+    """A pixel is dense where the smoothed glandular share of its path exceeds a limit."""
 
     share: float
     smooth_mm: float
 
 
 PHANTOM_RULE = DenseRule(share=0.18, smooth_mm=2.0)
-"""Of the labels and percent densities of phantoms."""
-_DUCTS_MM, _NEAR_MM = 0.5, 4.0
-# Ducts with their sheaths are dense where they lie close: more than the first of them on average over the second.
-_VOLUME_ROWS = 384  # rays are cast on at most this many rows; finer detail continues the power law
-_SOLVE_COLUMNS = 900
-
-Labels = NDArray[np.uint8]
-
-LABELS = {"background": 0, "adipose": 1, "fibroglandular": 2, "pectoral": 3}
+"""The rule for the labels and percent densities of phantoms."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class RayGrid:
 
     shape: ViewShape
     distance: Floats
-    """From the skin line, mm, (rows, cols)."""
+    """Distance from the skin line, mm, (rows, cols)."""
     inside: NDArray[np.bool_]
     """Pixels that have a ray, (rows, cols)."""
     disc: Floats
@@ -70,23 +78,23 @@ class RayGrid:
     muscle: Floats
     """Share of muscle, (rays,)."""
     steps: Floats
-    """Places along every ray, -1 to 1."""
+    """Positions along every ray, -1 to 1."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """What the rays of one view cross; arrays of (rows, cols)."""
+    """Path lengths and labels of the rays of one view; arrays of (rows, cols)."""
 
     distance: Floats
-    """From the skin line, mm, positive inside."""
+    """Distance from the skin line, mm, positive inside."""
     thickness: Floats
-    """All of the breast, mm."""
+    """The whole breast, mm."""
     skin: Floats
     """Skin and nipple, mm."""
     tissue: Floats
-    """Within the skin, mm."""
+    """Everything within the skin, mm."""
     glandular: Floats
-    """Share of glandular tissue in what is neither skin nor muscle."""
+    """Share of glandular tissue in the path without skin and muscle."""
     fibrous: Floats
     """Ligaments, strands and vessels, mm."""
     ducts: Floats
@@ -96,9 +104,22 @@ class Paths:
     labels: Labels
     volumetric_fraction: float
 
+    @property
+    def body(self) -> NDArray[np.bool_]:
+        """Pixels of the breast or muscle."""
+        return self.thickness > 0
+
+    @property
+    def breast(self) -> NDArray[np.bool_]:
+        """Pixels labelled adipose or fibroglandular."""
+        return np.isin(self.labels, (LABELS["adipose"], LABELS["fibroglandular"]))
+
+
+# Rays
+
 
 def cast_rays(shape: ViewShape, rows: int, cols: int) -> RayGrid:
-    """Lay the rays of a view, for an image of (rows, cols) or the finest that the volume supports."""
+    """Cast the rays of a view for an image of (rows, cols), or for the finest grid that the volume supports."""
     base = min(rows, _VOLUME_ROWS)
     base_cols = round(cols * base / rows)
     x, y = pixel_centres(base, base_cols)
@@ -113,7 +134,7 @@ def cast_rays(shape: ViewShape, rows: int, cols: int) -> RayGrid:
 
 
 def solve_volume(tissue: Tissue, views: Iterable[RayGrid]) -> None:
-    """Set the tissue's threshold for its volumetric fraction, seen through all views of the breast together."""
+    """Set the tissue's threshold for its volumetric fraction, averaged over all views of the breast."""
     scores, weights = [], []
     for rays in views:
         stride = max(1, rays.disc.shape[1] // _SOLVE_COLUMNS)
@@ -127,9 +148,9 @@ def solve_volume(tissue: Tissue, views: Iterable[RayGrid]) -> None:
 
 
 def project(rays: RayGrid, tissue: Tissue, curves: Mapping[str, Strands], size: tuple[int, int], detail: int) -> Paths:
-    """Sum the tissue along the rays of a view of ``size`` (rows, cols); ``detail`` seeds what is finer than the volume.
+    """Sum the tissue along the rays of a view of ``size`` (rows, cols); ``detail`` seeds detail finer than the volume.
 
-    ``curves`` are laid over the volume: ``"vessels"``, ``"strands"`` and ``"ducts"``, or none.
+    ``curves`` are added to the volume: ``"vessels"``, ``"strands"`` and ``"ducts"``, or none of them.
     """
     shape = rays.shape
     rows, cols = size
@@ -181,11 +202,10 @@ def _on_grid(values: Floats, rays: RayGrid) -> Floats:
 
 
 def _muscle_share(shape: ViewShape, x: Floats, y: Floats) -> Floats:
-    """Share of the path in muscle: it rises at the border and on towards the chest wall."""
+    """Share of the path in muscle: it rises at the border, then slowly towards the chest wall."""
     distance = muscle_distance(shape, x, y)
     rise = 0.42 + 0.4 * (1 - np.exp(-np.maximum(distance, 0) / 22))
-    share: Floats = (np.clip(distance / 2.5, 0, 1) * rise).astype(np.float32)
-    return share
+    return (np.clip(distance / 2.5, 0, 1) * rise).astype(np.float32)
 
 
 def _muscle_texture(shape: ViewShape, tissue: Tissue, x: Floats, y: Floats, muscle: Floats) -> Floats:
@@ -200,9 +220,8 @@ def _muscle_texture(shape: ViewShape, tissue: Tissue, x: Floats, y: Floats, musc
 
 
 def close_ducts(ducts: Floats) -> NDArray[np.bool_]:
-    """Where ducts (mm, of the whole field) lie so close that a reader sees dense tissue, not single lines."""
-    result: NDArray[np.bool_] = gaussian_filter(ducts, _NEAR_MM / FIELD_MM * len(ducts)) > _DUCTS_MM
-    return result
+    """Pixels where ducts (mm, the whole field) lie so close that a reader sees dense tissue, not single lines."""
+    return gaussian_filter(ducts, _NEAR_MM / FIELD_MM * len(ducts)) > _DUCTS_MM
 
 
 def _label(
@@ -224,9 +243,9 @@ def _label(
 
 
 def _fine_detail(share: Floats, rays: RayGrid, size: tuple[int, int], seed: int) -> Floats:
-    """Texture finer than the volume, continuing the power law from the finest octave that the volume holds.
+    """Texture finer than the volume: it continues the power law from the finest octave that the volume holds.
 
-    With a spectrum 1/f^3 on the plane all frequencies above f carry as much variance as the octave below f.
+    With a spectrum 1/f^3 in the plane, all frequencies above f together have as much variance as the octave below f.
     """
     rows, cols = size
     base = share.shape[0]
@@ -241,38 +260,39 @@ def _fine_detail(share: Floats, rays: RayGrid, size: tuple[int, int], seed: int)
     gain = np.where(frequency > 0, (np.maximum(frequency, start) / start) ** -1.5, 0)
     gain = gain * np.clip((frequency / start - 0.7) / 0.6, 0, 1)
     detail = fft.irfft2(spectrum * gain.astype(np.float32), s=size)
-    result: Floats = detail / detail.std() * resample(local, size)
-    return result
+    return detail / detail.std() * resample(local, size)
 
 
-MU_FAT = 0.0456
-MU_GLAND = 0.0802
-"""Attenuation per mm at 20 keV; muscle, skin, vessels, ducts and ligaments are taken as fibroglandular."""
-
-_SCATTER_MM = 18.0
-_DETECTOR_BLUR_MM = 0.09
-_EQUALISED_FROM = 0.35  # share of the full thickness; the thinner rim fades into the background
+# Image
 
 
 def expose(paths: Paths, processing: Processing, rng: np.random.Generator) -> Floats:
-    """Detector signal as a share of the open beam: Beer-Lambert, scatter left by the grid, blur, Poisson noise."""
+    """Detector signal as a share of the open beam: Beer-Lambert, scatter behind the grid, blur, Poisson noise."""
     rows, cols = paths.thickness.shape
     spacing = FIELD_MM / rows
-    free = paths.tissue * (1 - paths.muscle)
-    dense = paths.tissue * paths.muscle + np.minimum(paths.glandular * free + paths.fibrous + paths.ducts, free)
-    primary = np.exp(-(MU_FAT * (paths.tissue - dense) + MU_GLAND * (dense + paths.skin)))
+    primary = transmitted(paths, paths.tissue)
     coarse = resample(primary, (64, round(64 * cols / rows)))
     veil = gaussian_filter(coarse, _SCATTER_MM / FIELD_MM * 64, mode="nearest")
-    # The open beam beside the breast scatters nothing: only what is below tissue counts.
-    body = resample((paths.thickness > 0).astype(np.float32), coarse.shape)
+    # The open beam beside the breast does not scatter: only the signal below tissue counts.
+    body = resample(paths.body.astype(np.float32), coarse.shape)
     below = gaussian_filter(coarse * body, _SCATTER_MM / FIELD_MM * 64)
     signal = primary + processing.scatter * resample(np.minimum(veil, below).astype(np.float32), (rows, cols))
     if spacing < 4 * _DETECTOR_BLUR_MM:
         signal = gaussian_filter(signal, _DETECTOR_BLUR_MM / spacing)
     photons = signal * np.float32(processing.photons_per_mm2 * spacing**2)
     noisy = photons + np.sqrt(photons) * rng.standard_normal((rows, cols), dtype=np.float32)
-    result: Floats = np.maximum(noisy, 1) / np.float32(processing.photons_per_mm2 * spacing**2)
-    return result
+    return np.maximum(noisy, 1) / np.float32(processing.photons_per_mm2 * spacing**2)
+
+
+def transmitted(
+    paths: Paths, tissue: Floats, mu_fat: float = MU_FAT, mu_gland: float = MU_GLAND, skin: float = 1.0
+) -> Floats:
+    """Share of the beam that passes the breast (Beer-Lambert), with ``tissue`` mm within the skin and ``skin`` times
+    the skin's thickness.
+    """
+    free = tissue * (1 - paths.muscle)
+    dense = tissue * paths.muscle + np.minimum(paths.glandular * free + paths.fibrous + paths.ducts, free)
+    return np.exp(-(mu_fat * (tissue - dense) + mu_gland * (dense + skin * paths.skin)))
 
 
 def present(signal: Floats, paths: Paths, processing: Processing, bits: int) -> NDArray[np.unsignedinteger[Any]]:
@@ -289,20 +309,16 @@ def present(signal: Floats, paths: Paths, processing: Processing, bits: int) -> 
     interior = (paths.distance > 8) & (paths.muscle == 0)
     fat, dense = (float(p) for p in np.percentile(filled[interior], (3, 99.3)))
     full = (MU_GLAND - MU_FAT) * slab
-    # Between a fixed window and one fitted to the image: the display hides part of the difference between breasts.
+    # Half way between a fixed window and one fitted to the image, so that part of the difference between breasts shows.
     span = full * min(max((dense - fat) / full, 0.2), 1.2) ** 0.45
     level = processing.fat_level + processing.gain * (filled - fat) / span
     cover = np.clip(0.5 + paths.distance / spacing, 0, 1)
-    cover = np.maximum(cover, (paths.thickness > 0).astype(np.float32))
+    cover = np.maximum(cover, paths.body.astype(np.float32))
     grey = _shoulder(np.maximum(level, 0)) ** processing.gamma * cover
-    top = 2**bits - 1
-    kind = np.uint8 if bits == 8 else np.uint16
-    pixels: NDArray[np.unsignedinteger[Any]] = np.rint(np.clip(grey, 0, 1) * top).astype(kind)
-    return pixels
+    return np.rint(np.clip(grey, 0, 1) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
 
 
 def _shoulder(level: Floats) -> Floats:
     """Tone curve: straight up to 0.6, then bending towards 1."""
     over = np.maximum(level - 0.6, 0)
-    result: Floats = np.minimum(level, 0.6) + 0.4 * (1 - np.exp(-over / 0.4))
-    return result
+    return np.minimum(level, 0.6) + 0.4 * (1 - np.exp(-over / 0.4))
