@@ -19,8 +19,8 @@ from pydicom.uid import (
 
 from dicom_samples import TOMO, dcmtk, lut, mammogram, phantom, save
 from mammodensity.data.dicom.decoding import read_stored_values
+from mammodensity.data.dicom.gatekeeper import read_header
 from mammodensity.data.dicom.grey_scale import rendered, window
-from mammodensity.data.dicom.header import read_header
 from mammodensity.data.images import read_image
 from mammodensity.errors import DicomError
 from mammodensity.terms import Projection

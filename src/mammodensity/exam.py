@@ -31,6 +31,11 @@ class Mammogram:
     """Distance of pixel centres in the image plane; None where nothing says."""
     path: Path | None = None
     """The file it was read from."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Facts of the acquisition in a DICOM header, as ``acquisition_facts`` names them; empty for pictures.
+
+    Among them is the accession number, which identifies a patient: show it on explicit request only.
+    """
 
     def __post_init__(self) -> None:
         name = self.path if self.path is not None else "the image"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mammodensity.data.dataset import Candidate, DataSet, ImageRecord, Refusal
 from mammodensity.data.dicom.file_checks import REASONS, WARNINGS, FileCheck, Reason
-from mammodensity.data.dicom.gatekeeper import judge_file
+from mammodensity.data.dicom.gatekeeper import judge_file, read_header
 from mammodensity.data.dicom.header import looks_like_dicom
 from mammodensity.data.dicom.read import pixel_digest
 from mammodensity.data.picture_files import PICTURE_SUFFIXES, exam_in_name, projection_in_name
@@ -24,6 +24,8 @@ from mammodensity.terms import Projection
 from mammodensity.workers import Progress
 
 LAYOUT = "DICOM archive"
+MOST_HEADERS = 4000
+"""Headers that a survey keeps (about 50 kB each); those of more files are parsed again when their pixels are read."""
 _CHUNK = 512
 _THREADS = min(8, (os.cpu_count() or 1) + 2)  # headers wait for the disk more than for the processor
 
@@ -49,22 +51,26 @@ def files_under(path: Path, unreadable: Callable[[OSError], object] | None = Non
 def survey(paths: Iterable[Path], *, synthetic: bool = False, progress: Progress | None = None) -> list[FileCheck]:
     """The verdict on every file under ``paths`` by header and name, in the order of ``files_under``; no choice made.
 
-    Folders that cannot be listed come first, refused.
+    Folders that cannot be listed come first, refused. The first ``MOST_HEADERS`` accepted files keep their headers.
     """
     closed: list[OSError] = []
     files = [file for path in paths for file in files_under(path, closed.append)]
     verdicts = [_closed_folder(error) for error in closed]
 
     def look(file: Path) -> FileCheck:
-        if looks_like_dicom(file):
-            return judge_file(file, synthetic=synthetic)
+        verdict = judge_file(file, synthetic=synthetic)
+        if verdict.is_dicom:
+            return verdict
         if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file():  # opening a pipe would wait for its writer
             return _judge_picture(file)
         return _judge_other(file)
 
+    headers = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(files), _CHUNK):
-            verdicts += pool.map(look, files[start : start + _CHUNK])
+            for verdict in pool.map(look, files[start : start + _CHUNK]):
+                headers += verdict.header is not None
+                verdicts.append(verdict if headers <= MOST_HEADERS else replace(verdict, header=None))
             if progress:
                 progress(len(verdicts) - len(closed), len(files))
     return verdicts
@@ -159,7 +165,7 @@ def _with_copies_marked(verdicts: Sequence[FileCheck]) -> list[FileCheck]:
         first: dict[tuple[str | None, str | None, str], int] = {}
         for place in places:
             verdict = verdicts[place]
-            kept = first.setdefault((verdict.exam_id, verdict.projection, _content(verdict.path)), place)
+            kept = first.setdefault((verdict.exam_id, verdict.projection, _content(verdict)), place)
             if kept != place:
                 text = f"the same image as {verdicts[kept].path}; one is enough"
                 result[place] = _marked(verdict, "duplicate", text)
@@ -168,12 +174,12 @@ def _with_copies_marked(verdicts: Sequence[FileCheck]) -> list[FileCheck]:
     return result
 
 
-def _content(path: Path) -> str:
-    """A digest of the pixels as stored; of a file that is suddenly gone its name, which is like no other."""
+def _content(verdict: FileCheck) -> str:
+    """A digest of the pixels as stored; for a file that is suddenly gone its name, which is like no other."""
     try:
-        return pixel_digest(path)
+        return pixel_digest(verdict.header or read_header(verdict.path))
     except DicomError:
-        return str(path)
+        return str(verdict.path)
 
 
 def _marked(verdict: FileCheck, code: str, text: str) -> FileCheck:
@@ -198,6 +204,7 @@ def data_of(root: Path, verdicts: Iterable[FileCheck]) -> DataSet:
             verdict.path,
             synthetic="synthetic-2d" in verdict.marks,
             alternatives=alternatives.get((verdict.exam_id, verdict.projection), ()),
+            check=verdict,
         )
         for verdict in used
         if verdict.exam_id is not None and verdict.projection is not None
@@ -225,9 +232,12 @@ def _alternatives(verdicts: Iterable[FileCheck]) -> dict[tuple[str, Projection],
     return {
         key: tuple(
             Candidate(
-                one.path, "duplicate" if "duplicate" in one.marks else "other-image-chosen", "synthetic-2d" in one.marks
+                verdict.path,
+                "duplicate" if "duplicate" in verdict.marks else "other-image-chosen",
+                "synthetic-2d" in verdict.marks,
+                verdict,
             )
-            for one in sorted(others, key=lambda one: one.rank, reverse=True)  # equal ones stay in their order
+            for verdict in sorted(others, key=lambda verdict: verdict.rank, reverse=True)  # equal ones keep their order
         )
         for key, others in found.items()
     }

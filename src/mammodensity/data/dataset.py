@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mammodensity.data.dicom.file_checks import REASONS
+from mammodensity.data.dicom.file_checks import REASONS, FileCheck
 from mammodensity.data.dicom.header import looks_like_dicom
 from mammodensity.errors import LayoutError
 from mammodensity.outputs import write_csv
@@ -45,6 +45,8 @@ class Candidate:
     code: str
     """``duplicate`` or ``other-image-chosen``: why another file is taken before it."""
     synthetic: bool = False
+    check: FileCheck | None = field(default=None, compare=False, repr=False)
+    """The gatekeeper's verdict, with the header."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class ImageRecord:
     """The next best files: only its pixels tell whether the first can be used."""
     breast_category: Category | None = None
     """Reference category of this breast alone, where it is known."""
+    check: FileCheck | None = field(default=None, compare=False, repr=False)
+    """The gatekeeper's verdict on the file, with the header, where the data set was found by headers."""
 
 
 @dataclass(frozen=True)
@@ -334,10 +338,13 @@ class ExamSource:
 
     breast_categories: Mapping[Projection, Category] = field(default_factory=dict)
     """The category of the breast in an image, where it is known apart from the exam's."""
+    checks: Mapping[Projection, FileCheck] = field(default_factory=dict)
+    """The gatekeeper's verdicts on ``images``, where the exams were found by headers."""
 
     def candidates(self, projection: Projection) -> tuple[Candidate, ...]:
         """The files of a projection, best first; the first is of no code."""
-        return Candidate(self.images[projection], ""), *self.alternatives.get(projection, ())
+        first = Candidate(self.images[projection], "", check=self.checks.get(projection))
+        return first, *self.alternatives.get(projection, ())
 
 
 def exam_sources(data: DataSet) -> list[ExamSource]:
@@ -358,9 +365,10 @@ def exam_sources(data: DataSet) -> list[ExamSource]:
             one.synthetic for several in others.values() for one in several
         )
         category = categories.get(exam_id)
-        breasts = {name: one.breast_category for name, one in records.items() if one.breast_category}
+        breasts = {name: record.breast_category for name, record in records.items() if record.breast_category}
+        checks = {projection: record.check for projection, record in records.items() if record.check}
         sources.append(
-            ExamSource(exam_id, first.patient_id, images, category, first.split, {}, synthetic, others, breasts)
+            ExamSource(exam_id, first.patient_id, images, category, first.split, {}, synthetic, others, breasts, checks)
         )
     return sources
 

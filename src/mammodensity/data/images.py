@@ -1,4 +1,4 @@
-"""One image file, of whatever kind, to a mammogram: what training, prediction and explanation read with."""
+"""One image file, of whatever kind, to a mammogram: training, prediction and explanation read with this."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mammodensity.data.dataset import ImageRecord
-from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.file_bytes import NotDicomError
+from mammodensity.data.dicom.file_checks import FileCheck
 from mammodensity.data.dicom.read import read_dicom
 from mammodensity.data.find import find_images
 from mammodensity.data.picture_files import read_picture
@@ -16,16 +17,20 @@ from mammodensity.exam import Exam, Mammogram
 from mammodensity.terms import Projection
 
 
-def read_image(path: Path, projection: Projection | None = None, *, synthetic: bool = False) -> Mammogram:
+def read_image(
+    path: Path, projection: Projection | None = None, *, synthetic: bool = False, check: FileCheck | None = None
+) -> Mammogram:
     """Read a DICOM file (told by its content, not its name) or a picture.
+
+    ``check`` is the gatekeeper's verdict on the file, where there is one already: ``read_dicom`` uses its header.
 
     Raises
     ------
     ImageError
         It cannot be read, or the gatekeeper refuses it.
     """
-    if looks_like_dicom(path):
-        return read_dicom(path, projection, synthetic=synthetic)
+    with suppress(NotDicomError):
+        return read_dicom(path, projection, synthetic=synthetic, check=check)
     return read_picture(path, projection)
 
 
@@ -35,14 +40,14 @@ def read_record(record: ImageRecord) -> Mammogram:
     Raises
     ------
     ImageError
-        None of them can; what is wrong with the first.
+        None of them can; the text says why the first cannot.
     """
     try:
-        return read_image(record.path, record.projection, synthetic=record.synthetic)
+        return read_image(record.path, record.projection, synthetic=record.synthetic, check=record.check)
     except ImageError:
         for other in record.alternatives:
             with suppress(ImageError):
-                return read_image(other.path, record.projection, synthetic=other.synthetic)
+                return read_image(other.path, record.projection, synthetic=other.synthetic, check=other.check)
         raise
 
 

@@ -245,15 +245,16 @@ def _with_pixels(verdicts: list[FileCheck], progress: Progress | None) -> Iterat
         if not verdict.accepted:
             return verdict, ""
         try:
-            if looks_like_dicom(verdict.path):
+            if verdict.is_dicom:
                 synthetic = "synthetic-2d" in verdict.marks
-                mammogram, warnings = read_with_warnings(verdict.path, synthetic=synthetic)
+                mammogram, warnings = read_with_warnings(verdict.path, synthetic=synthetic, check=verdict)
                 verdict = replace(verdict, warnings=warnings)
             else:
                 mammogram = read_image(verdict.path, verdict.projection)
             flipped = _flipped(mammogram)
         except ImageError as error:
-            return replace(verdict, reasons=(Reason(_code(verdict.path, error), str(error)),)), ""
+            code = error.code if verdict.is_dicom else f"{error.code}-image"
+            return replace(verdict, reasons=(Reason(code, str(error)),)), ""
         if flipped:
             verdict = replace(verdict, warnings=(*verdict.warnings, Reason("stored-flipped", flipped)))
         return verdict, _digest(mammogram.pixels)
@@ -282,22 +283,11 @@ def _flipped(mammogram: Mammogram) -> str:
     from mammodensity.anatomy.outline import find_regions
 
     regions = find_regions(mammogram)
-    path, projection = mammogram.path, mammogram.projection
-    if (
-        path is None
-        or projection is None
-        or looks_like_dicom(path)
-        or not stored_flipped(projection, regions.chest_side)
-    ):
+    projection = mammogram.projection
+    if projection is None or mammogram.facts or not stored_flipped(projection, regions.chest_side):
         return ""
-    return (
-        f"{path}: {projection} with the chest wall on the {regions.chest_side}: stored flipped; `prepare` turns it back"
-    )
-
-
-def _code(path: Path, error: ImageError) -> str:
-    """Codes of pictures end in ``-image``."""
-    return error.code if looks_like_dicom(path) else f"{error.code}-image"
+    where = f"{mammogram.path}: {projection} with the chest wall on the {regions.chest_side}"
+    return f"{where}: stored flipped; `prepare` turns it back"
 
 
 def _with_problems(verdicts: Iterable[FileCheck], problems: Iterable[Problem]) -> tuple[FileCheck, ...]:
@@ -311,6 +301,7 @@ def _with_problems(verdicts: Iterable[FileCheck], problems: Iterable[Problem]) -
     return tuple(
         replace(
             verdict,
+            header=None,
             reasons=(*verdict.reasons, *reasons.get(verdict.path, ())),
             warnings=(*verdict.warnings, *warnings.get(verdict.path, ())),
         )
@@ -352,7 +343,9 @@ def _pixel_problems(data: DataSet, find_breast: bool, progress: Progress | None)
         if progress:
             progress(done, len(data.records))
         if isinstance(found, ImageError):
-            yield Problem(_code(record.path, found), str(found), True, str(record.path))
+            is_dicom = looks_like_dicom(record.path)
+            code = found.code if is_dicom else f"{found.code}-image"
+            yield Problem(code, str(found), True, str(record.path))
             continue
         if found:
             yield Problem("stored-flipped", found, False, str(record.path))
@@ -367,7 +360,7 @@ def _decode_all(data: DataSet, find_breast: bool) -> Iterator[tuple[ImageRecord,
 
     def decode(record: ImageRecord) -> tuple[ImageRecord, str, ImageError | str]:
         try:
-            mammogram = read_image(record.path, record.projection, synthetic=record.synthetic)
+            mammogram = read_image(record.path, record.projection, synthetic=record.synthetic, check=record.check)
             note = _flipped(mammogram) if find_breast else ""
         except ImageError as error:
             return record, "", error

@@ -23,7 +23,6 @@ from mammodensity.anatomy.network_input import RAW_PREPROCESS, PreprocessSpec, v
 from mammodensity.anatomy.outline import find_regions
 from mammodensity.data.dataset import MANIFEST_COLUMNS, MANIFEST_NAME, ExamSource, Refusal, category_cells, used_columns
 from mammodensity.data.dicom.file_checks import REASONS, WARNINGS
-from mammodensity.data.dicom.read import acquisition_facts
 from mammodensity.data.images import read_image
 from mammodensity.errors import CheckpointError, ImageError, Interrupted, OptionError, OutputError
 from mammodensity.exam import Mammogram
@@ -151,7 +150,7 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
         refused += [names | row for row in left]
         if taken is None:
             continue
-        path, mammogram, picture, mirrored = taken
+        mammogram, picture, mirrored = taken
         place = _place(exam, projection, spec)
         write_bytes(out / place, picture)
         images.append(
@@ -161,7 +160,7 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
                 "path": place.as_posix(),
                 "split": exam.split or "",
                 **category_cells(exam.category, exam.breast_categories.get(projection)),
-                **_facts(exam, path, mammogram, spec),
+                **_facts(exam, mammogram, spec),
                 "mirrored": "yes" if mirrored else "",
             }
         )
@@ -170,15 +169,15 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
 
 def _first_usable(
     exam: ExamSource, projection: Projection, spec: ExportSpec
-) -> tuple[tuple[Path, Mammogram, bytes, bool] | None, list[dict[str, str]]]:
+) -> tuple[tuple[Mammogram, bytes, bool] | None, list[dict[str, str]]]:
     """The best usable file of a projection with its picture and whether that was turned; a row for each other file."""
     taken, left = None, []
     for candidate in exam.candidates(projection):
         code, text = candidate.code, WARNINGS.get(candidate.code, "")
         if taken is None:
             try:
-                mammogram = read_image(candidate.path, projection, synthetic=exam.synthetic)
-                taken = candidate.path, mammogram, *_picture(mammogram, spec.preprocess)
+                mammogram = read_image(candidate.path, projection, synthetic=exam.synthetic, check=candidate.check)
+                taken = mammogram, *_picture(mammogram, spec.preprocess)
                 continue
             except ImageError as error:
                 code, text = error.code, str(error)
@@ -218,8 +217,9 @@ def _picture(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[bytes, bool]:
     return stream.getvalue(), mirrored
 
 
-def _facts(exam: ExamSource, path: Path, mammogram: Mammogram, spec: ExportSpec) -> dict[str, str]:
-    header = acquisition_facts(path)
+def _facts(exam: ExamSource, mammogram: Mammogram, spec: ExportSpec) -> dict[str, str]:
+    """The cells of FACTS and of the date; the accession number is none of them, as it identifies a patient."""
+    header = mammogram.facts
     spacing = f"{mammogram.spacing_mm:.4g}" if mammogram.spacing_mm else ""
     facts = {name: header.get(name) or exam.facts.get(name) or "" for name in FACTS} | {"spacing_mm": spacing}
     day = header.get(DATE, "")

@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 
 from mammodensity.data.dicom.codes import JPEG_EXTENDED, JPEG_LOSSLESS, MAY_LOSE, PLUGINS
 from mammodensity.data.dicom.grey_scale import padding_range
-from mammodensity.data.dicom.header import Header, one_line, quiet
-from mammodensity.data.dicom.pixel_data import codestream_of, is_complete, read_pixel_bytes, require_decodable
+from mammodensity.data.dicom.header import Codestream, Header, one_line, quiet
+from mammodensity.data.dicom.pixel_data import is_complete, pixels_of, read_pixel_bytes
 from mammodensity.errors import DicomError
 
 
@@ -271,23 +271,25 @@ def _short(text: str) -> str:
 
 
 def read_stored_values(header: Header) -> NDArray[np.int32]:
-    """Stored values (H, W), sign extended where they are signed.
+    """Decode the pixels of a header that ``require_decodable`` accepts.
 
-    Padding whose number needs more bits than Bits Stored keeps that number.
+    Returns
+    -------
+    Stored values (H, W), sign extended where they are signed. Padding whose number needs more bits than Bits Stored
+    keeps that number.
 
     Raises
     ------
     DicomError
         The pixels cannot be decoded, or are not whole.
     """
-    require_decodable(header)
-    found, data = read_pixel_bytes(header)
+    pixels, data = pixels_of(header), read_pixel_bytes(header)
     try:
         with quiet():
-            if found.encapsulated:
-                raw, width = _decoded(header, data)
+            if pixels.encapsulated:
+                raw, width = _decoded(header, pixels.codestream, data)
             else:
-                raw, width = _native(header, data, found.vr), header.whole("BitsAllocated") or 16
+                raw, width = _native(header, data, pixels.vr), header.whole("BitsAllocated") or 16
     except DicomError:
         raise
     except (KeyboardInterrupt, SystemExit):
@@ -317,7 +319,7 @@ def _samples(header: Header) -> int:
     return header.whole("SamplesPerPixel") or 1
 
 
-def _decoded(header: Header, codestream: bytes) -> tuple[NDArray[Any], int]:
+def _decoded(header: Header, stream: Codestream | None, codestream: bytes) -> tuple[NDArray[Any], int]:
     """Decompressed cells (H, W) or (H, W, 3), and the number of bits of each.
 
     A codestream holds cells as deep as it says itself: the stored values alone, or all of Bits Allocated with what lies
@@ -326,7 +328,6 @@ def _decoded(header: Header, codestream: bytes) -> tuple[NDArray[Any], int]:
     if not is_complete(header, codestream):
         raise DicomError(f"{header.path} is cut short in its pixels; copy it again", "damaged")
     syntax = header.syntax
-    stream = codestream_of(header, codestream[: 1 << 16])
     bits = header.whole("BitsAllocated") or 16
     width = bits if stream is None else stream.precision
     options: dict[str, Any] = {

@@ -7,6 +7,8 @@ PS3.5 A.5 (Deflated Explicit VR Little Endian), RFC 1951 (deflate).
 
 from __future__ import annotations
 
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,10 @@ MOST_HEADER_BYTES = 64_000_000  # a whole header; tomosynthesis headers reach a 
 MOST_READS = 100_000  # one or two an element; the headers of tomosynthesis volumes have some ten thousand elements
 _STEP = 1 << 18
 _KEPT = 1 << 16  # pydicom goes back by a few bytes only
+
+
+class NotDicomError(DicomError):
+    """A file that is no DICOM file, or cannot be opened: what else it is, others must say."""
 
 
 class Source(Protocol):
@@ -125,13 +131,27 @@ class Inflating:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """The file and its size, closed afterwards; system errors become a refusal."""
+def opened(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """Open a file; yield it with its size and times, and close it afterwards.
+
+    Raises
+    ------
+    NotDicomError
+        It cannot be opened.
+    DicomError
+        It cannot be read on.
+    """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            yield stream, size
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # opening a pipe would wait for its writer
+            raise NotDicomError(f"{path} is no ordinary file", "not-dicom")
+        stream = path.open("rb")
     except FileNotFoundError as error:
-        raise DicomError(f"{path} not found", "not-dicom") from error
+        raise NotDicomError(f"{path} not found", "not-dicom") from error
     except OSError as error:
-        raise DicomError(f"{path} cannot be read ({error.strerror or error})", "damaged") from error
+        raise NotDicomError(f"{path} cannot be read ({error.strerror or error})", "damaged") from error
+    with stream:
+        try:
+            yield stream, state
+        except OSError as error:
+            raise DicomError(f"{path} cannot be read ({error.strerror or error})", "damaged") from error

@@ -1,12 +1,16 @@
-"""What the gatekeeper says of a file: accepted, or refused with reasons; and the one list of its codes."""
+"""The gatekeeper's verdict on a file, and the one list of its codes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mammodensity.errors import DicomError
 from mammodensity.terms import Projection
+
+if TYPE_CHECKING:
+    from mammodensity.data.dicom.header import Header
 
 REASONS = {
     "not-dicom": "no DICOM file and no picture",
@@ -42,7 +46,7 @@ REASONS = {
     "no-mammogram": "the pixels are no mammogram's",
     "inverted": "the background is brighter than the breast",
 }
-"""Code of a refusal to what it means; stable, explained in ``docs/dicom.md``."""
+"""Meaning of each code of a refusal; the codes are stable, ``docs/dicom.md`` explains them."""
 
 WARNINGS = {
     "implant": "Breast Implant Present is YES",
@@ -69,7 +73,7 @@ WARNINGS = {
     "instance-reused": "another image has the same SOP Instance UID and is no copy; both are kept",
     "duplicate-content": "the same pixels as another file",
 }
-"""Code of a warning to what it means."""
+"""Meaning of each code of a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """What the gatekeeper says of one file."""
+    """The gatekeeper's verdict on one file: accepted, or refused with reasons."""
 
     path: Path
     reasons: tuple[Reason, ...] = ()
@@ -99,10 +103,14 @@ class FileCheck:
     """Digest of the SOP Instance UID."""
     rank: tuple[int | float | str, ...] = ()
     """Orders the candidates of a projection: the largest is chosen."""
+    is_dicom: bool = field(default=False, compare=False, repr=False)
+    """True when the content is that of a DICOM file."""
+    header: Header | None = field(default=None, compare=False, repr=False)
+    """The header of an accepted file, so that reading its pixels need not parse it again; None where it is not kept."""
 
     @property
     def accepted(self) -> bool:
-        """True when nothing speaks against it."""
+        """True when nothing speaks against the file."""
         return not self.reasons
 
     @property
@@ -112,7 +120,7 @@ class FileCheck:
 
     @property
     def used(self) -> bool:
-        """True when it is accepted and no other image is taken in its place."""
+        """True when the file is accepted and no other image is taken in its place."""
         return self.accepted and not self.marks & {"other-image-chosen", "duplicate"}
 
     def require_accepted(self) -> None:
@@ -120,8 +128,3 @@ class FileCheck:
         if self.reasons:
             first = self.reasons[0]
             raise DicomError(f"{self.path} is refused [{first.code}]: {first.text}", first.code)
-
-
-def refusal(path: Path, error: DicomError) -> FileCheck:
-    """The verdict that an error amounts to."""
-    return FileCheck(path, (Reason(error.code, str(error)),))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom.datadict import dictionary_description
@@ -30,9 +31,10 @@ from mammodensity.data.dicom.codes import (
     own_text,
     text_of,
 )
-from mammodensity.data.dicom.file_checks import WARNINGS, FileCheck, Reason, refusal
-from mammodensity.data.dicom.header import Header, quiet, read_header, say
-from mammodensity.data.dicom.pixel_data import require_decodable
+from mammodensity.data.dicom.file_bytes import NotDicomError, opened
+from mammodensity.data.dicom.file_checks import WARNINGS, FileCheck, Reason
+from mammodensity.data.dicom.header import Header, parse_header, quiet, say
+from mammodensity.data.dicom.pixel_data import find_pixels, require_decodable
 from mammodensity.data.dicom.side_and_view import (
     Found,
     find_projection,
@@ -193,9 +195,36 @@ def judge_file(path: Path, *, synthetic: bool = False) -> FileCheck:
         with quiet():
             return judge(read_header(path), synthetic=synthetic)
     except DicomError as error:
-        return refusal(path, error)
+        reason, is_dicom = Reason(error.code, str(error)), not isinstance(error, NotDicomError)
     except Exception as error:  # the last guard: no content of a file may stop a run over an archive
-        return FileCheck(path, (Reason("damaged", f"{path} cannot be followed ({type(error).__name__})"),))
+        reason, is_dicom = Reason("damaged", f"{path} cannot be followed ({type(error).__name__})"), True
+    return FileCheck(path, (reason,), is_dicom=is_dicom)
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a DICOM file and find its pixels, in one opening.
+
+    Raises
+    ------
+    NotDicomError
+        It is no DICOM file, or cannot be opened.
+    DicomError
+        Its header cannot be followed.
+    """
+    with opened(path) as (stream, state):
+        try:
+            with quiet():
+                header = parse_header(path, stream, state)
+                return replace(header, pixels=find_pixels(header, stream))
+        except DicomError as error:
+            text = str(error)
+            raise type(error)(text if str(path) in text else f"{path}: {text}", error.code) from error
+        except OSError:
+            raise
+        except Exception as error:  # pydicom raises many types on damaged bytes
+            raise DicomError(
+                f"{path} has a damaged header ({type(error).__name__}); copy it again", "damaged"
+            ) from error
 
 
 def judge(header: Header, *, synthetic: bool = False, stated: Projection | None = None) -> FileCheck:
@@ -213,7 +242,7 @@ def judge(header: Header, *, synthetic: bool = False, stated: Projection | None 
     """
     kind = list(kind_reasons(header, synthetic=synthetic, listed=stated is not None))
     if any(reason.code in ("not-mammography", "dicomdir") for reason in kind):
-        return FileCheck(header.path, tuple(kind))
+        return FileCheck(header.path, tuple(kind), is_dicom=True)
     found = find_projection(header)
     views = list(view_reasons(header, found, stated))
     upright = not (kind or views)  # what Patient Orientation must be is known of CC and MLO only
@@ -235,6 +264,8 @@ def judge(header: Header, *, synthetic: bool = False, stated: Projection | None 
         _digest(header.text("IssuerOfPatientID")),
         _digest(header.text("SOPInstanceUID")),
         _rank(header, found),
+        is_dicom=True,
+        header=None if reasons else header,
     )
 
 

@@ -1,15 +1,14 @@
-"""Signs in a header that bytes of it were lost or changed: what decides on a file must not go unread.
+"""The header of a DICOM file, read without pixels and with bounded memory, whatever the file claims.
 
-Reading is lenient: an element that makes no sense counts as absent. Where it is one that speaks against the image (a
-view modifier, a magnification), an image would be accepted because its header is damaged. So coded elements, and only
-these, must be readable. Free text is not looked at: it has odd bytes in sound files, too.
-
-The header of a DICOM file: read leniently, without pixels, with bounded memory whatever the file claims.
+Reading is lenient: an element that makes no sense counts as absent. Where such an element speaks against the image (a
+view modifier, a magnification), the image would be accepted because its header is damaged. So coded elements, and only
+these, must be readable. Free text is not checked: it has odd bytes in sound files, too.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import struct
 import threading
@@ -28,84 +27,14 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import VR
 
-from mammodensity.data.dicom.file_bytes import MOST_HEADER_BYTES, Bounded, Inflating, Source, opened
+from mammodensity.data.dicom.file_bytes import MOST_HEADER_BYTES, Bounded, Inflating, NotDicomError, Source, opened
+from mammodensity.data.dicom.file_checks import Reason
 from mammodensity.errors import DicomError
-
-_KNOWN = {kind.value for kind in VR}
-_CODED = {"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"}
-_TEXT = {"LO", "SH"}
-_STRANGE = re.compile(rb"[\x00-\x1f\x7f-\xff]")  # PS3.5 6.2: none of these is in any coded value
-_CONTROL = re.compile(rb"[\x00-\x1a\x1c-\x1f]")  # escapes are legal in text
-_BODY_PART = Tag("BodyPartExamined")  # free text with accents in some archives
-_SEQUENCES = frozenset(
-    Tag(name)
-    for name in (
-        "ViewCodeSequence",
-        "ViewModifierCodeSequence",
-        "AnatomicRegionSequence",
-        "AnatomicRegionModifierSequence",
-        "PartialViewCodeSequence",
-    )
-)
-"""Sequences of codes that decide; those of frames may have thousands of items, and are read where they are needed."""
-
-
-def is_disordered(tags: Iterable[int]) -> bool:
-    """True when elements do not follow each other by their numbers, as they must (PS3.5 7.1)."""
-    before = -1
-    for tag in tags:
-        if tag <= before:
-            return True
-        before = tag
-    return False
-
-
-def is_unsound(dataset: Dataset, *, coded: bool = False) -> bool:
-    """True when an element is of no kind that there is, or is coded and holds bytes that no code has.
-
-    ``coded``: the elements are those of a code itself, whose texts are looked at, too.
-    """
-    return any(_is_unsound(dataset, tag, coded=coded) for tag in dataset.keys())  # noqa: SIM118  (elements stay unread)
-
-
-def _is_unsound(dataset: Dataset, tag: Any, *, coded: bool) -> bool:
-    if tag in _SEQUENCES:
-        try:
-            items = list(dataset[tag].value or [])
-        except Exception:  # whatever its bytes lead to
-            return True
-        return any(is_disordered(map(int, item.keys())) or is_unsound(item, coded=True) for item in items)
-    element = dataset.get_item(tag)
-    if not isinstance(element, RawDataElement):
-        return False
-    if element.VR is not None and element.VR not in _KNOWN:
-        return True
-    value = element.value
-    return isinstance(value, bytes) and _has_strange_bytes(element, value, coded=coded)
-
-
-def _has_strange_bytes(element: RawDataElement, value: bytes, *, coded: bool) -> bool:
-    kind = _kind(element)
-    if coded and len(value) < element.length:
-        return True
-    value = value.rstrip(b"\0 ")
-    if kind in _CODED and element.tag != _BODY_PART:
-        return bool(_STRANGE.search(value))
-    return bool((kind in _CODED or (coded and kind in _TEXT)) and _CONTROL.search(value))
-
-
-def _kind(element: RawDataElement) -> str:
-    if element.VR not in (None, "UN"):
-        return str(element.VR)
-    try:
-        return dictionary_VR(element.tag)
-    except KeyError:
-        return ""
-
 
 PREFIX = b"DICM"
 MOST_PIXELS = 60_000_000  # three times the largest detector; film scanned at 43.5 um has up to 38 million
 LARGEST_FILE_BYTES = 2_000_000_000
+_FIRST_BYTES = 144  # preamble, prefix and the beginning of the first element
 _MOST_META_BYTES = 1 << 20
 _MOST_VALUE_BYTES = 2_000_000  # a look-up table takes 130 kB; sequences are parsed whole, so a large one costs time
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
@@ -113,9 +42,9 @@ _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 TAGS = tuple(
     """
     TransferSyntaxUID SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate ContentDate ContentTime
-    AcquisitionDate AcquisitionTime AcquisitionDateTime Modality ConversionType PresentationIntentType
-    Manufacturer ManufacturerModelName SeriesDescription StudyDescription ProtocolName
-    PerformedProcedureStepDescription VolumeBasedCalculationTechnique AnatomicRegionSequence PatientID
+    AcquisitionDate AcquisitionTime AcquisitionDateTime AccessionNumber Modality ConversionType
+    PresentationIntentType Manufacturer ManufacturerModelName StationName SeriesDescription StudyDescription
+    ProtocolName PerformedProcedureStepDescription VolumeBasedCalculationTechnique AnatomicRegionSequence PatientID
     IssuerOfPatientID PatientAge BodyPartExamined BodyPartThickness EstimatedRadiographicMagnificationFactor
     ImagerPixelSpacing PositionerType ViewPosition PaddleDescription FieldOfViewDimensions
     FieldOfViewHorizontalFlip DetectorMode StudyInstanceUID SeriesInstanceUID InstanceNumber PatientOrientation
@@ -129,15 +58,44 @@ TAGS = tuple(
     ViewModifierCodeSequence PartialViewCodeSequence PartialViewDescription
     """.split()  # noqa: SIM905  (a list of eighty quoted names is harder to read)
 )
-"""Everything the gatekeeper and the grey-scale pipeline look at; nothing else of a header is kept."""
+"""The elements that the gatekeeper, the grey-scale pipeline and the facts need; nothing else of a header is kept."""
 _TAG_OF = {name: Tag(name) for name in TAGS}
 _OVERLAY_BIT_POSITIONS = [Tag(0x6000 + 2 * plane, 0x0102) for plane in range(16)]
 _WANTED: list[BaseTag | int] = [*_TAG_OF.values(), *_OVERLAY_BIT_POSITIONS]
 
 
+@dataclass(frozen=True)
+class Codestream:
+    """Size and depth that a JPEG, JPEG-LS or JPEG 2000 codestream states itself."""
+
+    rows: int
+    columns: int
+    samples: int
+    precision: int
+    process: int = 0
+    """Second byte of the frame marker of a JPEG: C0 baseline, C1 extended, C3 lossless."""
+
+
+@dataclass(frozen=True)
+class PixelData:
+    """Where the bytes of the pixels lie, and what they state of themselves."""
+
+    spans: tuple[tuple[int, int], ...]
+    """Offset and length of each fragment; a single one for native pixels."""
+    encapsulated: bool
+    vr: str
+    codestream: Codestream | None = None
+    """None for native pixels, for RLE, and where the bytes are no codestream of the transfer syntax."""
+
+    @property
+    def length(self) -> int:
+        """Bytes in all."""
+        return sum(length for _, length in self.spans)
+
+
 @dataclass(frozen=True, eq=False)
 class Header:
-    """A header as read, and where the pixels begin."""
+    """The header of one file, and where its pixels lie."""
 
     path: Path
     dataset: Dataset
@@ -145,15 +103,27 @@ class Header:
     """Transfer Syntax UID."""
     size: int
     """Bytes of the file."""
+    changed_ns: int
+    """When the file was last changed (ns)."""
     pixel_start: int
     """Offset of the tag of Pixel Data, in the inflated content where that is deflated; -1 where there is none."""
     implicit: bool = False
     little: bool = True
     flags: tuple[str, ...] = field(default=())
-    """What was lenient about reading it."""
+    """The ways in which reading was lenient."""
     deflated_at: int = -1
     """Offset of the deflated data set; -1 where the data set is not deflated."""
+    pixels: PixelData | Reason | None = None
+    """Where the pixels lie, or why they cannot be read; None before that was looked for."""
     _texts: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def is_current(self) -> bool:
+        """True while the file has the size and the time of change that it had when this header was read."""
+        try:
+            state = self.path.stat()
+        except OSError:
+            return False
+        return (state.st_size, state.st_mtime_ns) == (self.size, self.changed_ns)
 
     def get(self, keyword: str, default: Any = None) -> Any:
         """The value of an element, or ``default`` where it is absent, empty or unreadable."""
@@ -168,19 +138,20 @@ class Header:
     def text(self, keyword: str) -> str:
         """An element as one upper-case text; several values joined by a backslash."""
         if keyword not in self._texts:
-            self._texts[keyword] = self._text(keyword)
+            self._texts[keyword] = self.exact_text(keyword).upper()
         return self._texts[keyword]
 
-    def _text(self, keyword: str) -> str:
+    def exact_text(self, keyword: str) -> str:
+        """An element as one text, upper and lower case as written."""
         value = self.get(keyword)
         if value is None:
             return ""
         try:
             several = not isinstance(value, str) and hasattr(value, "__iter__")
-            joined = "\\".join(str(one) for one in value) if several else str(value)
+            joined = "\\".join(map(str, value)) if several else str(value)
         except Exception:
             return ""
-        return " ".join(joined.replace("\0", " ").split()).upper()
+        return " ".join(joined.replace("\0", " ").split())
 
     def number(self, keyword: str, place: int = 0) -> float | None:
         """An element, or its value at ``place``, as a finite number; None where it is none."""
@@ -225,6 +196,10 @@ class Header:
         except Exception:
             return []
 
+    def content(self, stream: BinaryIO) -> Source:
+        """The content of the opened file, inflated where it is deflated; offsets are those of the header."""
+        return stream if self.deflated_at < 0 else Inflating(stream, self.deflated_at, self.path)
+
 
 def say(header: Header, text: str) -> str:
     """One line about a file."""
@@ -232,13 +207,11 @@ def say(header: Header, text: str) -> str:
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """True when the content begins as a DICOM file does, with or without the preamble; reads 140 bytes."""
+    """True when the content begins as a DICOM file does, with or without the preamble."""
     try:
-        if not path.is_file():  # opening a pipe would wait for its writer
-            return False
-        with path.open("rb") as stream:
-            return _begin(stream.read(144)) is not None
-    except OSError:
+        with opened(path) as (stream, _):
+            return _begin(stream.read(_FIRST_BYTES)) is not None
+    except DicomError:
         return False
 
 
@@ -270,7 +243,7 @@ _quiet: list[ExitStack] = []
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without pydicom's warnings: what they are about is checked here.
+    """Silence pydicom's warnings: what they are about is checked here.
 
     Filters of warnings belong to the whole process, so the first thread in sets them and the last one out takes them
     back; each thread for itself would undo what another needs.
@@ -297,42 +270,22 @@ def _silenced() -> ExitStack:
     return stack
 
 
-@contextmanager
-def opened_content(header: Header) -> Iterator[Source]:
-    """The file again, inflated where it is deflated; offsets are those of the header."""
-    with opened(header.path) as (stream, _):
-        yield stream if header.deflated_at < 0 else Inflating(stream, header.deflated_at, header.path)
-
-
-def read_header(path: Path) -> Header:
-    """Read the elements of ``TAGS``, no pixels.
+def parse_header(path: Path, stream: BinaryIO, state: os.stat_result) -> Header:
+    """Read the elements of ``TAGS`` from an opened file, no pixels.
 
     Raises
     ------
+    NotDicomError
+        Its content does not begin as that of a DICOM file.
     DicomError
-        No DICOM file, or one whose header cannot be followed.
+        Its header cannot be followed.
     """
-    with opened(path) as (stream, size):
-        try:
-            with quiet():
-                return _parse(path, stream, size)
-        except DicomError as error:
-            text = str(error)
-            raise DicomError(text if str(path) in text else f"{path}: {text}", error.code) from error
-        except OSError:
-            raise
-        except Exception as error:  # pydicom raises many types on damaged bytes
-            raise DicomError(
-                f"{path} has a damaged header ({type(error).__name__}); copy it again", "damaged"
-            ) from error
-
-
-def _parse(path: Path, stream: BinaryIO, size: int) -> Header:
+    size = state.st_size
     if size == 0:
-        raise DicomError(f"{path} is empty; copy it again", "damaged")
-    begin = _begin(stream.read(144))
+        raise NotDicomError(f"{path} is empty; copy it again", "damaged")
+    begin = _begin(stream.read(_FIRST_BYTES))
     if begin is None:
-        raise DicomError(f"{path} is no DICOM file", "not-dicom")
+        raise NotDicomError(f"{path} is no DICOM file", "not-dicom")
     if size > LARGEST_FILE_BYTES:
         raise DicomError(f"{path} is larger than any mammogram ({size} bytes)", "absurd-size")
     stream.seek(begin)
@@ -348,7 +301,8 @@ def _parse(path: Path, stream: BinaryIO, size: int) -> Header:
     dataset, pixel_start = _data_set(path, source, implicit=implicit, little=little)
     if not dataset.get("SOPClassUID") and meta.get("MediaStorageSOPClassUID"):
         dataset.SOPClassUID = meta.get("MediaStorageSOPClassUID")
-    return Header(path, dataset, syntax, size, pixel_start, implicit, little, flags, after if deflated else -1)
+    deflated_at = after if deflated else -1
+    return Header(path, dataset, syntax, size, state.st_mtime_ns, pixel_start, implicit, little, flags, deflated_at)
 
 
 def _data_set(path: Path, source: Bounded, *, implicit: bool, little: bool) -> tuple[Dataset, int]:
@@ -366,24 +320,18 @@ def _data_set(path: Path, source: Bounded, *, implicit: bool, little: bool) -> t
     dataset = read_dataset(
         reader, implicit, little, stop_when=at_pixels, defer_size=_MOST_VALUE_BYTES, specific_tags=_WANTED
     )
-    if tags and tags[0] in _PIXEL_TAGS:
-        _require_small(path, dataset)
-        _require_sound(path, dataset, disordered=disordered)
-        return dataset, source.tell()
-    if source.cut or any(_is_short(element) for element in dataset.values()):
-        raise DicomError(f"{path} ends inside an element of its header; copy it again", "damaged")
-    if not tags:
-        raise DicomError(f"{path} ends before its data set; copy it again", "damaged")
+    pixel_start = source.tell() if tags and tags[0] in _PIXEL_TAGS else -1
+    if pixel_start < 0:
+        if source.cut or any(_is_short(element) for element in dataset.values()):
+            raise DicomError(f"{path} ends inside an element of its header; copy it again", "damaged")
+        if not tags:
+            raise DicomError(f"{path} ends before its data set; copy it again", "damaged")
     _require_small(path, dataset)
-    _require_sound(path, dataset, disordered=disordered)
-    return dataset, -1
-
-
-def _require_sound(path: Path, dataset: Dataset, *, disordered: bool) -> None:
     if disordered:
         raise DicomError(f"{path}: the elements of its header are out of order; copy or export it again", "damaged")
     if is_unsound(dataset):
         raise DicomError(f"{path}: its header has codes of bytes that no code has; copy it again", "damaged")
+    return dataset, pixel_start
 
 
 def _is_short(element: Any) -> bool:
@@ -449,6 +397,78 @@ def _encoding(source: Any, syntax: str) -> tuple[bool, bool]:
         little = struct.unpack("<H", head[:2])[0] < struct.unpack(">H", head[:2])[0]
     explicit = head[4:6].isalpha() and head[4:6].isupper()
     return not explicit, little
+
+
+_VR_NAMES = {kind.value for kind in VR}
+_CODED = {"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"}
+_TEXT = {"LO", "SH"}
+_STRANGE = re.compile(rb"[\x00-\x1f\x7f-\xff]")  # PS3.5 6.2: none of these is in any coded value
+_CONTROL = re.compile(rb"[\x00-\x1a\x1c-\x1f]")  # escapes are legal in text
+_BODY_PART = Tag("BodyPartExamined")  # free text with accents in some archives
+_SEQUENCES = frozenset(
+    Tag(name)
+    for name in (
+        "ViewCodeSequence",
+        "ViewModifierCodeSequence",
+        "AnatomicRegionSequence",
+        "AnatomicRegionModifierSequence",
+        "PartialViewCodeSequence",
+    )
+)
+"""Sequences of codes that decide; those of frames may have thousands of items, and are read where they are needed."""
+
+
+def is_disordered(tags: Iterable[int]) -> bool:
+    """True when elements do not follow each other by their numbers, as they must (PS3.5 7.1)."""
+    before = -1
+    for tag in tags:
+        if tag <= before:
+            return True
+        before = tag
+    return False
+
+
+def is_unsound(dataset: Dataset, *, coded: bool = False) -> bool:
+    """True when an element is of no kind that there is, or is coded and holds bytes that no code has.
+
+    ``coded``: the elements are those of a code itself, so that their texts are checked, too.
+    """
+    return any(_is_unsound(dataset, tag, coded=coded) for tag in dataset.keys())  # noqa: SIM118  (elements stay unread)
+
+
+def _is_unsound(dataset: Dataset, tag: Any, *, coded: bool) -> bool:
+    if tag in _SEQUENCES:
+        try:
+            items = list(dataset[tag].value or [])
+        except Exception:  # whatever its bytes lead to
+            return True
+        return any(is_disordered(map(int, item.keys())) or is_unsound(item, coded=True) for item in items)
+    element = dataset.get_item(tag)
+    if not isinstance(element, RawDataElement):
+        return False
+    if element.VR is not None and element.VR not in _VR_NAMES:
+        return True
+    value = element.value
+    return isinstance(value, bytes) and _has_strange_bytes(element, value, coded=coded)
+
+
+def _has_strange_bytes(element: RawDataElement, value: bytes, *, coded: bool) -> bool:
+    kind = _kind(element)
+    if coded and len(value) < element.length:
+        return True
+    value = value.rstrip(b"\0 ")
+    if kind in _CODED and element.tag != _BODY_PART:
+        return bool(_STRANGE.search(value))
+    return bool((kind in _CODED or (coded and kind in _TEXT)) and _CONTROL.search(value))
+
+
+def _kind(element: RawDataElement) -> str:
+    if element.VR not in (None, "UN"):
+        return str(element.VR)
+    try:
+        return dictionary_VR(element.tag)
+    except KeyError:
+        return ""
 
 
 def one_line(error: BaseException) -> str:

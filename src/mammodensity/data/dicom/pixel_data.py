@@ -1,14 +1,14 @@
-"""The Pixel Data element: where it lies, whether it is whole, and what its codestream says of itself.
+"""The Pixel Data element: where it lies, whether it is whole, and what its codestream states of itself.
 
 Everything is told from lengths and the codestream's own header, so that a truncated file, a false size or a
-decompression bomb is refused before a decoder allocates anything.
+decompression bomb is refused before a decoder allocates anything. The parsers of pydicom do not serve here: the one for
+fragments takes a stream that is cut off for a whole one, and the one for JPEG 2000 gives no size and loops forever on a
+box of length 0.
 
 References
 ----------
 PS3.5 A.4 (encapsulation), ISO/IEC 10918-1 B.2 (JPEG markers), ISO/IEC 14495-1 C.2 (JPEG-LS), ISO/IEC 15444-1 A.5.1
 (SIZ).
-
-The pixels, from outside: whether they are there whole, grey, of a sane size, and in a syntax that is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import BinaryIO
 
 from mammodensity.data.dicom.codes import (
     ENCAPSULATED,
@@ -31,51 +31,50 @@ from mammodensity.data.dicom.codes import (
     RLE,
     has_jpeg12,
 )
-from mammodensity.data.dicom.file_bytes import Source
-from mammodensity.data.dicom.header import MOST_PIXELS, Header, opened_content, say
+from mammodensity.data.dicom.file_bytes import Source, opened
+from mammodensity.data.dicom.file_checks import Reason
+from mammodensity.data.dicom.header import MOST_PIXELS, Codestream, Header, PixelData, say
 from mammodensity.errors import DicomError
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _MOST_FRAGMENTS = 100_000
+_MOST_HEAD_BYTES = 1 << 16  # of a codestream
 _LONG_VR = (b"OB", b"OW", b"UN", b"OV", b"OL", b"OF", b"OD")
 
 
-@dataclass(frozen=True)
-class Codestream:
-    """Size and depth that a JPEG, JPEG-LS or JPEG 2000 codestream states itself."""
+def find_pixels(header: Header, stream: BinaryIO) -> PixelData | Reason:
+    """Find where the pixels lie in the opened file of a header, or why they cannot be read; nothing is decoded.
 
-    rows: int
-    columns: int
-    samples: int
-    precision: int
-    process: int = 0
-    """Second byte of the frame marker of a JPEG: C0 baseline, C1 extended, C3 lossless."""
-
-
-@dataclass(frozen=True)
-class PixelData:
-    """Where the bytes of the pixels lie."""
-
-    spans: tuple[tuple[int, int], ...]
-    """Offset and length of each fragment; one for native pixels."""
-    encapsulated: bool
-    vr: str
-
-    @property
-    def length(self) -> int:
-        """Bytes in all."""
-        return sum(length for _, length in self.spans)
+    The pixels of other modalities are not looked for: a film of ultrasound has thousands of fragments.
+    """
+    if header.text("Modality") not in ("MG", ""):
+        return Reason("not-mammography", say(header, "pixels of another modality than MG are not read"))
+    if header.syntax not in READABLE:
+        named = header.syntax[:64] if re.fullmatch(r"[0-9.]+", header.syntax) else "that is no UID"
+        text = f"transfer syntax {named} is not read; export it uncompressed"
+        return Reason("unsupported-syntax", say(header, text))
+    try:
+        return _located(header, header.content(stream))
+    except DicomError as error:
+        return Reason(error.code, str(error))
 
 
-def find_pixel_data(header: Header, stream: Source) -> PixelData:
-    """Locate the pixels without reading them.
+def pixels_of(header: Header) -> PixelData:
+    """Where the pixels lie.
 
     Raises
     ------
     DicomError
-        None there, cut short, or not as the transfer syntax says.
+        There are none, they are cut short, not as the transfer syntax says, or in one that is not read.
     """
+    pixels = header.pixels
+    if isinstance(pixels, PixelData):
+        return pixels
+    raise DicomError(pixels.text, pixels.code) if pixels else ValueError("the pixels were not looked for")
+
+
+def _located(header: Header, stream: Source) -> PixelData:
     path = header.path
     if header.pixel_start < 0:
         raise DicomError(f"{path} has no Pixel Data: it is no image, or cut off before its pixels", "no-pixels")
@@ -99,7 +98,8 @@ def find_pixel_data(header: Header, stream: Source) -> PixelData:
         return PixelData(((start, length),), False, vr)
     if length != _UNDEFINED:
         raise DicomError(f"{path} is not encapsulated against its transfer syntax; export it again", "damaged")
-    return PixelData(tuple(_fragments(header, stream, start)), True, vr)
+    spans = tuple(_fragments(header, stream, start))
+    return PixelData(spans, True, vr, _codestream(header.syntax, _first_bytes(stream, spans)))
 
 
 def _fragments(header: Header, stream: Source, start: int) -> Iterator[tuple[int, int]]:
@@ -128,46 +128,36 @@ def native_bytes(header: Header) -> int:
     return pixels * (header.whole("SamplesPerPixel") or 1) * ((header.whole("BitsAllocated") or 16) // 8)
 
 
-def read_pixel_bytes(header: Header) -> tuple[PixelData, bytes]:
+def read_pixel_bytes(header: Header) -> bytes:
     """The bytes of the pixels: native values of one frame, or the codestream."""
-    with opened_content(header) as stream:
-        found = find_pixel_data(header, stream)
-        pieces = []
-        for start, length in found.spans:
+    pixels = pixels_of(header)
+    with opened(header.path) as (file, _):
+        stream, pieces = header.content(file), []
+        for start, length in pixels.spans:
             stream.seek(start)
-            pieces.append(stream.read(length if found.encapsulated else min(length, native_bytes(header))))
-    return found, b"".join(pieces)
+            pieces.append(stream.read(length if pixels.encapsulated else min(length, native_bytes(header))))
+    return b"".join(pieces)
 
 
-def read_codestream_head(stream: Source, found: PixelData) -> bytes:
+def _first_bytes(stream: Source, spans: tuple[tuple[int, int], ...]) -> bytes:
     """The first bytes of the codestream, as many as its own header takes."""
     pieces = []
-    for start, length in found.spans[:4]:
+    for start, length in spans[:4]:
         stream.seek(start)
-        pieces.append(stream.read(min(length, 1 << 16)))
-        if length > 1 << 16:
+        pieces.append(stream.read(min(length, _MOST_HEAD_BYTES)))
+        if length > _MOST_HEAD_BYTES:
             break
     return b"".join(pieces)
 
 
-def codestream_of(header: Header, head: bytes) -> Codestream | None:
-    """What the codestream states of itself; None for RLE, which states nothing.
-
-    Raises
-    ------
-    DicomError
-        It is no codestream of its transfer syntax.
-    """
-    if header.syntax in RLE:
+def _codestream(syntax: str, head: bytes) -> Codestream | None:
+    """Read what the codestream states of itself; None for RLE, which states nothing, and for other bytes."""
+    if syntax in RLE:
         return None
-    name = ENCAPSULATED[header.syntax]
     try:
-        found = _size_of_j2k(head) if header.syntax in JPEG_2000 else _size_of_jpeg(head)
+        return _size_of_j2k(head) if syntax in JPEG_2000 else _size_of_jpeg(head)
     except (struct.error, IndexError):
-        found = None
-    if found is None:
-        raise DicomError(f"{header.path} has pixels that are no {name} stream; export it again", "damaged")
-    return found
+        return None
 
 
 def _size_of_jpeg(head: bytes) -> Codestream | None:
@@ -224,23 +214,16 @@ def require_decodable(header: Header) -> None:
     """Raise unless the pixels are there whole, of a sane size, and in a syntax that is read; nothing is decoded."""
     rows, columns, allocated, stored = _shape(header)
     _require_grey(header)
-    syntax = header.syntax
-    if syntax not in READABLE:
-        named = syntax[:64] if re.fullmatch(r"[0-9.]+", syntax) else "that is no UID"
-        text = f"transfer syntax {named} is not read; export it uncompressed"
-        raise DicomError(say(header, text), "unsupported-syntax")
-    samples = header.whole("SamplesPerPixel") or 1
     if header.deflated_at >= 0:
         _require_no_bomb(header, header.size - header.deflated_at)
-    with opened_content(header) as stream:
-        found = find_pixel_data(header, stream)
-        if syntax not in ENCAPSULATED:
-            _require_native_length(header, stream, found.spans[0])
-            return
-        _require_codestream_length(header, found.length)
-        _require_no_bomb(header, found.length)
-        head = read_codestream_head(stream, found)
-    _require_codestream(header, head, rows, columns, (allocated, stored, samples))
+    pixels = pixels_of(header)
+    if not pixels.encapsulated:
+        _require_native_length(header, pixels.spans[0])
+        return
+    _require_codestream_length(header, pixels.length)
+    _require_no_bomb(header, pixels.length)
+    if header.syntax not in RLE:
+        _require_codestream(header, pixels.codestream, rows, columns, (allocated, stored))
 
 
 def _shape(header: Header) -> tuple[int, int, int, int]:
@@ -281,17 +264,26 @@ def _require_grey(header: Header) -> None:
         raise DicomError(say(header, text), "colour")
 
 
-def _require_native_length(header: Header, stream: Source, span: tuple[int, int]) -> None:
+def _require_native_length(header: Header, span: tuple[int, int]) -> None:
     """The pixels fill the element but for padding (PS3.5 8.1.1: to an even length; some writers pad to words)."""
     expected = native_bytes(header)
     start, length = span
-    stream.seek(start + expected - 1)
-    if length < expected or not stream.read(1):
+    if length < expected or not _reaches(header, start + expected):
         text = f"less than the {expected} bytes of pixels that its size needs; copy it again"
         raise DicomError(say(header, text), "damaged")
     if length - expected > _MOST_PADDING_BYTES and (header.whole("NumberOfFrames") or 1) == 1:
         text = f"{length} bytes of pixels where its Rows and Columns need {expected}; export it again"
         raise DicomError(say(header, text), "damaged")
+
+
+def _reaches(header: Header, end: int) -> bool:
+    """True when the content has so many bytes; where it is deflated, only inflating it tells."""
+    if header.deflated_at < 0:
+        return end <= header.size
+    with opened(header.path) as (file, _):
+        stream = header.content(file)
+        stream.seek(end - 1)
+        return bool(stream.read(1))
 
 
 def _require_codestream_length(header: Header, length: int) -> None:
@@ -312,11 +304,15 @@ def _require_no_bomb(header: Header, length: int) -> None:
         raise DicomError(say(header, text), "absurd-size")
 
 
-def _require_codestream(header: Header, head: bytes, rows: int, columns: int, depth: tuple[int, int, int]) -> None:
-    allocated, stored, samples = depth
-    stream = codestream_of(header, head)
+def _require_codestream(
+    header: Header, stream: Codestream | None, rows: int, columns: int, depth: tuple[int, int]
+) -> None:
+    """Compare what the codestream states of itself with the header."""
+    allocated, stored = depth
     if stream is None:
-        return
+        name = ENCAPSULATED[header.syntax]
+        raise DicomError(f"{header.path} has pixels that are no {name} stream; export it again", "damaged")
+    samples = header.whole("SamplesPerPixel") or 1
     if (stream.rows, stream.columns) != (rows, columns) or stream.samples != samples:
         text = f"{rows} x {columns} by the header, {stream.rows} x {stream.columns} by its pixels; export it again"
         raise DicomError(say(header, text), "damaged")

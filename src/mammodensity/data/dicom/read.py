@@ -1,7 +1,4 @@
-"""What a header says of how and when an image was made, without saying of whom.
-
-A DICOM file to a mammogram.
-"""
+"""A DICOM file to a mammogram, with the facts of how and when it was made."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from datetime import date
 from pathlib import Path
 
 from mammodensity.data.dicom.decoding import read_stored_values
-from mammodensity.data.dicom.file_checks import WARNINGS, Reason
-from mammodensity.data.dicom.gatekeeper import judge
+from mammodensity.data.dicom.file_checks import WARNINGS, FileCheck, Reason
+from mammodensity.data.dicom.gatekeeper import judge, read_header
 from mammodensity.data.dicom.grey_scale import rendered
-from mammodensity.data.dicom.header import Header, looks_like_dicom, quiet, read_header
+from mammodensity.data.dicom.header import Header, quiet
 from mammodensity.data.dicom.pixel_data import read_pixel_bytes
 from mammodensity.data.dicom.side_and_view import orientation_warnings
 from mammodensity.errors import DicomError, ImageError
@@ -25,26 +22,83 @@ _FIRST_YEAR = 1900
 _DATES = ("StudyDate", "AcquisitionDate", "ContentDate")
 
 
-def acquisition_facts(path: Path) -> dict[str, str]:
-    """Vendor, model, compressed thickness (mm), age (years) and date of a DICOM file; empty for other files.
+def read_dicom(
+    path: Path, projection: Projection | None = None, *, synthetic: bool = False, check: FileCheck | None = None
+) -> Mammogram:
+    """Read one DICOM mammogram through the gatekeeper and the whole grey-scale pipeline.
 
-    From Manufacturer (0008,0070), Manufacturer's Model Name (0008,1090), Body Part Thickness (0018,11A0), Patient's Age
-    (0010,1010) and Study Date (0008,0020), else Acquisition Date (0008,0022) or Content Date (0008,0023).
+    Parameters
+    ----------
+    path
+        The file.
+    projection
+        The projection that a manifest or table states; None: as the header says.
+    synthetic
+        Accept a 2-D image computed from tomosynthesis.
+    check
+        The verdict on the file, where there is one already: its header is then neither parsed nor judged again, unless
+        the file has changed since or ``projection`` is another than the verdict's.
+
+    Returns
+    -------
+    16-bit pixels as stored (neither turned nor mirrored), bright where the breast attenuates much.
+
+    Raises
+    ------
+    NotDicomError
+        It is no DICOM file, or cannot be opened.
+    DicomError
+        Refused, with the code of the first reason.
     """
-    if not looks_like_dicom(path):
-        return {}
+    return read_with_warnings(path, projection, synthetic=synthetic, check=check)[0]
+
+
+def read_with_warnings(
+    path: Path, projection: Projection | None = None, *, synthetic: bool = False, check: FileCheck | None = None
+) -> tuple[Mammogram, tuple[Reason, ...]]:
+    """Read one DICOM mammogram as ``read_dicom`` does, with the warnings on it."""
+    with quiet():
+        header = check.header if check else None
+        if check is None or header is None or not header.is_current() or projection not in (None, check.projection):
+            header = read_header(path)
+            check = judge(header, synthetic=synthetic, stated=projection)
+            check.require_accepted()
+        return _read(header, check)
+
+
+def _read(header: Header, check: FileCheck) -> tuple[Mammogram, tuple[Reason, ...]]:
+    assert check.projection is not None
+    pixels = rendered(header, read_stored_values(header))
     try:
-        header = read_header(path)
-    except DicomError:
-        return {}
+        mammogram = Mammogram(pixels, check.projection, spacing_mm(header), header.path, acquisition_facts(header))
+    except ImageError as error:
+        raise DicomError(str(error), error.code) from error
+    more = list(orientation_warnings(header, check.projection, pixels))
+    if spacing_mm(header) is None and _spacings(header) is not None:
+        more.append(Reason("non-square-pixels", WARNINGS["non-square-pixels"]))
+    return mammogram, (*check.warnings, *more)
+
+
+def acquisition_facts(header: Header) -> dict[str, str]:
+    """Facts of how and when an image was made, as texts; blank where the header does not say.
+
+    Returns
+    -------
+    ``vendor`` (Manufacturer 0008,0070), ``model`` (Manufacturer's Model Name 0008,1090), ``station`` (Station Name
+    0008,1010), ``thickness_mm`` (Body Part Thickness 0018,11A0), ``age`` in years (Patient's Age 0010,1010),
+    ``study_date`` (Study Date 0008,0020, else Acquisition Date 0008,0022 or Content Date 0008,0023), and
+    ``accession_number`` (0008,0050), which identifies a patient: show it on explicit request only.
+    """
     years = re.fullmatch(r"0*(\d+)Y", header.text("PatientAge"))
     thickness = re.fullmatch(r"\d+(\.\d+)?", header.text("BodyPartThickness"))
     return {
         "vendor": header.text("Manufacturer"),
         "model": header.text("ManufacturerModelName"),
+        "station": header.exact_text("StationName"),
         "thickness_mm": thickness[0] if thickness else "",
         "age": years[1] if years else "",
         "study_date": next(filter(None, (_day(header, keyword) for keyword in _DATES)), ""),
+        "accession_number": header.exact_text("AccessionNumber"),
     }
 
 
@@ -57,56 +111,8 @@ def _day(header: Header, keyword: str) -> str:
     return day.isoformat() if day.year >= _FIRST_YEAR else ""
 
 
-def read_dicom(path: Path, projection: Projection | None = None, *, synthetic: bool = False) -> Mammogram:
-    """Read one DICOM mammogram through the gatekeeper and the whole grey-scale pipeline.
-
-    Parameters
-    ----------
-    path
-        The file.
-    projection
-        What a manifest or table says; None: as the header says.
-    synthetic
-        Accept a 2-D image computed from tomosynthesis.
-
-    Returns
-    -------
-    16-bit pixels as stored (neither turned nor mirrored), bright where the breast attenuates much.
-
-    Raises
-    ------
-    DicomError
-        Refused, with the code of the first reason.
-    """
-    return read_with_warnings(path, projection, synthetic=synthetic)[0]
-
-
-def read_with_warnings(
-    path: Path, projection: Projection | None = None, *, synthetic: bool = False
-) -> tuple[Mammogram, tuple[Reason, ...]]:
-    """As ``read_dicom``, with everything there is to know about the image."""
-    with quiet():
-        return _read(path, projection, synthetic=synthetic)
-
-
-def _read(path: Path, projection: Projection | None, *, synthetic: bool) -> tuple[Mammogram, tuple[Reason, ...]]:
-    header = read_header(path)
-    verdict = judge(header, synthetic=synthetic, stated=projection)
-    verdict.require_accepted()
-    assert verdict.projection is not None
-    pixels = rendered(header, read_stored_values(header))
-    try:
-        mammogram = Mammogram(pixels, verdict.projection, spacing_mm(header), path)
-    except ImageError as error:
-        raise DicomError(str(error), error.code) from error
-    more = list(orientation_warnings(header, verdict.projection, pixels))
-    if spacing_mm(header) is None and _spacings(header) is not None:
-        more.append(Reason("non-square-pixels", WARNINGS["non-square-pixels"]))
-    return mammogram, (*verdict.warnings, *more)
-
-
-def pixel_digest(path: Path) -> str:
-    """A digest of size and stored pixel bytes, undecoded: equal for copies, whatever their headers say.
+def pixel_digest(header: Header) -> str:
+    """Digest size and stored pixel bytes, undecoded: equal for copies, whatever their headers say.
 
     Raises
     ------
@@ -114,8 +120,7 @@ def pixel_digest(path: Path) -> str:
         There are no pixels to read.
     """
     with quiet():
-        header = read_header(path)
-        _, data = read_pixel_bytes(header)
+        data = read_pixel_bytes(header)
     size = f"{header.text('Rows')} {header.text('Columns')} "
     return hashlib.sha256(size.encode() + data).hexdigest()
 
