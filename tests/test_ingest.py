@@ -169,6 +169,21 @@ def test_folders_that_are_no_data_set(tmp_path):
             find_images(tmp_path / name).exams()
 
 
+@pytest.mark.parametrize("name", ["CC_R/network.safetensors", "joint/network.safetensors", "calibration.json"])
+def test_a_model_folder_is_no_data_set(tmp_path, blobs, name):
+    model = tmp_path / "model"
+    write_manifest(model / "manifest.csv", find_images(blobs).records)
+    assert len(find_images(model).records) == 96
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).touch()
+    with pytest.raises(LayoutError, match=r"is a model folder, .* give `.*model/manifest.csv --split test`"):
+        find_images(model)
+    assert len(find_images(model / "manifest.csv").records) == 96
+    (model / "manifest.csv").unlink()
+    with pytest.raises(LayoutError, match=r"is a model folder, .* the model as `--model .*model`"):
+        find_images(model)
+
+
 def test_manifest_round_trip(tmp_path, blobs):
     data = find_images(blobs)
     write_manifest(tmp_path / "m" / "manifest.csv", data.records)

@@ -37,6 +37,7 @@ def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
         if root.suffix.lower() == ".csv":
             return read_manifest(root)
         return _archive(root, synthetic=synthetic) if is_archive(root) else _single_image(root)
+    _refuse_model(root)
     if (root / MANIFEST_NAME).is_file():
         return read_manifest(root / MANIFEST_NAME)
     folders = _folders(root)
@@ -50,6 +51,20 @@ def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
     if not data.records:
         raise LayoutError(f"{root} holds no PNG, PGM, TIFF, JPEG or DICOM image; expected {_KNOWN_LAYOUTS}")
     return data
+
+
+def _refuse_model(root: Path) -> None:
+    """Refuse the folder of a model: its manifest lists the exams of training, too."""
+    trained = (path.parent.name for path in root.glob("*/*.safetensors"))
+    fitted = ((root / name).is_file() for name in ("category_map.json", "calibration.json"))
+    if not (any(name in (*PROJECTIONS, "joint") for name in trained) or any(fitted)):
+        return
+    manifest = root / MANIFEST_NAME
+    if manifest.is_file():
+        advice = f"to score the exams that no network has seen, give `{manifest} --split test`"
+    else:
+        advice = f"give a folder of images, and the model as `--model {root}`"
+    raise LayoutError(f"{root} is a model folder, not a data set; {advice}")
 
 
 def _archive(root: Path, *, synthetic: bool) -> DataSet:
