@@ -1,24 +1,19 @@
-"""Exam results: calibrated scores, sets, flags, abstention, schema, table and page."""
+"""Exam results: calibrated scores, sets, flags, abstention, schema and table."""
 
 from __future__ import annotations
 
 import csv
 import json
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
 
-from mammodensity import __version__
-from mammodensity.commands.show import show_results
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.exam import Flag
-from mammodensity.pages.results import MadeBy, write_results_page
 from mammodensity.results.calibration import Calibration, Overlap, ViewsCalibration
 from mammodensity.results.result import (
     NOTIFICATION,
@@ -28,7 +23,7 @@ from mammodensity.results.result import (
     result_schema,
     write_result_table,
 )
-from mammodensity.results.rules import FLAGS, STANDARD_RULES, Rules, read_rules, shared_flags
+from mammodensity.results.rules import FLAGS, STANDARD_RULES, Rules, read_rules
 from mammodensity.results.score_calibration import CalibrationMap
 from mammodensity.scores import ExamScores, fuse_exam
 from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
@@ -285,7 +280,7 @@ def test_wrong_rules_are_named(tmp_path, text, message):
         read_rules(path)
 
 
-# Schema, table, page
+# Schema and table
 
 
 SCORES = st.lists(st.floats(0.01, 1), min_size=4, max_size=4).map(lambda v: np.array(v) / sum(v))
@@ -351,105 +346,12 @@ def test_the_table_has_a_row_an_exam(tmp_path):
     assert {row["note"] for row in rows} == {RESEARCH_USE_ONLY}
 
 
-class _Text(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ""
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def words_of(page: str) -> str:
-    reader = _Text()
-    reader.feed(page)
-    return " ".join(reader.text.split())
-
-
-def test_the_page_says_it_in_words(tmp_path):
-    results = [
-        exam_result(replace(exam(), exam_id="<b>1</b>", percent_density={"subject": 12.0}), calibration()),
-        exam_result(exam(CC_L=[0, 0.1, 0.2, 0.7])),
-    ]
-    content = write_results_page(tmp_path / "r.html", results, MadeBy("m"), notification=True).read_text()
-    assert "<b>1</b>" not in content
-    assert "http" not in content.replace("http-equiv", "")
-    text = words_of(content)
-    for part in (
-        RESEARCH_USE_ONLY,
-        "Possible: B",
-        "12\N{NO-BREAK SPACE}% of the breast area is dense tissue",
-        NOTIFICATION[DensityCategory.B],
-        "The result abstains: the views disagree",
-        "How sure this is was not calibrated",
-    ):
-        assert part in text.replace(" %", "\N{NO-BREAK SPACE}%"), part
-
-
-def test_the_page_names_model_version_date_and_warnings(tmp_path):
-    made_by = MadeBy("densities (files 0123)", ("trained on phantoms: its answers mean nothing",))
-    content = write_results_page(tmp_path / "r.html", [exam_result(exam())], made_by).read_text()
-    text = words_of(content)
-    assert "Read by densities (files 0123), on 20" in text
-    assert f"with mammodensity {__version__}." in text
-    assert "Trained on phantoms: its answers mean nothing." in text
-    assert text.count("The scores were not calibrated") == 1
-    assert "How sure this is" not in text, "told at the top"
-    calibrated = words_of(
-        write_results_page(tmp_path / "r.html", [exam_result(exam(), calibration())], made_by).read_text()
-    )
-    assert "not calibrated: " not in calibrated.replace("not calibrated: too few", "")
-
-
-def test_a_calibration_on_exams_of_the_training_is_told_in_every_result(tmp_path):
+def test_a_calibration_on_exams_of_the_training_is_told_in_every_result():
     trained = replace(calibration(), overlap=Overlap(validation=99))
     result = exam_result(exam(), trained)
     assert "some of its training: it promises too much" in result.calibration
     assert "promises" not in exam_result(exam(), calibration()).calibration
     valid(result)
-    made_by = MadeBy("m", tuple(trained.warnings))
-    text = words_of(write_results_page(tmp_path / "r.html", [result], made_by).read_text())
-    assert "Calibrated on 99 exams, of which 0 trained the model and 99 chose its epochs" in text
-
-
-def test_the_page_lists_abstentions_with_reasons(tmp_path):
-    results = [
-        replace(exam_result(one), exam_id=f"exam<{number}>")
-        for number, one in enumerate([exam(), exam(MLO_L=None), exam(CC_L=[0, 0.1, 0.2, 0.7])])
-    ]
-    content = write_results_page(tmp_path / "r.html", results, MadeBy("m")).read_text()
-    listing = content[content.index('class="abstained"') : content.index("</ul>", content.index('class="abstained"'))]
-    assert [f'href="#exam-{number}"' in listing for number in (1, 2, 3)] == [False, True, True]
-    text = words_of(listing)
-    assert "exam<1>: without MLO_L the exam gets no scores; predict --allow-missing" in text
-    assert "exam<2>: the views disagree: CC_R reads B and CC_L reads D; the highest score would be that of B." in text
-    assert "2 exams without a category" in words_of(content)
-    assert all(f'id="exam-{number}"' in content for number in (1, 2, 3))
-
-
-def test_what_all_exams_share_is_told_once(tmp_path, capsys):
-    small = {Projection.CC_R: (Flag("low-quality", "the image has only 64 x 52 pixels"),)}
-    results = [exam_result(replace(exam(), exam_id=f"e{number}", view_flags=small)) for number in range(3)]
-    assert shared_flags([one.flags for one in results]) == {"low-quality": "CC_R: the image has only 64 x 52 pixels"}
-    assert shared_flags([one.flags for one in results[:2]]) == {}, "of two exams it may be chance"
-    text = words_of(write_results_page(tmp_path / "r.html", results, MadeBy("m")).read_text())
-    assert text.count("64 x 52 pixels") == 1
-    assert text.count("As all exams: low-quality") == 3
-    show_results(results)
-    assert capsys.readouterr().out.count("low-quality") == 1
-    results[0] = exam_result(exam())
-    show_results(results)
-    assert capsys.readouterr().out.count("low-quality") == 2
-    other = {Projection.CC_L: (Flag("low-quality", "coarse"),)}
-    results[0] = exam_result(replace(exam(), view_flags=other))
-    assert shared_flags([one.flags for one in results]) == {"low-quality": FLAGS["low-quality"]}
-
-
-def test_dense_against_the_category_stands_in_the_sentence(tmp_path):
-    results = [exam_result(exam([0.0, 0.45, 0.3, 0.25]))]
-    text = words_of(write_results_page(tmp_path / "r.html", results, MadeBy("m")).read_text())
-    share = "Dense, with a score of 55 % for C and D together"
-    assert f"{share}, although B is the likeliest single category." in text
 
 
 def test_standard_rules_are_the_documented_ones():
@@ -461,23 +363,3 @@ def test_standard_rules_are_the_documented_ones():
         "doubtful-tissue",
         "not-scored",
     ]
-
-
-def test_the_page_of_the_default_model_shows_the_tissue(run, tmp_path):
-    run("phantom", tmp_path / "ph", "--exams", 1, "--size", 160)
-    (mirrored,) = (tmp_path / "ph" / "CC_L").glob("*/*.png")
-    with Image.open(mirrored) as picture:
-        ImageOps.mirror(picture).save(mirrored)
-    code, _, _ = run("predict", tmp_path / "ph", "--html", tmp_path / "r.html", "--json", tmp_path / "r.json")
-    assert code == 0
-    content = (tmp_path / "r.html").read_text()
-    assert content.count("(mirrored)") == 1
-    assert "Read by <strong>the default model (files " in content
-    assert "learned from synthetic breasts" in content
-    (result,) = json.loads((tmp_path / "r.json").read_text())
-    assert "learned from synthetic breasts" in result["provenance"]["warnings"][0]
-    assert result["provenance"]["model_name"].startswith("the default model")
-    assert "CC_L: stored mirrored" in result["flags"][0]["text"]
-    assert content.count("data:image/jpeg;base64,") == 4
-    assert "outline of the dense tissue" in content
-    assert "with a score of" in content

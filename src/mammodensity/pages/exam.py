@@ -18,7 +18,7 @@ from mammodensity.anatomy.field import hangs_flipped
 from mammodensity.pages.pictures import FILL_COLOUR, FILL_OPACITY, HANGING_ORDER, LINE_COLOURS, Picture, view_picture
 from mammodensity.pages.templates import render, template_text
 from mammodensity.pages.wording import listed, percent
-from mammodensity.results.result import ExamResult, LevelResult, PredictionSet
+from mammodensity.results.result import ExamResult, LevelResult, PredictionSet, scale_of
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory, Projection
 
 if TYPE_CHECKING:
@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 
 TISSUE = "tissue"
 """The method of the default model, whose map is the dense tissue that it measured."""
+
+METHOD_NAMES = {
+    "grad-cam": "Grad-CAM",
+    "grad-cam++": "Grad-CAM++",
+    "hires-cam": "HiResCAM",
+    "layer-cam": "Layer-CAM",
+    "score-cam": "Score-CAM",
+    "integrated-gradients": "integrated gradients",
+}
+"""Explanation methods as their authors write them."""
 
 EXAM_PAGE_PX, LIST_PX = 1200, 640
 """Longer side of a picture on the page of one exam, and on a page of many."""
@@ -123,9 +133,9 @@ def render_exam_page(
         "exam.html.jinja",
         {
             "exam": exam_section(result, blocks, reference=reference, statement=statement),
-            "categories": scale_of_result(result),
+            "categories": scale_of([result]),
             "warnings": [sentence(text) for text in warnings],
-            "footer": [made_by(model), *small_print(result)],
+            "footer": [made_by_sentence(model), *small_print(result)],
         },
     )
 
@@ -143,21 +153,21 @@ def exam_section(
 
     ``hidden_flags`` are codes of flags that the page tells once for all its exams.
     """
-    density = result.exam.percent_density if result.exam else None
+    rows = _rows(result)
     return {
         "exam_id": result.exam_id,
         "category": result.category,
-        "headline": _headline(result),
-        "percent_density": density,
+        "headline": _in_words(result.category) if result.category else "No category",
+        "percent_density": result.exam.percent_density if result.exam else None,
         "facts": _facts(result, reference),
         "sentences": _sentences(result),
         "flags": [
-            {"text": sentence(plain(flag.text)), "abstains": flag in result.abstained_for}
+            sentence(plain(flag.text))
             for flag in result.flags
-            if flag.code not in hidden_flags
+            if flag.code not in hidden_flags and flag not in result.abstained_for
         ],
-        "rows": _rows(result),
-        "measured": any(row["percent_density"] is not None for row in _rows(result)),
+        "rows": rows,
+        "measured": any(row["percent_density"] is not None for row in rows),
         "blocks": [_block(block, result) for block in blocks if block.views],
         "statement": sentence(statement) if statement else None,
         "notification": result.notification if notification else None,
@@ -181,14 +191,14 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
     return render(template, shared | dict(values))
 
 
-def made_by(model: str) -> str:
+def made_by_sentence(model: str) -> str:
     """One sentence about model, version and time."""
     date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     return f"Read by {model} with mammodensity {__version__} on {date}."
 
 
 def small_print(result: ExamResult) -> list[str]:
-    """Sentences on calibration and on how the views were combined."""
+    """Sentences on calibration, prediction sets, and how the views were combined."""
     rules = {
         "mean": "The exam's scores are the mean of its views.",
         "geometric-mean": "The exam's scores are the geometric mean of its views.",
@@ -198,14 +208,19 @@ def small_print(result: ExamResult) -> list[str]:
     found = [rules.get(result.fusion, f"The views were combined by {result.fusion}.")]
     if result.policy == "denser":
         found.append("The denser breast decides the exam's category.")
-    calibration = plain(result.calibration).split("; ")[0]
-    return [*found, f"The scores are {calibration}."] if result.exam else found
+    if result.exam:
+        found.append(f"The scores are {_calibration_in_words(result.calibration)}.")
+    if result.prediction_set:
+        share = percent(result.prediction_set.coverage)
+        found.append(
+            f"A {share} prediction set holds the reader's category in {share} of exams like those of the calibration."
+        )
+    return found
 
 
-def scale_of_result(result: ExamResult) -> tuple[Category, ...]:
-    """The categories of an exam's scores; A to D without any."""
-    readings = [*([result.exam] if result.exam else []), *result.projections.values()]
-    return tuple(readings[0].scores) if readings else tuple(DensityCategory)
+def _calibration_in_words(text: str) -> str:
+    """What was calibrated, without the command that would do it and without the kind of the map."""
+    return re.sub(r" \([a-z-]+\)", "", plain(text).split("; ")[0])
 
 
 def sentence(text: str) -> str:
@@ -219,18 +234,14 @@ def plain(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"\1", text)
 
 
-def in_words(category: Category) -> str:
+def _in_words(category: Category) -> str:
     """The category in words, as a report on a mammogram has it."""
     return "scattered areas of fibroglandular density" if category is DensityCategory.B else category.description
 
 
-def reasons(result: ExamResult) -> str:
+def _reasons(result: ExamResult) -> str:
     """Why the exam has no category."""
     return listed(list(dict.fromkeys(plain(flag.text) for flag in result.abstained_for))) or "it has no scores"
-
-
-def _headline(result: ExamResult) -> str:
-    return in_words(result.category) if result.category else "No category"
 
 
 def _facts(result: ExamResult, reference: Category | None) -> list[tuple[str, str]]:
@@ -255,22 +266,12 @@ def _sentences(result: ExamResult) -> list[str]:
     """The result in words, one thought a sentence."""
     found = []
     if result.abstained:
-        found.append(f"No category is given: {reasons(result)}.")
+        found.append(f"Reason: {_reasons(result)}.")
         if result.exam:
             found.append(f"The highest score is that of {result.exam.category}.")
-    if result.prediction_set:
-        found.append(_set_sentence(result.prediction_set))
     if result.exam:
         found.append(_dense_sentence(result.exam))
     return found
-
-
-def _set_sentence(prediction_set: PredictionSet) -> str:
-    share = percent(prediction_set.coverage)
-    if not prediction_set.categories:
-        return f"No category fits: in {share} of exams like those of the calibration, one does."
-    among = f"the reader's category is among these in {share} of exams like those of the calibration"
-    return f"Possible: {_set_in_words(prediction_set)} ({among})."
 
 
 def _dense_sentence(exam: LevelResult) -> str:
@@ -306,19 +307,25 @@ def _block(block: MethodBlock, result: ExamResult) -> dict[str, Any]:
     views = {view.projection: view for view in block.views}
     shown = [_view(views[projection], block.method, result) for projection in HANGING_ORDER if projection in views]
     pairs = [[view for view in shown if view["position"] == position] for position in ("CC", "MLO")]
-    texts = {view["verdict"]["text"] for view in shown if view["verdict"]}
-    shared = texts.pop() if len(texts) == 1 and all(view["verdict"] for view in shown) and len(shown) > 1 else None
+    verdicts = [view["verdict"] for view in shown]
+    shared = len(shown) > 1 and all(verdict == verdicts[0] for verdict in verdicts)
+    graded = block.method != TISSUE and any(view.picture.fill for view in block.views)
     drawn = {name for view in block.views for name, path in view.picture.lines.items() if path}
-    evidence = block.method == TISSUE, any(view.picture.fill for view in block.views)
     return {
         "method": block.method,
-        "heading": "Dense tissue found" if block.method == TISSUE else f"What the network looked at ({block.method})",
+        "heading": _heading(block.method),
         "pairs": [pair for pair in pairs if pair],
         "count": len(shown),
-        "graded": evidence == (False, True),
+        "graded": graded,
         "lines": [(name, text) for name, text in _line_words(block.method).items() if name in drawn],
-        "verdict": shown[0]["verdict"] if shared else None,
+        "verdict": verdicts[0] if shared else None,
     }
+
+
+def _heading(method: str) -> str:
+    if method == TISSUE:
+        return "Dense tissue found"
+    return f"What the network looked at ({METHOD_NAMES.get(method, method)})"
 
 
 def _line_words(method: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from mammodensity.explanation.maps import TISSUE, ExamMaps, explain_exam
 from mammodensity.explanation.verdicts import Verdict, caption
 from mammodensity.models.default import TissueModel
 from mammodensity.models.trained import DensityModel
+from mammodensity.pages.exam import LIST_PX, MethodBlock, map_block
 from mammodensity.pages.pictures import (
     HANGING_ORDER,
     RgbImage,
@@ -162,10 +163,11 @@ def picture_examples(
     return examples
 
 
-def tissue_views(model: TissueModel, exam: Exam) -> tuple[ViewPictures, ...]:
-    """Small pictures of an exam's views in hanging order, plain and with the outline of the dense tissue found."""
+def tissue_views(model: TissueModel, exam: Exam) -> tuple[MethodBlock, ...]:
+    """Make small pictures of an exam's views with the dense tissue found."""
     maps = explain_exam(model, exam)
-    return tuple(_pictures(projection, maps, None) for projection in HANGING_ORDER if projection in maps.maps)
+    labels = {projection: model.find_tissue(projection, one.mammogram).labels for projection, one in maps.maps.items()}
+    return (map_block(maps, labels=labels, longest_px=LIST_PX),)
 
 
 def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict | None) -> ViewPictures:
