@@ -380,7 +380,7 @@ def test_the_commands_take_a_joint_model(run, joint_models, blobs, recipe, tmp_p
         (("import-keras", table, "--projection", "CC_R", "--model", model), "holds a joint network; name another"),
         (("train", blobs, "--model", tmp_path / "no", "--fusion", "mean"), "--fusion is of the joint network"),
         (("train", blobs, "--model", tmp_path / "no", "--joint", "--projection", "CC_R"), "leave --projection out"),
-        (("train", blobs, "--model", tmp_path / "no", "--joint", "--fusion", "vote"), "fusion must be one of mean"),
+        (("train", blobs, "--model", tmp_path / "no", "--joint", "--fusion", "vote"), "'vote' is not one of 'mean'"),
     ):
         code, _, error = run(*arguments)
         assert code != 0

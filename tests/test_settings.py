@@ -25,6 +25,8 @@ class Example:
 def test_settings_are_frozen_dataclasses():
     assert asdict(replace(Example(), rows=32)) == {"rows": 32, "share": 0.5, "crop": "none"}
     assert Example(share=1).share == 1
+    with pytest.raises(OptionError, match="rows must be a valid integer"):
+        Example("64")
     with pytest.raises(FrozenInstanceError):
         Example().rows = 3
 

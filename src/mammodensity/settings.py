@@ -36,7 +36,8 @@ def settings(cls: type[Settings]) -> type[Settings]:
 
     def __init__(self: Any, *arguments: Any, **values: Any) -> None:  # noqa: N807
         try:
-            check(self, *arguments, **values)
+            named = dict(zip(made.__dataclass_fields__, arguments, strict=False))  # so that messages have names
+            check(self, *arguments[len(made.__dataclass_fields__) :], **named, **values)
         except ValidationError as error:
             raise OptionError(_in_words(error.errors(include_url=False)[0])) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -40,10 +40,12 @@ def train(
     device: Device = "auto",
     joint: Annotated[bool, typer.Option("--joint", help="Train one network of all four projections.")] = False,
     fusion: Annotated[
-        str | None, typer.Option(help="Joint: how it fuses views: mean (as by default), concat or attention.")
+        Literal["mean", "concat", "attention"] | None,
+        typer.Option(help="Joint: how it fuses views; mean by default."),
     ] = None,
     branches: Annotated[
-        str | None, typer.Option(help="Joint: separate (as by default), or shared by right and mirrored left.")
+        Literal["separate", "shared"] | None,
+        typer.Option(help="Joint: a branch for each projection (default), or shared by right and mirrored left."),
     ] = None,
     view_dropout: Annotated[
         float | None, typer.Option(help="Joint: share of views left out at random; by default 0.25.", metavar="SHARE")
@@ -52,10 +54,12 @@ def train(
         float | None,
         typer.Option(help="Joint: weight of what each view alone gets right; by default 1.", metavar="WEIGHT"),
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 on processors and GPUs that compute in it.")] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="bf16 is for processors and GPUs that compute in it.")
+    ] = "fp32",
     checkpointing: Annotated[
-        str | None,
-        typer.Option(help="Joint: none (as by default), or in little memory, computing twice: views or layers."),
+        Literal["none", "views", "layers"] | None,
+        typer.Option(help="Joint: what is computed twice to save memory; none by default."),
     ] = None,
 ) -> None:
     """Train a network for each projection of the data, or with --joint one of all four; then score the test split.

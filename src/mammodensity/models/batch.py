@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,26 +14,24 @@ from torch import Tensor
 from mammodensity.anatomy.network_input import PreprocessSpec, preprocess
 from mammodensity.data.dataset import ImageRecord
 from mammodensity.data.images import read_record
-from mammodensity.errors import OptionError
 from mammodensity.exam import Exam, Mammogram
+from mammodensity.settings import Field, settings
 from mammodensity.terms import PROJECTIONS, Projection
 from mammodensity.workers import Progress
 
+_Share = Annotated[float, Field(ge=0, lt=1)]
 
-@dataclass(frozen=True)
+
+@settings
 class AugmentSpec:
-    """Random changes of a training image. No flip: it would turn one projection into another."""
+    """Random changes of a training image. No flip, which would turn one projection into another."""
 
-    zoom: float = 0.2
+    zoom: _Share = 0.2
     """Height and width are scaled, each by its own factor, by up to this share."""
-    shift: float = 0.2
+    shift: _Share = 0.2
     """Shift by up to this share of height and width."""
-    rotation_degrees: float = 10.0
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
     """Rotation by up to this angle, either way."""
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.zoom < 1 and 0 <= self.shift < 1 and 0 <= self.rotation_degrees <= 180):
-            raise OptionError(f"zoom and shift must be in [0, 1), rotation_degrees in [0, 180]. Got {self} instead.")
 
 
 @dataclass(frozen=True, eq=False)

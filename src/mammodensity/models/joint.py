@@ -17,37 +17,32 @@ Attention pooling with a learned query: Ilse et al., "Attention-based Deep Multi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from mammodensity.errors import OptionError
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
+from mammodensity.settings import settings
 from mammodensity.terms import CATEGORIES, PROJECTIONS
 
-JOINT_FUSIONS: tuple[str, ...] = ("mean", "concat", "attention")
-BRANCHES: tuple[str, ...] = ("separate", "shared")
+JointFusion = Literal["mean", "concat", "attention"]
+Branches = Literal["separate", "shared"]
+"""``separate``, one for each projection, or ``shared``: one for CC and one for MLO, which see right breasts mirrored.
+Not one for all: CC and MLO differ in shape and in the muscle, left and right only by a mirror."""
 _VIEWS = len(PROJECTIONS)
 _LEAST_SCORE = 1e-12  # keeps the logarithm of a mean of scores finite
 
 
-@dataclass(frozen=True)
+@settings
 class JointSpec:
     """Shape of the joint network."""
 
     network: NetworkSpec = field(default_factory=NetworkSpec)
-    """Of each branch."""
-    fusion: str = "mean"
-    """One of ``JOINT_FUSIONS``."""
-    branches: str = "separate"
-    """``"separate"``, one for each projection, or ``"shared"``: one for CC and one for MLO, which see right breasts
-    mirrored. Not one for all: CC and MLO differ in shape and in the muscle, left and right only by a mirror."""
-
-    def __post_init__(self) -> None:
-        for name, choices in (("fusion", JOINT_FUSIONS), ("branches", BRANCHES)):
-            if getattr(self, name) not in choices:
-                raise OptionError(f"{name} must be one of {', '.join(choices)}. Got {getattr(self, name)!r} instead.")
+    """Shape of each branch."""
+    fusion: JointFusion = "mean"
+    branches: Branches = "separate"
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:

@@ -188,7 +188,7 @@ def match_network(graph: KerasGraph) -> MatchedNetwork:
     dropout = walk.head(layer)
     try:
         spec = NetworkSpec(
-            channels=channels,
+            channels=channels,  # type: ignore[arg-type]  # others are refused
             stem=_count(stem, "filters"),
             widths=tuple(stage[0].width for stage in walk.stages),
             outputs=tuple(stage[0].outputs for stage in walk.stages),

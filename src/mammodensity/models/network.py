@@ -8,58 +8,53 @@ The table of layers is in ``docs/infn.md``. Residual bottleneck blocks: He et al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mammodensity.errors import OptionError
+from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES
 
 _BATCH_NORM_EPSILON = 1e-3  # Keras' default; PyTorch's is 1e-5
 _LEAK = 0.3  # Keras' default slope; PyTorch's is 0.01
 
 
-@dataclass(frozen=True)
+_Count = Annotated[int, Field(ge=1)]
+_Counts = Annotated[tuple[_Count, ...], Field(strict=False, min_length=1)]  # JSON gives lists
+
+
+@settings
 class NetworkSpec:
     """Shape of the network. The defaults are the origin's, on one grey channel instead of three identical ones.
 
     The network itself takes any image size; the size it is trained at belongs to ``PreprocessSpec``.
     """
 
-    channels: int = 1
+    channels: Literal[1, 3] = 1
     """Input channels: 1 grey, or 3 to hold the origin's weights (the grey value repeated)."""
-    stem: int = 64
+    stem: _Count = 64
     """Filters of the first convolution."""
-    widths: tuple[int, ...] = (64, 128, 128, 128)
+    widths: _Counts = (64, 128, 128, 128)
     """Inner filters of the blocks of each stage; every stage but the first halves the image."""
-    outputs: tuple[int, ...] = (128, 256, 256, 256)
+    outputs: _Counts = (128, 256, 256, 256)
     """Output filters of the blocks of each stage."""
-    depths: tuple[int, ...] = (3, 3, 3, 3)
+    depths: _Counts = (3, 3, 3, 3)
     """Blocks of each stage."""
-    cardinality: int = 1
+    cardinality: _Count = 1
     """Groups of the 3x3 convolutions."""
-    dropout: float = 0.2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the last features dropped in training."""
-    norm_momentum: float = 0.01
+    norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Weight of a new batch in the running statistics of batch normalisation; Keras' 0.99 counts the old value."""
 
     def __post_init__(self) -> None:
-        for name in ("widths", "outputs", "depths"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
-        if self.channels not in (1, 3):
-            raise OptionError(f"channels must be 1 or 3. Got {self.channels} instead.")
-        if not len(self.widths) == len(self.outputs) == len(self.depths) > 0:
-            raise OptionError("widths, outputs and depths must have one entry a stage each, and at least one stage.")
-        if min(self.stem, self.cardinality, *self.widths, *self.outputs, *self.depths) < 1:
-            raise OptionError("stem, cardinality, widths, outputs and depths must be at least 1.")
+        if not len(self.widths) == len(self.outputs) == len(self.depths):
+            raise OptionError("widths, outputs and depths must have one entry a stage each")
         if any(width % self.cardinality for width in self.widths):
             raise OptionError(f"every width must be a multiple of cardinality {self.cardinality}. Got {self.widths}.")
-        if not 0 < self.norm_momentum <= 1:
-            raise OptionError(f"norm_momentum must be above 0 and at most 1. Got {self.norm_momentum} instead.")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"dropout must be at least 0 and below 1. Got {self.dropout} instead.")
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mammodensity.anatomy.networks import UNet, new_segmenter, new_tissue_network
-from mammodensity.errors import Interrupted, OptionError
+from mammodensity.errors import Interrupted
 from mammodensity.models.checkpoint import read_tensors, write_tensors
 from mammodensity.outputs import file_sha256, receipt, write_bytes, write_json
 from mammodensity.phantom.appearance import Look
 from mammodensity.phantom.disturbances import Disturbance
 from mammodensity.phantom.exams import PhantomSpec
 from mammodensity.research.default_phantoms import PhantomPaths, Sample, outline_sample, phantom_paths, tissue_sample
+from mammodensity.settings import Field, settings
 from mammodensity.terms import RESEARCH_USE_ONLY
 from mammodensity.training.loop import keep_memory, stop_requests
 from mammodensity.training.records import require_same_recipe, restore_tensors, run_tensors, tensors_under
@@ -41,41 +43,33 @@ READERS = Disturbance(look=Look(involution=True, readers=True, masses=True), low
 _Draw = Callable[[PhantomPaths, np.random.Generator, Disturbance], Sample]
 
 
-@dataclass(frozen=True)
+_Count = Annotated[int, Field(ge=1)]
+
+
+@settings
 class DefaultRecipe:
-    """How the default networks are trained.
+    """How the default networks are trained."""
 
-    Raises
-    ------
-    OptionError
-        A number is not positive.
-    """
-
-    breasts: int = 480
+    breasts: _Count = 480
     """Phantoms traced; each gives a CC and an MLO view."""
-    rows: int = 256
-    """Of the phantoms."""
+    rows: _Count = 256
+    """Rows of a phantom image."""
     phantom_seed: int = 91
-    seed: int = 1
-    """Of weights and of every disturbance."""
-    outline_steps: int = 5000
-    tissue_steps: int = 7500
-    """Of the network that learns what one rule calls dense."""
-    readers_steps: int = 15000
-    """Of the one that learns what readers may outline."""
-    batch: int = 8
-    learning_rate: float = 3e-3
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of weights and of every disturbance."""
+    outline_steps: _Count = 5000
+    tissue_steps: _Count = 7500
+    """Steps of the network that learns what one rule calls dense."""
+    readers_steps: _Count = 15000
+    """Steps of the network that learns what readers may outline."""
+    batch: _Count = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     weight_decay: float = 0.02
     averaging: float = 0.995
     """The weights kept are a running mean; this share of it is kept at each step."""
     changes: Disturbance = field(default_factory=Disturbance)
     readers_changes: Disturbance = READERS
-    """Of the images of the last network."""
-
-    def __post_init__(self) -> None:
-        for name in ("breasts", "rows", "outline_steps", "tissue_steps", "readers_steps", "batch", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"{name} must be positive. Got {getattr(self, name)} instead.")
+    """Disturbances of the images of the last network."""
 
 
 @dataclass(frozen=True)

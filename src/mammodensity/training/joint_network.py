@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -25,10 +25,11 @@ from mammodensity.models.checkpoint import (
     network_files,
     save_joint,
 )
-from mammodensity.models.joint import BRANCHES, JOINT_FUSIONS, JointNetwork, JointSpec
+from mammodensity.models.joint import Branches, JointFusion, JointNetwork, JointSpec
 from mammodensity.models.network import NetworkSpec
+from mammodensity.settings import Field, settings
 from mammodensity.terms import PROJECTIONS
-from mammodensity.training.joint_step import CHECKPOINTING, joint_backward, require_choice
+from mammodensity.training.joint_step import Checkpointing, joint_backward
 from mammodensity.training.loop import (
     EVALUATION_BATCH,
     TrainingStep,
@@ -38,41 +39,29 @@ from mammodensity.training.loop import (
     seed_for,
 )
 from mammodensity.training.processes import ALONE, Processes, place, spread
-from mammodensity.training.recipes import Recipe, in_precision, require_precision
+from mammodensity.training.recipes import Precision, Recipe, in_precision
 from mammodensity.training.records import EpochFigures, first_difference
 
 _SIDES = tuple(tuple(view for view, one in enumerate(PROJECTIONS) if one.laterality == side) for side in "RL")
 
 
-@dataclass(frozen=True)
+@settings
 class JointPlan:
-    """What decides a joint training besides the recipe."""
+    """How a joint network is trained, besides its recipe."""
 
-    fusion: str = "mean"
-    """``mean``, ``concat`` or ``attention``."""
-    branches: str = "separate"
-    """``separate`` or ``shared``; see :class:`mammodensity.models.joint.JointSpec`."""
-    view_dropout: float = 0.25
+    fusion: JointFusion = "mean"
+    branches: Branches = "separate"
+    view_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Probability with which each view of an exam is left out of a step, at least one being kept."""
-    view_loss: float = 1.0
+    view_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Weight of the likelihood of the exam's category by each of its views alone, beside that by all of them."""
-    precision: str = "fp32"
-    """``fp32``, or ``bf16`` for the branches."""
-    checkpointing: str = "none"
-    """``none``, ``views`` or ``layers``: how much is computed twice to save memory; the gradients are the same."""
-
-    def __post_init__(self) -> None:
-        require_choice("fusion", self.fusion, JOINT_FUSIONS)
-        require_choice("branches", self.branches, BRANCHES)
-        require_precision(self.precision)
-        require_choice("checkpointing", self.checkpointing, CHECKPOINTING)
-        if not 0 <= self.view_dropout < 1:
-            raise OptionError(f"view_dropout must be at least 0 and below 1. Got {self.view_dropout} instead.")
-        if not 0 <= self.view_loss < float("inf"):
-            raise OptionError(f"view_loss must be 0 or more. Got {self.view_loss} instead.")
+    precision: Precision = "fp32"
+    """Of the branches."""
+    checkpointing: Checkpointing = "none"
+    """How much is computed twice to save memory; the gradients are the same."""
 
     def spec(self, network: NetworkSpec) -> JointSpec:
-        """The joint network of these branches."""
+        """The shape of the joint network with these branches."""
         return JointSpec(network, self.fusion, self.branches)
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from mammodensity.errors import OptionError
 from mammodensity.models.joint import JointNetwork, gathered
 from mammodensity.training.loop import return_kept_memory
-from mammodensity.training.recipes import in_precision
+from mammodensity.training.recipes import Precision, in_precision
 
-CHECKPOINTING: tuple[str, ...] = ("none", "views", "layers")
+Checkpointing = Literal["none", "views", "layers"]
 """``none``: everything is kept. ``views``: one branch at a time. ``layers``: also within the branch, what comes
 before a convolution is computed again from what batch normalisation was given; the convolution itself is not."""
 
@@ -37,8 +37,8 @@ def joint_backward(
     present: Tensor,
     loss_of: LossOf,
     *,
-    checkpointing: str = "none",
-    precision: str = "fp32",
+    checkpointing: Checkpointing = "none",
+    precision: Precision = "fp32",
     branches: Sequence[int] | None = None,
 ) -> Tensor:
     """Add the gradients of one step to the weights, update running statistics once, and return the loss.
@@ -52,21 +52,20 @@ def joint_backward(
     branches
         Those to run, also without a view here, where other processes have some; by default those with a view present.
     """
-    require_choice("checkpointing", checkpointing, CHECKPOINTING)
     set_recomputing(network, checkpointing == "layers")
     run = _plain if checkpointing == "none" else _lean
-    chosen = network.branches_of(present) if branches is None else branches
+    chosen = network.branches_of(present) if branches is None else list(branches)
     return run(network, views, present, loss_of, precision=precision, branches=chosen)
 
 
-def require_choice(name: str, value: str, choices: tuple[str, ...] | dict[str, object]) -> None:
-    """Raise ``OptionError`` unless a value is among the choices."""
-    if value not in choices:
-        raise OptionError(f"{name} must be one of {', '.join(choices)}. Got {value!r} instead.")
-
-
 def _plain(
-    network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossOf, *, precision: str, branches: Sequence[int]
+    network: JointNetwork,
+    views: Tensor,
+    present: Tensor,
+    loss_of: LossOf,
+    *,
+    precision: Precision,
+    branches: Sequence[int],
 ) -> Tensor:
     parts = []
     for branch, cells, images in network.inputs(views, present, branches):
@@ -78,7 +77,13 @@ def _plain(
 
 
 def _lean(
-    network: JointNetwork, views: Tensor, present: Tensor, loss_of: LossOf, *, precision: str, branches: Sequence[int]
+    network: JointNetwork,
+    views: Tensor,
+    present: Tensor,
+    loss_of: LossOf,
+    *,
+    precision: Precision,
+    branches: Sequence[int],
 ) -> Tensor:
     parts, states = [], []
     for branch, cells, images in network.inputs(views, present, branches):

@@ -19,7 +19,7 @@ from mammodensity.models.network import ResidualNetwork
 from mammodensity.terms import CATEGORIES, Projection
 from mammodensity.training.loop import EVALUATION_BATCH, TrainingStep, keep_memory, rng_for, run_training, seed_for
 from mammodensity.training.processes import ALONE, Processes, place, spread
-from mammodensity.training.recipes import Recipe, in_precision
+from mammodensity.training.recipes import Precision, Recipe, in_precision
 from mammodensity.training.records import EpochFigures
 
 
@@ -39,8 +39,7 @@ class NetworkTask:
     """How many it tells apart."""
     start: ResidualNetwork | None = None
     """A network whose weights to begin with."""
-    precision: str = "fp32"
-    """``fp32`` or ``bf16``."""
+    precision: Precision = "fp32"
     processes: Processes = ALONE
 
 

@@ -35,7 +35,7 @@ from mammodensity.terms import DENSITY, PROJECTIONS, Projection
 from mammodensity.training.joint_network import JointPlan, JointTask, first_weights, require_enough_pixels, train_joint
 from mammodensity.training.loop import TrainingStep, ask_for_large_pages
 from mammodensity.training.processes import ALONE, Processes, joined, own_device
-from mammodensity.training.recipes import DEFAULT_RECIPE, Recipe, adapted, find_recipe, require_precision
+from mammodensity.training.recipes import DEFAULT_RECIPE, Precision, Recipe, adapted, find_recipe, require_precision
 from mammodensity.training.records import (
     JOINT_FILE,
     RECEIPT_FILE,
@@ -71,7 +71,7 @@ def train(
     seed: int | None = None,
     projections: Sequence[Projection] | None = None,
     joint: JointPlan | None = None,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     device: str = "auto",
     shares: Sequence[float] = DEFAULT_SHARES,
     start: Path | str | None = None,
@@ -178,7 +178,7 @@ def train_model(
     *,
     projections: Sequence[Projection] = PROJECTIONS,
     joint: JointPlan | None = None,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     device: torch.device | None = None,
     start: Path | None = None,
     resume: bool = False,
@@ -263,7 +263,7 @@ class _How:
     loading: Progress | None
     report: Callable[[str, TrainingStep], None] | None
     processes: Processes
-    precision: str
+    precision: Precision
 
     def reported(self, name: str) -> Callable[[TrainingStep], None] | None:
         """Reports of one network."""
