@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.data.dataset import DataSet, reference_categories
 from mammodensity.data.find import find_images
 from mammodensity.data.images import load_exam
@@ -70,7 +71,8 @@ def subset_scores(model: DensityModel, tests: DataSet) -> dict[str, list[Any]]:
     """Scores (N, 4) of every subset of views, by its size."""
     found: dict[str, dict[tuple[Any, ...], list[Any]]] = {name: {} for name in SUBSETS}
     for exam_id, records in tests.exams().items():
-        readings = {view: model.read(view, image) for view, image in load_exam(exam_id, records).mammograms.items()}
+        images = load_exam(exam_id, records).mammograms
+        readings = {view: model.score_view(ReadView(image, view)) for view, image in images.items()}
         for name, size in SUBSETS.items():
             for views in combinations(PROJECTIONS, size):
                 if isinstance(model, JointModel):

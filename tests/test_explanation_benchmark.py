@@ -12,7 +12,7 @@ from PIL import Image
 
 from mammodensity.errors import LayoutError, OptionError
 from mammodensity.explanation.measures import areas_of
-from mammodensity.explanation.methods import explain
+from mammodensity.explanation.methods import explain_images
 from mammodensity.explanation.probe import Probe, against_other, cascade
 from mammodensity.models.checkpoint import load_checkpoint, save_checkpoint
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
@@ -199,7 +199,7 @@ def test_maps_change_as_weights_are_lost(cases):
     network = ResidualNetwork(NetworkSpec(stem=4, widths=(4, 4), outputs=(6, 6), depths=(1, 1))).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     images, areas = [case.image for case in cases[:2]], [areas_of(case.labels) for case in cases[:2]]
-    probe = Probe(network, 2, explain)
+    probe = Probe(network, 2, explain_images)
     found = cascade(probe, images, areas)
     assert found[0].layer == ""
     assert found[0].similarity == pytest.approx(1.0)
@@ -228,8 +228,8 @@ def test_another_network_has_other_maps(cases):
     spec = NetworkSpec(stem=4, widths=(4,), outputs=(6,), depths=(1,))
     one, other = ResidualNetwork(spec).eval(), ResidualNetwork(spec).eval()
     images, areas = [case.image for case in cases[:2]], [areas_of(case.labels) for case in cases[:2]]
-    assert against_other(Probe(one, 0, explain), one, images, areas) == pytest.approx(1.0)
-    assert against_other(Probe(one, 0, explain), other, images, areas) < 0.99
+    assert against_other(Probe(one, 0, explain_images), one, images, areas) == pytest.approx(1.0)
+    assert against_other(Probe(one, 0, explain_images), other, images, areas) < 0.99
 
     def even(network, images, category):
         return torch.ones(len(images), *images.shape[2:])

@@ -17,8 +17,9 @@ from mammodensity.explanation.counterfactual import (
     phantom_curve,
     reduced_view,
 )
-from mammodensity.models.scoring import ViewReading, score_exam
+from mammodensity.models.scoring import ViewScores
 from mammodensity.phantom.exams import PhantomSpec, make_exam, write_phantoms
+from mammodensity.scores import fuse_exam
 from mammodensity.terms import Projection
 from mammodensity.workflows.counterfactuals import density_plot
 
@@ -37,18 +38,18 @@ class Threshold:
     warnings: tuple[str, ...] = ()
     fusion = "mean"
 
-    def score(self, exam, **how):
-        return score_exam(self, exam, **how)
+    def fuse(self, views, *, fusion, allow_missing, policy):
+        return fuse_exam({view: one.scores for view, one in views.items()}, fusion, allow_missing, policy)
 
-    def read(self, projection, mammogram):
-        pixels = mammogram.pixels
+    def score_view(self, view):
+        pixels = view.mammogram.pixels
         level = np.clip((pixels[pixels > 10].mean() - 60) / 60, 0, 3)
         distance = -np.abs(np.arange(4) - level)
-        return ViewReading(np.exp(distance) / np.exp(distance).sum())
+        return ViewScores(np.exp(distance) / np.exp(distance).sum())
 
 
 class Refusing(Threshold):
-    def read(self, projection, mammogram):
+    def score_view(self, view):
         raise ImageError("not today")
 
 

@@ -238,12 +238,14 @@ def test_hires_cam_of_the_last_block_sums_to_the_logit(network, images):
 @every_method
 def test_batch_equals_singles(network, images, method):
     wanted, others = ["A", 3, 2, None], [None, "B", None, "A"]
-    together = mammodensity.explain(network, images, wanted, method=method, against=others)
+    together = mammodensity.explain_images(network, images, wanted, method=method, against=others)
     assert together.shape == (4, 40, 33)
     assert together.dtype == torch.float32
     assert all(one.any() for one in together)
     for index, (category, against) in enumerate(zip(wanted, others, strict=True)):
-        alone = mammodensity.explain(network, images[index : index + 1], category, method=method, against=against)
+        alone = mammodensity.explain_images(
+            network, images[index : index + 1], category, method=method, against=against
+        )
         assert torch.allclose(alone[0], together[index], atol=1e-6)
 
 
@@ -257,21 +259,21 @@ def test_how_many_at_once_does_not_matter(network, images, method):
 @every_method
 def test_predicted_category_is_the_default(network, images, method):
     predicted = network(images).argmax(1).tolist()
-    own = mammodensity.explain(network, images, method=method)
-    assert torch.equal(own, mammodensity.explain(network, images, predicted, method=method))
+    own = mammodensity.explain_images(network, images, method=method)
+    assert torch.equal(own, mammodensity.explain_images(network, images, predicted, method=method))
     other = [(index + 1) % 4 for index in predicted]
-    assert not torch.equal(own, mammodensity.explain(network, images, other, method=method))
+    assert not torch.equal(own, mammodensity.explain_images(network, images, other, method=method))
 
 
 @every_method
 def test_a_contrast_is_another_question(network, images, method):
-    plain = mammodensity.explain(network, images, "C", method=method)
-    why = mammodensity.explain(network, images, "C", method=method, against="B")
+    plain = mammodensity.explain_images(network, images, "C", method=method)
+    why = mammodensity.explain_images(network, images, "C", method=method, against="B")
     assert not torch.allclose(plain, why, atol=1e-4)
     predicted = network(images).argmax(1).tolist()
-    assert not mammodensity.explain(network, images, method=method, against=predicted).any()
+    assert not mammodensity.explain_images(network, images, method=method, against=predicted).any()
     with pytest.raises(OptionError, match="cannot be set against itself"):
-        mammodensity.explain(network, images, "C", method=method, against=2)
+        mammodensity.explain_images(network, images, "C", method=method, against=2)
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "hires-cam", "integrated-gradients", "occlusion"])
@@ -297,10 +299,10 @@ def test_the_network_is_left_as_found(network, images, method, failing, training
     untouched = images.clone()
     if failing:
         with pytest.raises(RuntimeError):
-            mammodensity.explain(network, images.expand(-1, 2, -1, -1), 0, method=method)
+            mammodensity.explain_images(network, images.expand(-1, 2, -1, -1), 0, method=method)
     else:
         with torch.no_grad():  # also where the caller has switched gradients off
-            assert mammodensity.explain(network, images, 0, method=method).any()
+            assert mammodensity.explain_images(network, images, 0, method=method).any()
         assert torch.is_grad_enabled()
     assert torch.equal(images, untouched)
     assert [module.training for module in network.modules()] == modes
@@ -323,28 +325,30 @@ def test_an_error_halfway_leaves_the_network_as_found(network, images, method, m
 
     monkeypatch.setattr(network.head, "forward", failing)
     with pytest.raises(RuntimeError, match="out of memory"):
-        mammodensity.explain(network, images, 0, method=method)
+        mammodensity.explain_images(network, images, 0, method=method)
     assert all(module.training and not module._forward_hooks for module in network.modules())
     assert torch.is_grad_enabled()
 
 
 @every_method
 def test_frozen_weights_and_inference_mode(network, images, method):
-    expected = mammodensity.explain(network, images, 2, method=method)
+    expected = mammodensity.explain_images(network, images, 2, method=method)
     network.requires_grad_(False)
-    assert torch.allclose(mammodensity.explain(network, images, 2, method=method), expected, atol=1e-6)
+    assert torch.allclose(mammodensity.explain_images(network, images, 2, method=method), expected, atol=1e-6)
     with torch.inference_mode():
-        assert torch.allclose(mammodensity.explain(network, images.clone(), 2, method=method), expected, atol=1e-6)
+        assert torch.allclose(
+            mammodensity.explain_images(network, images.clone(), 2, method=method), expected, atol=1e-6
+        )
 
 
 @every_method
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_mixed_precision(network, images, method, precision):
-    expected = mammodensity.explain(network, images, 2, method=method)
+    expected = mammodensity.explain_images(network, images, 2, method=method)
     with torch.autocast("cpu", dtype=precision):
-        mixed = mammodensity.explain(network, images, 2, method=method)
-        alone = mammodensity.explain(network, images[1:2], 2, method=method)
-        from_half = mammodensity.explain(network, images.to(precision), 2, method=method)
+        mixed = mammodensity.explain_images(network, images, 2, method=method)
+        alone = mammodensity.explain_images(network, images[1:2], 2, method=method)
+        from_half = mammodensity.explain_images(network, images.to(precision), 2, method=method)
     assert torch.corrcoef(torch.stack([from_half.flatten(), expected.flatten()]))[0, 1] > 0.95
     assert mixed.dtype == torch.float32
     assert mixed.isfinite().all()
@@ -356,11 +360,11 @@ def test_mixed_precision(network, images, method, precision):
 
 @every_method
 def test_a_network_in_bfloat16_and_one_in_double(network, images, method):
-    expected = mammodensity.explain(network, images, 2, method=method)
-    exact = mammodensity.explain(network.double(), images.double(), 2, method=method)
+    expected = mammodensity.explain_images(network, images, 2, method=method)
+    exact = mammodensity.explain_images(network.double(), images.double(), 2, method=method)
     assert exact.dtype == torch.float32
     assert torch.allclose(exact, expected, atol=1e-5)
-    coarse = mammodensity.explain(network.bfloat16(), images.bfloat16(), 2, method=method)
+    coarse = mammodensity.explain_images(network.bfloat16(), images.bfloat16(), 2, method=method)
     assert coarse.dtype == torch.float32
     assert torch.corrcoef(torch.stack([coarse.flatten(), expected.flatten()]))[0, 1] > 0.9
 
@@ -375,9 +379,9 @@ def test_small_gradients_survive_half_precision(network, images):
             scaled.head.weight *= scale
         return scaled
 
-    large = mammodensity.explain(network, images, 2)
+    large = mammodensity.explain_images(network, images, 2)
     with torch.autocast("cpu", dtype=torch.float16):
-        small = mammodensity.explain(tiny(1e-6), images, 2)
+        small = mammodensity.explain_images(tiny(1e-6), images, 2)
     assert torch.corrcoef(torch.stack([small.flatten(), large.flatten()]))[0, 1] > 0.98
 
 
@@ -396,8 +400,8 @@ def test_in_place_operations_after_the_layer(images):
 
     for method in METHODS:
         before = images.clone()
-        in_place = mammodensity.explain(Plain(inplace=True), images, 1, method=method)
-        assert torch.allclose(in_place, mammodensity.explain(Plain(inplace=False), images, 1, method=method))
+        in_place = mammodensity.explain_images(Plain(inplace=True), images, 1, method=method)
+        assert torch.allclose(in_place, mammodensity.explain_images(Plain(inplace=False), images, 1, method=method))
         assert torch.equal(images, before)
 
 
@@ -406,11 +410,13 @@ def test_colour_channels_and_a_layer_by_module(images):
     network = ResidualNetwork(NetworkSpec(channels=3, stem=4, widths=(4, 6), outputs=(6, 8), depths=(1, 1))).eval()
     batch = images.expand(-1, 3, -1, -1)
     for method in METHODS:
-        assert mammodensity.explain(network, batch, 1, method=method).shape == (4, 40, 33)
+        assert mammodensity.explain_images(network, batch, 1, method=method).shape == (4, 40, 33)
     for method in LAYER_METHODS:
-        by_name = mammodensity.explain(network, batch, 1, method=method, layer="stages.0")
-        assert torch.equal(by_name, mammodensity.explain(network, batch, 1, method=method, layer=network.stages[0]))
-        assert not torch.equal(by_name, mammodensity.explain(network, batch, 1, method=method))
+        by_name = mammodensity.explain_images(network, batch, 1, method=method, layer="stages.0")
+        assert torch.equal(
+            by_name, mammodensity.explain_images(network, batch, 1, method=method, layer=network.stages[0])
+        )
+        assert not torch.equal(by_name, mammodensity.explain_images(network, batch, 1, method=method))
 
 
 def test_a_window_that_hides_nothing_costs_nothing(network, images):
@@ -434,20 +440,20 @@ def test_what_cannot_be_explained(network, images):
         ({"against": [0, None]}, "Got 2 for 4 images"),
     ):
         with pytest.raises(OptionError, match=message):
-            mammodensity.explain(network, images, **arguments)
+            mammodensity.explain_images(network, images, **arguments)
     for method in METHODS:
         for wrong in (images[0], images.to(torch.uint8), images[:0], images.numpy()):
             with pytest.raises(OptionError, match="images must be a float tensor"):
-                mammodensity.explain(network, wrong, method=method)
+                mammodensity.explain_images(network, wrong, method=method)
         with pytest.raises(OptionError, match="images must be finite"):
-            mammodensity.explain(network, images.clone().fill_(float("nan")), method=method)
+            mammodensity.explain_images(network, images.clone().fill_(float("nan")), method=method)
     for method in PIXEL_METHODS:
         with pytest.raises(OptionError, match="takes no layer"):
-            mammodensity.explain(network, images, method=method, layer="stages.0")
+            mammodensity.explain_images(network, images, method=method, layer="stages.0")
     for method in LAYER_METHODS:
         for layer, message in (("stages.7", "no layer"), ("head", r"must give features \(B, F, h, w\)")):
             with pytest.raises(OptionError, match=message):
-                mammodensity.explain(network, images, method=method, layer=layer)
+                mammodensity.explain_images(network, images, method=method, layer=layer)
     for wrong in ({"steps": 0}, {"samples": 0}, {"noise": -1}, {"blur": -0.1}, {"at_once": 0}):
         with pytest.raises(OptionError, match="must be at least"):
             integrated_gradients(network, images, **wrong)
@@ -457,4 +463,4 @@ def test_what_cannot_be_explained(network, images):
     with torch.no_grad():
         network.head.weight.fill_(float("inf"))
     with pytest.raises(OptionError, match="maps of grad-cam are not finite"):
-        mammodensity.explain(network, images, 0)
+        mammodensity.explain_images(network, images, 0)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from mammodensity.anatomy.network_input import RAW_PREPROCESS
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.exam import Mammogram
 from mammodensity.models.batch import input_batch
@@ -87,7 +88,7 @@ def test_monai_runs_its_bundle_on_a_picture(run, tiny_model, tmp_path):
     scores = bundle_answer(tmp_path / "out" / "mammodensity_MLO_R", "--image", picture)
     assert scores.pop("note") == RESEARCH_USE_ONLY
     image = Mammogram(np.asarray(Image.open(picture)), Projection.MLO_R)
-    expected = load_model(tiny_model).read(Projection.MLO_R, image).scores
+    expected = load_model(tiny_model).score_view(ReadView(image, Projection.MLO_R)).scores
     np.testing.assert_allclose(list(scores.values()), expected, atol=1e-5)
 
 

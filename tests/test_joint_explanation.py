@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.data.find import find_images
 from mammodensity.data.images import load_exam
 from mammodensity.explanation.maps import explain_exam
-from mammodensity.explanation.methods import METHODS, explain
+from mammodensity.explanation.methods import METHODS, explain_images
 from mammodensity.explanation.probe import randomised
 from mammodensity.models.joint import ExamView, JointNetwork, JointSpec
 from mammodensity.models.network import NetworkSpec
@@ -67,7 +68,7 @@ def test_maps_of_mirrored_views_lie_on_the_image(method):
     networks = views_of(made, images)
     assert (networks[0].mirrors, networks[1].mirrors) == (True, False)
     options = {"layer": "stages.0"} if method in ("grad-cam", "layer-cam") else {}
-    right, left = (explain(networks[view], images[[view]], "B", method=method, **options) for view in (0, 1))
+    right, left = (explain_images(networks[view], images[[view]], "B", method=method, **options) for view in (0, 1))
     assert left.abs().max() > 0
     assert not torch.allclose(left, left.flip(-1), atol=1e-4)
     if method == "integrated-gradients":  # its noise is not mirrored
@@ -110,7 +111,8 @@ def test_an_exams_maps_explain_the_exams_category(model, blobs):
         assert one.category == CATEGORIES[int(np.argmax(scores))]
     fewer = replace(exam, mammograms={Projection.MLO_R: exam.mammograms[Projection.MLO_R]})
     alone = explain_exam(joint, fewer).maps[Projection.MLO_R]
-    np.testing.assert_allclose(alone.scores, joint.read(Projection.MLO_R, alone.mammogram).scores, atol=1e-6)
+    view = ReadView(alone.mammogram, Projection.MLO_R)
+    np.testing.assert_allclose(alone.scores, joint.score_view(view).scores, atol=1e-6)
     assert not np.allclose(alone.scores, scores, atol=1e-6)
     other = explain_exam(joint, exam, category=CATEGORIES[3], method="hires-cam", layer="stages.0")
     assert {one.category for one in other.maps.values()} == {CATEGORIES[3]}

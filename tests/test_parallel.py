@@ -13,7 +13,7 @@ from mammodensity.data.find import find_images
 from mammodensity.errors import CheckpointError
 from mammodensity.models import engines
 from mammodensity.models.engines import ENGINES
-from mammodensity.models.scoring import predict, predict_in_workers
+from mammodensity.models.scoring import predict, predict_in_workers, scores_of
 from mammodensity.models.trained import load_model
 from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 from mammodensity.terms import LEVELS
@@ -42,7 +42,7 @@ def exams(tmp_path_factory) -> Path:
 def require_same(load: Callable, folder: Path, **how) -> None:
     data = find_images(folder)
     expected = list(predict(load(), data, **how))
-    found = list(predict_in_workers(load(), load, data, 2, **how))
+    found = list(predict_in_workers(load(), load, data, 2, keep=scores_of, **how))
     assert [exam.exam_id for exam in found] == [exam.exam_id for exam in expected]
     for one, two in zip(expected, found, strict=True):
         assert (two.refused, two.view_flags) == (one.refused, one.view_flags)
@@ -91,7 +91,11 @@ def test_a_model_without_a_network_for_the_data_starts_nothing(tiny_model, exams
     monkeypatch.setattr("mammodensity.models.scoring.in_workers", None)
     model = load_model(one, "cpu")
     with pytest.raises(CheckpointError, match="only holds CC_R"):
-        list(predict_in_workers(model, partial(load_model, one, "cpu"), type(data)(data.root, data.layout, only), 2))
+        list(
+            predict_in_workers(
+                model, partial(load_model, one, "cpu"), type(data)(data.root, data.layout, only), 2, keep=scores_of
+            )
+        )
 
 
 def test_cores_are_divided_among_workers():

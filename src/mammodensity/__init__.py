@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from mammodensity.evaluation.figures import figures_of_merit
     from mammodensity.explanation.class_activation import grad_cam
     from mammodensity.explanation.map_scores import score_explanation
-    from mammodensity.explanation.methods import explain
+    from mammodensity.explanation.methods import explain_images
     from mammodensity.models.checkpoint import load_network
     from mammodensity.models.trained import load_model
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "explain",
+    "explain_images",
     "figures_of_merit",
     "grad_cam",
     "load_model",
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "explain": "mammodensity.explanation.methods",
+    "explain_images": "mammodensity.explanation.methods",
     "figures_of_merit": "mammodensity.evaluation.figures",
     "grad_cam": "mammodensity.explanation.class_activation",
     "load_model": "mammodensity.models.trained",

@@ -1,12 +1,9 @@
-"""The specification of preprocessing, stored with every network.
-
-A mammogram to the network's input by a specification, and the way back for maps.
-"""
+"""From a mammogram to the network's input, by a specification stored with every network, and the way back for maps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,58 +11,38 @@ from PIL import Image
 
 from mammodensity.anatomy.field import Box, part
 from mammodensity.anatomy.outline import BACKGROUND, BREAST, PECTORAL, Regions, find_regions
-from mammodensity.errors import OptionError
 from mammodensity.exam import Mammogram
+from mammodensity.settings import Field, settings
 
-_CHOICES = {
-    "interpolation": ("area", "nearest"),
-    "aspect": ("squash", "pad"),
-    "intensity": ("full-scale", "image-range"),
-    "centring": ("mean", "standardise", "none"),
-    "crop": ("none", "breast"),
-    "pectoral": ("leave", "fill", "mask"),
-    "background": ("leave", "mask"),
-    "depth": ("full", "8-bit"),
-}
+Side = Annotated[int, Field(ge=16, le=8192)]
 
 
-@dataclass(frozen=True)
+@settings
 class PreprocessSpec:
-    """How pixels become network input; stored with every network. ``ORIGIN_PREPROCESS`` is the origin's choice."""
+    """How pixels become network input; stored with every network. `ORIGIN_PREPROCESS` is that of INFN."""
 
-    rows: int = 650
+    rows: Side = 650
     """Height of the result in pixels."""
-    columns: int = 650
+    columns: Side = 650
     """Width of the result in pixels."""
-    interpolation: str = "area"
-    """``"area"`` averages what falls into a pixel; ``"nearest"`` picks one, as the origin does."""
-    aspect: str = "squash"
-    """``"squash"`` stretches to the size, as the origin does; ``"pad"`` keeps the aspect and adds black."""
-    intensity: str = "full-scale"
-    """``"full-scale"`` divides by the largest value the pixel type holds; ``"image-range"`` maps the image's own
-    smallest and largest value to 0 and 1."""
-    centring: str = "mean"
-    """``"mean"`` subtracts the image's own mean, as the origin does; ``"standardise"`` also divides by its standard
-    deviation; ``"none"`` leaves the values."""
-    crop: str = "none"
-    """``"none"``, or ``"breast"``: the bounding box of the breast, as in the origin's exports."""
-    pectoral: str = "leave"
-    """The pectoral muscle in MLO: ``"leave"`` it, ``"fill"`` it with the median grey of the breast, as in the origin's
-    exports, or ``"mask"`` it with black."""
-    background: str = "leave"
-    """``"leave"``, or ``"mask"``: black outside the breast, markers and labels included."""
-    depth: str = "full"
-    """``"full"``, or ``"8-bit"``: grey values rounded to 256 levels, as in the origin's exports."""
-
-    def __post_init__(self) -> None:
-        for name in ("rows", "columns"):
-            if type(getattr(self, name)) is not int:
-                raise OptionError(f"{name} must be a whole number. Got {getattr(self, name)!r} instead.")
-        if not 16 <= self.rows <= 8192 or not 16 <= self.columns <= 8192:
-            raise OptionError(f"image size must be 16 to 8192 pixels a side. Got {self.rows} x {self.columns} instead.")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise OptionError(f"{name} must be one of {', '.join(choices)}. Got {getattr(self, name)!r} instead.")
+    interpolation: Literal["area", "nearest"] = "area"
+    """``area`` averages the pixels that fall into one; ``nearest`` takes one of them (INFN)."""
+    aspect: Literal["squash", "pad"] = "squash"
+    """``squash`` stretches to the size (INFN); ``pad`` keeps the aspect ratio and adds black."""
+    intensity: Literal["full-scale", "image-range"] = "full-scale"
+    """``full-scale`` divides by the largest value of the pixel type; ``image-range`` maps the image's own smallest and
+    largest value to 0 and 1."""
+    centring: Literal["mean", "standardise", "none"] = "mean"
+    """``mean`` subtracts the image's mean (INFN); ``standardise`` also divides by its standard deviation."""
+    crop: Literal["none", "breast"] = "none"
+    """``breast`` crops to the bounding box of the breast, as INFN's exports are."""
+    pectoral: Literal["leave", "fill", "mask"] = "leave"
+    """The pectoral muscle in MLO: ``fill`` it with the median grey of the breast, as in INFN's exports, or ``mask`` it
+    with black."""
+    background: Literal["leave", "mask"] = "leave"
+    """``mask`` blackens everything outside the breast, markers and labels included."""
+    depth: Literal["full", "8-bit"] = "full"
+    """``8-bit`` rounds grey values to 256 levels, as in INFN's exports."""
 
     @property
     def needs_regions(self) -> bool:
@@ -74,10 +51,10 @@ class PreprocessSpec:
 
 
 ORIGIN_PREPROCESS = PreprocessSpec(interpolation="nearest")
-"""What the origin's network does with the origin's exports, which are cropped and filled already."""
+"""What the INFN reference does with its exported images, which are already cropped and filled."""
 
 RAW_PREPROCESS = PreprocessSpec(interpolation="nearest", crop="breast", pectoral="fill", depth="8-bit")
-"""The same from mammograms as they come from a detector or an archive: cropped and filled as the origin did."""
+"""The same for mammograms from a detector or an archive: cropped and filled as INFN did."""
 
 
 @dataclass(frozen=True)
@@ -119,33 +96,42 @@ def fitted_box(shape: tuple[int, int], spec: PreprocessSpec) -> Box:
     return (spec.rows - height) // 2, (spec.columns - width) // 2, height, width
 
 
-def placement(mammogram: Mammogram, spec: PreprocessSpec) -> Placement:
-    """Which part of a mammogram ``preprocess`` shows the network, and where; a crop finds the breast again."""
-    regions = find_regions(mammogram) if spec.crop == "breast" else None
-    return _placement(mammogram, spec, regions)
+@dataclass(frozen=True, eq=False)
+class NetworkInput:
+    """What a network is given of a mammogram."""
+
+    grey: NDArray[np.float32]
+    """(rows, columns) 0 to 1, before the mean is subtracted."""
+    values: NDArray[np.float32]
+    """(rows, columns) as the network takes them."""
+    placement: Placement
+    """Where the image lies in the input."""
 
 
-def _placement(mammogram: Mammogram, spec: PreprocessSpec, regions: Regions | None) -> Placement:
-    rows, columns = mammogram.pixels.shape
-    source = regions.box if spec.crop == "breast" and regions is not None else (0, 0, rows, columns)
-    return Placement(source, fitted_box(source[2:], spec))
+def network_input(mammogram: Mammogram, spec: PreprocessSpec, regions: Regions | None = None) -> NetworkInput:
+    """Turn a mammogram into network input: muscle and background, crop, size, grey scale, mean.
 
-
-def preprocess(mammogram: Mammogram, spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Turn a mammogram into network input.
-
-    Returns
-    -------
-    (rows, columns) float32: muscle and background as the spec says, cropped, resized, scaled to 0..1, then centred.
+    Parameters
+    ----------
+    regions
+        Breast and muscle of the mammogram; found here if the spec needs them and they are not given.
 
     Raises
     ------
     ImageError
-        The spec needs the breast region, and there is no breast in the image or it is inverted.
+        The spec needs breast and muscle, and the image is refused (no breast, inverted, no mammogram).
     """
-    regions = find_regions(mammogram) if spec.needs_regions else None
+    if spec.needs_regions and regions is None:
+        regions = find_regions(mammogram)
     values, source = visible_part(mammogram, spec, regions)
-    return centred(_resized(values, Placement(source, fitted_box(source[2:], spec)), spec), spec.centring)
+    placed = Placement(source, fitted_box(source[2:], spec))
+    grey = _resized(values, placed, spec)
+    return NetworkInput(grey, centred(grey, spec.centring), placed)
+
+
+def preprocess(mammogram: Mammogram, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Turn a mammogram into the values (rows, columns) float32 that a network takes; see :func:`network_input`."""
+    return network_input(mammogram, spec).values
 
 
 def centred(values: NDArray[np.float32], centring: str) -> NDArray[np.float32]:
@@ -175,7 +161,8 @@ def visible_part(
         values = (np.rint(values * 255) / np.float32(255)).astype(np.float32, copy=False)
     if regions is not None:
         _apply_regions(values, regions, spec)
-    return values, _placement(mammogram, spec, regions).source
+    rows, columns = mammogram.pixels.shape
+    return values, regions.box if spec.crop == "breast" and regions is not None else (0, 0, rows, columns)
 
 
 def _apply_regions(values: NDArray[np.float32], regions: Regions, spec: PreprocessSpec) -> None:

@@ -97,8 +97,10 @@ class TissueMap:
         return whole
 
 
-def find_tissue(mammogram: Mammogram) -> TissueMap:
+def find_tissue(mammogram: Mammogram, outline: Outline | None = None) -> TissueMap:
     """Find breast, muscle and dense tissue; a mirrored mammogram gives a mirrored map.
+
+    ``outline`` is the mammogram's, if it was found already.
 
     Raises
     ------
@@ -107,7 +109,7 @@ def find_tissue(mammogram: Mammogram) -> TissueMap:
     """
     from mammodensity.anatomy.networks import TISSUE_SIZE, tissue_scores
 
-    outline = find_outline(mammogram)
+    outline = outline or find_outline(mammogram)
     box = _box(outline.body > 0.5)
     grey = _cut(outline.seen(mammogram.pixels).astype(np.float32), box, TISSUE_SIZE)
     body = _cut(outline.body, box, TISSUE_SIZE) > 0.5

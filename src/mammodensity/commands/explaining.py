@@ -48,8 +48,15 @@ def explain(
         ),
     ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Give exams with missing views a result from those present.")
+    ] = False,
+    arrays: Annotated[
+        bool, typer.Option("--arrays", help="Also write each map as a NumPy array at the size of its image.")
+    ] = False,
     side: Annotated[
-        bool, typer.Option("--side-by-side", help="Also each image and its map next to each other, at full size.")
+        bool,
+        typer.Option("--side-by-side", help="Also write each image and its map next to each other, at full size."),
     ] = False,
     split: Split = None,
     first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
@@ -60,45 +67,48 @@ def explain(
         typer.Option("--json", help="Also write each map's scores, baselines and verdict.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Draw the evidence: map, overlay and contour of each image, and a page of each exam, each with its verdict.
+    """Show the evidence for each result: one page an exam, with a map of each view and the verdict on it.
 
-    Below a page stands what predict says of the exam: category or abstention, flags, warnings.
-
-    Without --model that is the dense tissue the default model found, else where each network looked. Several methods
-    get a page that shows them together.
+    Without --model, the map is the dense tissue that the default model measured; with a trained model, where the
+    network looked. Each map explains the category that predict gives. Several methods stand one below the other.
 
     Example: mammodensity explain phantoms --first 4 --output explanations
     """
     from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only
     from mammodensity.outputs import require_apart, require_not_input
-    from mammodensity.workflows.explain import SUMMARY_FILE, write_explanations
+    from mammodensity.workflows.explain import SUMMARY_FILE
+    from mammodensity.workflows.explain import explain as explain_data
 
     images = images_of(data, split, synthetic=synthetic).first_exams(first)
     if output.resolve() in {record.path.resolve().parent for record in images.records}:
-        raise OutputError(f"{output} holds images of the data set; name another folder for the pictures")
+        raise OutputError(f"{output} holds images of the data set; name another folder for the pages")
     require_apart(output, data)
     require_not_input(json_file, files_read(images, data, model))
     if json_file and json_file.resolve() == (output / SUMMARY_FILE).resolve():
         raise OutputError(f"{json_file} is the summary that explain writes itself; name another file for --json")
-    explained = load_model(model, device)
-    calibration = read_calibration(model)
     with progress_bar("explain") as progress:
-        done = write_explanations(
-            explained,
+        explanations = explain_data(
             images,
-            output,
+            model=model,
+            output=output,
             methods=[name.strip() for name in method.split(",")] if method else (),
             category=category,
             against=against,
             layer=layer,
-            scores_file=json_file,
-            calibration=calibration,
+            allow_missing=allow_missing,
+            device=device,
+            arrays=arrays,
             side=side,
+            scores_file=json_file,
             progress=progress,
         )
-    for text in done.refused:
+    for text in explanations.warnings:
+        say(f"note: {text}")
+    for text in explanations.refused:
         say(f"refused: {text}")
-    say(f"{how_many(len(done.pages), 'exam')} in {output}; look at {done.pages[0]} first")
+    say(f"{how_many(len(explanations.pages), 'exam')} in {output}; look at {explanations.pages[0]} first")
+    if explanations.statement:
+        say(explanations.statement)
     if json_file:
         say(f"scores and verdicts in {json_file}")
     say_research_use_only()

@@ -84,7 +84,7 @@ def predict(
     from mammodensity.commands.show import how_many, say, say_research_use_only
     from mammodensity.data.dataset import require_complete
     from mammodensity.models.scoring import predict as predict_exams
-    from mammodensity.models.scoring import predict_in_workers, require_networks
+    from mammodensity.models.scoring import predict_in_workers, require_networks, scores_of
     from mammodensity.models.trained import load_model
     from mammodensity.outputs import require_not_input
     from mammodensity.results.rules import STANDARD_RULES, read_rules
@@ -110,7 +110,8 @@ def predict(
     require_networks(scorer, images, all_projections=origin_txt is not None)
     how: dict[str, Any] = {"fusion": fusion, "policy": policy, "allow_missing": allow_missing}
     if workers > 1:
-        exams = predict_in_workers(scorer, partial(load_model, model, device, engine), images, workers, **how)
+        load = partial(load_model, model, device, engine)
+        exams = predict_in_workers(scorer, load, images, workers, keep=scores_of, **how)
     else:
         exams = predict_exams(scorer, images, **how)
     scored = _score(exams, images, csv)

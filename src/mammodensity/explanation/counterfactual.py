@@ -21,7 +21,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from mammodensity.anatomy.tissue import ADIPOSE, FIBROGLANDULAR, find_tissue
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Exam, Mammogram
-from mammodensity.models.scoring import Model
+from mammodensity.models.scoring import Model, score_exam
 from mammodensity.phantom.appearance import tissue_labels, with_dense_share
 from mammodensity.phantom.breast import draw_anatomy, stream
 from mammodensity.phantom.exams import PhantomSpec, trace_breast
@@ -338,7 +338,7 @@ def _scored(
     """Percent density and fused scores at one level; a view the model refuses makes the step fail."""
     steps = {projection: view(level) for projection, view in views.items()}
     exam = Exam(exam_id, {projection: step.mammogram for projection, step in steps.items()})
-    found = model.score(exam, fusion=model.fusion, allow_missing=True)
+    found = score_exam(model, exam, allow_missing=True).scores
     for text in found.refused.values():
         raise ImageError(text)
     fused = found.fused["subject"].scores

@@ -1,36 +1,25 @@
-"""Scores and verdicts of the maps of an exam, and how its four views agree.
-
-The scores of a whole run of ``explain``: what its networks depend on first, then exam after exam, then the file.
-"""
+"""Scores and verdicts of the maps of an exam, how its views agree, and what a run tells of the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from mammodensity.anatomy.field import bounding_box, part
-from mammodensity.anatomy.network_input import placement, preprocess
-from mammodensity.anatomy.tissue import TissueMap, find_tissue
-from mammodensity.data.dataset import ImageRecord
-from mammodensity.data.images import load_exam
 from mammodensity.errors import ImageError
-from mammodensity.exam import Exam, Mammogram
-from mammodensity.explanation.changes import outside_changes
 from mammodensity.explanation.class_activation import grad_cam
 from mammodensity.explanation.map_scores import STANDARD_SCORING, ExplanationScores, ScoreSpec, score_explanation
 from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.explanation.measures import Areas, Figures, Floats, Mask, Reasons, areas_of, rank_correlation
-from mammodensity.explanation.methods import DEFAULT_METHOD, explain
+from mammodensity.explanation.methods import DEFAULT_METHOD, explain_images
 from mammodensity.explanation.probe import Probe
-from mammodensity.explanation.verdicts import Dependence, Verdict, VerdictRules, depends_on_outside, worst
+from mammodensity.explanation.verdicts import Dependence, Verdict, depends_on_outside, worst
 from mammodensity.models.checkpoint import Checkpoint
 from mammodensity.models.default import TissueModel
 from mammodensity.models.trained import DensityModel
@@ -42,24 +31,22 @@ _LEAST_PX = 16
 
 
 @dataclass(frozen=True, eq=False)
-class ViewScores:
-    """The scores of one image's map, on the network's input."""
+class MapScores:
+    """The scores of one view's map, on the network's input."""
 
-    found: ExplanationScores | None
-    """None where the image could not be scored."""
+    scores: ExplanationScores | None
+    """None if the map could not be scored."""
     verdict: Verdict
     values: Floats | None = None
     """(rows, columns), the map that was scored."""
     areas: Areas | None = None
     image: Floats | None = None
-    tissue: TissueMap | None = None
-    """What was found in the image, at its own size."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        if self.found is None:
+        if self.scores is None:
             return {"scores": {}, "baselines": {}, "reasons": {}, "verdict": self.verdict.to_dict()}
-        return self.found.to_dict() | {"verdict": self.verdict.to_dict()}
+        return self.scores.to_dict() | {"verdict": self.verdict.to_dict()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +55,7 @@ class ExamVerdict:
 
     exam_id: str
     method: str
-    views: Mapping[Projection, ViewScores]
+    views: Mapping[Projection, MapScores]
     agreement: Mapping[str, float | None]
     """How alike the views are; None where there is no pair to compare."""
     baselines: Mapping[str, Mapping[str, float | None]]
@@ -78,16 +65,11 @@ class ExamVerdict:
 
     @property
     def verdicts(self) -> dict[Projection, Verdict]:
-        """Of each map."""
+        """The verdict on each map."""
         return {projection: view.verdict for projection, view in self.views.items()}
 
-    @property
-    def labels(self) -> dict[Projection, NDArray[np.uint8]]:
-        """(H, W) labels of each image in which a breast was found, at its own size."""
-        return {p: view.tissue.labels for p, view in self.views.items() if view.tissue is not None}
-
     def to_dict(self) -> dict[str, Any]:
-        """The exam's own values, as JSON values; those of its images are in ``views``."""
+        """The exam's values, as JSON values; those of its images are in ``views``."""
         return {
             "exam_id": self.exam_id,
             "method": self.method,
@@ -103,7 +85,6 @@ def score_exam_maps(
     maps: ExamMaps,
     *,
     method: Method = grad_cam,
-    dependence: Mapping[Projection, Dependence] | None = None,
     spec: ScoreSpec = STANDARD_SCORING,
 ) -> ExamVerdict:
     """Score the maps of an exam.
@@ -112,29 +93,21 @@ def score_exam_maps(
     ----------
     method
         What made the maps: a function of network, images and category.
-    dependence
-        Of each projection's network on what lies outside the breast; see :func:`find_dependence`.
     """
     views = {}
     for projection, one in maps.maps.items():
         if one.against == one.category:
-            views[projection] = ViewScores(
-                None, Verdict("empty", "the map is empty: nothing to set the category against")
-            )
+            verdict = Verdict("empty", "Empty map: the category is compared with itself")
+            views[projection] = MapScores(None, verdict)
             continue
         try:
             if isinstance(model, TissueModel):
-                views[projection] = _tissue_scores(one, projection)
+                views[projection] = _tissue_scores(one)
             else:
-                known = (dependence or {}).get(projection)
-                checkpoint = model.checkpoints[projection]
-                views[projection] = _network_scores(
-                    checkpoint, one, projection, method=method, dependence=known, spec=spec
-                )
+                views[projection] = _network_scores(model.checkpoints[projection], one, method=method, spec=spec)
         except ImageError as error:
-            name = one.mammogram.path
-            text = str(error).removeprefix(f"{name}: ")
-            views[projection] = ViewScores(None, Verdict("not-scored", f"not scored: {text}"))
+            text = str(error).removeprefix(f"{one.mammogram.path}: ")
+            views[projection] = MapScores(None, Verdict("not-scored", f"Not checked: {text}"))
     agreement, reasons = view_agreement({p: (v.values, v.areas) for p, v in views.items()})
     bright, lacking = view_agreement({p: (v.image, v.areas) for p, v in views.items()})
     reasons |= {f"bright.{name}": reason for name, reason in lacking.items()}
@@ -142,84 +115,42 @@ def score_exam_maps(
     return ExamVerdict(maps.exam_id, maps.method, views, agreement, {"bright": bright}, reasons, verdict)
 
 
-def _network_scores(
-    checkpoint: Checkpoint,
-    one: ActivationMap,
-    projection: Projection,
-    *,
-    method: Method,
-    dependence: Dependence | None,
-    spec: ScoreSpec,
-) -> ViewScores:
-    image, areas, tissue = _network_view(checkpoint, one.mammogram, projection)
-    place = placement(one.mammogram, checkpoint.preprocess)
-    values = place.from_image(one.values, image.shape)
-    probe = _probe(checkpoint, one.category.index, method, one.network)
-    found = score_explanation(values, image, areas, probe=probe, dependence=dependence, spec=spec)
-    return ViewScores(found, found.verdict, values, areas, image, tissue)
-
-
-def _probe(checkpoint: Checkpoint, category: int, method: Method = grad_cam, network: nn.Module | None = None) -> Probe:
-    """Of the checkpoint's network, or of ``network``: the same view of an exam in which a joint network saw others."""
-    own = checkpoint.network
-    return Probe(network or own, category, method, checkpoint.preprocess.centring, own.spec.channels)
-
-
-def _network_view(
-    checkpoint: Checkpoint, mammogram: Mammogram, projection: Projection
-) -> tuple[Floats, Areas, TissueMap]:
-    """What the network is given of a mammogram before it is centred, and the areas in it."""
-    spec = checkpoint.preprocess
-    tissue = find_tissue(replace(mammogram, projection=projection))
-    image = preprocess(mammogram, replace(spec, centring="none"))
-    placed = placement(mammogram, spec).from_image(tissue.labels, image.shape, labels=True)
-    if not np.isin(placed, (1, 2)).any():
+def _network_scores(checkpoint: Checkpoint, one: ActivationMap, *, method: Method, spec: ScoreSpec) -> MapScores:
+    assert one.view is not None and one.on_input is not None  # as `explain_exam` makes maps
+    given = one.view.network_input(checkpoint.preprocess)
+    labels = given.placement.from_image(one.view.tissue.labels, given.grey.shape, labels=True)
+    if not np.isin(labels, (1, 2)).any():
         raise ImageError("no breast is left in what the network is given")
-    return image, areas_of(placed), tissue
+    areas = areas_of(labels)
+    probe = _probe(checkpoint, one.category.index, method, one.network)
+    scores = score_explanation(one.on_input, given.grey, areas, probe=probe, spec=spec)
+    return MapScores(scores, scores.verdict, one.on_input, areas, given.grey)
 
 
-def _tissue_scores(one: ActivationMap, projection: Projection) -> ViewScores:
-    """Of the default model's map, which is what it measures: scored for its place only."""
-    found: TissueMap = find_tissue(replace(one.mammogram, projection=projection))
+def _probe(checkpoint: Checkpoint, category: int, method: Method, network: nn.Module | None) -> Probe:
+    """Ask ``network``, which a joint network's view in its exam is, or else the checkpoint's own."""
+    channels = checkpoint.network.spec.channels
+    return Probe(network or checkpoint.network, category, method, checkpoint.preprocess.centring, channels)
+
+
+def _tissue_scores(one: ActivationMap) -> MapScores:
+    """Score the default model's map, which is what it measures, for its place only."""
+    assert one.view is not None  # as `explain_exam` makes maps
     rows, columns = one.mammogram.pixels.shape
     factor = min(1.0, 512 / max(rows, columns))
     size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
     image = np.asarray(Image.fromarray(one.mammogram.pixels.astype(np.float32)).resize(size))
     values = np.asarray(Image.fromarray(one.values).resize(size))
-    areas = areas_of(np.asarray(Image.fromarray(found.labels).resize(size, Image.Resampling.NEAREST)))
-    scored = score_explanation(values, image, Areas(areas.breast, None, areas.muscle))
-    return ViewScores(scored, tissue_verdict(scored), values, areas, image, found)
+    labels = np.asarray(Image.fromarray(one.view.tissue.labels).resize(size, Image.Resampling.NEAREST))
+    areas = areas_of(labels)
+    scores = score_explanation(values, image, Areas(areas.breast, None, areas.muscle))
+    return MapScores(scores, tissue_verdict(scores), values, areas, image)
 
 
-def tissue_verdict(scored: ExplanationScores) -> Verdict:
-    """On the default model's map: what was measured, unless it is empty or lies outside the breast."""
-    text = "the map is the dense tissue that was measured, from which the category follows"
-    return scored.verdict if scored.verdict.code in ("empty", "outside") else Verdict("measured", text)
-
-
-def find_dependence(
-    model: DensityModel | TissueModel, exams: Iterable[Exam], rules: VerdictRules
-) -> dict[Projection, Dependence]:
-    """In how many images of some exams each network's answer depends on what lies outside the breast.
-
-    Images without a breast, and those the network has no projection for, are passed over.
-    """
-    if isinstance(model, TissueModel):
-        return {}
-    counts = {projection: [0, 0] for projection in model.checkpoints}
-    for exam in exams:
-        for projection, mammogram in exam.mammograms.items():
-            if projection not in counts:
-                continue
-            checkpoint = model.checkpoints[projection]
-            try:
-                image, areas, _ = _network_view(checkpoint, mammogram, projection)
-            except ImageError:
-                continue
-            figures, _ = outside_changes(image, areas, _probe(checkpoint, 0))
-            counts[projection][0] += bool(depends_on_outside(figures, rules))
-            counts[projection][1] += 1
-    return {projection: Dependence(changed, images) for projection, (changed, images) in counts.items() if images}
+def tissue_verdict(scores: ExplanationScores) -> Verdict:
+    """The verdict on the default model's map: measured, unless it is empty or lies outside the breast."""
+    text = "The outline is the dense tissue that was measured; percent density and category follow from it"
+    return scores.verdict if scores.verdict.code in ("empty", "outside") else Verdict("measured", text)
 
 
 def view_agreement(
@@ -302,45 +233,33 @@ def _profile(values: Floats, breast: Mask) -> Floats:
     return profile
 
 
-_SAMPLED = 12  # exams on which a network's dependence on the background is measured first
-
-
 class RunScores:
-    """Scores the maps of one model, and keeps what is told of them.
+    """Scores the maps of one model, keeps their figures for the file, and counts what they tell of the model.
 
     Parameters
     ----------
-    exams
-        All of the run; some of them, evenly spaced, show what the networks depend on.
     against, layer
-        What the maps were made with, as of :func:`mammodensity.explain`.
+        What the maps were made with, as of :func:`mammodensity.explain_images`.
     """
 
     def __init__(
         self,
         model: DensityModel | TissueModel,
-        exams: Mapping[str, Mapping[Projection, ImageRecord]],
         *,
         against: Category | str | None = None,
         layer: str | None = None,
         spec: ScoreSpec = ScoreSpec(stability=False),  # noqa: B008  (frozen)
     ) -> None:
         self._model, self._spec = model, spec
-        self._explain = partial(explain, against=against, layer=layer)
-        self._dependence = find_dependence(model, _sampled(exams), spec.rules)
+        self._explain = partial(explain_images, against=against, layer=layer)
         self._images: list[dict[str, Any]] = []
         self._exams: list[dict[str, Any]] = []
+        self._depends: dict[tuple[str, Projection], bool] = {}
 
     def score(self, maps: ExamMaps, names: Mapping[Projection, str]) -> ExamVerdict:
         """Score the maps of an exam by one method; ``names`` are those of its images."""
         method = DEFAULT_METHOD if maps.method == TISSUE else maps.method
-        found = score_exam_maps(
-            self._model,
-            maps,
-            method=partial(self._explain, method=method),
-            dependence=self._dependence,
-            spec=self._spec,
-        )
+        verdict = score_exam_maps(self._model, maps, method=partial(self._explain, method=method), spec=self._spec)
         for projection, one in maps.maps.items():
             entry = {
                 "image": names[projection],
@@ -349,11 +268,25 @@ class RunScores:
                 "method": maps.method,
                 "category": one.category.value,
                 "against": None if one.against is None else one.against.value,
-                "score_of_category": float(one.scores[one.category.index]),
+                "score_of_category": one.score,
             }
-            self._images.append(entry | found.views[projection].to_dict())
-        self._exams.append(found.to_dict())
-        return found
+            scored = verdict.views[projection]
+            self._images.append(entry | scored.to_dict())
+            if scored.scores and scored.scores.scores.get("background_change") is not None:
+                depends = bool(depends_on_outside(dict(scored.scores.scores), self._spec.rules))
+                self._depends[maps.exam_id, projection] = depends
+        self._exams.append(verdict.to_dict())
+        return verdict
+
+    @property
+    def exams(self) -> int:
+        """How many maps of exams were scored, one by each method."""
+        return len(self._exams)
+
+    @property
+    def statement(self) -> str | None:
+        """How often the prediction depends on what lies outside the breast, in a sentence; None for a few images."""
+        return Dependence(sum(self._depends.values()), len(self._depends)).statement(self._spec.rules)
 
     def document(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """What ``explain --json`` writes: scores, baselines and verdict by image; agreement and verdict by exam."""
@@ -361,18 +294,8 @@ class RunScores:
             "note": RESEARCH_USE_ONLY,
             "rules": self._spec.rules.to_dict(),
             "replacement": self._spec.replacement,
+            "model_statement": self.statement,
             "images": self._images,
             "exams": self._exams,
             "receipt": dict(receipt),
         }
-
-
-def _sampled(exams: Mapping[str, Mapping[Projection, ImageRecord]]) -> Iterator[Exam]:
-    """Exams evenly spaced over a data set, one after the other: enough to see what a network depends on.
-
-    Exams that cannot be read are passed over.
-    """
-    ids = list(exams)
-    for place in sorted({round(index) for index in np.linspace(0, len(ids) - 1, min(len(ids), _SAMPLED))}):
-        with suppress(ImageError):
-            yield load_exam(ids[place], exams[ids[place]])

@@ -25,7 +25,7 @@ from mammodensity.explanation.measures import (
     place_scores,
 )
 from mammodensity.explanation.probe import Probe
-from mammodensity.explanation.verdicts import STANDARD_RULES, Dependence, Verdict, VerdictRules, judge
+from mammodensity.explanation.verdicts import STANDARD_RULES, Verdict, VerdictRules, judge
 
 NOT_ASKED = "the network was not asked"
 NO_ORDER = "an even map puts no pixel before another"
@@ -81,7 +81,6 @@ def score_explanation(
     regions: Areas | Regions | TissueMap | NDArray[np.uint8] | None = None,
     *,
     probe: Probe | None = None,
-    dependence: Dependence | None = None,
     spec: ScoreSpec = STANDARD_SCORING,
 ) -> ExplanationScores:
     """Score a map (H, W) of an image (H, W), beside a uniform, a random, a blob and a bright-pixel map.
@@ -98,8 +97,6 @@ def score_explanation(
     probe
         The network, for deletion and insertion, stability, sanity and what lies outside the breast; without one those
         figures are None.
-    dependence
-        Of the network on what lies outside the breast, over several images.
 
     Raises
     ------
@@ -123,7 +120,7 @@ def score_explanation(
     else:
         _ask(figures, beside, reasons, (values, image, areas, plain), probe=probe, spec=spec)
         category = probe.category
-    verdict = judge(figures, beside, category=category, dependence=dependence, rules=spec.rules)
+    verdict = judge(figures, beside, category=category, rules=spec.rules)
     return ExplanationScores(figures, beside, reasons, verdict)
 
 

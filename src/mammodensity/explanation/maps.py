@@ -1,4 +1,4 @@
-"""Activation maps of the images of an exam, at the size of the images."""
+"""Explanation maps of the views of an exam, each for the category that the result gives."""
 
 from __future__ import annotations
 
@@ -10,41 +10,57 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mammodensity.anatomy.network_input import placement
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.errors import OptionError
 from mammodensity.exam import Exam, Mammogram
-from mammodensity.explanation.methods import DEFAULT_METHOD, explain, require_methods
-from mammodensity.models.batch import input_batch
+from mammodensity.explanation.methods import DEFAULT_METHOD, explain_images, require_methods
+from mammodensity.models.batch import with_channels
 from mammodensity.models.default import TissueModel
+from mammodensity.models.scoring import ScoredExam, score_exam
 from mammodensity.models.trained import DensityModel, JointModel
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Category, Projection, Scale
+from mammodensity.results.result import ExamResult, LevelResult, exam_result
+from mammodensity.terms import PROJECTIONS, Category, Projection, Scale
 
 TISSUE = "tissue"
-"""What explains the default model: the scores of dense tissue, from which percent density and category follow."""
+"""The map of the default model: its scores of dense tissue, which percent density and category are computed from."""
 
 
 @dataclass(frozen=True, eq=False)
 class ActivationMap:
-    """What a network looked at in one image."""
+    """Where in one view the explained category comes from."""
 
     mammogram: Mammogram
     category: Category
     """The category explained."""
     scores: NDArray[np.float64]
-    """(K,) scores of the image; of the whole exam, where a joint network saw all its views."""
+    """(K,) what the result says of the view; of the whole exam, where a joint network saw all its views."""
     values: NDArray[np.float32]
     """(H, W) map at the size of the image, unscaled."""
     percent_density: float | None = None
-    """Where the model measures it."""
+    """Per cent, where the model measures it."""
     against: Category | None = None
-    """The category that the explained one is set against; where both are one, the map is 0."""
+    """The category that the explained one is compared with; if both are the same, the map is 0."""
     network: nn.Module | None = None
-    """What was explained, where it is a network."""
+    """The network that was explained; None for the default model."""
+    view: ReadView | None = None
+    """The image as read, with what was found in it."""
+    on_input: NDArray[np.float32] | None = None
+    """(rows, columns) the map on the network's input; None for the default model."""
+
+    @property
+    def score(self) -> float:
+        """The score of the explained category."""
+        return float(self.scores[self.category.index])
+
+    @property
+    def scores_by_letter(self) -> dict[str, float]:
+        """The scores by category."""
+        return dict(zip(Scale.of(len(self.scores)).letters, self.scores.tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class ExamMaps:
-    """The maps of one exam's images, which share one scale."""
+    """The maps of one exam's views, which share one scale."""
 
     exam_id: str
     method: str
@@ -52,7 +68,7 @@ class ExamMaps:
 
     @property
     def scale(self) -> float:
-        """The end of the exam's one colour scale: its largest map value, 0 when every map is empty; 1 for tissue."""
+        """End of the exam's one colour scale: its largest map value, 0 if every map is empty; 1 for tissue."""
         if self.method == TISSUE:
             return 1.0
         return max((float(one.values.max()) for one in self.maps.values()), default=0.0)
@@ -60,62 +76,62 @@ class ExamMaps:
 
 def explain_exam(
     model: DensityModel | TissueModel,
-    exam: Exam,
+    exam: Exam | ScoredExam,
     *,
+    result: ExamResult | None = None,
     method: str | None = None,
     category: Category | str | None = None,
     against: Category | str | None = None,
     layer: str | None = None,
     each: Callable[[], None] | None = None,
 ) -> ExamMaps:
-    """Explain every image of an exam that the model has a network for.
+    """Explain every view of an exam that has scores.
 
-    Of a joint network, each view is explained with the others as they are: where in this view the exam's logit comes
+    With a joint network, each view is explained with the others as they are: where in this view the exam's logit comes
     from.
 
     Parameters
     ----------
+    exam
+        As scored; an exam of mammograms is scored first.
+    result
+        The exam's result, whose category is explained; None is the result without a calibration.
     method
         One of ``METHODS``; None is ``grad-cam``, and for the default model its tissue map, which is all it has.
     category
-        The category to explain, or its letter; None is what each image's network predicts, or a joint one of the exam.
+        The category to explain, or its letter; None is the one that the result gives the view, or with a joint network
+        the exam.
     against
         Explain why ``category`` rather than this one.
     layer
         Dotted name of the layer; None is the last residual block.
     each
-        Called after each image.
+        Called after each view.
 
     Raises
     ------
     OptionError
         Unknown method or layer, one that the default model or the method does not have, or a category against itself.
-    ImageError
-        The default model refuses an image.
     """
     if isinstance(model, TissueModel):
         _require_no_choice(method, category, against, layer)
-        name = TISSUE
+        method = TISSUE
     else:
-        name = method or DEFAULT_METHOD
-        require_methods([name], layer)
+        method = method or DEFAULT_METHOD
+        require_methods([method], layer)
+    scored = score_exam(model, exam) if isinstance(exam, Exam) else exam
+    result = result or exam_result(scored.scores)
+    question = _Question(category, against, method, layer)
     maps = {}
-    asked = _Question(category, against, name, layer)
-    joint = _joint_views(model, exam) if isinstance(model, JointModel) else {}
     for projection in PROJECTIONS:
-        if projection in exam.mammograms and projection in model.projections:
-            mammogram = exam.mammograms[projection]
+        if projection in scored.views:
             if isinstance(model, TissueModel):
-                maps[projection] = _tissue(model, projection, mammogram)
-            elif projection in joint:
-                maps[projection] = _map_of(model, projection, mammogram, joint[projection], asked)
+                maps[projection] = _tissue_map(scored.views[projection], result.projections[projection])
             else:
-                scores = model.score_images(projection, [mammogram])[0]
-                network = model.checkpoints[projection].network
-                maps[projection] = _map_of(model, projection, mammogram, (network, scores), asked)
+                maps[projection] = _network_map(model, scored, result, projection, question)
             if each:
                 each()
-    return ExamMaps(exam.exam_id, name, maps)
+    return ExamMaps(scored.scores.exam_id, method, maps)
 
 
 def _require_no_choice(method: str | None, *others: object) -> None:
@@ -126,11 +142,11 @@ def _require_no_choice(method: str | None, *others: object) -> None:
         )
 
 
-def _tissue(model: TissueModel, projection: Projection, mammogram: Mammogram) -> ActivationMap:
-    found = model.find_tissue(projection, mammogram)
-    scores = model.category_map.scores(found.percent_density)
-    category = CATEGORIES[int(np.argmax(scores))]
-    return ActivationMap(mammogram, category, scores, found.dense, found.percent_density)
+def _tissue_map(view: ReadView, level: LevelResult) -> ActivationMap:
+    scores = np.array(list(level.scores.values()))
+    return ActivationMap(
+        view.mammogram, level.category, scores, view.tissue.dense, view.tissue.percent_density, view=view
+    )
 
 
 @dataclass(frozen=True)
@@ -143,41 +159,45 @@ class _Question:
     layer: str | None
 
 
-def _joint_views(model: JointModel, exam: Exam) -> dict[Projection, tuple[nn.Module, NDArray[np.float64]]]:
-    """For each view of an exam the network of it with the others as they are, and the exam's scores."""
-    images = {view: exam.mammograms[view] for view in PROJECTIONS if view in exam.mammograms}
-    features = {view: model.features_of(view, image) for view, image in images.items()}
-    return {view: (model.view_of(view, features), model.scores_of(features)) for view in images}
-
-
-def _map_of(
-    model: DensityModel,
-    projection: Projection,
-    mammogram: Mammogram,
-    answering: tuple[nn.Module, NDArray[np.float64]],
-    asked: _Question,
+def _network_map(
+    model: DensityModel, scored: ScoredExam, result: ExamResult, projection: Projection, question: _Question
 ) -> ActivationMap:
-    network, scores = answering
+    view, level = scored.views[projection], result.projections[projection]
+    network: nn.Module = model.checkpoints[projection].network
+    if isinstance(model, JointModel) and result.exam:
+        level = result.exam
+        features = {place: one.features for place, one in scored.view_scores.items() if one.features is not None}
+        network = model.view_of(projection, features)
+    scale = model.checkpoints[projection].scale
+    category = _on_scale(question.category, scale) or level.category
+    against = _on_scale(question.against, scale)
+    shape = view.mammogram.pixels.shape
     checkpoint = model.checkpoints[projection]
-    scale = checkpoint.scale
-    chosen = _on_scale(asked.category, scale) or scale[int(np.argmax(scores))]
-    against = _on_scale(asked.against, scale)
-    rows, columns = mammogram.pixels.shape
-    if asked.category is None and chosen == against:
-        empty = np.zeros((rows, columns), np.float32)
-        return ActivationMap(mammogram, chosen, scores, empty, against=against, network=network)
-    images = input_batch([mammogram], checkpoint.preprocess, checkpoint.network.spec.channels)
-    images = images.to(model.device, memory_format=torch.channels_last)
-    maps = explain(network, images, chosen, method=asked.method, against=against, layer=asked.layer)
-    on_image = placement(mammogram, checkpoint.preprocess).to_image(maps[0].cpu().numpy(), (rows, columns))
-    return ActivationMap(mammogram, chosen, scores, on_image, against=against, network=network)
+    given = view.network_input(checkpoint.preprocess)
+    if question.category is None and category == against:
+        on_input = np.zeros(given.values.shape, np.float32)
+    else:
+        images = with_channels(torch.from_numpy(given.values)[None, None], checkpoint.network.spec.channels)
+        images = images.to(model.device).contiguous(memory_format=torch.channels_last)
+        maps = explain_images(network, images, category, method=question.method, against=against, layer=question.layer)
+        on_input = maps[0].cpu().numpy()
+    return ActivationMap(
+        view.mammogram,
+        category,
+        np.array(list(level.scores.values())),
+        given.placement.to_image(on_input, shape),
+        against=against,
+        network=network,
+        view=view,
+        on_input=on_input,
+    )
 
 
 def _on_scale(category: str | None, scale: Scale) -> Category | None:
     """The network's category with the letter asked for."""
     if category is None:
         return None
-    own = scale.named(category)
-    if own is None:
+    named = scale.named(category)
+    if named is None:
         raise OptionError(f"the network's categories are {scale}. Got {category} instead.")
-    return own
+    return named

@@ -29,7 +29,7 @@ METHODS: Mapping[str, Callable[..., Tensor]] = {**LAYER_METHODS, **PIXEL_METHODS
 DEFAULT_METHOD = "grad-cam"
 
 
-def explain(
+def explain_images(
     network: nn.Module,
     images: Tensor,
     category: Categories = None,

@@ -1,41 +1,42 @@
-"""What a map is worth, in words: published rules with numbers that may be changed.
-
-The verdict where the map is: its words, and a strip below a picture.
-"""
+"""The verdict on a map, in words, by published rules; and what several maps tell of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mammodensity.errors import OptionError
 from mammodensity.explanation.measures import Figures
+from mammodensity.settings import Field, settings
 from mammodensity.terms import RESEARCH_USE_ONLY, DensityCategory
 
 VERDICTS: dict[str, str] = {
-    "shortcut": "not to be trusted: the answer depends on what lies outside the breast",
-    "outside": "not to be trusted: the map lies outside the breast",
-    "insensitive": "not to be trusted: a network with random weights gives much the same map",
-    "empty": "the map is empty: it says nothing",
-    "not-scored": "not scored: nothing is known of what the map is worth",
-    "weak": "weak: no better than a plain map",
-    "measured": "the map is what was measured; it explains nothing further",
-    "supported": "supported: better than every plain map it was compared with",
+    "shortcut": "Unreliable: the prediction depends on what lies outside the breast",
+    "outside": "Unreliable: the map lies outside the breast",
+    "insensitive": "Unreliable: a network with random weights gives almost the same map",
+    "empty": "Empty map: it explains nothing",
+    "not-scored": "Not checked: nothing is known about the quality of this map",
+    "weak": "Weak: no better than a simple map",
+    "measured": "Measured: the outline is the dense tissue that was measured",
+    "supported": "Supported: better than each simple map it was compared with",
 }
-"""Every code from the gravest to the best, and what it means."""
+"""Every code, from the most serious to the best, and its meaning."""
 
 TRUSTED = ("supported", "measured")
-"""What is no warning."""
+"""Codes that need no warning."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Logit = Annotated[float, Field(ge=0, le=1000)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
 
 
-@dataclass(frozen=True)
+@settings
 class VerdictRules:
-    """When a map is not to be trusted, and when it is weak.
+    """Limits beyond which a map is unreliable or weak.
 
     Raises
     ------
@@ -43,52 +44,32 @@ class VerdictRules:
         A number is out of range.
     """
 
-    background_change: float = 0.2
-    """Share of the scores that may move to other categories when all outside breast and muscle is black."""
-    background_logit: float = 2.0
-    """The same for the largest change of a logit, where scores are too near 0 and 1 to move."""
-    muscle_change: float = 0.3
-    """Share of the scores that may move when moreover the muscle is smoothed."""
-    muscle_logit: float = 2.5
+    background_change: Share = 0.2
+    """Share of the scores that may move to other categories when everything outside breast and muscle is made black."""
+    background_logit: Logit = 2.0
+    """The same for the largest change of a logit; it counts where scores are too near 0 and 1 to move."""
+    muscle_change: Share = 0.3
+    """Share of the scores that may move when the muscle is smoothed as well."""
+    muscle_logit: Logit = 2.5
     """The same for the largest change of a logit."""
-    marker_change: float = 0.5
-    """Share of the scores that may move when a marker is put into a corner."""
-    marker_logit: float = 3.0
+    marker_change: Share = 0.5
+    """Share of the scores that may move when a marker is added in an image corner."""
+    marker_logit: Logit = 3.0
     """The same for the largest change of a logit."""
-    shortcut_share: float = 0.1
-    """Share of a network's images whose answer may depend on the outside, before all its maps are called shortcuts."""
-    outside: float = 0.5
+    shortcut_share: Share = 0.1
+    """Share of a model's images whose prediction may depend on the outside before the model gets a warning."""
+    outside: Share = 0.5
     """Share of the map that may lie outside breast and muscle."""
-    outside_or_muscle: float = 0.65
-    """Share of the map that may lie outside the breast, on muscle or not."""
-    randomised: float = 0.7
+    outside_or_muscle: Share = 0.65
+    """Share of the map that may lie outside the breast, muscle included."""
+    randomised: Correlation = 0.7
     """Rank correlation with the maps of networks with random weights."""
-    faithfulness: float = 0.2
-    """Insertion minus deletion that a map must reach: less, and its pixels hardly matter for the answer."""
-    margin: float = 0.02
-    """By how much insertion minus deletion must exceed that of each baseline."""
-    dense_lift: float = 1.0
-    """For C and D: share inside dense tissue over that of an even map."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("background_change", 0, 1),
-            ("background_logit", 0, 1000),
-            ("muscle_change", 0, 1),
-            ("muscle_logit", 0, 1000),
-            ("marker_change", 0, 1),
-            ("marker_logit", 0, 1000),
-            ("shortcut_share", 0, 1),
-            ("outside", 0, 1),
-            ("outside_or_muscle", 0, 1),
-            ("randomised", -1, 1),
-            ("faithfulness", -1, 1),
-            ("margin", -1, 1),
-            ("dense_lift", 0, 100),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise OptionError(f"{name} must be {low} to {high}. Got {value!r} instead.")
+    faithfulness: Correlation = 0.2
+    """Insertion minus deletion that a map must reach: below, the prediction hardly changes with the marked region."""
+    margin: Correlation = 0.02
+    """By how much insertion minus deletion must exceed that of each simple map."""
+    dense_lift: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """For C and D: the map's share inside dense tissue, divided by that of an even map."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -100,14 +81,14 @@ STANDARD_RULES = VerdictRules()
 
 @dataclass(frozen=True)
 class Verdict:
-    """A code of `VERDICTS`, and a text for whoever sees the map."""
+    """A code of `VERDICTS`, and a sentence for whoever sees the map."""
 
     code: str
     text: str
 
     @property
     def trusted(self) -> bool:
-        """False where the map must carry a warning."""
+        """False if the map must carry a warning."""
         return self.code in TRUSTED
 
     def to_dict(self) -> dict[str, str]:
@@ -115,17 +96,30 @@ class Verdict:
         return asdict(self)
 
 
+_LEAST_IMAGES = 8  # fewer tell nothing of a model
+
+
 @dataclass(frozen=True)
 class Dependence:
-    """In how many images of a run a network's answer depends on what lies outside the breast."""
+    """In how many images a model's prediction depends on what lies outside the breast."""
 
     changed: int
     images: int
 
-    @property
-    def share(self) -> float:
-        """0 to 1."""
-        return self.changed / self.images if self.images else 0.0
+    def statement(self, rules: VerdictRules = STANDARD_RULES) -> str | None:
+        """What this tells of the model, in one sentence; None for fewer than 8 images.
+
+        Examples
+        --------
+        >>> Dependence(0, 8).statement()
+        'The prediction depended on what lies outside the breast in 0 of 8 images.'
+        """
+        if self.images < _LEAST_IMAGES:
+            return None
+        text = f"The prediction depended on what lies outside the breast in {self.changed} of {self.images} images."
+        if self.changed > rules.shortcut_share * self.images:
+            return f"{text} Do not trust the maps of this model until you know why."
+        return text
 
 
 def judge(
@@ -133,126 +127,111 @@ def judge(
     baselines: Mapping[str, Figures],
     *,
     category: int | None = None,
-    dependence: Dependence | None = None,
     rules: VerdictRules = STANDARD_RULES,
 ) -> Verdict:
-    """The verdict on a map, the gravest that applies; figures that are None are passed over.
+    """The verdict on a map: the most serious that applies. Figures that are None are passed over.
 
     Parameters
     ----------
     figures
         Scores of the map.
     baselines
-        The same scores of each baseline.
+        The same scores of each simple map.
     category
         Index of the category explained; C and D are dense.
-    dependence
-        Of the network, over all images of the run.
     """
-    return next(_verdicts(figures, baselines, category, dependence, rules))
+    return next(_verdicts(figures, baselines, category, rules))
 
 
 def _verdicts(
-    figures: Figures,
-    baselines: Mapping[str, Figures],
-    category: int | None,
-    dependence: Dependence | None,
-    rules: VerdictRules,
+    figures: Figures, baselines: Mapping[str, Figures], category: int | None, rules: VerdictRules
 ) -> Iterator[Verdict]:
-    """All that apply, the gravest first; always at least one."""
-    shortcut = _shortcut(figures, dependence, rules)
-    if shortcut:
-        yield Verdict("shortcut", f"not to be trusted: {shortcut}")
+    """All verdicts that apply, the most serious first; always at least one."""
+    change = depends_on_outside(figures, rules)
+    if change:
+        yield Verdict("shortcut", f"Unreliable: {change}")
     inside, background = figures.get("inside_breast"), figures.get("outside")
     if inside is None:
         yield Verdict("empty", VERDICTS["empty"])
     elif (background or 0) > rules.outside or 1 - inside > rules.outside_or_muscle:
-        yield Verdict("outside", f"not to be trusted: {1 - inside:.0%} of the map lies outside the breast")
+        yield Verdict("outside", f"Unreliable: {1 - inside:.0%} of the map lies outside the breast")
     similar = figures.get("randomised")
     if similar is not None and similar > rules.randomised:
         yield Verdict("insensitive", f"{VERDICTS['insensitive']} (correlation {similar:.2f})")
-    reasons = _weak(figures, baselines, category, rules)
-    if reasons:
-        yield Verdict("weak", f"weak: {reasons[0]}")
+    weakness = _weakness(figures, baselines, category, rules)
+    if weakness:
+        yield Verdict("weak", f"Weak: {weakness}")
     if figures.get("faithfulness") is not None:
         yield Verdict("supported", VERDICTS["supported"])
     if figures.get("background_change") is not None:
-        yield Verdict("empty", "the map has one value everywhere: it says nothing")
+        yield Verdict("empty", "Empty map: it has one value everywhere")
     if figures.get("inside_dense") is None:
-        yield Verdict("not-scored", "not scored: neither dense tissue nor the network is known")
-    yield Verdict("supported", "supported: more on dense tissue than every plain map; the network was not asked")
+        yield Verdict("not-scored", "Not checked: neither dense tissue nor the network is known")
+    yield Verdict("supported", "Supported: more on dense tissue than each simple map; the network was not tested")
 
 
 def depends_on_outside(figures: Figures, rules: VerdictRules) -> str:
-    """How the answer for one image changes with what lies outside the breast, or nothing where it does not."""
+    """How the prediction for one image changes with what lies outside the breast; empty if it does not."""
     for part, how in (
-        ("background", "when all outside the breast is black"),
-        ("muscle", "when the muscle is smoothed"),
-        ("marker", "when a marker is put into a corner"),
+        ("background", "everything outside the breast was made black"),
+        ("muscle", "the pectoral muscle was smoothed"),
+        ("marker", "a marker was added in an image corner"),
     ):
         most, most_logit = getattr(rules, f"{part}_change"), getattr(rules, f"{part}_logit")
         change, logit = figures.get(f"{part}_change"), figures.get(f"{part}_logit")
-        if change is not None and change > most:
-            return f"the answer changes ({change:.2f} of the scores) {how}"
-        if logit is not None and logit > most_logit:
-            return f"the answer changes (a logit by {logit:.1f}) {how}"
-    return ""
-
-
-def _shortcut(figures: Figures, dependence: Dependence | None, rules: VerdictRules) -> str:
-    """Why the answer is not about the breast, or nothing."""
-    own = depends_on_outside(figures, rules)
-    if own:
-        return own
-    if dependence is not None and dependence.share > rules.shortcut_share:
-        counts = f"{dependence.changed} of {dependence.images} images"
-        return f"in {counts} this network's answer changes with what lies outside the breast"
+        if (change is not None and change > most) or (logit is not None and logit > most_logit):
+            return f"the prediction changed when {how}"
     return ""
 
 
 _DENSE_FROM = DensityCategory.C.index
-_PLAIN = {"bright": "the bright-pixel map", "blob": "a blob in the middle of the breast", "random": "a random map"}
+_SIMPLE = {
+    "bright": "a map of the bright pixels",
+    "blob": "a blob in the middle of the breast",
+    "random": "a random map",
+}
 
 
-def _weak(figures: Figures, baselines: Mapping[str, Figures], category: int | None, rules: VerdictRules) -> list[str]:
-    """What the map is no better than, or why it says little."""
-    reasons = []
+def _weakness(
+    figures: Figures, baselines: Mapping[str, Figures], category: int | None, rules: VerdictRules
+) -> str | None:
+    """Which simple map is as good, or why the map says little; None if neither."""
     asked = figures.get("background_change") is not None
     compared = "faithfulness" if asked else "inside_dense"
-    own = figures.get(compared)
-    others = {words: baselines.get(name, {}).get(compared) for name, words in _PLAIN.items()}
-    beaten_by = [
+    value = figures.get(compared)
+    others = {words: baselines.get(name, {}).get(compared) for name, words in _SIMPLE.items()}
+    as_good = [
         words
         for words, other in others.items()
-        if own is not None and other is not None and own <= other + rules.margin
+        if value is not None and other is not None and value <= other + rules.margin
     ]
-    if beaten_by:
-        reasons.append(f"no better than {' or '.join(beaten_by)}")
-    if asked and own is not None and own < rules.faithfulness:
-        reasons.append(f"the answer hardly hangs on what it marks (insertion minus deletion {own:.2f})")
+    if as_good:
+        return f"no better than {' or '.join(as_good)}"
+    if asked and value is not None and value < rules.faithfulness:
+        return "the prediction barely changes when the marked region is removed"
     lift = figures.get("dense_lift")
     if asked and category is not None and category >= _DENSE_FROM and lift is not None and lift <= rules.dense_lift:
-        reasons.append("no more on dense tissue than an even map")
-    return reasons
+        return "no more on dense tissue than an even map"
+    return None
 
 
 def worst(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """The verdict on several maps: the gravest among them, and whose it is.
+    """The verdict on several maps: the most serious among them, with the names of its maps.
 
     Examples
     --------
-    >>> worst({"CC_R": Verdict("supported", "supported"), "CC_L": Verdict("weak", "weak: no better")}).text
-    'CC_L: weak: no better'
+    >>> worst({"CC_R": Verdict("supported", "Supported"), "CC_L": Verdict("weak", "Weak: no better")}).text
+    'CC_L: Weak: no better'
     """
     if not verdicts:
         return Verdict("not-scored", VERDICTS["not-scored"])
     order = list(VERDICTS)
-    gravest = min((one.code for one in verdicts.values()), key=order.index)
-    names = [name for name, one in verdicts.items() if one.code == gravest]
+    code = min((one.code for one in verdicts.values()), key=order.index)
+    names = [name for name, one in verdicts.items() if one.code == code]
     if len(names) == len(verdicts):
-        return Verdict(gravest, VERDICTS[gravest])
-    text = verdicts[names[0]].text if len(names) == 1 else VERDICTS[gravest]
-    return Verdict(gravest, f"{', '.join(names)}: {text}")
+        return Verdict(code, VERDICTS[code])
+    text = verdicts[names[0]].text if len(names) == 1 else VERDICTS[code]
+    return Verdict(code, f"{', '.join(names)}: {text}")
 
 
 _SMALLEST_PX, _WIDTHS = 10, 45  # of a letter; about so many fill a line of a picture
@@ -264,10 +243,10 @@ def caption(verdict: Verdict | None) -> str:
 
     Examples
     --------
-    >>> caption(Verdict("weak", "weak: no better than the bright-pixel map"))
-    'Verdict: weak: no better than the bright-pixel map.'
+    >>> caption(Verdict("weak", "Weak: no better than a random map"))
+    'Weak: no better than a random map.'
     """
-    return f"Verdict: {VERDICTS['not-scored'] if verdict is None else verdict.text}."
+    return f"{VERDICTS['not-scored'] if verdict is None else verdict.text}."
 
 
 def caption_colour(verdict: Verdict | None) -> tuple[int, int, int]:

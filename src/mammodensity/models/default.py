@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mammodensity.anatomy.density import DEFAULT_MAP, CategoryMap
-from mammodensity.anatomy.tissue import TissueMap, find_tissue
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.errors import CheckpointError, OptionError
-from mammodensity.exam import Exam, Mammogram
-from mammodensity.models.scoring import ViewReading, score_exam
+from mammodensity.exam import Exam
+from mammodensity.models.scoring import ViewScores, score_exam
 from mammodensity.outputs import write_json
-from mammodensity.scores import ExamScores
+from mammodensity.scores import ExamScores, FusedScores, fuse_exam
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Projection
 
 MAP_FILE = "category_map.json"
@@ -40,32 +40,28 @@ class TissueModel:
             found.append("categories follow published percent densities; `mammodensity calibrate` fits them to a site")
         return found
 
-    def find_tissue(self, projection: Projection, mammogram: Mammogram) -> TissueMap:
-        """The tissue of one view.
+    def score_view(self, view: ReadView) -> ViewScores:
+        """Score one view by its percent density.
 
         Raises
         ------
         ImageError
-            It is refused: no breast in it, inverted, or unlike a mammogram.
+            The image is refused: no breast in it, inverted, or unlike a mammogram.
         """
-        return find_tissue(replace(mammogram, projection=projection))
+        tissue = view.tissue
+        return ViewScores(self.category_map.scores(tissue.percent_density), tissue.percent_density, tissue.doubts)
 
-    def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
-        """Read one image.
-
-        Raises
-        ------
-        ImageError
-            It is refused.
-        """
-        found = self.find_tissue(projection, mammogram)
-        return ViewReading(self.category_map.scores(found.percent_density), found.percent_density, found.doubts)
+    def fuse(
+        self, views: Mapping[Projection, ViewScores], *, fusion: str, allow_missing: bool, policy: str
+    ) -> dict[str, FusedScores]:
+        """Fuse the scores of the views by a method."""
+        return fuse_exam({view: one.scores for view, one in views.items()}, fusion, allow_missing, policy)
 
     def score(
-        self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+        self, exam: Exam, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
     ) -> ExamScores:
         """Score one exam; see :func:`mammodensity.models.scoring.score_exam`."""
-        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy)
+        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy).scores
 
 
 def write_category_map(folder: Path, category_map: CategoryMap, facts: Mapping[str, Any]) -> Path:

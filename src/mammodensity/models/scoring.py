@@ -1,6 +1,6 @@
-"""From exams to scores, with any model of single views.
+"""Score exams: each view is read once, scored once, and fused with the others.
 
-Exams scored by several processes, in the order and with the scores of one.
+Any model can be used that scores views: trained networks, a joint network, or the default model.
 """
 
 from __future__ import annotations
@@ -10,42 +10,53 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mammodensity.anatomy.field import flip_flags
-from mammodensity.anatomy.quality import quality_flags
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.images import read_record
 from mammodensity.errors import CheckpointError, ImageError
 from mammodensity.exam import Exam, Flag, Mammogram
-from mammodensity.scores import ExamScores, FusedScores, fuse_exam
+from mammodensity.scores import ExamScores, FusedScores
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, Projection
 from mammodensity.workers import in_workers, threads_told, usable_cores
 
+Kept = TypeVar("Kept")
+
 
 @dataclass(frozen=True, eq=False)
-class ViewReading:
-    """What a model made of one image."""
+class ViewScores:
+    """What a model says of one view."""
 
     scores: NDArray[np.float64]
     """(K,) in the order A-D, or of another `Scale`."""
     percent_density: float | None = None
-    """Where the model measures it."""
+    """Per cent, where the model measures it."""
     flags: tuple[Flag, ...] = ()
-    """What the model finds odd about the image."""
+    """Reasons to look twice that only the model can tell."""
     features: NDArray[np.float32] | None = None
     """(F,) what a joint network fuses."""
 
 
+@dataclass(frozen=True, eq=False)
+class ScoredExam:
+    """An exam as read and scored; explanations and pictures are made from it without reading or scoring again."""
+
+    scores: ExamScores
+    views: Mapping[Projection, ReadView]
+    """The views that have scores."""
+    view_scores: Mapping[Projection, ViewScores]
+
+
 class Model(Protocol):
-    """What scores the views of an exam: trained networks, or the default model."""
+    """Anything that scores views and fuses them: trained networks, a joint network, or the default model."""
 
     @property
     def projections(self) -> tuple[Projection, ...]:
-        """The projections it can read."""
+        """The projections it can score."""
 
     @property
     def warnings(self) -> list[str]:
@@ -53,81 +64,105 @@ class Model(Protocol):
 
     @property
     def fusion(self) -> str:
-        """How it fuses views where nothing else is asked for."""
+        """How it fuses views by default."""
 
-    def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
-        """Read one image; raise ``ImageError`` where it is refused."""
+    def score_view(self, view: ReadView) -> ViewScores:
+        """Score one view; raise ``ImageError`` if the image is refused."""
 
-    def score(
-        self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
-    ) -> ExamScores:
-        """Score one exam."""
+    def fuse(
+        self, views: Mapping[Projection, ViewScores], *, fusion: str, allow_missing: bool, policy: str
+    ) -> dict[str, FusedScores]:
+        """Fuse the views present into right breast, left breast and subject."""
 
 
 def score_exam(
-    model: Model,
-    exam: Exam,
-    *,
-    fusion: str = "mean",
-    allow_missing: bool = False,
-    policy: str = "mean",
-    fuse: Callable[[Mapping[Projection, ViewReading]], dict[str, FusedScores]] | None = None,
-) -> ExamScores:
-    """Score one exam view by view; ``fuse`` makes breasts and subject of the views, by default ``fuse_exam``.
+    model: Model, exam: Exam, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
+) -> ScoredExam:
+    """Score one exam view by view.
 
-    A projection is missing without an image, without a network, or where its image is refused: what is fused from it is
-    not given, unless ``allow_missing`` asks to fuse the projections present; either way the result names the missing
-    ones, and why an image was refused.
+    A projection is missing if it has no image, the model has no network for it, or its image is refused. Breasts and
+    subject that lack a view get no scores, unless ``allow_missing`` asks to fuse the views present. The result names
+    the missing views and says why an image was refused.
+
+    Parameters
+    ----------
+    fusion
+        One of `FUSION_METHODS`; None is the model's own.
+    policy
+        One of `POLICIES`.
 
     Raises
     ------
     OptionError
         Unknown fusion method or policy.
     """
-    views: dict[Projection, ViewReading] = {}
+    fusion = fusion or model.fusion
+    views: dict[Projection, ReadView] = {}
+    scores: dict[Projection, ViewScores] = {}
     refused: dict[Projection, str] = {}
-    flags: dict[Projection, tuple[Flag, ...]] = {}
     for projection in PROJECTIONS:
         if projection in exam.mammograms and projection in model.projections:
             try:
-                mammogram = exam.mammograms[projection]
-                views[projection] = model.read(projection, mammogram)
-                of_image = quality_flags(mammogram) + flip_flags(projection, mammogram)
-                flags[projection] = of_image + views[projection].flags
+                view = ReadView(exam.mammograms[projection], projection)
+                scores[projection] = model.score_view(view)
+                views[projection] = view
             except ImageError as error:
                 refused[projection] = str(error)
-    scores = {projection: view.scores for projection, view in views.items()}
-    fused = fuse(views) if fuse else fuse_exam(scores, fusion, allow_missing, policy)
-    percents = _percent_densities(views, fused, policy)
-    return ExamScores(exam.exam_id, scores, fused, percents, refused, flags, fusion, policy)
+    fused = model.fuse(scores, fusion=fusion, allow_missing=allow_missing, policy=policy)
+    exam_scores = ExamScores(
+        exam.exam_id,
+        {projection: view.scores for projection, view in scores.items()},
+        fused,
+        _percent_densities(scores, fused, policy),
+        refused,
+        {projection: view.flags + scores[projection].flags for projection, view in views.items()},
+        fusion,
+        policy,
+    )
+    return ScoredExam(exam_scores, views, scores)
 
 
 def _percent_densities(
-    views: Mapping[Projection, ViewReading], fused: Mapping[str, FusedScores], policy: str
+    views: Mapping[Projection, ViewScores], fused: Mapping[str, FusedScores], policy: str
 ) -> dict[str, float]:
-    """By view, breast and subject, where all views have one and scores are given.
+    """Percent density by view, breast and subject, where the model measures it.
 
-    A breast's is the mean of its views; the subject's is the mean of the breasts, or the denser one's by that policy.
+    A breast's is the mean of its views; the subject's is the mean of the breasts, or that of the denser breast by that
+    policy. Breasts and subject without scores have none.
     """
-    found = {str(p): view.percent_density for p, view in views.items() if view.percent_density is not None}
-    if not found:
+    percents = {str(p): view.percent_density for p, view in views.items() if view.percent_density is not None}
+    if not percents:
         return {}
     for breast in ("right", "left"):
-        own = [found[view] for view in FUSED_LEVELS[breast] if view in found]
-        if own and fused[breast].scores is not None:
-            found[breast] = float(np.mean(own))
-    breasts = [found[breast] for breast in ("right", "left") if breast in found]
+        of_views = [percents[view] for view in FUSED_LEVELS[breast] if view in percents]
+        if of_views and fused[breast].scores is not None:
+            percents[breast] = float(np.mean(of_views))
+    breasts = [percents[breast] for breast in ("right", "left") if breast in percents]
     if breasts and fused["subject"].scores is not None:
-        found["subject"] = float(np.mean(breasts)) if policy == "mean" else max(breasts)
-    return found
+        percents["subject"] = float(np.mean(breasts)) if policy == "mean" else max(breasts)
+    return percents
 
 
 def predict(
     model: Model, data: DataSet, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
 ) -> Generator[ExamScores, None, None]:
-    """Score the exams of a data set one after the other, in sorted order; an image that is refused is a missing view.
+    """Score the exams of a data set one after the other, in sorted order; a refused image is a missing view.
 
-    Without a ``fusion``, the model's own: the mean, or that of a joint network.
+    Raises as `scored_exams` does.
+    """
+    for exam in scored_exams(model, data, fusion=fusion, allow_missing=allow_missing, policy=policy):
+        yield exam.scores
+
+
+def scored_exams(
+    model: Model, data: DataSet, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
+) -> Generator[ScoredExam, None, None]:
+    """Do what `predict` does, and give each exam with its images, for pictures and explanations.
+
+    Parameters
+    ----------
+    fusion
+        None is the model's own: the mean, or that of a joint network.
 
     Raises
     ------
@@ -146,20 +181,19 @@ def score_records(
     exam_id: str,
     records: Mapping[Projection, ImageRecord],
     *,
-    fusion: str | None,
-    allow_missing: bool,
-    policy: str,
-) -> ExamScores:
-    """Read and score one exam, a view while the next are being read; an image that is refused is a missing view."""
+    fusion: str | None = None,
+    allow_missing: bool = False,
+    policy: str = "mean",
+) -> ScoredExam:
+    """Read and score one exam, a view while others are still being read; a refused image is a missing view."""
     with ThreadPoolExecutor(min(len(records), threads_told() or usable_cores())) as readers:
         images = _BeingRead({projection: readers.submit(read_record, record) for projection, record in records.items()})
-        exam = Exam(exam_id, images)
-        scored = model.score(exam, fusion=fusion or model.fusion, allow_missing=allow_missing, policy=policy)
-        return replace(scored, refused={**scored.refused, **images.unread()})
+        scored = score_exam(model, Exam(exam_id, images), fusion=fusion, allow_missing=allow_missing, policy=policy)
+        return replace(scored, scores=replace(scored.scores, refused={**scored.scores.refused, **images.unread()}))
 
 
 class _BeingRead(Mapping[Projection, Mammogram]):
-    """The images of an exam; asking for one waits until it is read, or raises ``ImageError`` where it cannot be."""
+    """The images of an exam. Asking for one waits until it is read, or raises ``ImageError`` if it cannot be."""
 
     def __init__(self, images: Mapping[Projection, Future[Mammogram]]) -> None:
         self._images = images
@@ -177,9 +211,71 @@ class _BeingRead(Mapping[Projection, Mammogram]):
         return len(self._images)
 
     def unread(self) -> dict[Projection, str]:
-        """Why images could not be read; those that no network asked for, too."""
+        """Why images could not be read, also those that no network asked for."""
         errors = {projection: image.exception() for projection, image in self._images.items()}
         return {projection: str(error) for projection, error in errors.items() if isinstance(error, ImageError)}
+
+
+Job = tuple[int, str, Mapping[Projection, ImageRecord]]
+
+_loaded: list[Model] = []  # in a worker, from its first exam on
+
+
+def predict_in_workers(
+    model: Model,
+    load: Callable[[], Model],
+    data: DataSet,
+    workers: int,
+    *,
+    keep: Callable[[Model, ScoredExam], Kept],
+    fusion: str | None = None,
+    allow_missing: bool = False,
+    policy: str = "mean",
+) -> Generator[Kept, None, None]:
+    """Do what `scored_exams` does with several processes that share the cores, in the same order.
+
+    Parameters
+    ----------
+    load
+        Loads the model in each process: a function of a module, or a ``partial`` of one.
+    keep
+        What comes back of each exam, such as `scores_of`; the images stay in the process. A function as ``load`` is.
+
+    Raises
+    ------
+    LayoutError, CheckpointError
+        As `scored_exams` does.
+    OutputError
+        A process died.
+    """
+    require_networks(model, data)
+    jobs = [(place, exam_id, records) for place, (exam_id, records) in enumerate(data.exams().items())]
+    count = max(min(workers, len(jobs)), 1)
+    how: dict[str, Any] = {"fusion": fusion, "allow_missing": allow_missing, "policy": policy}
+    job = partial(_score, load, keep, how)
+    early: dict[int, Kept] = {}
+    following = 0
+    with closing(in_workers(job, jobs, count, threads=max(usable_cores() // count, 1))) as finished:
+        for (place, _, _), kept in finished:
+            early[place] = kept
+            while following in early:
+                yield early.pop(following)
+                following += 1
+
+
+def scores_of(_model: Model, exam: ScoredExam) -> ExamScores:
+    """Keep the scores of an exam and let its images go."""
+    return exam.scores
+
+
+def _score(
+    load: Callable[[], Model], keep: Callable[[Model, ScoredExam], Kept], how: Mapping[str, Any], job: Job
+) -> Kept:
+    """Score one exam in a worker."""
+    if not _loaded:
+        _loaded.append(load())
+    _, exam_id, records = job
+    return keep(_loaded[0], score_records(_loaded[0], exam_id, records, **how))
 
 
 def require_networks(model: Model, data: DataSet, *, all_projections: bool = False) -> None:
@@ -206,54 +302,3 @@ def stacked_projections(exams: Sequence[ExamScores]) -> dict[Projection, NDArray
         for projection in PROJECTIONS
         if any(projection in exam.projections for exam in exams)
     }
-
-
-Job = tuple[int, str, Mapping[Projection, ImageRecord]]
-
-_loaded: list[Model] = []  # in a worker, from its first exam on
-
-
-def predict_in_workers(
-    model: Model,
-    load: Callable[[], Model],
-    data: DataSet,
-    workers: int,
-    *,
-    fusion: str | None = None,
-    allow_missing: bool = False,
-    policy: str = "mean",
-) -> Generator[ExamScores, None, None]:
-    """As :func:`mammodensity.models.scoring.predict`, by processes that each load the model and share the cores.
-
-    Parameters
-    ----------
-    load
-        Gives the model again, in each process: a function of a module, or a ``partial`` of one.
-
-    Raises
-    ------
-    LayoutError, CheckpointError
-        As of :func:`mammodensity.models.scoring.predict`.
-    OutputError
-        A process died.
-    """
-    require_networks(model, data)
-    jobs = [(place, exam_id, records) for place, (exam_id, records) in enumerate(data.exams().items())]
-    count = max(min(workers, len(jobs)), 1)
-    how = partial(_score, load, fusion=fusion, allow_missing=allow_missing, policy=policy)
-    early: dict[int, ExamScores] = {}
-    following = 0
-    with closing(in_workers(how, jobs, count, threads=max(usable_cores() // count, 1))) as finished:
-        for (place, _, _), scored in finished:
-            early[place] = scored
-            while following in early:
-                yield early.pop(following)
-                following += 1
-
-
-def _score(load: Callable[[], Model], job: Job, *, fusion: str | None, allow_missing: bool, policy: str) -> ExamScores:
-    """Score one exam in a worker."""
-    if not _loaded:
-        _loaded.append(load())
-    _, exam_id, records = job
-    return score_records(_loaded[0], exam_id, records, fusion=fusion, allow_missing=allow_missing, policy=policy)

@@ -1,12 +1,7 @@
-"""The model of one trained network a projection.
+"""Models of trained networks, loaded from a model folder: one network per projection, or one joint network.
 
-The model of one joint network: a view, a breast and the exam are the same network with fewer or more views present.
-
-A view's features are computed once; what the seven levels of an exam ask of them is the small last part.
-
-Trained networks from a model folder: one a projection, or a joint one.
-
-Which model a result comes from.
+A joint network scores a view, a breast and the exam with fewer or more views present. The features of a view are
+computed once; each of the seven levels of an exam then needs the small last part of the network only.
 """
 
 from __future__ import annotations
@@ -28,6 +23,7 @@ from mammodensity.anatomy.network_input import preprocess
 from mammodensity.anatomy.networks import SEGMENTER_WEIGHTS as SEGMENTER
 from mammodensity.anatomy.networks import TISSUE_WEIGHTS as TISSUES
 from mammodensity.anatomy.quality import Familiarity
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.exam import Exam, Flag, Mammogram
 from mammodensity.models.checkpoint import (
@@ -43,9 +39,9 @@ from mammodensity.models.checkpoint import (
 from mammodensity.models.default import MAP_FILE, TissueModel, read_category_map
 from mammodensity.models.engines import Run, Samples, make_engine, scores_of_logits, training_inputs
 from mammodensity.models.joint import ExamView, JointNetwork
-from mammodensity.models.scoring import ViewReading, score_exam
+from mammodensity.models.scoring import ViewScores, score_exam
 from mammodensity.outputs import file_sha256
-from mammodensity.scores import BY_THE_NETWORK, POLICIES, ExamScores, FusedScores, denser, fused_levels
+from mammodensity.scores import BY_THE_NETWORK, POLICIES, ExamScores, FusedScores, denser, fuse_exam, fused_levels
 from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, Projection, Scale
 from mammodensity.workers import find_device
 
@@ -108,11 +104,9 @@ class DensityModel:
         _ = self._engines
 
     def score_images(self, projection: Projection, mammograms: Sequence[Mammogram]) -> NDArray[np.float64]:
-        """Scores (B, 4) of mammograms of one projection, in the order A-D."""
-        return self._scores(projection, np.stack([self._input(projection, one) for one in mammograms]))
-
-    def _input(self, projection: Projection, mammogram: Mammogram) -> NDArray[np.float32]:
-        return preprocess(mammogram, self.checkpoints[projection].preprocess)
+        """Scores (B, K) of mammograms of one projection."""
+        spec = self.checkpoints[projection].preprocess
+        return self._scores(projection, np.stack([preprocess(mammogram, spec) for mammogram in mammograms]))
 
     def _scores(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (B, 4) of network inputs (B, rows, columns)."""
@@ -136,10 +130,14 @@ class DensityModel:
         """Images of a network's training; None where no folder tells which."""
         return partial(training_inputs, self.folder, checkpoint) if self.folder else None
 
-    def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
-        """Read one image, and say where it is unlike those the network was trained on."""
-        values = self._input(projection, mammogram)
-        return ViewReading(self._scores(projection, values[np.newaxis])[0], flags=self._flags(projection, values))
+    def score_view(self, view: ReadView) -> ViewScores:
+        """Score one view, and flag it if it is unlike the images that the network was trained on."""
+        values = self._values(view)
+        scores = self._scores(view.projection, values[np.newaxis])[0]
+        return ViewScores(scores, flags=self._flags(view.projection, values))
+
+    def _values(self, view: ReadView) -> NDArray[np.float32]:
+        return view.network_input(self.checkpoints[view.projection].preprocess).values
 
     def _flags(self, projection: Projection, values: NDArray[np.float32]) -> tuple[Flag, ...]:
         facts = self.checkpoints[projection].training.get("familiarity")
@@ -152,11 +150,17 @@ class DensityModel:
         times = f"{distance / usual.limit:.1f}".removesuffix(".0")
         return (Flag("unlike-training", f"unlike the images the network learned from ({times} times the limit)"),)
 
+    def fuse(
+        self, views: Mapping[Projection, ViewScores], *, fusion: str, allow_missing: bool, policy: str
+    ) -> dict[str, FusedScores]:
+        """Fuse the scores of the views by a method."""
+        return fuse_exam({view: one.scores for view, one in views.items()}, fusion, allow_missing, policy)
+
     def score(
-        self, exam: Exam, *, fusion: str = "mean", allow_missing: bool = False, policy: str = "mean"
+        self, exam: Exam, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
     ) -> ExamScores:
         """Score one exam; see :func:`mammodensity.models.scoring.score_exam`."""
-        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy)
+        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy).scores
 
 
 Features = Mapping[Projection, NDArray[np.float32]]
@@ -175,13 +179,12 @@ class JointModel(DensityModel):
         """The joint network."""
         return self.joint.network
 
-    def read(self, projection: Projection, mammogram: Mammogram) -> ViewReading:
-        """Read one image as if its exam had no other view, and say where it is unlike those of the training."""
-        values = self._input(projection, mammogram)
-        features = self.features(projection, values[np.newaxis])[0]
-        return ViewReading(
-            self.scores_of({projection: features}), flags=self._flags(projection, values), features=features
-        )
+    def score_view(self, view: ReadView) -> ViewScores:
+        """Score one view as if its exam had no other, and flag it if it is unlike the images of the training."""
+        values = self._values(view)
+        features = self.features(view.projection, values[np.newaxis])[0]
+        scores = self.scores_of({view.projection: features})
+        return ViewScores(scores, flags=self._flags(view.projection, values), features=features)
 
     def _scores(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (B, 4) of network inputs (B, rows, columns), each as if its exam had no other view."""
@@ -190,11 +193,6 @@ class JointModel(DensityModel):
     def _alone(self, projection: Projection, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (B, 4) of features (B, F), each as if its exam had no other view."""
         return np.stack([self.scores_of({projection: one}) for one in features])
-
-    def features_of(self, projection: Projection, mammogram: Mammogram) -> NDArray[np.float32]:
-        """Features (F,) of one image."""
-        found: NDArray[np.float32] = self.features(projection, self._input(projection, mammogram)[np.newaxis])[0]
-        return found
 
     def features(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (B, F) of network inputs (B, rows, columns) of a projection."""
@@ -226,28 +224,24 @@ class JointModel(DensityModel):
             whole[PROJECTIONS.index(projection)] = torch.from_numpy(values)
         return whole, present
 
-    def score(
-        self, exam: Exam, *, fusion: str = BY_THE_NETWORK, allow_missing: bool = False, policy: str = "mean"
-    ) -> ExamScores:
-        """Score one exam: breasts and subject by the network with their views present.
+    def fuse(
+        self, views: Mapping[Projection, ViewScores], *, fusion: str, allow_missing: bool, policy: str
+    ) -> dict[str, FusedScores]:
+        """Score breasts and subject by the network with their views present.
 
         With the policy ``denser`` the subject's scores are those of the breast with the higher expected category.
 
         Raises
         ------
         OptionError
-            Another fusion or policy is asked for.
+            Another fusion, or an unknown policy.
         """
         if fusion != BY_THE_NETWORK:
             raise OptionError(f"a joint network fuses the views itself; leave --fusion out. Got {fusion!r} instead.")
         if policy not in POLICIES:
             raise OptionError(f"policy must be one of {', '.join(POLICIES)}. Got {policy!r} instead.")
-
-        def fuse(readings: Mapping[Projection, ViewReading]) -> dict[str, FusedScores]:
-            features = {view: one.features for view, one in readings.items() if one.features is not None}
-            return fused_levels(features, allow_missing, lambda views: self._fused(features, views, policy))
-
-        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy, fuse=fuse)
+        features = {view: one.features for view, one in views.items() if one.features is not None}
+        return fused_levels(features, allow_missing, lambda present: self._fused(features, present, policy))
 
     def _fused(self, features: Features, views: tuple[Projection, ...], policy: str) -> NDArray[np.float64]:
         sides = [[view for view in views if view in FUSED_LEVELS[side]] for side in ("right", "left")]

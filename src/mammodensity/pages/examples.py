@@ -150,7 +150,7 @@ def picture_examples(
     """Explain the chosen exams and make small pictures of their views."""
     exams = data.exams()
     examples = []
-    scores = RunScores(model, {choice.exam_id: exams[choice.exam_id] for choice in choices})
+    scores = RunScores(model)
     for done, choice in enumerate(choices, start=1):
         maps = explain_exam(model, load_exam(choice.exam_id, exams[choice.exam_id]))
         verdicts = scores.score(maps, dict.fromkeys(maps.maps, choice.exam_id)).verdicts

@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mammodensity.anatomy.field import chest_side, stored_flipped
-from mammodensity.exam import Exam
 from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.explanation.verdicts import Verdict, caption, caption_colour
-from mammodensity.models.default import TissueModel
-from mammodensity.models.trained import DensityModel
 from mammodensity.pages.pictures import (
     COLOUR_MAP,
     CONTOUR_COLOUR,
@@ -33,8 +30,7 @@ from mammodensity.pages.pictures import (
     resized,
     tissue_outlines,
 )
-from mammodensity.results.calibration import Calibration
-from mammodensity.results.result import ExamResult, exam_result
+from mammodensity.results.result import ExamResult
 from mammodensity.terms import RESEARCH_USE_ONLY, Category, Projection
 
 if TYPE_CHECKING:
@@ -297,12 +293,6 @@ def _scale_name(exam: ExamMaps) -> str:
 _LETTER_PX, _LINE_PX, _MARGIN_PX = 14, 19, 12
 _LETTER_WIDTH = 0.52  # of its height, on average
 _AMBER, _NOTE_GREY = (255, 205, 110), (187, 187, 187)
-
-
-def result_of(model: DensityModel | TissueModel, exam: Exam, calibration: Calibration | None) -> ExamResult:
-    """The result that ``predict`` gives for the same exam by standard rules."""
-    fusion, policy = (calibration.fusion, calibration.policy) if calibration else (model.fusion, "mean")
-    return exam_result(model.score(exam, fusion=fusion, policy=policy), calibration)
 
 
 def title_of(result: ExamResult, reference: Category | None) -> str:

@@ -29,9 +29,9 @@ from mammodensity.explanation.exam_scores import tissue_verdict
 from mammodensity.explanation.map_scores import STANDARD_SCORING, ScoreSpec, score_explanation
 from mammodensity.explanation.maps import TISSUE
 from mammodensity.explanation.measures import areas_of
-from mammodensity.explanation.methods import METHODS, explain, require_methods
+from mammodensity.explanation.methods import METHODS, explain_images, require_methods
 from mammodensity.explanation.probe import Probe, against_other, cascade
-from mammodensity.explanation.verdicts import VERDICTS, Dependence, depends_on_outside
+from mammodensity.explanation.verdicts import VERDICTS, depends_on_outside
 from mammodensity.models.checkpoint import Checkpoint
 from mammodensity.models.trained import DensityModel
 from mammodensity.outputs import receipt
@@ -260,14 +260,13 @@ def _score(
     for case, area in zip(cases, areas, strict=True):
         figures, _ = outside_changes(case.image, area, probe)
         changed += bool(depends_on_outside(figures, spec.rules))
-    dependence = Dependence(changed, len(cases))
     rows = []
     for place, method in enumerate(methods):
         found = []
         for done, (case, category) in enumerate(zip(cases, predicted, strict=True), start=1):
-            asked = probe.for_category(int(category), partial(explain, method=method))
+            asked = probe.for_category(int(category), partial(explain_images, method=method))
             values = asked.maps(case.image[None])[0]
-            scored = score_explanation(values, case.image, case.labels, probe=asked, dependence=dependence, spec=spec)
+            scored = score_explanation(values, case.image, case.labels, probe=asked, spec=spec)
             found.append((int(category), scored))
             tell(place * len(cases) + done, len(methods) * len(cases))
         codes = Counter(one.verdict.code for _, one in found)
@@ -275,7 +274,7 @@ def _score(
         beside = {key: _means([(c, one.baselines[key]) for c, one in found]) for key in found[0][1].baselines}
         accuracy = float(np.mean(right)) if known else None
         verdicts = {code: codes[code] for code in VERDICTS if codes[code]}
-        usual = probe.for_category(int(np.bincount(predicted).argmax()), partial(explain, method=method))
+        usual = probe.for_category(int(np.bincount(predicted).argmax()), partial(explain_images, method=method))
         depths = cascade(usual, stack[:_CASCADE_IMAGES], areas[:_CASCADE_IMAGES], steps=_CASCADE_STEPS)[1:]
         sanity = {
             "cascade": _mean([depth.similarity for depth in depths]),

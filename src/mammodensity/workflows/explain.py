@@ -1,210 +1,309 @@
-"""The files of an explanation: for each image its map as an array, and three pictures."""
+"""Explain exams: a map of each view for the category that the result gives, its verdict, and a page of each exam."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from html import escape
 from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mammodensity.data.dataset import DataSet, ImageRecord, reference_categories
-from mammodensity.data.images import load_exam
+from mammodensity.data.find import find_images
 from mammodensity.errors import ImageError
 from mammodensity.explanation.exam_scores import ExamVerdict, RunScores
 from mammodensity.explanation.map_scores import ScoreSpec
 from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.methods import require_methods
-from mammodensity.explanation.verdicts import Verdict, captioned
+from mammodensity.explanation.verdicts import captioned
 from mammodensity.models.default import TissueModel
-from mammodensity.models.scoring import require_networks
-from mammodensity.models.trained import DensityModel
-from mammodensity.outputs import distinct_names, receipt, safe_name, staged_folder, write_bytes, write_json
-from mammodensity.pages.explanation import exam_page, methods_page, result_of, title_of, told_below
-from mammodensity.pages.pictures import (
-    contour_level,
-    contour_picture,
-    heat_map,
-    iso_contours,
-    overlay,
-    png_bytes,
-    side_by_side,
-)
-from mammodensity.results.calibration import Calibration
-from mammodensity.results.result import ExamResult
+from mammodensity.models.scoring import ScoredExam, require_networks, score_records
+from mammodensity.models.trained import DensityModel, load_model, model_name
+from mammodensity.outputs import distinct_names, receipt, safe_name, staged_folder, write_bytes, write_json, write_text
+from mammodensity.pages.exam import map_block, render_exam_page
+from mammodensity.pages.pictures import contour_level, iso_contours, png_bytes, side_by_side
+from mammodensity.results.calibration import Calibration, read_calibration
+from mammodensity.results.result import ExamResult, exam_result
 from mammodensity.terms import RESEARCH_USE_ONLY, Category, Projection
 from mammodensity.workers import Progress
 
 SUMMARY_FILE = "explanations.json"
+_STATEMENT = "@@STATEMENT@@"  # in pages, until the run has seen all its images
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainedExam:
+    """An exam with its result and its maps."""
+
+    result: ExamResult
+    maps: tuple[ExamMaps, ...]
+    """By each method asked for."""
+    verdicts: tuple[ExamVerdict, ...]
+    """The verdicts on the maps of each method."""
+    scored: ScoredExam
+    """The exam as read, with what was found in its images."""
+
+    @property
+    def labels(self) -> dict[Projection, NDArray[np.uint8]]:
+        """Labels (H, W) of each view in which a breast was found: 1 adipose, 2 fibroglandular, 3 muscle."""
+        labels = {}
+        for projection, view in self.scored.views.items():
+            with suppress(ImageError):
+                labels[projection] = view.tissue.labels
+        return labels
 
 
 @dataclass(frozen=True)
-class Explained:
-    """What became of the exams of a run."""
+class Explanations:
+    """What `explain` made of a data set."""
 
-    pages: list[Path]
-    """One of each exam: of all methods, where there are several."""
+    results: list[ExamResult]
     refused: list[str]
-    """Why exams were refused, one text each."""
+    """Why images were refused, a line each."""
+    warnings: list[str]
+    """What a user of the model must know, a line each."""
+    statement: str | None
+    """What the maps tell of the model as a whole; None for a few images, and for the default model."""
+    exams: list[ExplainedExam] = field(default_factory=list)
+    """The exams with their maps; only where no output was asked for, as they take much memory."""
+    pages: list[Path] = field(default_factory=list)
+    """The page of each exam, in the output folder."""
 
 
-def write_explanations(
-    model: DensityModel | TissueModel,
-    data: DataSet,
-    folder: Path,
+def explain(
+    data: DataSet | Path | str,
     *,
+    model: DensityModel | TissueModel | Path | str | None = None,
+    output: Path | str | None = None,
     methods: Sequence[str] = (),
     category: Category | str | None = None,
     against: Category | str | None = None,
     layer: str | None = None,
-    scores_file: Path | None = None,
+    split: str | None = None,
+    first: int | None = None,
+    allow_missing: bool = False,
+    synthetic: bool = False,
+    device: str = "auto",
     calibration: Calibration | None = None,
+    arrays: bool = False,
     side: bool = False,
+    scores_file: Path | None = None,
     progress: Progress | None = None,
-) -> Explained:
-    """Explain every exam of a data set; one with an image that cannot be read or used is refused, the others are not.
+) -> Explanations:
+    """Explain the results that `mammodensity.predict` gives, view by view.
 
-    Writes for each image ``<image>_map.npy`` (float32, image size, unscaled), ``<image>_map.png``,
-    ``<image>_overlay.png``, ``<image>_contours.png`` and, if wanted, ``<image>_side.png`` (the image and its map
-    next to each other), each picture with its verdict in a strip below; for each exam ``<exam>_exam.png``; and
-    ``explanations.json`` with scores, scale and contour lines. ``<image>`` is the file's name without ending; where
-    two files share a name, the exam's and if need be the projection's name come before it. With several ``methods``
-    the method's name follows that of the image or exam, and ``<exam>_methods.png`` shows all of them. All files
-    appear together at the end, or none; those that an earlier run listed in its ``explanations.json`` are removed.
+    Each image is read and scored once. A map explains the category that the result gives its view (with a joint
+    network: the exam), and its verdict depends on that map alone. A refused image is a missing view; an exam without
+    any usable image is left out.
 
     Parameters
     ----------
+    data
+        A data set, or where one lies: an exam folder, DICOM files, INFN's folders, a manifest.
+    model
+        None is the default model; else a model folder or a loaded model. A folder's calibration is used.
+    output
+        A folder to write to: ``<exam>.html`` for each exam, and ``explanations.json``. Files that an earlier run listed
+        there are removed; all files appear together at the end, or none. None keeps the maps in memory.
     methods
         Some of ``METHODS``; none is ``grad-cam``, and for the default model its tissue map.
     category, against, layer
-        As of :func:`explain_exam`.
-    scores_file
-        Where to write every score of every map, with its baselines and verdict; last of all.
+        As of :func:`mammodensity.explanation.maps.explain_exam`.
+    split, first
+        Only this split; only the first exams.
+    allow_missing
+        Give exams with missing views a result from those present.
     calibration
-        The model's; what pages and both files say of the exams' category or abstention and flags follows it.
+        Used if ``model`` is a loaded model.
+    arrays
+        Also write ``<image>_map.npy``, float32 at the size of the image.
     side
-        Also write ``<image>_side.png``, at the full size of the image: the largest of the pictures by far.
+        Also write ``<image>_side.png``, the image and its map next to each other at full size.
+    scores_file
+        Also write every score of every map, with its baselines and verdict.
     progress
-        Called with how many steps are done and how many there are: each map is made, then drawn.
+        Called with how many maps are done and how many there are.
 
     Raises
     ------
     ImageError
-        Every exam is refused; nothing is written.
+        No image can be used; nothing is written.
+    OptionError
+        Unknown method, category or layer.
     """
-    require_networks(model, data)
-    if isinstance(model, DensityModel):
-        require_methods(list(methods), layer)
-    wanted: Sequence[str | None] = methods or (None,)
-    exams = data.exams()
-    reference = reference_categories(data)
-    names = _file_names(data)
-    page_names = distinct_names([[safe_name(exam_id)] for exam_id in exams])
-    each = _counted(
-        progress,
-        2
-        * len(wanted)
-        * sum(  # made, and drawn
-            record.projection in model.projections for record in data.records
-        ),
-    )
-    summaries: list[dict[str, Any]] = []
-    pages = []
-    refused: list[str] = []
-    results: list[ExamResult] = []
-    warnings = [*model.warnings, *(calibration.warnings if calibration else ())]
-    spec = ScoreSpec(stability=scores_file is not None)
-    scores = RunScores(model, exams, against=against, layer=layer, spec=spec)
-    with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
-        for page_name, (exam_id, records) in zip(page_names, exams.items(), strict=True):
-            try:
-                loaded = load_exam(exam_id, records)
-                explained = [
-                    explain_exam(model, loaded, method=one, category=category, against=against, layer=layer, each=each)
-                    for one in wanted
-                ]
-            except ImageError as error:
-                refused.append(str(error))
+    if not isinstance(data, DataSet):
+        data = find_images(data, synthetic=synthetic)
+    data = data.in_split(split).first_exams(first)
+    folder = Path(model) if isinstance(model, (str, Path)) else None
+    if model is None or folder is not None:
+        model = load_model(folder, device)
+        calibration = read_calibration(folder) if folder else None
+    run = _Run(model, data, methods, category, against, layer, allow_missing, calibration, scores_file, progress)
+    if output is None:
+        exams = list(run.explained())
+        run.require_some()
+        return run.outcome([exam.result for exam in exams], exams=exams)
+    return _write(run, Path(output), model_name(folder), arrays=arrays, side=side, scores_file=scores_file)
+
+
+class _Run:
+    """One run over a data set, exam by exam."""
+
+    def __init__(
+        self,
+        model: DensityModel | TissueModel,
+        data: DataSet,
+        methods: Sequence[str],
+        category: Category | str | None,
+        against: Category | str | None,
+        layer: str | None,
+        allow_missing: bool,
+        calibration: Calibration | None,
+        scores_file: Path | None,
+        progress: Progress | None,
+    ) -> None:
+        require_networks(model, data)
+        if isinstance(model, DensityModel):
+            require_methods(list(methods), layer)
+        self.model, self.data, self.methods, self.layer = model, data, tuple(methods), layer
+        self.names = _file_names(data)
+        self.refused: list[str] = []
+        self.warnings = [*model.warnings, *(calibration.warnings if calibration else ())]
+        self.scores = RunScores(
+            model, against=against, layer=layer, spec=ScoreSpec(stability=scores_file is not None)
+        )
+        self._question = {"category": category, "against": against, "layer": layer}
+        self._calibration, self._allow_missing = calibration, allow_missing
+        usable = sum(record.projection in model.projections for record in data.records)
+        self._step = _counted(progress, max(len(methods), 1) * usable)
+
+    def explained(self) -> Iterator[ExplainedExam]:
+        """Each exam that has a usable image."""
+        fusion, policy = (self.model.fusion, "mean")
+        if self._calibration:
+            fusion, policy = self._calibration.fusion, self._calibration.policy
+        for exam_id, records in self.data.exams().items():
+            scored = score_records(
+                self.model, exam_id, records, fusion=fusion, policy=policy, allow_missing=self._allow_missing
+            )
+            self.refused += scored.scores.refused.values()
+            if not scored.views:
                 continue
-            found: list[ExamVerdict] = []
-            for exam in explained:
-                method = f"_{exam.method}" if len(wanted) > 1 else ""
-                own = {projection: names[records[projection]] + method for projection in exam.maps}
-                found.append(scores.score(exam, own))
-                for projection, one in exam.maps.items():
-                    verdict = found[-1].verdicts[projection]
-                    _write_image(staging, own[projection], one, exam.scale, verdict)
+            result = exam_result(scored.scores, self._calibration)
+            maps, verdicts = [], []
+            for method in self.methods or (None,):
+                maps.append(
+                    explain_exam(
+                        self.model, scored, result=result, method=method, each=self._step, **self._question
+                    )
+                )
+                names = {view: self.image_name(records[view], maps[-1].method) for view in maps[-1].maps}
+                verdicts.append(self.scores.score(maps[-1], names))
+            yield ExplainedExam(result, tuple(maps), tuple(verdicts), scored)
+
+    def image_name(self, record: ImageRecord, method: str) -> str:
+        """The name of an image's files; with several methods, the method's name follows."""
+        return f"{self.names[record]}_{method}" if len(self.methods) > 1 else self.names[record]
+
+    def require_some(self) -> None:
+        """Raise the first refusal if no image could be used."""
+        if self.refused and not self.scores.exams:
+            raise ImageError(self.refused[0])
+
+    @property
+    def statement(self) -> str | None:
+        """What the maps tell of the model."""
+        return self.scores.statement
+
+    def outcome(
+        self, results: list[ExamResult], *, exams: Sequence[ExplainedExam] = (), pages: Sequence[Path] = ()
+    ) -> Explanations:
+        """What the run made."""
+        return Explanations(results, self.refused, self.warnings, self.statement, list(exams), list(pages))
+
+
+def _write(
+    run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scores_file: Path | None
+) -> Explanations:
+    reference = reference_categories(run.data)
+    exams = run.data.exams()
+    page_names = dict(zip(exams, distinct_names([[safe_name(exam_id)] for exam_id in exams]), strict=True))
+    summaries: list[dict[str, Any]] = []
+    results: list[ExamResult] = []
+    pages: list[str] = []
+    with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
+        for exam in run.explained():
+            exam_id = exam.result.exam_id
+            labels = exam.labels
+            for maps, verdict in zip(exam.maps, exam.verdicts, strict=True):
+                for projection, one in maps.maps.items():
+                    image = run.image_name(exams[exam_id][projection], maps.method)
+                    summary = {"image": image, "exam_id": exam_id, **_summary(projection, one, maps)}
+                    summaries.append(summary | {"verdict": verdict.verdicts[projection].to_dict()})
+                    if arrays:
+                        _write_array(staging / f"{image}_map.npy", one.values)
                     if side:
-                        _write_side(staging / f"{own[projection]}_side.png", exam, projection, found[-1])
-                    about = {"image": own[projection], "exam_id": exam_id, **_summary(projection.value, one, exam)}
-                    summaries.append(about | {"verdict": verdict.to_dict()})
-                    each()
-            if explained[0].maps:
-                results.append(result_of(model, loaded, calibration))
-                title = title_of(results[-1], reference.get(exam_id))
-                below = partial(told_below, result=results[-1], warnings=warnings)
-                pages.append(folder / _write_pages(staging, page_name, explained, found, title, below=below))
-        if refused and not pages:
-            raise ImageError(refused[0])
-        facts: Mapping[str, Any] = {"method": ",".join(exam.method for exam in explained), "layer": layer}
-        files = sorted(path.name for path in staging.iterdir())
-        told = {"warnings": warnings, "results": [result.to_dict() for result in results], "refused": refused}
-        summary = {
-            "note": RESEARCH_USE_ONLY,
-            **told,
-            "images": summaries,
-            "files": files,
-            "receipt": receipt("explain", **facts),
+                        picture = side_by_side(one, maps.scale, labels.get(projection), dense=maps.method != TISSUE)
+                        shown = captioned(picture, verdict.verdicts[projection], about=_about(projection, one, maps))
+                        write_bytes(staging / f"{image}_side.png", png_bytes(shown))
+            blocks = [
+                map_block(maps, labels=labels, verdicts=verdict.verdicts)
+                for maps, verdict in zip(exam.maps, exam.verdicts, strict=True)
+            ]
+            page = render_exam_page(
+                exam.result,
+                blocks,
+                model=name,
+                reference=reference.get(exam_id),
+                warnings=run.warnings,
+                statement=_STATEMENT,
+            )
+            pages.append(f"{page_names[exam_id]}.html")
+            write_text(staging / pages[-1], page)
+            results.append(exam.result)
+        run.require_some()
+        for page_name in pages:
+            text = (staging / page_name).read_text(encoding="utf-8")
+            write_text(staging / page_name, text.replace(f"{_STATEMENT}.", escape(run.statement or "")))
+        made_with = receipt("explain", method=",".join(run.methods) or None, layer=run.layer)
+        facts = {
+            "warnings": run.warnings,
+            "model_statement": run.statement,
+            "results": [result.to_dict() for result in results],
+            "refused": run.refused,
         }
+        files = sorted(path.name for path in staging.iterdir())
+        summary = {"note": RESEARCH_USE_ONLY, **facts, "images": summaries, "files": files, "receipt": made_with}
         write_json(staging / SUMMARY_FILE, summary)
     if scores_file is not None:
-        write_json(scores_file, scores.document(receipt("explain", **facts)) | told)
-    return Explained(pages, refused)
+        write_json(scores_file, run.scores.document(made_with) | facts)
+    return run.outcome(results, pages=[folder / page for page in pages])
 
 
 def _counted(progress: Progress | None, total: int) -> Callable[[], None]:
-    """What to call after each step, so that ``progress`` hears how many are done."""
+    """A function to call after each step, so that ``progress`` hears how many are done."""
     done = count(1)
     return lambda: progress(next(done), total) if progress else None
 
 
-def _write_pages(
-    staging: Path,
-    name: str,
-    explained: Sequence[ExamMaps],
-    found: Sequence[ExamVerdict],
-    title: str,
-    *,
-    below: Callable[[bytes], bytes],
-) -> str:
-    """The exam's page of each method, and of all of them if there are several; the file's name of the last."""
-    several = len(explained) > 1
-    for exam, own in zip(explained, found, strict=True):
-        page = f"{name}_{exam.method}_exam.png" if several else f"{name}_exam.png"
-        write_bytes(staging / page, below(exam_page(exam, title, own.verdicts, own.labels)))
-    if several:
-        page = f"{name}_methods.png"
-        verdicts = [own.verdicts for own in found]
-        write_bytes(staging / page, below(methods_page(explained, title, verdicts, found[0].labels)))
-    return page
-
-
-def _about(projection: Projection, one: ActivationMap, method: str) -> str:
-    """What the picture of original and map shows, and its lines."""
+def _about(projection: Projection, one: ActivationMap, maps: ExamMaps) -> str:
+    """What the picture of an image and its map shows, and its lines."""
     rather = f" rather than {one.against}" if one.against else ""
-    why = f"{projection}, why {one.category}{rather} (score {one.scores[one.category.index]:.2f}), {method}."
-    if method == TISSUE:
+    why = f"{projection}, why {one.category}{rather} (score {one.score:.2f}), {maps.method}."
+    if maps.method == TISSUE:
         return f"{why} Blue line: dense tissue; white: breast; pink: chest muscle."
     return f"{why} Blue line: half of the exam's largest value; green: dense tissue; white: breast; pink: chest muscle."
 
 
 def _earlier(summary: Path) -> list[str]:
-    """The files of an earlier run, by its summary; none where it is no summary of ours."""
+    """The files of an earlier run, by its summary; none if it is no summary of ours."""
     try:
         facts = json.loads(summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -214,7 +313,7 @@ def _earlier(summary: Path) -> list[str]:
 
 
 def _file_names(data: DataSet) -> dict[ImageRecord, str]:
-    """A name for the files of each image: as short as tells it from every other."""
+    """A name for the files of each image: the file's, or if two share it, with exam and projection."""
     choices = []
     for record in data.records:
         exam, stem = safe_name(record.exam_id), safe_name(record.path.stem)
@@ -222,39 +321,24 @@ def _file_names(data: DataSet) -> dict[ImageRecord, str]:
     return dict(zip(data.records, distinct_names(choices), strict=True))
 
 
-def _write_side(path: Path, exam: ExamMaps, projection: Projection, found: ExamVerdict) -> None:
-    """An image and its map next to each other, with the verdict below."""
-    one = exam.maps[projection]
-    picture = side_by_side(one, exam.scale, found.labels.get(projection), dense=exam.method != TISSUE)
-    about = _about(projection, one, exam.method)
-    write_bytes(path, png_bytes(captioned(picture, found.verdicts[projection], about=about, letters=90)))
-
-
-def _write_image(folder: Path, name: str, one: ActivationMap, scale: float, verdict: Verdict) -> None:
+def _write_array(path: Path, values: NDArray[np.float32]) -> None:
     array = BytesIO()
-    np.save(array, one.values, allow_pickle=False)
-    write_bytes(folder / f"{name}_map.npy", array.getvalue())
-    pictures = {
-        "map": heat_map(one.values, scale),
-        "overlay": overlay(one.mammogram, one.values, scale),
-        "contours": contour_picture(one, scale),
-    }
-    for kind, picture in pictures.items():
-        write_bytes(folder / f"{name}_{kind}.png", png_bytes(captioned(picture, verdict)))
+    np.save(array, values, allow_pickle=False)
+    write_bytes(path, array.getvalue())
 
 
-def _summary(projection: str, one: ActivationMap, exam: ExamMaps) -> dict[str, Any]:
-    level = contour_level(exam.scale)
+def _summary(projection: Projection, one: ActivationMap, maps: ExamMaps) -> Mapping[str, Any]:
+    level = contour_level(maps.scale)
     lines = [np.round(line, 1).tolist() for line in iso_contours(one.values, level)]
     return {
-        "projection": projection,
-        "method": exam.method,
+        "projection": projection.value,
+        "method": maps.method,
         "category": one.category.value,
         "against": None if one.against is None else one.against.value,
-        "scores": {category.value: float(one.scores[category.index]) for category in one.category.scale},
+        "scores": one.scores_by_letter,
         "percent_density": one.percent_density,
         "map_maximum": float(one.values.max()),
-        "exam_scale": exam.scale,
+        "exam_scale": maps.scale,
         "contour_level": level,
         "contours": lines,
     }
