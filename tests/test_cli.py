@@ -133,7 +133,7 @@ def test_train_predict_evaluate_explain_report(run, blobs, tiny_recipe, tmp_path
 
     code, output, _ = run("explain", blobs, "--model", model, "--output", tmp_path / "maps", "--category", "C")
     assert code == 0
-    assert len(list((tmp_path / "maps").glob("*_map.npy"))) == 96
+    assert len(list((tmp_path / "maps").glob("*.html"))) == 24
     code, output, _ = run(
         *("explain", blobs, "--model", model, "--output", tmp_path / "why", "--first", 2),
         *("--method", "grad-cam, occlusion", "--category", "C", "--against", "B"),
@@ -480,7 +480,9 @@ def test_every_category_can_be_asked_for(run, tiny_model, tmp_path):
     data = write_blobs(tmp_path / "data", 1)
     for category in CATEGORIES:
         output = tmp_path / category
-        assert run("explain", data, "--model", tiny_model, "--output", output, "--category", category)[0] == 0
+        assert (
+            run("explain", data, "--model", tiny_model, "--output", output, "--category", category, "--arrays")[0] == 0
+        )
     maps = [np.load(next((tmp_path / category).glob("*CC_L_map.npy"))) for category in CATEGORIES]
     assert not np.array_equal(maps[0], maps[3])
 
@@ -543,7 +545,7 @@ def test_explain_without_a_network_for_the_data(fails, tiny_model, tmp_path):
 def test_first_exams_only(run, tiny_model, tmp_path):
     data = write_blobs(tmp_path / "data", 5)
     assert run("explain", data, "--model", tiny_model, "--output", tmp_path / "maps", "--first", 2)[0] == 0
-    assert {path.name for path in (tmp_path / "maps").glob("*_exam.png")} == {"100_1_exam.png", "101_1_exam.png"}
+    assert {path.name for path in (tmp_path / "maps").glob("*.html")} == {"100_1.html", "101_1.html"}
 
 
 def test_origin_txt_rows_are_in_the_order_of_class_folders(run, tiny_model, tmp_path):

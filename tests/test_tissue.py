@@ -307,7 +307,7 @@ def test_explain_without_a_model(phantoms, tmp_path):
     assert run("explain", phantoms, "--first", 1, "--output", tmp_path / "maps") == 0
     summary = json.loads((tmp_path / "maps" / "explanations.json").read_text())
     assert summary["receipt"]["method"] == "tissue"
-    assert len(list((tmp_path / "maps").glob("*_overlay.png"))) == 4
+    assert len(list((tmp_path / "maps").glob("*.html"))) == 1
 
 
 def test_files_of_a_segmentation(exams, tmp_path):

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from mammodensity.explanation.methods import explain_images
     from mammodensity.models.checkpoint import load_network
     from mammodensity.models.trained import load_model
+    from mammodensity.workflows.explain import explain
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "explain",
     "explain_images",
     "figures_of_merit",
     "grad_cam",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "explain": "mammodensity.workflows.explain",
     "explain_images": "mammodensity.explanation.methods",
     "figures_of_merit": "mammodensity.evaluation.figures",
     "grad_cam": "mammodensity.explanation.class_activation",

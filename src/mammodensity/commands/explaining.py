@@ -18,7 +18,6 @@ from mammodensity.commands.options import (
     images_of,
     load_model,
     model_files,
-    read_calibration,
 )
 from mammodensity.errors import OutputError
 

@@ -142,10 +142,21 @@ def explain(
         data = find_images(data, synthetic=synthetic)
     data = data.in_split(split).first_exams(first)
     folder = Path(model) if isinstance(model, (str, Path)) else None
-    if model is None or folder is not None:
+    if model is None or isinstance(model, (str, Path)):
         model = load_model(folder, device)
         calibration = read_calibration(folder) if folder else None
-    run = _Run(model, data, methods, category, against, layer, allow_missing, calibration, scores_file, progress)
+    run = _Run(
+        model,
+        data,
+        methods=methods,
+        category=category,
+        against=against,
+        layer=layer,
+        allow_missing=allow_missing,
+        calibration=calibration,
+        scores_file=scores_file,
+        progress=progress,
+    )
     if output is None:
         exams = list(run.explained())
         run.require_some()
@@ -160,6 +171,7 @@ class _Run:
         self,
         model: DensityModel | TissueModel,
         data: DataSet,
+        *,
         methods: Sequence[str],
         category: Category | str | None,
         against: Category | str | None,
@@ -176,9 +188,7 @@ class _Run:
         self.names = _file_names(data)
         self.refused: list[str] = []
         self.warnings = [*model.warnings, *(calibration.warnings if calibration else ())]
-        self.scores = RunScores(
-            model, against=against, layer=layer, spec=ScoreSpec(stability=scores_file is not None)
-        )
+        self.scores = RunScores(model, against=against, layer=layer, spec=ScoreSpec(stability=scores_file is not None))
         self._question = {"category": category, "against": against, "layer": layer}
         self._calibration, self._allow_missing = calibration, allow_missing
         usable = sum(record.projection in model.projections for record in data.records)
@@ -200,9 +210,7 @@ class _Run:
             maps, verdicts = [], []
             for method in self.methods or (None,):
                 maps.append(
-                    explain_exam(
-                        self.model, scored, result=result, method=method, each=self._step, **self._question
-                    )
+                    explain_exam(self.model, scored, result=result, method=method, each=self._step, **self._question)
                 )
                 names = {view: self.image_name(records[view], maps[-1].method) for view in maps[-1].maps}
                 verdicts.append(self.scores.score(maps[-1], names))
@@ -229,9 +237,7 @@ class _Run:
         return Explanations(results, self.refused, self.warnings, self.statement, list(exams), list(pages))
 
 
-def _write(
-    run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scores_file: Path | None
-) -> Explanations:
+def _write(run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scores_file: Path | None) -> Explanations:
     reference = reference_categories(run.data)
     exams = run.data.exams()
     page_names = dict(zip(exams, distinct_names([[safe_name(exam_id)] for exam_id in exams]), strict=True))
