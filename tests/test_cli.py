@@ -140,7 +140,7 @@ def test_train_predict_evaluate_explain_report(run, blobs, tiny_recipe, tmp_path
     )
     assert code == 0
     assert "2 exams" in output
-    assert len(list((tmp_path / "why").glob("*_methods.png"))) == 2
+    assert len(list((tmp_path / "why").glob("*.html"))) == 2
     summary = json.loads((tmp_path / "why" / "explanations.json").read_text())
     assert {(one["method"], one["category"], one["against"]) for one in summary["images"]} == {
         ("grad-cam", "C", "B"),

@@ -125,7 +125,8 @@ def test_the_commands_explain_a_joint_model(run, model, blobs, tmp_path):
         first = sorted((blobs / projection / "D").iterdir())[0]
         (some / projection / "D" / first.name).write_bytes(first.read_bytes())
     code, _, error = run(
-        *("explain", some, "--model", model, "--output", tmp_path / "maps", "--json", tmp_path / "scores.json")
+        *("explain", some, "--model", model, "--output", tmp_path / "maps", "--json", tmp_path / "scores.json"),
+        "--allow-missing",
     )
     assert code == 0, error
     summary = json.loads((tmp_path / "maps" / "explanations.json").read_text())

@@ -21,7 +21,7 @@ from mammodensity.errors import ImageError
 from mammodensity.explanation.exam_scores import ExamVerdict, RunScores
 from mammodensity.explanation.map_scores import ScoreSpec
 from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps, explain_exam
-from mammodensity.explanation.methods import require_methods
+from mammodensity.explanation.methods import DEFAULT_METHOD, require_methods
 from mammodensity.explanation.verdicts import captioned
 from mammodensity.models.default import TissueModel
 from mammodensity.models.scoring import ScoredExam, require_networks, score_records
@@ -278,7 +278,8 @@ def _write(run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scor
         for page_name in pages:
             text = (staging / page_name).read_text(encoding="utf-8")
             write_text(staging / page_name, text.replace(f"{_STATEMENT}.", escape(run.statement or "")))
-        made_with = receipt("explain", method=",".join(run.methods) or None, layer=run.layer)
+        method = TISSUE if isinstance(run.model, TissueModel) else DEFAULT_METHOD
+        made_with = receipt("explain", method=",".join(run.methods) or method, layer=run.layer)
         facts = {
             "warnings": run.warnings,
             "model_statement": run.statement,
