@@ -166,7 +166,7 @@ def picture_examples(
 def tissue_views(model: TissueModel, exam: Exam) -> tuple[MethodBlock, ...]:
     """Make small pictures of an exam's views with the dense tissue found."""
     maps = explain_exam(model, exam)
-    labels = {projection: model.find_tissue(projection, one.mammogram).labels for projection, one in maps.maps.items()}
+    labels = {projection: one.view.tissue.labels for projection, one in maps.maps.items() if one.view}
     return (map_block(maps, labels=labels, longest_px=LIST_PX),)
 
 
