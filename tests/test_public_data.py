@@ -776,7 +776,7 @@ def test_listing_files_passes_over_hidden_ones(tmp_path):
 def test_every_reason_is_explained():
     codes = set(re.findall(r'_DENSITY = "([a-z-]+)"', (PACKAGE / "assemble.py").read_text()))
     for path in PACKAGE.glob("*.py"):
-        codes |= set(re.findall(r'(?:left_out|notes)\.add\(\s*"([a-z-]+)"', path.read_text()))
+        codes |= set(re.findall(r'tally\.(?:leave_out|note)\(\s*"([a-z-]+)"', path.read_text()))
     rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \| (?:left out|note) \|", PAGE.read_text(), re.MULTILINE)
     assert {code for row in rows for code in re.findall(r"`([a-z-]+)`", row)} == codes
     for name in DATA_SETS:

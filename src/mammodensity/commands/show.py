@@ -168,12 +168,9 @@ def show_found(found: FoundExams, most: int = 12) -> None:
     summary = found.summary()
     table = _table("exam", *(projection.value for projection in PROJECTIONS), "right", "left", "exam's", "split")
     for exam in found.data.exams[:most]:
-        tissue = exam.tissue_of_breast
-        right, left = (exam.density_of_breast.get(side) or tissue.get(side) or "-" for side in "RL")
+        right, left = (exam.breast_categories.get(side) or "-" for side in "RL")
         views = ["x" if projection in exam.images else "-" for projection in PROJECTIONS]
-        table.add_row(
-            printable(exam.exam_id), *views, right, left, exam.density or exam.tissue or "-", exam.split or "-"
-        )
+        table.add_row(printable(exam.exam_id), *views, right, left, exam.category or "-", exam.split or "-")
     _OUT.print(table)
     if summary["exams"] > most:
         say(f"... and {summary['exams'] - most} more exams; --json lists all")

@@ -12,11 +12,11 @@ from mammodensity.data.dataset import DataSet, ExamSource
 from mammodensity.data.find import find_images
 from mammodensity.data.public import csv_table
 from mammodensity.data.public.adapters import ADAPTERS
-from mammodensity.data.public.assemble import ImageEntry, PublicData, PublicExam, without_unlabelled
+from mammodensity.data.public.assemble import ImageEntry, PublicData, PublicExam, of_scale, without_unlabelled
 from mammodensity.data.public.csv_table import ColumnSpec
 from mammodensity.data.public.image_files import FileList
 from mammodensity.errors import LayoutError, OptionError
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Category, Projection
+from mammodensity.terms import CATEGORIES, DENSITY, PROJECTIONS, TISSUE, Category, Projection
 
 DATA_SETS = (*ADAPTERS, "csv")
 NO_CATEGORY = "none"
@@ -36,10 +36,10 @@ class FoundExams:
         """Counts of what was found and of what was left out, as JSON values."""
         exams = self.data.exams
         images = sum(len(exam.images) for exam in exams)
-        density = Counter(exam.density or NO_CATEGORY for exam in exams)
+        density = Counter(_density(exam.category) for exam in exams)
         projections = Counter(projection for exam in exams for projection in exam.images)
         rated = Counter(
-            (entry.density if exam.density_of_breast else exam.density) or NO_CATEGORY
+            _density(entry.category if exam.breast_categories else exam.category)
             for exam in exams
             for entry in exam.images.values()
         )
@@ -57,8 +57,8 @@ class FoundExams:
             "left_out": [asdict(reason) for reason in self.data.left_out],
             "notes": [asdict(reason) for reason in self.data.notes],
         }
-        tissue = Counter(level for exam in exams for level in exam.tissue_of_breast.values())
-        if tissue:
+        breasts = (category for exam in exams for category in exam.breast_categories.values())
+        if tissue := Counter(category for category in breasts if of_scale(category, TISSUE)):
             values["images_by_tissue"] = dict(sorted(tissue.items()))
         return values
 
@@ -78,6 +78,11 @@ class FoundExams:
             if (exam.exam_id, projection) in self.files
         }
         return {**exam.to_dict(), "files": files}
+
+
+def _density(category: Category | None) -> str:
+    """The letter of a density category, for counts."""
+    return category.value if category is not None and of_scale(category, DENSITY) else NO_CATEGORY
 
 
 def find_exams(
@@ -138,7 +143,7 @@ def holds_known_tables(data: Path) -> bool:
     if not data.is_dir():
         return False
     files = FileList(data)
-    return any(files.named(adapter.tables) for adapter in ADAPTERS.values())
+    return any(files.named(adapter.TABLES) for adapter in ADAPTERS.values())
 
 
 def find_untabled(data: Path, *, synthetic: bool = False, dry_run: bool = False) -> DataSet | None:
@@ -161,7 +166,7 @@ def find_untabled(data: Path, *, synthetic: bool = False, dry_run: bool = False)
 
 def _recognise(tables: FileList) -> str:
     """The data set whose table names are there, or the origin's folders."""
-    names = [name for name, adapter in ADAPTERS.items() if tables.named(adapter.tables)]
+    names = [name for name, adapter in ADAPTERS.items() if tables.named(adapter.TABLES)]
     if len(names) == 1:
         return names[0]
     if not names and any((tables.root / projection).is_dir() for projection in PROJECTIONS):
@@ -180,12 +185,12 @@ def sources_of(found: FoundExams) -> list[ExamSource]:
             if (exam.exam_id, projection) in found.files
         }
         if images:
-            breasts: Mapping[str, Category] = exam.density_of_breast or exam.tissue_of_breast
+            breasts = exam.breast_categories
             source = ExamSource(
                 exam.exam_id,
                 exam.patient_id,
                 images,
-                exam.density or exam.tissue,
+                exam.category,
                 exam.split,
                 dict(exam.facts),
                 breast_categories={one: breasts[one.laterality] for one in images if one.laterality in breasts},

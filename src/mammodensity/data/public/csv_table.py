@@ -1,27 +1,27 @@
-"""Any CSV table, a row an image, with its columns and values named on the command line."""
+"""Any table with one row an image, whose columns and density values the user names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from mammodensity.data.picture_files import projection_in_name
-from mammodensity.data.public import spreadsheets as values
 from mammodensity.data.public.assemble import ImageEntry, ImageRow, PublicData, PublicExam, Tally, assemble
 from mammodensity.data.public.image_files import FileList
-from mammodensity.data.public.spreadsheets import TableRow, read_table
+from mammodensity.data.public.spreadsheets import LETTERS, TableRow, density_word, plain_number, read_table
 from mammodensity.errors import LayoutError, OptionError, TableError
-from mammodensity.terms import CATEGORIES, DensityCategory
+from mammodensity.settings import settings
+from mammodensity.terms import DensityCategory
 
 FIELDS = ("exam_id", "patient_id", "projection", "laterality", "view", "path", "density", "split")
 FACTS = ("age", "vendor", "model", "site")
 _NEEDED = ("exam_id", "path")
 
 
-@dataclass(frozen=True)
+@settings
 class ColumnSpec:
-    """Which column of a table is which field, and what its density values mean.
+    """The column of each field, and the meaning of density values.
 
     Raises
     ------
@@ -30,9 +30,9 @@ class ColumnSpec:
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Field to column; a field that is not named is the column of its own name."""
-    meaning: Mapping[str, DensityCategory | None] = field(default_factory=lambda: values.LETTERS)
-    """Density cell to category; None for values that mean that nobody rated it."""
+    """Column of each field; a field that is not named has the column of its own name."""
+    meaning: Mapping[str, DensityCategory | None] | None = None
+    """Category of each density value; None for values that mean not rated. By default letters A to D."""
 
     def __post_init__(self) -> None:
         for name in self.columns:
@@ -55,15 +55,15 @@ def column_spec(columns: str | None, meaning: str | None) -> ColumnSpec:
     OptionError
         Not pairs, an unknown field, or a value that means no category.
     """
-    spec = ColumnSpec(_pairs("--columns", columns, "exam_id=StudyID,density=acr"))
+    names = _pairs("--columns", columns, "exam_id=StudyID,density=acr")
     if meaning is None:
-        return spec
-    found: dict[str, DensityCategory | None] = {}
+        return ColumnSpec(names)
+    categories: dict[str, DensityCategory | None] = {}
     for value, letter in _pairs("--values", meaning, "1=A,2=B,3=C,4=D,9=").items():
-        if letter and letter.upper() not in CATEGORIES:
+        if letter and letter.upper() not in LETTERS:
             raise OptionError(f"--values: {value} means {letter!r}; expected A, B, C, D or nothing")
-        found[values.density_word(value)] = DensityCategory(letter.upper()) if letter else None
-    return ColumnSpec(spec.columns, found)
+        categories[density_word(value)] = LETTERS[letter.upper()] if letter else None
+    return ColumnSpec(names, categories)
 
 
 def _pairs(option: str, text: str | None, example: str) -> dict[str, str]:
@@ -81,7 +81,7 @@ def _pairs(option: str, text: str | None, example: str) -> dict[str, str]:
 
 
 def read(tables: FileList, spec: ColumnSpec) -> PublicData:
-    """Read the exams of the one CSV table in ``tables``.
+    """Read the exams of the one table in ``tables``.
 
     Raises
     ------
@@ -93,53 +93,51 @@ def read(tables: FileList, spec: ColumnSpec) -> PublicData:
     found = tables.named(r".*\.(csv|tsv|xlsx?)")
     if len(found) != 1:
         raise LayoutError(f"{tables.root} holds {len(found)} tables; name the one to read with --tables FILE")
-    optional = [spec.column(name) for name in (*FIELDS, *FACTS) if name not in (*_NEEDED, *spec.columns)]
-    required = [spec.column(name) for name in dict.fromkeys((*_NEEDED, *spec.columns))]
-    rows = [_row(row, spec) for row in read_table(found[0], required, optional)]
-    return assemble("csv", found, rows, Tally())
+    required = dict.fromkeys((*_NEEDED, *spec.columns))
+    optional = [name for name in (*FIELDS, *FACTS) if name not in required]
+    lines = read_table(found[0], [spec.column(name) for name in required], optional)
+    return assemble("csv", found, [_row(line, spec) for line in lines], Tally())
 
 
 def _row(row: TableRow, spec: ColumnSpec) -> ImageRow:
-    def cell(name: str) -> str:
-        return row[spec.column(name)]
-
     exam_id, path = row.needed(spec.column("exam_id")), row.needed(spec.column("path"))
     side, view = _projection(row, spec)
     return ImageRow(
         exam_id=exam_id,
-        patient_id=cell("patient_id") or exam_id,
+        patient_id=row[spec.column("patient_id")] or exam_id,
         image=path,
         laterality=side,
         view=view,
-        densities=_density(row, spec),
-        split=values.split(row, spec.column("split")),
-        facts={name: values.text_or_blank(cell(name)) for name in FACTS},
+        categories=_density(row, spec),
+        split=row.split(spec.column("split")),
+        facts={name: row.text(spec.column(name)) for name in FACTS},
     )
 
 
 def _projection(row: TableRow, spec: ColumnSpec) -> tuple[str | None, str]:
     """Breast and view, from one column or two."""
     if word := row[spec.column("projection")]:
-        found = projection_in_name(word)
-        if found is None:
+        projection = projection_in_name(word)
+        if projection is None:
             raise row.error(spec.column("projection"), f"is {word!r}; expected CC_R, L-MLO or the like")
-        return found.laterality, found.view_position
+        return projection.laterality, projection.view_position
     if not row[spec.column("laterality")] and not row[spec.column("view")]:
         raise TableError(
             f"{row.path} line {row.line}: no projection; name its column with --columns projection=..., "
             "or two with laterality=...,view=..."
         )
-    return values.laterality(row, spec.column("laterality")), row[spec.column("view")]
+    return row.laterality(spec.column("laterality")), row[spec.column("view")]
 
 
 def _density(row: TableRow, spec: ColumnSpec) -> frozenset[DensityCategory]:
-    word = values.plain_number(row[spec.column("density")])
-    if word.isdecimal() and spec.meaning is values.LETTERS:
-        raise row.error(spec.column("density"), f"is {word!r}; say what it means with --values 1=A,2=B,3=C,4=D")
-    return values.density(row, spec.column("density"), spec.meaning)
+    column = spec.column("density")
+    word = plain_number(row[column])
+    if spec.meaning is None and word.isdecimal():
+        raise row.error(column, f"is {word!r}; say what it means with --values 1=A,2=B,3=C,4=D")
+    return row.density(column, LETTERS if spec.meaning is None else spec.meaning)
 
 
 def locate(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
-    """The path of the table, absolute or relative to the data folder."""
+    """The path in the table, absolute or relative to the data folder."""
     path = files.root / entry.image
     return path if path.is_file() else None

@@ -1,4 +1,4 @@
-"""The files under a folder, listed once, and found by name."""
+"""The files under a folder, listed once and looked up by name."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 from mammodensity.data.picture_files import PICTURE_SUFFIXES
 from mammodensity.errors import LayoutError
 
 IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm", ".dicom")
-_PASSED_OVER = "__MACOSX"  # a folder of shadow files that one system's archives carry along
+_SHADOW_FILES = "__MACOSX"  # a folder that macOS adds to archives
 
 
 class FileList:
-    """Every file under ``root`` at any depth, in sorted order; hidden files and folders are passed over.
+    """Every file under ``source`` at any depth, in sorted order, without hidden files and folders.
 
-    ``root`` may be a single file. Lookups do not tell small letters from capitals.
+    ``source`` may be a single file. Lookups ignore the case of letters.
 
     Raises
     ------
     LayoutError
-        ``root`` is not there.
+        ``source`` does not exist.
     """
 
-    def __init__(self, root: Path) -> None:
-        if not root.exists():
-            raise LayoutError(f"{root} not found; expected the folder of a data set")
-        self.given = root
-        self.root = root if root.is_dir() else root.parent
-        self.paths: tuple[Path, ...] = tuple(_walk(root)) if root.is_dir() else (root,)
+    def __init__(self, source: Path) -> None:
+        if not source.exists():
+            raise LayoutError(f"{source} not found; expected the folder of a data set")
+        self.source = source
+        self.root = source if source.is_dir() else source.parent
+        self.paths: tuple[Path, ...] = tuple(_walk(source)) if source.is_dir() else (source,)
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
@@ -41,7 +42,7 @@ class FileList:
         return tuple(path for path in self.paths if path.suffix.lower() in IMAGE_SUFFIXES)
 
     def named(self, pattern: str) -> list[Path]:
-        """Ordinary files whose whole name matches a regular expression; opening a pipe would wait for its writer."""
+        """Ordinary files (no pipes) whose whole name matches a regular expression."""
         form = re.compile(pattern, re.IGNORECASE)
         return [path for path in self.paths if form.fullmatch(path.name) and path.is_file()]
 
@@ -50,16 +51,12 @@ class FileList:
         return self._by_stem.get(stem.lower(), [])
 
     def images_with_prefix(self, prefix: str) -> list[Path]:
-        """Images whose name begins with ``prefix`` and goes on with neither letter nor digit."""
+        """Images whose name begins with ``prefix``, followed by no letter or digit."""
         wanted = prefix.lower()
-        place = bisect_left(self._by_name, wanted, key=lambda entry: entry[0])
-        found = []
-        while place < len(self._by_name) and self._by_name[place][0].startswith(wanted):
-            name, path = self._by_name[place]
-            if not name[len(wanted) : len(wanted) + 1].isalnum():
-                found.append(path)
-            place += 1
-        return found
+        start = bisect_left(self._by_name, wanted, key=lambda entry: entry[0])
+        following = map(self._by_name.__getitem__, range(start, len(self._by_name)))
+        matches = takewhile(lambda entry: entry[0].startswith(wanted), following)
+        return [path for name, path in matches if not name[len(wanted) : len(wanted) + 1].isalnum()]
 
     def images_in_folder(self, name: str) -> list[Path]:
         """Images at any depth under a folder called ``name``."""
@@ -67,7 +64,7 @@ class FileList:
 
     @cached_property
     def _by_stem(self) -> dict[str, list[Path]]:
-        return _grouped(self.images, lambda path: [path.stem])
+        return _grouped(self.images, lambda path: (path.stem,))
 
     @cached_property
     def _by_name(self) -> list[tuple[str, Path]]:
@@ -80,7 +77,7 @@ class FileList:
 
 def _walk(root: Path) -> Iterable[Path]:
     for folder, inner, names in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != _PASSED_OVER)
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != _SHADOW_FILES)
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 

@@ -1,21 +1,21 @@
 """INbreast: ``INbreast.csv`` (semicolons) or its spreadsheet, one row an image, ACR density 1 to 4.
 
-Where the column ``Patient ID`` holds a word for a removed name, the same in every row, the table does not say which
-images belong together. The names of the DICOM files do: ``<File Name>_<patient code>_MG_<side>_<view>_ANON.dcm``. Only
-with these files at hand are images grouped into exams; with the table alone each image stands for itself, as nothing
-is guessed from neighbouring rows.
+In the published table the column ``Patient ID`` holds the same word in every row, for a removed name. So the table does
+not tell which images belong together; the names of the DICOM files do:
+``<File Name>_<patient>_MG_<side>_<view>_ANON.dcm``. Images are grouped into exams only if these files are there. From
+the table alone, each image is an exam of its own, as nothing is guessed from neighbouring rows.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
-from mammodensity.data.public import spreadsheets as values
 from mammodensity.data.public.assemble import ImageEntry, ImageRow, PublicData, PublicExam, Tally, assemble
 from mammodensity.data.public.image_files import FileList
-from mammodensity.data.public.spreadsheets import TableRow, find_tables, read_table
+from mammodensity.data.public.spreadsheets import NUMBERS, TableRow, find_tables, plain_number, read_table
 from mammodensity.errors import TableError
 
 TABLES = r"inbreast.*\.(csv|xlsx|xls)"
@@ -27,75 +27,65 @@ _SUFFIXES = (".csv", ".xlsx", ".xls")
 
 
 def read(tables: FileList, data: FileList) -> PublicData:
-    """Read the exams; the patients come from the table or from the names of the DICOM files in ``data``."""
+    """Read the exams; patients come from the table, or from the names of the DICOM files in ``data``."""
     found = find_tables(tables, TABLES, _COLUMNS, "INbreast table INbreast.csv, .xls or .xlsx")
     table = min(found, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), str(path)))
-    left_out, notes = Tally(), Tally()
-    kept = [row for row in read_table(table, _COLUMNS, _OPTIONAL) if _is_image(row, left_out)]
+    tally = Tally()
+    kept = [row for row in read_table(table, _COLUMNS, _OPTIONAL) if _is_image(row, tally)]
     if not kept:
         raise TableError(f"{table} names no file in the column File Name")
     patients = _patients(kept, data)
-    exams = _exam_names(kept, patients)
-    notes.add(
-        "patient-unknown",
-        "neither the table nor a DICOM file's name tells the patient; the image is an exam of its own",
-        sum(values.plain_number(row["File Name"]) not in patients for row in kept),
-    )
-    rows = [_row(row, patients, exams) for row in kept]
-    for row in rows:
-        notes.add("blank-density", "ACR is blank", not row.densities, "rows")
-    return assemble("inbreast", [table], rows, left_out, notes, choice="the lowest file number")
+    dates: dict[str, set[str]] = defaultdict(set)
+    for row in kept:
+        dates[patients.get(_image(row), "")].add(row["Acquisition date"])
+    rows = [_row(row, patients.get(_image(row)), dates, tally) for row in kept]
+    return assemble("inbreast", [table], rows, tally, choice="the lowest file number")
 
 
-def _is_image(row: TableRow, left_out: Tally) -> bool:
+def _image(row: TableRow) -> str:
+    return plain_number(row["File Name"])
+
+
+def _is_image(row: TableRow, tally: Tally) -> bool:
     """Whether a row names a file and its side or view; the two closing rows of totals do not."""
-    if values.plain_number(row["File Name"]).isdecimal() and (row["Laterality"] or row["View"]):
+    if _image(row).isdecimal() and (row["Laterality"] or row["View"]):
         return True
-    if values.text_or_blank(row["File Name"]) and row["Laterality"]:
+    if row.text("File Name") and row["Laterality"]:
         raise row.error("File Name", f"is {row['File Name']!r}; expected the number that the DICOM name begins with")
-    left_out.add("no-file", "no file, or neither side nor view (the spreadsheet closes with rows of totals)", 1, "rows")
+    text = "no file, or neither side nor view (the spreadsheet closes with rows of totals)"
+    tally.leave_out("no-file", text, 1, "rows")
     return False
 
 
 def _patients(rows: list[TableRow], data: FileList) -> dict[str, str]:
-    """Patient of each image, where the table or a file name tells it."""
-    said = {values.plain_number(row["File Name"]): row["Patient ID"] for row in rows}
-    if len(rows) == 1 or len(set(said.values())) > 1:
-        told = {image: patient for image, patient in said.items() if patient.upper() not in _REMOVED}
-        if told:
-            return told
+    """The patient of each image, where the table or a file name tells it."""
+    stated = {_image(row): row["Patient ID"] for row in rows}
+    if len(rows) == 1 or len(set(stated.values())) > 1:
+        patients = {image: patient for image, patient in stated.items() if patient.upper() not in _REMOVED}
+        if patients:
+            return patients
     matches = (_NAME.match(path.name) for path in data.images)
-    return {match["image"]: match["patient"] for match in matches if match and match["image"] in said}
+    return {match["image"]: match["patient"] for match in matches if match and match["image"] in stated}
 
 
-def _exam_names(rows: list[TableRow], patients: dict[str, str]) -> dict[tuple[str, str], str]:
-    """A name for each patient and acquisition date, numbered by date: the date itself is not kept."""
-    dates: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        if patient := patients.get(values.plain_number(row["File Name"])):
-            dates[patient].add(row["Acquisition date"])
-    return {
-        (patient, date): f"{patient}_{number}"
-        for patient, found in dates.items()
-        for number, date in enumerate(sorted(found), start=1)
-    }
-
-
-def _row(row: TableRow, patients: dict[str, str], exams: dict[tuple[str, str], str]) -> ImageRow:
-    image = values.plain_number(row["File Name"])
-    patient = patients.get(image)
-    age = values.plain_number(values.text_or_blank(row["Patient age"]))
+def _row(row: TableRow, patient: str | None, dates: Mapping[str, set[str]], tally: Tally) -> ImageRow:
+    """The row of an image, with its exam named by patient and number of the date: the date itself is not kept."""
+    image, age, categories = _image(row), row.number("Patient age"), row.density("ACR", NUMBERS)
+    exam_id = f"{patient}_{sorted(dates[patient]).index(row['Acquisition date']) + 1}" if patient else image
+    text = "neither the table nor a DICOM file's name tells the patient; the image is an exam of its own"
+    tally.note("patient-unknown", text, not patient, "images")
+    tally.note("blank-density", "ACR is blank", not categories)
     return ImageRow(
-        exam_id=exams[patient, row["Acquisition date"]] if patient else image,
+        exam_id=exam_id,
         patient_id=patient or image,
         image=image,
-        laterality=values.laterality(row, "Laterality"),
+        laterality=row.laterality("Laterality"),
         view=row["View"],
-        densities=values.density(row, "ACR", values.NUMBERS),
+        categories=categories,
         facts={"age": age if age.isdecimal() else ""},
     )
 
 
 def locate(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
-    """``AllDICOMs/<number>_*.dcm``, or a converted picture whose name begins with the number."""
+    """Find ``AllDICOMs/<number>_*.dcm``, or a converted picture whose name begins with the number."""
     return next(iter(files.images_with_prefix(entry.image)), None)

@@ -1,22 +1,22 @@
-"""The origin's folders, and whatever else ``find_images`` knows; folders or manifest give categories and splits."""
+"""Folders of the INFN reference, and all other arrangements that ``find_images`` knows: no table is needed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mammodensity.data.find import find_images
-from mammodensity.data.public.assemble import ImageEntry, ImageRow, PublicData, PublicExam, Tally, assemble
+from mammodensity.data.public.assemble import ImageEntry, ImageRow, PublicData, PublicExam, Tally, assemble, of_scale
 from mammodensity.data.public.image_files import FileList
-from mammodensity.terms import DensityCategory, TissueCategory
+from mammodensity.terms import TISSUE
 
-TABLES = r"(?!)"  # no table tells this data set
+TABLES = r"(?!)"  # matches nothing
 
 
 def read(tables: FileList, data: FileList) -> PublicData:
-    """Find the exams by their folders; ``tables`` is not needed."""
-    found = find_images(data.given)
-    left_out = Tally()
-    left_out.add("no-image-file", "file that is no image", len(found.ignored), "files")
+    """Find the exams, with categories and splits from folders or a manifest."""
+    found = find_images(data.source)
+    tally = Tally()
+    tally.leave_out("no-image-file", "file that is no image", len(found.ignored), "files")
     rows = [
         ImageRow(
             exam_id=record.exam_id,
@@ -24,13 +24,14 @@ def read(tables: FileList, data: FileList) -> PublicData:
             image=str(record.path),
             laterality=record.projection.laterality,
             view=record.projection.view_position,
-            densities=frozenset([record.category] if isinstance(record.category, DensityCategory) else []),
-            tissue=record.category if isinstance(record.category, TissueCategory) else None,
+            categories=frozenset([record.category] if record.category else []),
             split=record.split,
         )
         for record in found.records
     ]
-    return assemble("origin", [found.root], rows, left_out, per_breast=False)
+    # Categories are those of exams; the tissue categories are listed by breast, as in mini-MIAS.
+    per_breast = any(of_scale(record.category, TISSUE) for record in found.records)
+    return assemble("origin", [found.root], rows, tally, per_breast=per_breast)
 
 
 def locate(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
