@@ -139,8 +139,10 @@ def _tissue_scores(one: ActivationMap) -> MapScores:
     rows, columns = one.mammogram.pixels.shape
     factor = min(1.0, 512 / max(rows, columns))
     size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
-    image = np.asarray(Image.fromarray(one.mammogram.pixels.astype(np.float32)).resize(size))
-    values = np.asarray(Image.fromarray(one.values).resize(size))
+    image, values = (
+        np.asarray(Image.fromarray(pixels.astype(np.float32)).resize(size, Image.Resampling.BOX))
+        for pixels in (one.mammogram.pixels, one.values)
+    )
     labels = np.asarray(Image.fromarray(one.view.tissue.labels).resize(size, Image.Resampling.NEAREST))
     areas = areas_of(labels)
     scores = score_explanation(values, image, Areas(areas.breast, None, areas.muscle))

@@ -35,6 +35,7 @@ from mammodensity.terms import RESEARCH_USE_ONLY, Category, Projection
 from mammodensity.workers import Progress
 
 SUMMARY_FILE = "explanations.json"
+_CONTOUR_PX = 1024  # rows or columns from which on a contour is taken from every second pixel
 _STATEMENT = "@@STATEMENT@@"  # in pages, until the run has seen all its images
 
 
@@ -336,7 +337,8 @@ def _write_array(path: Path, values: NDArray[np.float32]) -> None:
 
 def _summary(projection: Projection, one: ActivationMap, maps: ExamMaps) -> Mapping[str, Any]:
     level = contour_level(maps.scale)
-    lines = [np.round(line, 1).tolist() for line in iso_contours(one.values, level)]
+    step = max(1, max(one.values.shape) // _CONTOUR_PX)
+    lines = [np.round(line * step, 1).tolist() for line in iso_contours(one.values[::step, ::step], level)]
     return {
         "projection": projection.value,
         "method": maps.method,
