@@ -22,6 +22,7 @@ and exits with the class's ``exit_code``::
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 _NOT_PRINTED = ("Cc", "Cf", "Cs")  # control, format (direction of writing), and bytes of a name that are no UTF-8
 
@@ -99,6 +100,13 @@ class OutputError(MammodensityError):
 
 
 class Interrupted(MammodensityError):  # noqa: N818  (it is no error of anybody's)
-    """The user pressed Ctrl-C; the message says what was kept and how to go on."""
+    """The user pressed Ctrl-C; the message says what was kept and how to go on.
+
+    ``done`` is what the job had made until then, where it returns a value.
+    """
 
     exit_code = 130
+
+    def __init__(self, message: str, done: Any = None) -> None:
+        super().__init__(message)
+        self.done = done

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,12 +69,58 @@ def _refuse_model(root: Path) -> None:
     raise LayoutError(f"{root} is a model folder, not a data set; {advice}")
 
 
-def _archive(root: Path, *, synthetic: bool) -> DataSet:
-    data = data_of(root, choose(survey([root], synthetic=synthetic)))
+def find_all_images(paths: Sequence[Path | str], *, synthetic: bool = False) -> DataSet:
+    """Find the images under several paths as one data set; each is what `find_images` takes.
+
+    DICOM files of one study are one exam, whichever of the paths they lie under. So are picture files that are named
+    one by one, where they lie in one folder and their names differ only by the projection.
+
+    Raises
+    ------
+    LayoutError
+        As `find_images`, or two paths hold exams of the same name.
+    """
+    roots = list(dict.fromkeys(map(Path, paths)))
+    if len(roots) == 1:
+        return find_images(roots[0], synthetic=synthetic)
+    archives = [root for root in roots if root.exists() and not is_picture_layout(root) and is_archive(root)]
+    others = [root for root in roots if root not in archives]
+    pictures = [root for root in others if root.is_file() and root.suffix.lower() in PICTURE_SUFFIXES]
+    parts = [find_images(root, synthetic=synthetic) for root in others if root not in pictures]
+    for folder in dict.fromkeys(picture.parent for picture in pictures):
+        siblings = [picture for picture in pictures if picture.parent == folder]
+        records = _exam_records(siblings, folder.resolve().name, f"{folder.resolve().name}_")
+        parts.append(DataSet(folder, "picture files", tuple(records)))
+    if archives:
+        parts.append(_archive(*archives, synthetic=synthetic))
+    holder: dict[str, DataSet] = {}
+    for part in parts:
+        for exam_id in part.exams():
+            if holder.setdefault(exam_id, part) is not part:
+                raise LayoutError(
+                    f"exam {exam_id} is in {holder[exam_id].root} and in {part.root}, and nothing says whether they "
+                    "are one; rename a folder, or name the exams in a manifest"
+                )
+    return DataSet(
+        _common_folder(roots),
+        " and ".join(dict.fromkeys(part.layout for part in parts)),
+        tuple(record for part in parts for record in part.records),
+        tuple(path for part in parts for path in part.ignored),
+        tuple(refusal for part in parts for refusal in part.refused),
+    )
+
+
+def _archive(*roots: Path, synthetic: bool) -> DataSet:
+    root = _common_folder(roots) if len(roots) > 1 else roots[0]
+    data = data_of(root, choose(survey(roots, synthetic=synthetic)))
     if not data.records:
         first = data.refused[0].text if data.refused else "only files that are no images"
         raise LayoutError(f"{root} holds no DICOM file that can be used; {first}; `mammodensity check` names them all")
     return data
+
+
+def _common_folder(roots: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([root.absolute() for root in roots]))
 
 
 def is_picture_layout(root: Path) -> bool:

@@ -1,0 +1,281 @@
+"""Predict the density category of exams: find the images, score them, and turn scores into results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mammodensity.data.dataset import SPLITS, DataSet, reference_densities, require_complete
+from mammodensity.data.find import find_all_images
+from mammodensity.data.images import load_exam
+from mammodensity.errors import ImageError, Interrupted, LayoutError, OptionError
+from mammodensity.evaluation.infn_tables import write_origin_tables
+from mammodensity.evaluation.score_tables import write_score_table
+from mammodensity.exam import Exam
+from mammodensity.models.default import TissueModel
+from mammodensity.models.scoring import Model, predict_in_workers, require_networks, stacked_projections
+from mammodensity.models.scoring import predict as score_exams
+from mammodensity.models.trained import load_model, model_hashes, model_name
+from mammodensity.outputs import receipt, staged_folder, write_json
+from mammodensity.pages.examples import ViewPictures, tissue_views
+from mammodensity.pages.results import MadeBy, write_results_page
+from mammodensity.results.calibration import Calibration, read_calibration
+from mammodensity.results.result import ExamResult, exam_result, require_same_fusion, write_result_table
+from mammodensity.results.rules import STANDARD_RULES, Rules, read_rules
+from mammodensity.results.score_calibration import require_coverage
+from mammodensity.scores import POLICIES, ExamScores
+from mammodensity.workers import Progress
+
+Data = Path | str | Sequence[Path | str] | DataSet | Exam
+"""Exams: a path, several paths, the images found under them, or one exam."""
+
+MOST_PICTURED = 40
+"""Exams that have pictures on a page of results."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The results of some exams, and what made them."""
+
+    results: list[ExamResult]
+    """One result an exam, in sorted order of their names."""
+    scores: list[ExamScores]
+    """The scores of the model, before calibration."""
+    data: DataSet | None
+    """Where the images are; None for an exam in memory."""
+    model: Model
+    model_name: str
+    """The name of its folder, with the beginning of a hash of its files."""
+    warnings: list[str]
+    """What a user of these results must know, a line each."""
+    provenance: dict[str, Any]
+    """Versions, hashes of the model and rules: what the JSON file says of each result."""
+
+    @property
+    def refused(self) -> list[str]:
+        """Why images could not be used, a line each."""
+        return [text for exam in self.scores for text in exam.refused.values()]
+
+    def to_list(self, *, notification: bool = False) -> list[dict[str, Any]]:
+        """JSON values of every result, as the published schema says.
+
+        Parameters
+        ----------
+        notification
+            Add the sentence of 21 CFR 900.12(c).
+        """
+        return [result.to_dict(notification=notification) for result in self.results]
+
+    def write_json(self, path: Path, *, notification: bool = False) -> None:
+        """Write what `to_list` gives."""
+        write_json(path, self.to_list(notification=notification))
+
+    def write_scores(self, path: Path) -> None:
+        """Write the table of scores, seven rows an exam: each projection, each breast and the subject."""
+        write_score_table(path, self.scores)
+
+    def write_results(self, path: Path) -> None:
+        """Write the table of results, one row an exam."""
+        write_result_table(path, self.results)
+
+    def write_infn(self, folder: Path, table: Path | None = None) -> None:
+        """Write the four text files of INFN and ``rows.csv``; with ``table`` also what `write_scores` writes.
+
+        Rows are in the order of INFN's files: by category folder, then by name. All files are written, or none.
+
+        Raises
+        ------
+        LayoutError
+            The data set has other categories than A to D.
+        """
+        labels = reference_densities(self.data) if self.data else {}
+        rows = sorted(self.scores, key=lambda exam: (labels.get(exam.exam_id, ""), exam.exam_id))
+        with staged_folder(folder) as staging:
+            write_origin_tables(staging, [exam.exam_id for exam in rows], stacked_projections(rows), labels)
+            if table:
+                self.write_scores(table)
+
+    def write_page(self, path: Path, *, notification: bool = False, progress: Progress | None = None) -> None:
+        """Write one HTML page of the results; the first exams of the default model have pictures of their tissue."""
+        write_results_page(
+            path,
+            self.results,
+            MadeBy(self.model_name, tuple(self.warnings)),
+            notification=notification,
+            pictures=self._pictures(progress),
+        )
+
+    def _pictures(self, progress: Progress | None) -> dict[str, tuple[ViewPictures, ...]]:
+        if not isinstance(self.model, TissueModel) or self.data is None:
+            return {}  # maps of trained networks need a verdict
+        records = self.data.exams()
+        pictures = {}
+        shown = self.scores[:MOST_PICTURED]
+        for done, exam in enumerate(shown, start=1):
+            used = {view: record for view, record in records[exam.exam_id].items() if view in exam.projections}
+            pictures[exam.exam_id] = tissue_views(self.model, load_exam(exam.exam_id, used))
+            if progress:
+                progress(done, len(shown))
+        return pictures
+
+
+def predict(
+    data: Data,
+    *,
+    model: Model | Path | str | None = None,
+    split: str | None = None,
+    fusion: str | None = None,
+    policy: str | None = None,
+    coverage: float | None = None,
+    rules: Rules | Path | None = None,
+    allow_missing: bool = False,
+    complete: bool = False,
+    synthetic: bool = False,
+    device: str = "auto",
+    engine: str = "torch",
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Predict the category of each exam, or abstain, with flags, scores and percent density.
+
+    Parameters
+    ----------
+    data
+        A path, several paths, a data set, or one exam in memory.
+    model
+        None for the default model; else a model folder, or a loaded model.
+    split
+        Only the exams of this split: ``train``, ``validation`` or ``test``.
+    fusion
+        One of `FUSION_METHODS`; None for that of the calibration, or of the model.
+    policy
+        One of `POLICIES`; None for that of the calibration, or the mean.
+    coverage
+        Of prediction sets, from 0 to 1; None for that of the calibration.
+    rules
+        When exams are flagged and get no category, or a JSON file that says so; None for the standard rules.
+    allow_missing
+        Fuse the views present where an exam lacks some.
+    complete
+        Refuse data and models that lack a projection, before an image is scored: INFN's text files need all four.
+    synthetic
+        Accept 2-D images computed from tomosynthesis.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    engine
+        What runs trained networks: ``torch``, ``onnx``, ``openvino`` or ``openvino-int8``.
+    workers
+        Processes that score exams side by side; more than one needs a model folder or the default model.
+    progress
+        Called with how many exams are scored, and how many there are.
+
+    Raises
+    ------
+    LayoutError, ImageError
+        The data cannot be used, or every image is refused.
+    CheckpointError
+        The model is damaged, or lacks a network for the data, or was calibrated with another fusion or policy.
+    OptionError, DeviceError
+        An option makes no sense, or the device is absent.
+    Interrupted
+        Ctrl-C; its ``done`` are the `Predictions` of the exams scored so far.
+    """
+    exams = data if isinstance(data, Exam) else find_data(data, split=split, synthetic=synthetic)
+    folder = Path(model) if isinstance(model, (str, Path)) else getattr(model, "folder", None)
+    calibration = read_calibration(folder) if folder else None
+    applied = rules if isinstance(rules, Rules) else read_rules(rules) if rules else STANDARD_RULES
+    fusion, policy = _fusion_and_policy(calibration, fusion, policy)
+    if coverage is not None:
+        require_coverage(coverage)
+        if calibration is None:
+            raise OptionError("coverage needs a calibrated model: name its folder; `mammodensity calibrate` makes one")
+    if complete and isinstance(exams, DataSet):
+        require_complete(exams)
+    load = partial(load_model, folder, device, engine)
+    scorer = load() if model is None or isinstance(model, (str, Path)) else model
+    if scorer is model and workers > 1:
+        raise OptionError("several workers each load the model: name its folder instead of giving a loaded one")
+    if isinstance(exams, DataSet):
+        require_networks(scorer, exams, all_projections=complete)
+    warnings = [*scorer.warnings, *(calibration.warnings if calibration else ())]
+    name = model_name(folder)
+    provenance = receipt(
+        "predict", model_name=name, model=model_hashes(folder), warnings=warnings, rules=applied.to_dict()
+    )
+    how: dict[str, Any] = {"fusion": fusion or scorer.fusion, "policy": policy, "allow_missing": allow_missing}
+    scores = _scores(exams, scorer, load, workers, how)
+    total = len(exams.exams()) if isinstance(exams, DataSet) else 1
+    scored: list[ExamScores] = []
+
+    def predictions() -> Predictions:
+        results = [
+            exam_result(exam, calibration, rules=applied, coverage=coverage, provenance=provenance) for exam in scored
+        ]
+        data_set = exams if isinstance(exams, DataSet) else None
+        return Predictions(results, scored, data_set, scorer, name, warnings, provenance)
+
+    try:
+        with closing(scores):
+            for exam in scores:
+                scored.append(exam)
+                if progress:
+                    progress(len(scored), total)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {len(scored)} of {total} exams were scored", predictions()) from None
+    done = predictions()
+    if done.refused and not any(exam.projections for exam in scored):
+        raise ImageError(done.refused[0])
+    return done
+
+
+def _scores(
+    exams: DataSet | Exam, scorer: Model, load: Callable[[], Model], workers: int, how: Mapping[str, Any]
+) -> Generator[ExamScores, None, None]:
+    """Score exam by exam, in this process or in several."""
+    if isinstance(exams, Exam):
+        yield scorer.score(exams, **how)
+    elif workers > 1:
+        yield from predict_in_workers(scorer, load, exams, workers, **how)
+    else:
+        yield from score_exams(scorer, exams, **how)
+
+
+def find_data(
+    data: Path | str | Sequence[Path | str] | DataSet, *, split: str | None = None, synthetic: bool = False
+) -> DataSet:
+    """Find the images under one path or several, reading no pixels; a data set is taken as it is.
+
+    Raises
+    ------
+    OptionError
+        There is no such split.
+    LayoutError
+        Nothing is there, the arrangement is not known, no image is in the split, or two paths hold exams of one name.
+    """
+    if split is not None and split not in SPLITS:
+        raise OptionError(f"split must be one of {', '.join(SPLITS)}. Got {split!r} instead.")
+    if not isinstance(data, DataSet):
+        data = find_all_images([data] if isinstance(data, (str, Path)) else data, synthetic=synthetic)
+    images = data.in_split(split)
+    if not images.records:
+        raise LayoutError(
+            f"{data.root} has no image in the {split} split; `mammodensity check` shows which splits there are"
+        )
+    return images
+
+
+def _fusion_and_policy(
+    calibration: Calibration | None, fusion: str | None, policy: str | None
+) -> tuple[str | None, str]:
+    """Return what is asked for; else what the calibration was fitted to; else the model's fusion, and the mean."""
+    if policy is not None and policy not in POLICIES:
+        raise OptionError(f"policy must be one of {', '.join(POLICIES)}. Got {policy!r} instead.")
+    if calibration is None:
+        return fusion, policy or "mean"
+    chosen = fusion or calibration.fusion, policy or calibration.policy
+    require_same_fusion(calibration, *chosen)
+    return chosen
