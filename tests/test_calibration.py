@@ -13,7 +13,7 @@ from scipy.special import softmax
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from mammodensity.commands.show import show_calibration
+from mammodensity.commands.show_figures import show_calibration
 from mammodensity.errors import CheckpointError, OptionError, TableError
 from mammodensity.results.calibration import (
     CALIBRATION_FILE,

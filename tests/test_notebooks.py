@@ -124,7 +124,8 @@ def test_figures_of_the_origin(workplace, shared_data, monkeypatch):
     cells = code_cells(read(NAMES[2]))
     wanted = ("import os", "ORIGIN_PREDICTIONS =", "from mammodensity.evaluation.infn_tables")
     names: dict = {"Path": Path}
-    exec("from mammodensity.commands.show import say_research_use_only, show_figures", names)
+    exec("from mammodensity.commands.show import say_research_use_only", names)
+    exec("from mammodensity.commands.show_figures import show_figures", names)
     exec("from mammodensity.evaluation.figures import evaluate_table", names)
     for start in wanted:
         [source] = [cell for cell in cells if cell.startswith(start)]

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from mammodensity.commands import show as console
+from mammodensity.commands import show
+from mammodensity.commands.show_data import show_check
 from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.dicom.file_checks import FileCheck, Reason
 from mammodensity.data.find import find_images
 from mammodensity.data.splits import patients_in_two_splits, with_splits
 from mammodensity.errors import LayoutError, OptionError
 from mammodensity.phantom.exams import PhantomSpec, make_exam
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from mammodensity.terms import CATEGORIES, DENSITY, PROJECTIONS, Projection
 from mammodensity.workflows.check import CheckResult, Problem, check_data
 from samples import broken_pictures, write_blobs
 
@@ -159,7 +160,7 @@ def test_check_says_each_thing_once_and_abridges(tmp_path, run):
     assert "left alone" not in out
 
 
-def test_check_shows_every_reason_of_a_file():
+def test_check_shows_every_reason_of_a_file(monkeypatch):
     reasons = (
         Reason("one", "a: first"),
         Reason("two", "a: second"),
@@ -167,15 +168,10 @@ def test_check_shows_every_reason_of_a_file():
         Reason("set", "whole set"),
     )
     problem = Problem("set", "whole set", True)
-    result = CheckResult(
-        Path(), "DICOM archive", 0, 0, 0, {}, CATEGORIES, (problem,), 0, (FileCheck(Path("a"), reasons),)
-    )
-    text, before = StringIO(), console._OUT
-    console._OUT = Console(file=text, width=200)
-    try:
-        console.show_check(result)
-    finally:
-        console._OUT = before
+    result = CheckResult(Path(), "DICOM archive", 0, 0, 0, {}, DENSITY, (problem,), 0, (FileCheck(Path("a"), reasons),))
+    text = StringIO()
+    monkeypatch.setattr(show, "_OUT", Console(file=text, width=200))
+    show_check(result)
     assert "refused [one, two] a: first; a: second\n" in text.getvalue()
     assert text.getvalue().count("whole set") == 1
     assert "projection" not in text.getvalue(), "no empty table"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mammodensity.models.checkpoint import load_network
     from mammodensity.models.trained import load_model
     from mammodensity.workflows.explain import explain
+    from mammodensity.workflows.predict import predict
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "grad_cam",
     "load_model",
     "load_network",
+    "predict",
     "preprocess",
     "read_exam",
     "score_explanation",
@@ -37,6 +39,7 @@ _HOMES = {
     "grad_cam": "mammodensity.explanation.class_activation",
     "load_model": "mammodensity.models.trained",
     "load_network": "mammodensity.models.checkpoint",
+    "predict": "mammodensity.workflows.predict",
     "preprocess": "mammodensity.anatomy.network_input",
     "read_exam": "mammodensity.data.images",
     "score_explanation": "mammodensity.explanation.map_scores",

@@ -17,7 +17,7 @@ from mammodensity.commands.options import (
     Policy,
     Split,
     Synthetic,
-    images_of,
+    find_exams,
     model_files,
 )
 from mammodensity.errors import OptionError, OutputError, TableError
@@ -59,8 +59,8 @@ def evaluate(
 
     Example: mammodensity evaluate --csv predictions.csv --labels phantoms/manifest.csv --json figures.json
     """
-    from mammodensity.commands.show import say, say_resampled, say_research_use_only, show_figures
-    from mammodensity.commands.study_tables import show_further
+    from mammodensity.commands.show import say, say_resampled, say_research_use_only
+    from mammodensity.commands.show_figures import show_figures, show_further
     from mammodensity.evaluation.bootstrap import BootstrapSpec
     from mammodensity.evaluation.figures import evaluate_table, to_json
     from mammodensity.evaluation.infn_tables import read_origin_tables
@@ -115,7 +115,8 @@ def _require_densities(table: ScoreTable) -> None:
 
 def _judge_calibration(table: ScoreTable, labels: Mapping[str, Category]) -> dict[str, Any]:
     """What calibration would be worth, by cross-validation on the subject's scores; shown, and as plain values."""
-    from mammodensity.commands.show import progress_bar, show_calibration_figures
+    from mammodensity.commands.show import progress_bar
+    from mammodensity.commands.show_figures import show_calibration_figures
     from mammodensity.evaluation.labels import match, scored_exams
     from mammodensity.results.cross_validation import cross_validate
 
@@ -172,7 +173,8 @@ def calibrate(
 def _calibrate_scores(
     predictions: Path, labels: Path, model: Path, fusion: str | None, policy: str, coverage: float, sets: str
 ) -> None:
-    from mammodensity.commands.show import progress_bar, say, say_research_use_only, show_calibration
+    from mammodensity.commands.show import progress_bar, say, say_research_use_only
+    from mammodensity.commands.show_figures import show_calibration
     from mammodensity.evaluation.labels import match, read_labels
     from mammodensity.evaluation.score_tables import read_score_table
     from mammodensity.models.checkpoint import NETWORK_FILE, joint_file, network_files
@@ -224,7 +226,7 @@ def _calibrate_categories(data: Path, model: Path, split: str | None, *, synthet
     from mammodensity.results.category_fit import ENOUGH_EXAMS
     from mammodensity.results.category_fit import fit_categories as calibrate_map
 
-    images = images_of(data, split, synthetic=synthetic)
+    images = find_exams(data, split, synthetic=synthetic)
     with progress_bar("calibrate") as progress:
         found = calibrate_map(images, model, progress=progress)
     for text in found.refused:

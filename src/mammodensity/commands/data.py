@@ -46,7 +46,8 @@ def check(
 
     Example: mammodensity check phantoms
     """
-    from mammodensity.commands.show import progress_bar, show_check
+    from mammodensity.commands.show import progress_bar
+    from mammodensity.commands.show_data import show_check
     from mammodensity.outputs import require_not_input, write_json
     from mammodensity.workflows.check import check_paths
 
@@ -103,7 +104,8 @@ def prepare(
 
     Example: mammodensity prepare archive training-set
     """
-    from mammodensity.commands.show import how_many, progress_bar, say, show_found, show_listed
+    from mammodensity.commands.show import how_many, progress_bar, say
+    from mammodensity.commands.show_data import show_found, show_listed
     from mammodensity.data.dataset import exam_sources, found_images, refused_files
     from mammodensity.data.public.csv_table import column_spec
     from mammodensity.outputs import require_apart, require_not_input, write_json

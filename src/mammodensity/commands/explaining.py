@@ -15,7 +15,7 @@ from mammodensity.commands.options import (
     Split,
     Synthetic,
     files_read,
-    images_of,
+    find_exams,
     load_model,
     model_files,
 )
@@ -78,7 +78,7 @@ def explain(
     from mammodensity.workflows.explain import SUMMARY_FILE
     from mammodensity.workflows.explain import explain as explain_data
 
-    images = images_of(data, split, synthetic=synthetic).first_exams(first)
+    images = find_exams(data, split, synthetic=synthetic).first_exams(first)
     if output.resolve() in {record.path.resolve().parent for record in images.records}:
         raise OutputError(f"{output} holds images of the data set; name another folder for the pages")
     require_apart(output, data)
@@ -139,10 +139,10 @@ def counterfactual(
     from mammodensity.workflows.counterfactuals import rows_of, write_counterfactuals
 
     images = None
-    require_not_input(json_file, model_files(model) if model else [])
+    require_not_input(json_file, model_files(model))
     if data is not None:
         require_apart(output, data)
-        images = images_of(data, split, synthetic=synthetic).first_exams(first)
+        images = find_exams(data, split, synthetic=synthetic).first_exams(first)
         require_not_input(json_file, files_read(images, data, model))
     read = load_model(model, device)
     with progress_bar("counterfactual") as progress:
@@ -198,7 +198,7 @@ def explain_benchmark(
     from mammodensity.research.explanation_benchmark import COLUMNS, run_benchmark, tables
 
     spec = BenchmarkSpec(exams=exams, held_back=held_back, epochs=epochs, seed=seed)
-    files = [file for one in (model, other) if one for file in model_files(one)]
+    files = [file for one in (model, other) for file in model_files(one)]
     require_not_input(json_file, [*(data.rglob("*.png") if data else []), *files])
     with stage_bars() as progress:
         result = run_benchmark(

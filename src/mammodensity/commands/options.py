@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-
-from mammodensity.errors import LayoutError, OptionError
 
 if TYPE_CHECKING:
     from mammodensity.data.dataset import DataSet
@@ -15,24 +13,38 @@ if TYPE_CHECKING:
     from mammodensity.models.trained import DensityModel
     from mammodensity.results.calibration import Calibration
 
+Exams = Annotated[
+    list[Path],
+    typer.Argument(help="Give exam folders, DICOM files, pictures, folders of INFN, or a manifest.", metavar="DATA"),
+]
 Data = Annotated[
-    Path, typer.Argument(help="DICOM files, exam folders, the origin's folders, or a manifest.", metavar="DATA")
+    Path,
+    typer.Argument(help="Give exam folders, DICOM files, pictures, folders of INFN, or a manifest.", metavar="DATA"),
 ]
-Model = Annotated[Path, typer.Option("--model", help="Model folder.", metavar="DIR")]
+Model = Annotated[Path, typer.Option("--model", help="Name the model folder.", metavar="DIR")]
 ModelOrDefault = Annotated[
-    Path | None, typer.Option("--model", help="Model folder; without it, the default model.", metavar="DIR")
+    Path | None,
+    typer.Option("--model", help="Name a model folder; without it, the default model is used.", metavar="DIR"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="Compute on auto, cpu, cuda or cuda:N.", metavar="NAME")]
+Engine = Annotated[
+    Literal["torch", "onnx", "openvino", "openvino-int8"], typer.Option(help="Choose what runs trained networks.")
+]
 Fusion = Annotated[
-    str | None, typer.Option("--fusion", help="How views are fused: mean (as by default), geometric-mean or vote.")
+    Literal["mean", "geometric-mean", "vote"] | None,
+    typer.Option("--fusion", help="Choose how the scores of views are fused; default: mean."),
 ]
 Policy = Annotated[
-    str | None, typer.Option(help="What speaks for the subject: mean of the views, or the denser breast (denser).")
+    Literal["mean", "denser"] | None,
+    typer.Option(
+        help="Choose what decides the category of the exam: the mean of all views, or the denser breast; default: mean."
+    ),
 ]
 Synthetic = Annotated[
     bool, typer.Option("--synthetic", help="Accept 2-D images computed from tomosynthesis, and mark them.")
 ]
-Split = Annotated[str | None, typer.Option(help="Only this split: train, validation or test.")]
+Split = Annotated[Literal["train", "validation", "test"] | None, typer.Option(help="Use only the exams of this split.")]
+First = Annotated[int | None, typer.Option(help="Use only the first N exams.", metavar="N", min=1)]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
 Manifest = Annotated[
     Path | None,
@@ -41,31 +53,29 @@ Manifest = Annotated[
 Bootstrap = Annotated[int, typer.Option(help="Resamples for the intervals.", min=1, max=100_000)]
 
 
-def images_of(path: Path, split: str | None, *, synthetic: bool = False) -> DataSet:
-    """The images of a data set, or of one of its splits."""
-    from mammodensity.commands.show import say
-    from mammodensity.data.dataset import SPLITS
-    from mammodensity.data.find import find_images
+def find_exams(paths: Path | list[Path], split: str | None, *, synthetic: bool = False) -> DataSet:
+    """Find the images of a data set or of one of its splits, and say how many files were refused."""
+    from mammodensity.commands.show import how_many, say
+    from mammodensity.workflows.predict import find_data
 
-    if split is not None and split not in SPLITS:
-        raise OptionError(f"--split must be one of {', '.join(SPLITS)}. Got {split!r} instead.")
-    images = find_images(path, synthetic=synthetic).in_split(split)
-    if images.refused:
-        say(f"{len(images.refused)} files in {path} were refused; `mammodensity check` says why")
-    if not images.records:
-        raise LayoutError(
-            f"{path} has no image in the {split} split; `mammodensity check` shows which splits there are"
-        )
-    return images
+    exams = find_data(paths, split=split, synthetic=synthetic)
+    if exams.refused:
+        refused = how_many(len(exams.refused), "file was", "files were")
+        say(f"{refused} refused in {exams.root}; `mammodensity check` says why")
+    return exams
 
 
-def files_read(images: DataSet, data: Path, model: Path | None) -> list[Path]:
-    """What a command reads, so that it does not write over it."""
-    of_model = model_files(model) if model else []
-    return [*(record.path for record in images.records), data, data / "manifest.csv", *of_model]
+def files_read(exams: DataSet, data: Path | list[Path], model: Path | None) -> list[Path]:
+    """List the files that a command reads, so that it does not write over one of them."""
+    roots = [data] if isinstance(data, Path) else data
+    manifests = [root / "manifest.csv" for root in roots]
+    return [*(record.path for record in exams.records), *roots, *manifests, *model_files(model)]
 
 
-def model_files(model: Path) -> list[Path]:
+def model_files(model: Path | None) -> list[Path]:
+    """List the files of a model folder; none for the default model."""
+    if model is None:
+        return []
     kept = [path for pattern in ("*.safetensors", "*.json", "history.csv") for path in model.rglob(pattern)]
     return [*kept, model / "manifest.csv"]
 

@@ -16,8 +16,8 @@ from mammodensity.commands.options import (
     Policy,
     Split,
     Synthetic,
+    files_read,
     find_exams,
-    model_files,
 )
 from mammodensity.errors import Interrupted, OptionError
 
@@ -35,7 +35,8 @@ def predict(
         Path | None, typer.Option("--json", help="Also write the results; `schema` describes the file.", metavar="FILE")
     ] = None,
     results: Annotated[
-        Path | None, typer.Option("--results", help="Also write the results as a table, one row an exam.", metavar="FILE")
+        Path | None,
+        typer.Option("--results", help="Also write the results as a table, one row an exam.", metavar="FILE"),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write the results as a web page.", metavar="FILE")] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Print every exam, not only the first 12.")] = False,
@@ -58,9 +59,7 @@ def predict(
     synthetic: Synthetic = False,
     device: Device = "auto",
     engine: Engine = "torch",
-    workers: Annotated[
-        int, typer.Option(help="Score exams in several processes, which share the cores.", min=1)
-    ] = 1,
+    workers: Annotated[int, typer.Option(help="Score exams in several processes, which share the cores.", min=1)] = 1,
 ) -> None:
     """Read exams: print the density category of each, or why it gets none.
 
@@ -69,7 +68,8 @@ def predict(
 
     Example: mammodensity predict phantoms --csv predictions.csv --html results.html
     """
-    from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only, show_results
+    from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only
+    from mammodensity.commands.show_results import show_results
     from mammodensity.outputs import require_not_input
     from mammodensity.workflows.predict import predict as predict_exams
 
@@ -79,9 +79,8 @@ def predict(
     if notification and not (json_file or html):
         raise OptionError("--notification adds to --json and --html; give one of them")
     exams = find_exams(data, split, synthetic=synthetic)
-    read = [*(record.path for record in exams.records), *data, *(path / "manifest.csv" for path in data)]
     for output in outputs:
-        require_not_input(output, [*read, *model_files(model)])
+        require_not_input(output, files_read(exams, data, model))
     try:
         with progress_bar("predict") as progress:
             done = predict_exams(

@@ -26,7 +26,7 @@ def compare(
     Example: mammodensity compare predictions.csv reader.csv --labels labels.csv --json comparison.json
     """
     from mammodensity.commands.show import say, say_resampled
-    from mammodensity.commands.study_tables import show_comparison
+    from mammodensity.commands.show_figures import show_comparison
     from mammodensity.evaluation.bootstrap import BootstrapSpec
     from mammodensity.evaluation.labels import read_densities
     from mammodensity.outputs import require_not_input
@@ -68,7 +68,7 @@ def readers(
     Example: mammodensity readers anna.csv bruno.csv carla.csv --reference labels.csv --json readers.json
     """
     from mammodensity.commands.show import say, say_resampled
-    from mammodensity.commands.study_tables import show_readers
+    from mammodensity.commands.show_figures import show_readers
     from mammodensity.evaluation.bootstrap import BootstrapSpec
     from mammodensity.evaluation.labels import read_densities
     from mammodensity.outputs import require_not_input
@@ -111,7 +111,7 @@ def drift(
     Example: mammodensity drift predictions.csv --manifest dates.csv --period quarter --compare 2024-Q1 2024-Q3
     """
     from mammodensity.commands.show import say
-    from mammodensity.commands.study_tables import show_drift
+    from mammodensity.commands.show_figures import show_drift
     from mammodensity.evaluation.bootstrap import BootstrapSpec
     from mammodensity.evaluation.labels import read_exam_columns
     from mammodensity.outputs import require_not_input, write_bytes

@@ -70,7 +70,8 @@ def train(
 
     Example: torchrun --standalone --nproc-per-node 2 -m mammodensity train phantoms --model model --size 128
     """
-    from mammodensity.commands.show import say, say_research_use_only, show_figures, training_bars
+    from mammodensity.commands.show import say, say_research_use_only, training_bars
+    from mammodensity.commands.show_figures import show_figures
     from mammodensity.training.joint_network import JointPlan
     from mammodensity.workflows.train import train as train_networks
 

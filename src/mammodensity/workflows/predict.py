@@ -21,7 +21,8 @@ from mammodensity.models.scoring import Model, predict_in_workers, require_netwo
 from mammodensity.models.scoring import predict as score_exams
 from mammodensity.models.trained import load_model, model_hashes, model_name
 from mammodensity.outputs import receipt, staged_folder, write_json
-from mammodensity.pages.examples import ViewPictures, tissue_views
+from mammodensity.pages.exam import MethodBlock
+from mammodensity.pages.examples import tissue_views
 from mammodensity.pages.results import MadeBy, write_results_page
 from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import ExamResult, exam_result, require_same_fusion, write_result_table
@@ -109,11 +110,11 @@ class Predictions:
             pictures=self._pictures(progress),
         )
 
-    def _pictures(self, progress: Progress | None) -> dict[str, tuple[ViewPictures, ...]]:
+    def _pictures(self, progress: Progress | None) -> dict[str, Sequence[MethodBlock]]:
         if not isinstance(self.model, TissueModel) or self.data is None:
             return {}  # maps of trained networks need a verdict
         records = self.data.exams()
-        pictures = {}
+        pictures: dict[str, Sequence[MethodBlock]] = {}
         shown = self.scores[:MOST_PICTURED]
         for done, exam in enumerate(shown, start=1):
             used = {view: record for view, record in records[exam.exam_id].items() if view in exam.projections}

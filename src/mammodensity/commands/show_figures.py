@@ -1,13 +1,108 @@
-"""What the commands of `mammodensity.statistics` show on the terminal."""
+"""Show figures of merit, what a calibration is worth, and comparisons of readings."""
 
 from __future__ import annotations
 
-from mammodensity.commands.show import limits, number, say, show_table
-from mammodensity.studies.compare import Comparison, p_text
-from mammodensity.studies.drift import Drift
-from mammodensity.studies.further import FurtherFigures
-from mammodensity.studies.groups import Group, ViewSubsets
-from mammodensity.studies.readers import Figure, ReadersAgreement
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mammodensity.commands.show import say, show_table
+from mammodensity.studies.compare import p_text
+from mammodensity.terms import CATEGORIES, LEVELS
+
+if TYPE_CHECKING:
+    from mammodensity.evaluation.figures import FiguresOfMerit
+    from mammodensity.results.calibration import Calibration
+    from mammodensity.studies.compare import Comparison
+    from mammodensity.studies.drift import Drift
+    from mammodensity.studies.further import FurtherFigures
+    from mammodensity.studies.groups import Group, ViewSubsets
+    from mammodensity.studies.readers import Figure, ReadersAgreement
+
+
+def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
+    """Figures of merit by level, with the interval of the accuracy, and the subject's confusion matrix."""
+    names = {
+        "accuracy": "acc.",
+        "macro_recall": "recall",
+        "macro_precision": "prec.",
+        "linear_kappa": "linear\nkappa",
+        "quadratic_kappa": "quadr.\nkappa",
+        "dense_accuracy": "dense",
+        "auc": "AUC",
+    }
+    rows = []
+    for level in LEVELS:
+        if level in figures:
+            one = figures[level]
+            values = [number(getattr(one, name)) for name in names]
+            rows.append([level, str(one.n), *values, limits(one.intervals.get("accuracy"))])
+    show_table(["", "exams", *names.values(), "accuracy\n95 %"], rows, bold="subject")
+    subject = figures.get("subject")
+    if subject is not None and subject.n:
+        scale = subject.scale
+        counts = zip(scale, subject.confusion, strict=True)
+        rows = [[category.value, *map(str, row)] for category, row in counts]
+        show_table(["subject is", *(f"said {category}" for category in scale)], rows)
+    for level, one in figures.items():
+        for name, reason in one.undefined.items() if one.n else ():
+            if name in names:
+                say(f"{level}: {name.replace('_', ' ')} is undefined, {reason}")
+        if one.n_not_given:
+            say(f"{level}: exams without scores, as views are missing, and so not counted: {one.n_not_given}")
+        if one.n_partial:
+            say(f"{level}: exams scored without all of their views: {one.n_partial}")
+
+
+def show_calibration(calibration: Calibration) -> None:
+    """How many combinations of views were calibrated, and what it is worth for all four."""
+    exams = {len(one.reference) for one in calibration.views.values()}
+    counts = f"{min(exams)} to {max(exams)}" if len(exams) > 1 else f"{max(exams)}"
+    say(f"{len(calibration.views)} of 15 combinations of views calibrated, on {counts} exams each")
+    known = {int(place) for one in calibration.views.values() for place in one.reference}
+    absent = [category for category in CATEGORIES if category.index not in known]
+    if absent:
+        say(f"note: no labelled exam is of category {', '.join(absent)}, which will hardly ever be found")
+    if calibration.figures:
+        show_calibration_figures(calibration.figures, calibration.set_kind)
+        _show_what_got_worse(calibration.figures)
+    else:
+        say("(too few exams have all four views to judge the calibration of whole exams)")
+
+
+def _show_what_got_worse(figures: Mapping[str, Any]) -> None:
+    """A calibration is written even so: what it is worth is told, and left to the user."""
+    if figures["nll_after"] >= figures["nll_before"]:
+        say("note: the scores are no better calibrated than before; take more exams, or do without")
+    lost = figures["accuracy_before"] - figures["accuracy_after"]
+    if lost * figures["exams"] >= 1:
+        say(f"note: accuracy is {100 * lost:.1f} points lower than before; take more exams, or do without")
+
+
+def show_calibration_figures(figures: Mapping[str, Any], kind: str = "ordinal") -> None:
+    """Figures before and after calibration, and the sets, by cross-validation."""
+    names = (("log likelihood, negative", "nll"), ("accuracy", "accuracy"), ("calibration error", "ece"))
+    rows = [[name, number(figures[f"{key}_before"]), number(figures[f"{key}_after"])] for name, key in names]
+    show_table(["calibration", "before", "after"], rows)
+    band = f"{figures['ece_null_low']:.3f} to {figures['ece_null_high']:.3f}"
+    say(f"with {figures['exams']} exams a perfectly calibrated reader has a calibration error of {band} (9 in 10)")
+    rows = []
+    sets = figures["by_kind_of_set"][kind]
+    for coverage, covered in sets["coverage"].items():
+        by_category = ["-" if one is None else f"{one:.2f}" for one in sets["coverage_by_category"][coverage]]
+        size = sets["mean_set_size"][coverage]
+        rows.append([f"{100 * float(coverage):g} %", f"{100 * covered:.1f} %", f"{size:.2f}", *by_category])
+    show_table([f"{kind} sets for", "covered", "mean size", "covered A", "B", "C", "D"], rows)
+    say(f"(each exam judged by others: {figures['folds']} folds, {figures['repeats']} times)")
+
+
+def limits(interval: tuple[float, float] | None) -> str:
+    """Of an interval, which may lie below zero; a dash where there is none."""
+    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def number(value: float) -> str:
+    """A figure of merit; a dash where it is undefined."""
+    return "-" if value != value else f"{value:.3f}"  # noqa: PLR0124  (NaN is not equal to itself)
 
 
 def show_comparison(found: Comparison) -> None:
