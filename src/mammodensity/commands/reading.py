@@ -21,6 +21,8 @@ from mammodensity.commands.options import (
 )
 from mammodensity.errors import Interrupted, OptionError
 
+_MOST_PICTURED = 40  # exams on a page of results; each has up to a megabyte of pictures
+
 
 def predict(
     data: Exams,
@@ -95,6 +97,7 @@ def predict(
                 device=device,
                 engine=engine,
                 workers=workers,
+                pictures=_MOST_PICTURED if html else 0,
                 progress=progress,
             )
     except Interrupted as stopped:
@@ -112,8 +115,7 @@ def predict(
     if results:
         done.write_results(results)
     if html:
-        with progress_bar("pictures") as progress:
-            done.write_page(html, notification=notification, progress=progress)
+        done.write_page(html, notification=notification)
     show_results(done.results, most=None if show_all else 12)
     for output in outputs:
         say(f"{how_many(len(done.results), 'exam')} in {output}")

@@ -53,10 +53,9 @@ def show_found(found: FoundExams, most: int = 12) -> None:
     summary = found.summary()
     rows = []
     for exam in found.data.exams[:most]:
-        tissue = exam.tissue_of_breast
-        right, left = (exam.density_of_breast.get(side) or tissue.get(side) or "-" for side in "RL")
+        right, left = (exam.breast_categories.get(side) or "-" for side in "RL")
         views = ["x" if projection in exam.images else "-" for projection in PROJECTIONS]
-        rows.append([exam.exam_id, *views, right, left, exam.density or exam.tissue or "-", exam.split or "-"])
+        rows.append([exam.exam_id, *views, right, left, exam.category or "-", exam.split or "-"])
     show_table(["exam", *PROJECTIONS, "right", "left", "exam's", "split"], rows)
     if summary["exams"] > most:
         say(f"... and {summary['exams'] - most} more exams; --json lists all")

@@ -38,6 +38,8 @@ METHOD_NAMES = {
 }
 """Explanation methods as their authors write them."""
 
+IMAGES = "images"
+"""The method of a block that shows the images alone."""
 EXAM_PAGE_PX, LIST_PX = 1200, 640
 """Longer side of a picture on the page of one exam, and on a page of many."""
 
@@ -325,6 +327,8 @@ def _block(block: MethodBlock, result: ExamResult) -> dict[str, Any]:
 def _heading(method: str) -> str:
     if method == TISSUE:
         return "Dense tissue found"
+    if method == IMAGES:
+        return "Images"
     return f"What the network looked at ({METHOD_NAMES.get(method, method)})"
 
 

@@ -16,13 +16,10 @@ from mammodensity.data.images import load_exam
 from mammodensity.errors import OptionError
 from mammodensity.evaluation.labels import match
 from mammodensity.evaluation.score_tables import ScoreTable
-from mammodensity.exam import Exam
 from mammodensity.explanation.exam_scores import RunScores
 from mammodensity.explanation.maps import TISSUE, ExamMaps, explain_exam
 from mammodensity.explanation.verdicts import Verdict, caption
-from mammodensity.models.default import TissueModel
 from mammodensity.models.trained import DensityModel
-from mammodensity.pages.exam import LIST_PX, MethodBlock, map_block
 from mammodensity.pages.pictures import (
     HANGING_ORDER,
     RgbImage,
@@ -161,13 +158,6 @@ def picture_examples(
         if progress:
             progress(done, len(choices))
     return examples
-
-
-def tissue_views(model: TissueModel, exam: Exam) -> tuple[MethodBlock, ...]:
-    """Make small pictures of an exam's views with the dense tissue found."""
-    maps = explain_exam(model, exam)
-    labels = {projection: one.view.tissue.labels for projection, one in maps.maps.items() if one.view}
-    return (map_block(maps, labels=labels, longest_px=LIST_PX),)
 
 
 def _pictures(projection: Projection, exam: ExamMaps, verdict: Verdict | None) -> ViewPictures:

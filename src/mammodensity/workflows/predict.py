@@ -9,20 +9,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mammodensity.anatomy.field import hangs_flipped
 from mammodensity.data.dataset import SPLITS, DataSet, reference_densities, require_complete
 from mammodensity.data.find import find_all_images
-from mammodensity.data.images import load_exam
 from mammodensity.errors import ImageError, Interrupted, LayoutError, OptionError
 from mammodensity.evaluation.infn_tables import write_origin_tables
 from mammodensity.evaluation.score_tables import write_score_table
 from mammodensity.exam import Exam
+from mammodensity.explanation.maps import explain_exam
 from mammodensity.models.default import TissueModel
-from mammodensity.models.scoring import Model, predict_in_workers, require_networks, stacked_projections
-from mammodensity.models.scoring import predict as score_exams
+from mammodensity.models.scoring import (
+    Model,
+    ScoredExam,
+    predict_in_workers,
+    require_networks,
+    score_exam,
+    scored_exams,
+    stacked_projections,
+)
 from mammodensity.models.trained import load_model, model_hashes, model_name
 from mammodensity.outputs import receipt, staged_folder, write_json
-from mammodensity.pages.exam import MethodBlock
-from mammodensity.pages.examples import tissue_views
+from mammodensity.pages.exam import IMAGES, LIST_PX, MethodBlock, ViewPictures, map_block
+from mammodensity.pages.pictures import view_picture
 from mammodensity.pages.results import MadeBy, write_results_page
 from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import ExamResult, exam_result, require_same_fusion, write_result_table
@@ -33,9 +41,6 @@ from mammodensity.workers import Progress
 
 Data = Path | str | Sequence[Path | str] | DataSet | Exam
 """Exams: a path, several paths, the images found under them, or one exam."""
-
-MOST_PICTURED = 40
-"""Exams that have pictures on a page of results."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +53,12 @@ class Predictions:
     """The scores of the model, before calibration."""
     data: DataSet | None
     """Where the images are; None for an exam in memory."""
-    model: Model
     model_name: str
     """The name of its folder, with the beginning of a hash of its files."""
     warnings: list[str]
     """What a user of these results must know, a line each."""
+    pictures: Mapping[str, Sequence[MethodBlock]]
+    """Pictures for a page, by the exam's name."""
     provenance: dict[str, Any]
     """Versions, hashes of the model and rules: what the JSON file says of each result."""
 
@@ -100,28 +106,10 @@ class Predictions:
             if table:
                 self.write_scores(table)
 
-    def write_page(self, path: Path, *, notification: bool = False, progress: Progress | None = None) -> None:
-        """Write one HTML page of the results; the first exams of the default model have pictures of their tissue."""
-        write_results_page(
-            path,
-            self.results,
-            MadeBy(self.model_name, tuple(self.warnings)),
-            notification=notification,
-            pictures=self._pictures(progress),
-        )
-
-    def _pictures(self, progress: Progress | None) -> dict[str, Sequence[MethodBlock]]:
-        if not isinstance(self.model, TissueModel) or self.data is None:
-            return {}  # maps of trained networks need a verdict
-        records = self.data.exams()
-        pictures: dict[str, Sequence[MethodBlock]] = {}
-        shown = self.scores[:MOST_PICTURED]
-        for done, exam in enumerate(shown, start=1):
-            used = {view: record for view, record in records[exam.exam_id].items() if view in exam.projections}
-            pictures[exam.exam_id] = tissue_views(self.model, load_exam(exam.exam_id, used))
-            if progress:
-                progress(done, len(shown))
-        return pictures
+    def write_page(self, path: Path, *, notification: bool = False) -> None:
+        """Write one HTML page of the results, with the pictures that `predict` was asked for."""
+        made_by = MadeBy(self.model_name, tuple(self.warnings))
+        write_results_page(path, self.results, made_by, notification=notification, pictures=self.pictures)
 
 
 def predict(
@@ -139,6 +127,7 @@ def predict(
     device: str = "auto",
     engine: str = "torch",
     workers: int = 1,
+    pictures: int = 0,
     progress: Progress | None = None,
 ) -> Predictions:
     """Predict the category of each exam, or abstain, with flags, scores and percent density.
@@ -171,6 +160,8 @@ def predict(
         What runs trained networks: ``torch``, ``onnx``, ``openvino`` or ``openvino-int8``.
     workers
         Processes that score exams side by side; more than one needs a model folder or the default model.
+    pictures
+        How many exams get pictures for a page; those of the default model show the dense tissue.
     progress
         Called with how many exams are scored, and how many there are.
 
@@ -208,41 +199,69 @@ def predict(
         "predict", model_name=name, model=model_hashes(folder), warnings=warnings, rules=applied.to_dict()
     )
     how: dict[str, Any] = {"fusion": fusion or scorer.fusion, "policy": policy, "allow_missing": allow_missing}
-    scores = _scores(exams, scorer, load, workers, how)
-    total = len(exams.exams()) if isinstance(exams, DataSet) else 1
+    names = list(exams.exams()) if isinstance(exams, DataSet) else [exams.exam_id]
+    keep = partial(_keep, frozenset(names[:pictures]))
     scored: list[ExamScores] = []
+    blocks: dict[str, Sequence[MethodBlock]] = {}
 
     def predictions() -> Predictions:
         results = [
             exam_result(exam, calibration, rules=applied, coverage=coverage, provenance=provenance) for exam in scored
         ]
         data_set = exams if isinstance(exams, DataSet) else None
-        return Predictions(results, scored, data_set, scorer, name, warnings, provenance)
+        return Predictions(results, scored, data_set, name, warnings, blocks, provenance)
 
     try:
-        with closing(scores):
-            for exam in scores:
+        with closing(_scored(exams, scorer, load=load, workers=workers, keep=keep, **how)) as kept:
+            for exam, views in kept:
                 scored.append(exam)
+                if views:
+                    blocks[exam.exam_id] = views
                 if progress:
-                    progress(len(scored), total)
+                    progress(len(scored), len(names))
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {len(scored)} of {total} exams were scored", predictions()) from None
+        raise Interrupted(f"interrupted; {len(scored)} of {len(names)} exams were scored", predictions()) from None
     done = predictions()
     if done.refused and not any(exam.projections for exam in scored):
         raise ImageError(done.refused[0])
     return done
 
 
-def _scores(
-    exams: DataSet | Exam, scorer: Model, load: Callable[[], Model], workers: int, how: Mapping[str, Any]
-) -> Generator[ExamScores, None, None]:
+Kept = tuple[ExamScores, Sequence[MethodBlock]]
+
+
+def _scored(
+    exams: DataSet | Exam,
+    scorer: Model,
+    *,
+    load: Callable[[], Model],
+    workers: int,
+    keep: Callable[[Model, ScoredExam], Kept],
+    **how: Any,
+) -> Generator[Kept, None, None]:
     """Score exam by exam, in this process or in several."""
     if isinstance(exams, Exam):
-        yield scorer.score(exams, **how)
+        yield keep(scorer, score_exam(scorer, exams, **how))
     elif workers > 1:
-        yield from predict_in_workers(scorer, load, exams, workers, **how)
+        yield from predict_in_workers(scorer, load, exams, workers, keep=keep, **how)
     else:
-        yield from score_exams(scorer, exams, **how)
+        for exam in scored_exams(scorer, exams, **how):
+            yield keep(scorer, exam)
+
+
+def _keep(pictured: frozenset[str], scorer: Model, exam: ScoredExam) -> Kept:
+    """Keep the scores of an exam, and pictures of its views if they are asked for; let its images go."""
+    if exam.scores.exam_id not in pictured or not exam.views:
+        return exam.scores, ()
+    if isinstance(scorer, TissueModel):
+        labels = {projection: view.tissue.labels for projection, view in exam.views.items()}
+        return exam.scores, (map_block(explain_exam(scorer, exam), labels=labels, longest_px=LIST_PX),)
+    views = []
+    for projection, view in exam.views.items():
+        mirrored = hangs_flipped(projection, view.mammogram)
+        picture = view_picture(view.mammogram, flip=mirrored, longest_px=LIST_PX)
+        views.append(ViewPictures(projection, picture, mirrored))
+    return exam.scores, (MethodBlock(IMAGES, tuple(views)),)
 
 
 def find_data(
