@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-import mammodensity.evaluation
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.agreement import sample_figures
-from mammodensity.evaluation.bootstrap import BootstrapSpec
+from mammodensity.evaluation.bootstrap import BootstrapSpec, resample
 from mammodensity.evaluation.figures import SCALAR_FIGURES, evaluate_table, figures_of_merit, to_json
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.terms import LEVELS, DensityCategory, Projection
@@ -153,8 +152,8 @@ def test_options_change_the_intervals(cohort):
 
 def test_chunked_resampling_has_the_asked_number_of_resamples(cohort, monkeypatch):
     monkeypatch.setattr("mammodensity.evaluation.bootstrap._CHUNK", 7 * 150)
-    resample = mammodensity.evaluation.figures._resample
-    assert {len(values) for values in resample(*cohort, np.arange(150), BootstrapSpec(20)).values()} == {20}
+    _, drawn = resample(lambda counts: sample_figures(*cohort, counts), np.arange(150), BootstrapSpec(20))
+    assert {len(values) for values in drawn.values()} == {20}
 
 
 def test_an_exact_tie_goes_to_the_lower_category():
@@ -174,8 +173,8 @@ def test_absent_category_is_undefined_with_a_reason():
         "precision_D": "category D is never predicted",
     }
     assert found.intervals["auc"] is None
-    assert found.undefined_resamples["auc"] == 200
-    assert 0 < found.undefined_resamples["dense_auc"] < 200  # resamples without C have no dense exam
+    assert found["auc"].undefined_resamples == 200
+    assert 0 < found["dense_auc"].undefined_resamples < 200  # resamples without C have no dense exam
     assert found.intervals["dense_auc"] is not None
     assert found.macro_recall == pytest.approx((1 + 0.5 + 1) / 3)
     assert found.macro_precision == pytest.approx((0.5 + 1 + 1) / 3)
@@ -246,12 +245,18 @@ def test_wrong_input_is_named(reference, scores, message):
         figures_of_merit(reference, scores)
 
 
-def test_wrong_options_are_named():
-    with pytest.raises(OptionError, match=r"bootstrap must be 0 or more resamples\. Got -1 instead"):
-        figures_of_merit("A", [ROW], bootstrap=-1)
-    for confidence in (0, 1, 95):
-        with pytest.raises(OptionError, match=rf"confidence must be between 0 and 1\. Got {confidence} instead"):
-            figures_of_merit("A", [ROW], confidence=confidence)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bootstrap": -1}, r"resamples must be greater than or equal to 0\. Got -1 instead"),
+        ({"confidence": 0}, r"confidence must be greater than 0\. Got 0 instead"),
+        ({"confidence": 1}, r"confidence must be less than 1\. Got 1 instead"),
+        ({"confidence": 95}, r"confidence must be less than 1\. Got 95 instead"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(OptionError, match=message):
+        figures_of_merit("A", [ROW], **options)
 
 
 def make_table(cohort, drop=()):
@@ -292,10 +297,8 @@ def test_json_has_the_levels_and_no_nan(cohort):
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
-def test_table_options_and_values_are_checked(cohort):
+def test_scores_of_a_table_are_checked(cohort):
     table, labels = make_table(cohort)
-    with pytest.raises(OptionError, match="bootstrap"):
-        evaluate_table(table, labels, bootstrap=-1)
     table.scores["CC_R"][5] = 1
     with pytest.raises(TableError, match=r"Got row 5 instead: found scores that sum to 4"):
         evaluate_table(table, labels)

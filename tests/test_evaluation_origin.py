@@ -107,7 +107,7 @@ def test_written_files_are_the_origins_to_the_byte(folder, labels, tmp_path):
 def test_mean_accuracy_by_number_of_views(folder, labels):
     table = read_origin_tables(folder)
     found = view_subsets(table, match(table, labels), spec=BootstrapSpec(0))
-    assert [round(one.accuracy, 3) for one in found.by_number.values()] == [0.746, 0.777, 0.799, 0.812]
+    assert [round(one.figures["accuracy"].value, 3) for one in found.by_number.values()] == [0.746, 0.777, 0.799, 0.812]
     assert (found.n, len(found.combinations)) == (128, 15)
 
 
@@ -117,7 +117,8 @@ def test_reject_curve_and_the_challenges_names(folder, labels, figures):
     first = found.reject.points[0]
     assert (first.wrong, first.two_or_more, first.dense_flips) == (24, 1, 14), "as the confusion matrix has it"
     assert found.reject.area_random == 0.8125
-    assert found.reject.area == pytest.approx(0.8916, abs=5e-5)
-    assert found.challenge["overall"].linear_kappa == pytest.approx(figures["subject"].linear_kappa)
-    assert found.challenge["overall"].auc == pytest.approx(figures["subject"].dense_auc)
-    assert found.challenge["overall"].avg_lin_dist == pytest.approx(-25 / 128)
+    assert found.reject.area.value == pytest.approx(0.8916, abs=5e-5)
+    challenge = found.challenge["overall"].figures
+    assert challenge["linear_kappa"].value == pytest.approx(figures["subject"].linear_kappa)
+    assert challenge["auc"].value == pytest.approx(figures["subject"].dense_auc)
+    assert challenge["avg_lin_dist"].value == pytest.approx(-25 / 128)

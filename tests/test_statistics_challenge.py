@@ -7,6 +7,10 @@ from sklearn import metrics
 from mammodensity.studies.further import CHALLENGE_FIGURES, challenge_figures
 
 
+def undefined(found):
+    return {name for name, figure in found.figures.items() if figure.reason}
+
+
 @pytest.fixture(scope="module")
 def cohort():
     """Three exams for each of 60 patients, of one category each."""
@@ -22,12 +26,16 @@ def test_figures_of_patients(cohort):
     predicted = mean.argmax(axis=1)
     found = challenge_figures(reference, scores, patients)
     assert found.n == 60
-    assert found.linear_kappa == pytest.approx(metrics.cohen_kappa_score(true, predicted, weights="linear"))
-    assert found.quadratic_kappa == pytest.approx(metrics.cohen_kappa_score(true, predicted, weights="quadratic"))
-    assert found.auc == pytest.approx(metrics.roc_auc_score(true >= 2, mean[:, 2:].sum(axis=1)))
-    assert found.avg_lin_dist == pytest.approx(-metrics.mean_absolute_error(true, predicted))
-    assert found.avg_quad_dist == pytest.approx(-metrics.mean_squared_error(true, predicted))
-    assert found.undefined == {}
+    assert found.figures["linear_kappa"].value == pytest.approx(
+        metrics.cohen_kappa_score(true, predicted, weights="linear")
+    )
+    assert found.figures["quadratic_kappa"].value == pytest.approx(
+        metrics.cohen_kappa_score(true, predicted, weights="quadratic")
+    )
+    assert found.figures["auc"].value == pytest.approx(metrics.roc_auc_score(true >= 2, mean[:, 2:].sum(axis=1)))
+    assert found.figures["avg_lin_dist"].value == pytest.approx(-metrics.mean_absolute_error(true, predicted))
+    assert found.figures["avg_quad_dist"].value == pytest.approx(-metrics.mean_squared_error(true, predicted))
+    assert undefined(found) == set()
 
 
 def test_order_of_exams_changes_nothing_and_merging_something(cohort):
@@ -36,20 +44,20 @@ def test_order_of_exams_changes_nothing_and_merging_something(cohort):
     first = challenge_figures(reference, scores, patients)
     shuffled = challenge_figures(reference[order], scores[order], [patients[exam] for exam in order])
     for name in CHALLENGE_FIGURES:
-        assert getattr(shuffled, name) == pytest.approx(getattr(first, name)), name
+        assert shuffled.figures[name].value == pytest.approx(first.figures[name].value), name
     alone = challenge_figures(reference, scores)
     assert alone.n == 180
-    assert alone.linear_kappa != pytest.approx(first.linear_kappa)
+    assert alone.figures["linear_kappa"].value != pytest.approx(first.figures["linear_kappa"].value)
 
 
 def test_undefined_figures_have_reasons(cohort):
     _, scores, _ = cohort
     several = challenge_figures(np.array([0, 1]), scores[:2], ["p", "p"])
-    assert set(several.undefined) == set(CHALLENGE_FIGURES)
-    assert "different reference categories" in several.undefined["auc"]
-    assert np.isnan(several.linear_kappa)
+    assert undefined(several) == set(CHALLENGE_FIGURES)
+    assert "different reference categories" in several.figures["auc"].reason
+    assert np.isnan(several.figures["linear_kappa"].value)
     same = challenge_figures(np.array([2, 2]), np.tile([0, 0, 1.0, 0], (2, 1)))
-    assert set(same.undefined) == {"linear_kappa", "quadratic_kappa", "auc"}
-    assert same.avg_lin_dist == 0
+    assert undefined(same) == {"linear_kappa", "quadratic_kappa", "auc"}
+    assert same.figures["avg_lin_dist"].value == 0
     nothing = challenge_figures(np.zeros(0, dtype=int), np.zeros((0, 4)))
-    assert nothing.undefined["avg_quad_dist"] == "no exam has scores"
+    assert nothing.figures["avg_quad_dist"].reason == "no exam has scores"

@@ -56,8 +56,8 @@ def test_differences_are_those_of_scikit_learn(cohort):
                 "dense_auc": lambda r: metrics.roc_auc_score(reference > 1, r.scores[:, 2:].sum(axis=1)),
             }[name](reading)
             assert value == pytest.approx(expected), name
-        assert one.difference == pytest.approx(one.a - one.b)
-        assert one.undefined is None
+        assert one.difference.value == pytest.approx(one.a - one.b)
+        assert one.difference.reason is None
 
 
 def test_intervals_are_those_of_a_plain_paired_bootstrap(cohort):
@@ -75,7 +75,7 @@ def test_intervals_are_those_of_a_plain_paired_bootstrap(cohort):
     found = compare(a, b, labels_of(reference))
     for name, values in plain.items():
         low, high = np.quantile(values, [0.025, 0.975])
-        assert found.figures[name].interval == pytest.approx((low, high), abs=0.15 * (high - low)), name
+        assert found.figures[name].difference.interval == pytest.approx((low, high), abs=0.15 * (high - low)), name
         assert found.figures[name].p_value == pytest.approx(2 * min(np.mean(np.array(values) <= 0), 0.5), abs=0.03)
     assert found.confidence == 0.95
 
@@ -102,9 +102,9 @@ def test_who_is_called_first_changes_signs_only(cohort):
     assert one.errors_a == other.errors_b
     assert one.between == other.between
     for name, found in one.figures.items():
-        assert found.difference == -other.figures[name].difference
-        low, high = other.figures[name].interval
-        assert found.interval == pytest.approx((-high, -low), abs=0.03), name
+        assert found.difference.value == -other.figures[name].difference.value
+        low, high = other.figures[name].difference.interval
+        assert found.difference.interval == pytest.approx((-high, -low), abs=0.03), name
 
 
 @given(st.integers(5, 40), st.integers(0, 2**32), st.booleans())
@@ -130,7 +130,7 @@ def test_order_and_names_of_exams_change_nothing(count, seed, scored):
 def test_a_reading_is_no_better_than_itself(cohort):
     reference, a, _ = cohort
     found = compare(a, Reading("twin", a.exam_ids, a.predicted, a.scores), labels_of(reference), spec=FEW)
-    assert {one.difference for one in found.figures.values()} == {0}
+    assert {one.difference.value for one in found.figures.values()} == {0}
     assert {one.p_value for one in found.figures.values()} == {1}
     assert found.between == errors(reference, reference)
     assert "are right in the same number of 150 exams" in found.summary
@@ -158,7 +158,8 @@ def test_patients_are_drawn_whole(cohort):
     found = compare(a, b, labels_of(reference), patients=pairs, spec=FEW)
     assert found.patients == 30
     assert (
-        found.figures["accuracy"].interval != compare(a, b, labels_of(reference), spec=FEW).figures["accuracy"].interval
+        found.figures["accuracy"].difference.interval
+        != compare(a, b, labels_of(reference), spec=FEW).figures["accuracy"].difference.interval
     )
     assert "(over patients, p " in found.summary
     assert "(McNemar's test, p " in compare(a, b, labels_of(reference), spec=FEW).summary
@@ -167,7 +168,7 @@ def test_patients_are_drawn_whole(cohort):
 def test_a_reader_without_scores_has_no_auc(cohort):
     reference, a, b = cohort
     found = compare(a, Reading("eyes", b.exam_ids, b.predicted), labels_of(reference), spec=FEW)
-    assert found.figures["dense_auc"].undefined == "eyes gives categories, no scores"
+    assert found.figures["dense_auc"].difference.reason == "eyes gives categories, no scores"
     plain = found.to_dict()
     assert plain["figures"]["auc"]["b"] is None
     assert plain["figures"]["auc"]["a"] == pytest.approx(metrics.roc_auc_score(reference, a.scores, multi_class="ovr"))
@@ -180,11 +181,11 @@ def test_a_reader_without_scores_has_no_auc(cohort):
 def test_one_category_everywhere_leaves_kappa_undefined():
     same = Reading("same", names(6), np.full(6, 2))
     found = compare(same, Reading("mixed", names(6), np.array([2, 2, 1, 2, 2, 2])), labels_of([2] * 6), spec=FEW)
-    assert found.figures["linear_kappa"].undefined == (
+    assert found.figures["linear_kappa"].difference.reason == (
         "same: reference and prediction hold one and the same category only (0/0)"
     )
     assert found.to_dict()["figures"]["linear_kappa"]["difference"] is None
-    assert found.figures["accuracy"].undefined is None
+    assert found.figures["accuracy"].difference.reason is None
 
 
 def test_exams_of_one_alone_are_left_aside_and_counted():

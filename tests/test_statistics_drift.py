@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import binomtest, chi2_contingency, fisher_exact
 
 from mammodensity.errors import OptionError, TableError
-from mammodensity.evaluation.bootstrap import BootstrapSpec
+from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure
 from mammodensity.studies.drift import drift, period_of, read_flags
-from mammodensity.studies.proportions import Share, difference_interval, permutation_p_values, share, wilson
+from mammodensity.studies.proportions import difference_interval, permutation_p_values, share, wilson
 from mammodensity.studies.readings import Reading, read_reading
 from mammodensity.studies.study_plots import drift_plot, reject_plot
 from mammodensity.studies.triage import reject_curve
@@ -51,7 +51,7 @@ def test_wilson_is_that_of_scipy(hits, exams):
     assert wilson(hits / exams, exams, 0.95) == pytest.approx((expected.low, expected.high))
     holds = np.arange(exams) < hits
     found = share(holds, [f"e{number}" for number in range(exams)], 0.95)
-    assert (found.count, found.value) == (hits, hits / exams)
+    assert (found.n, found.value) == (exams, hits / exams)
     assert found.interval == pytest.approx((expected.low, expected.high))
 
 
@@ -79,9 +79,7 @@ def test_intervals_of_clustered_shares_cover_as_promised():
 
 def test_newcombes_own_example():
     # Newcombe 1998, table II: 56/70 less 48/80, method 10: 0.0524 to 0.3339
-    first, second = (
-        Share(hits, hits / exams, wilson(hits / exams, exams, 0.95)) for hits, exams in ((48, 80), (56, 70))
-    )
+    first, second = (Figure(hits / exams, *wilson(hits / exams, exams, 0.95)) for hits, exams in ((48, 80), (56, 70)))
     assert difference_interval(first, second) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
@@ -158,8 +156,8 @@ def test_shares_and_confidence_by_period():
         expected = binomtest(int((categories > 1).sum()), 100).proportion_ci(0.95, method="wilson")
         assert one.dense.interval == pytest.approx(tuple(expected))
         confidence = reading.scores[inside].max(axis=1).mean()
-        assert one.mean_confidence == pytest.approx(confidence)
-        low, high = one.mean_confidence_interval
+        assert one.mean_confidence.value == pytest.approx(confidence)
+        low, high = one.mean_confidence.interval
         assert low - 1e-9 <= confidence <= high + 1e-9
     months = drift(reading, dates, spec=FEW)
     assert len(months.periods) == 24

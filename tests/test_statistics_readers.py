@@ -193,17 +193,17 @@ def test_exams_not_read_by_all(panel):
 def test_undefined_figures_have_reasons():
     same = [reading(name, [2] * 5) for name in "ab"]
     found = readers_agreement(same, spec=FEW)
-    assert found.fleiss_kappa.undefined == "all ratings are of one category (0/0)"
-    assert found.mean_linear_kappa.undefined == "the kappa of a pair of readers is undefined"
-    assert "all ratings are of one category" in found.ordinal_alpha.undefined
+    assert found.fleiss_kappa.reason == "all ratings are of one category (0/0)"
+    assert found.mean_linear_kappa.reason == "the kappa of a pair of readers is undefined"
+    assert "all ratings are of one category" in found.ordinal_alpha.reason
     plain = found.to_dict()
     assert plain["fleiss_kappa"]["value"] is None
     assert plain["unanimous"]["value"] == 1
     json.dumps(plain, allow_nan=False)
     apart = readers_agreement([reading("a", [0, 1, 2, 3], missing=(2, 3)), reading("b", [0, 1, 2, 3], missing=(0, 1))])
     assert apart.n_complete == 0
-    assert apart.pairs[0].figures["accuracy"].undefined == "no exam in common"
-    assert apart.fleiss_kappa.undefined == "no exam was read by all readers"
+    assert apart.pairs[0].figures["accuracy"].reason == "no exam in common"
+    assert apart.fleiss_kappa.reason == "no exam was read by all readers"
     assert apart.summary == "2 readers, 0 exams read by all."
     with pytest.raises(OptionError, match=r"at least two readers\. Got 1 instead"):
         readers_agreement(same[:1])

@@ -10,7 +10,7 @@ from mammodensity.evaluation.bootstrap import BootstrapSpec
 from mammodensity.evaluation.figures import figures_of_merit
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.studies.groups import view_subsets
-from mammodensity.terms import LEVELS, PROJECTIONS
+from mammodensity.terms import LEVELS, PROJECTIONS, TISSUE
 
 FEW = BootstrapSpec(50)
 
@@ -37,26 +37,30 @@ def test_every_combination_is_fused_and_measured(cohort):
     for subset, one in zip(subsets, found.combinations, strict=True):
         mean = views[:, subset].mean(axis=1)
         assert one.views == tuple(PROJECTIONS[view] for view in subset)
-        assert one.accuracy == pytest.approx(accuracy_score(reference, mean.argmax(axis=1)))
+        assert one.figures["accuracy"].value == pytest.approx(accuracy_score(reference, mean.argmax(axis=1)))
         kappa = cohen_kappa_score(reference, mean.argmax(axis=1), weights="linear")
-        assert one.linear_kappa == pytest.approx(kappa)
-        assert one.mean_confidence == pytest.approx(mean.max(axis=1).mean())
-        assert one.intervals["accuracy"][0] <= one.accuracy <= one.intervals["accuracy"][1]
+        assert one.figures["linear_kappa"].value == pytest.approx(kappa)
+        assert one.figures["mean_confidence"].value == pytest.approx(mean.max(axis=1).mean())
+        assert one.figures["accuracy"].low <= one.figures["accuracy"].value <= one.figures["accuracy"].high
     by_number = [found.by_number[size].mean_set_size for size in (1, 2, 3, 4)]
     assert 0 < by_number[3] < by_number[0] < 4  # more views, smaller sets
     for size in (1, 2, 3, 4):
-        alike = [one.accuracy for one in found.combinations if len(one.views) == size]
-        assert found.by_number[size].accuracy == pytest.approx(np.mean(alike))
-    assert found.by_number[4].intervals == found.combinations[-1].intervals
-    assert np.ptp(found.by_number[1].intervals["accuracy"]) < np.ptp(found.combinations[0].intervals["accuracy"])
+        alike = [one.figures["accuracy"].value for one in found.combinations if len(one.views) == size]
+        assert found.by_number[size].figures["accuracy"].value == pytest.approx(np.mean(alike))
+    assert found.by_number[4].figures == found.combinations[-1].figures
+    assert np.ptp(found.by_number[1].figures["accuracy"].interval) < np.ptp(
+        found.combinations[0].figures["accuracy"].interval
+    )
 
 
 def test_the_method_of_fusion_counts(cohort):
     reference, views = cohort
     mean, vote = (view_subsets(table_of(views), reference, fusion=name, spec=FEW) for name in ("mean", "vote"))
     assert vote.fusion == "vote"
-    assert vote.combinations[0].accuracy == mean.combinations[0].accuracy
-    assert vote.combinations[-1].mean_confidence != mean.combinations[-1].mean_confidence
+    assert vote.combinations[0].figures["accuracy"].value == mean.combinations[0].figures["accuracy"].value
+    assert (
+        vote.combinations[-1].figures["mean_confidence"].value != mean.combinations[-1].figures["mean_confidence"].value
+    )
 
 
 def test_exams_that_lack_a_view_are_left_out_and_counted(cohort):
@@ -66,7 +70,7 @@ def test_exams_that_lack_a_view_are_left_out_and_counted(cohort):
     found = view_subsets(table_of(gaps), reference, spec=FEW)
     assert (found.n, found.left_out) == (45, 5)
     expected = figures_of_merit(reference[5:], views[5:, 0], bootstrap=0)
-    assert found.combinations[0].accuracy == pytest.approx(expected.accuracy)
+    assert found.combinations[0].figures["accuracy"].value == pytest.approx(expected.accuracy)
     gaps[:, 1] = np.nan
     assert view_subsets(table_of(gaps), reference) is None
 
@@ -79,4 +83,13 @@ def test_order_changes_nothing_and_patients_are_drawn_whole(cohort):
     again = view_subsets(table_of(views[order]), reference[order], patients=[patients[e] for e in order], spec=FEW)
     assert again.combinations == first.combinations
     exams = view_subsets(table_of(views), reference, spec=FEW)
-    assert exams.combinations[0].intervals != first.combinations[0].intervals
+    assert exams.combinations[0].figures != first.combinations[0].figures
+
+
+def test_sets_are_of_a_to_d_only():
+    random = np.random.default_rng(1)
+    views = random.dirichlet([1.0] * 3, 30)
+    table = ScoreTable(tuple(map(str, range(30))), dict.fromkeys(LEVELS, views), scale=TISSUE)
+    found = view_subsets(table, random.integers(3, size=30), spec=FEW)
+    assert np.isnan(found.combinations[0].mean_set_size)
+    assert found.combinations[0].to_dict()["mean_set_size"] is None

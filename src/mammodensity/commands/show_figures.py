@@ -10,13 +10,14 @@ from mammodensity.studies.compare import p_text
 from mammodensity.terms import CATEGORIES, LEVELS
 
 if TYPE_CHECKING:
+    from mammodensity.evaluation.bootstrap import Figure
     from mammodensity.evaluation.figures import FiguresOfMerit
     from mammodensity.results.calibration import Calibration
     from mammodensity.studies.compare import Comparison
     from mammodensity.studies.drift import Drift
     from mammodensity.studies.further import FurtherFigures
     from mammodensity.studies.groups import Group, ViewSubsets
-    from mammodensity.studies.readers import Figure, ReadersAgreement
+    from mammodensity.studies.readers import ReadersAgreement
 
 
 def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
@@ -34,8 +35,8 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
     for level in LEVELS:
         if level in figures:
             one = figures[level]
-            values = [number(getattr(one, name)) for name in names]
-            rows.append([level, str(one.n), *values, limits(one.intervals.get("accuracy"))])
+            values = [number(one[name].value) for name in names]
+            rows.append([level, str(one.n), *values, limits(one["accuracy"].interval)])
     show_table(["", "exams", *names.values(), "accuracy\n95 %"], rows, bold="subject")
     subject = figures.get("subject")
     if subject is not None and subject.n:
@@ -109,13 +110,14 @@ def show_comparison(found: Comparison) -> None:
     """Figures of two readings side by side, and how heavy their errors are."""
     rows = []
     for name, one in found.figures.items():
-        interval = "-" if one.interval is None else f"{one.interval[0]:+.3f} to {one.interval[1]:+.3f}"
-        if one.undefined:
-            say(f"{name.replace('_', ' ')} is not compared: {one.undefined}")
+        difference = one.difference
+        if difference.reason:
+            say(f"{name.replace('_', ' ')} is not compared: {difference.reason}")
             continue
+        interval = f"{difference.low:+.3f} to {difference.high:+.3f}" if difference.interval else "-"
         p_value = p_text(one.p_value).removeprefix("= ")
         rows.append(
-            [name.replace("_", " "), f"{one.a:.3f}", f"{one.b:.3f}", f"{one.difference:+.3f}", interval, p_value]
+            [name.replace("_", " "), f"{one.a:.3f}", f"{one.b:.3f}", f"{difference.value:+.3f}", interval, p_value]
         )
     show_table(["", found.a, found.b, "difference", f"{found.confidence:.0%}", "p (bootstrap)"], rows)
     counts = (found.errors_a, found.errors_b, found.between)
@@ -169,8 +171,8 @@ def show_readers(found: ReadersAgreement) -> None:
         ["all readers", "", "95 %"], [[name.replace("_", " "), _value(one), _interval(one)] for name, one in whole]
     )
     for name, one in whole:
-        if one.undefined:
-            say(f"{name.replace('_', ' ')} is undefined: {one.undefined}")
+        if one.reason:
+            say(f"{name.replace('_', ' ')} is undefined: {one.reason}")
 
 
 def show_drift(found: Drift) -> None:
@@ -178,10 +180,10 @@ def show_drift(found: Drift) -> None:
     flags = list(found.periods[0].flags)
     rows = []
     for one in found.periods:
-        confidence = "-" if one.mean_confidence is None else f"{one.mean_confidence:.3f}"
+        confidence = "-" if one.mean_confidence is None else f"{one.mean_confidence.value:.3f}"
         shares = [f"{share.value:.1%}" for share in (*one.shares.values(), one.dense)]
         flagged = [f"{share.value:.1%}" for share in one.flags.values()]
-        dense = " to ".join(f"{end:.1%}" for end in one.dense.interval)
+        dense = f"{one.dense.low:.1%} to {one.dense.high:.1%}"
         rows.append([one.period, str(one.n), *shares, dense, confidence, *flagged])
     show_table([found.period, "exams", *"ABCD", "dense", "95 %", "confidence", *flags], rows)
     if found.not_dated:
@@ -222,7 +224,7 @@ def _show_groups(column: str, groups: list[Group]) -> None:
             cells = [
                 cell
                 for name in ("accuracy", "linear_kappa", "dense_accuracy")
-                for cell in (number(getattr(figures, name)), limits(figures.intervals.get(name)))
+                for cell in (_value(figures[name]), _interval(figures[name]))
             ]
         rows.append([group.value, str(group.n), *cells])
     show_table([column, "exams", "accuracy", "95 %", "linear kappa", "95 %", "dense or not", "95 %"], rows)
@@ -234,11 +236,11 @@ def _show_groups(column: str, groups: list[Group]) -> None:
 def _show_subsets(found: ViewSubsets) -> None:
     named = [(" ".join(one.views), one) for one in found.combinations]
     named += [(f"mean of {size} view{'s' if size > 1 else ''}", one) for size, one in found.by_number.items()]
+    shown = ("accuracy", "linear_kappa", "quadratic_kappa", "mean_confidence")
     rows = []
-    for name, one in named:
-        figures = (one.accuracy, one.linear_kappa, one.quadratic_kappa, one.mean_confidence, one.mean_set_size)
-        accuracy, *others = map(number, figures)
-        rows.append([name, accuracy, limits(one.intervals.get("accuracy")), *others])
+    for views, one in named:
+        accuracy, *others = (one.figures[name] for name in shown)
+        rows.append([views, _value(accuracy), _interval(accuracy), *map(_value, others), number(one.mean_set_size)])
     show_table(["views", "accuracy", "95 %", "linear kappa", "quadratic kappa", "mean confidence", "90 % set"], rows)
     if found.left_out:
         say(f"(on the {found.n} exams with all four projections; {found.left_out} lack one)")

@@ -1,7 +1,10 @@
-"""The bootstrap: patients drawn with replacement, each with all of her exams.
+"""Figures with bootstrap intervals: patients are drawn with replacement, each with all of her exams.
 
-Exams of one patient resemble each other, so that exams drawn one by one would promise too much. Where patients are not
-known, each exam counts as a patient of its own.
+Exams of one patient resemble each other, so intervals of exams drawn one by one would be too narrow. Where patients are
+not known, each exam counts as a patient.
+
+A figure is computed for B samples at once. A sample is a row of counts, shape (N,): how often each exam is in it; all
+exams once are a row of ones. `scipy.stats.bootstrap` draws exams one by one and computes one figure at a time.
 
 References
 ----------
@@ -11,48 +14,108 @@ Efron, B., Tibshirani, R. (1993). An Introduction to the Bootstrap, chapter 13 (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import isnan
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from math import isnan, nan
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mammodensity.errors import OptionError, TableError
+from mammodensity.errors import TableError
+from mammodensity.settings import Field, settings
 
 Floats = NDArray[np.float64]
+Name = TypeVar("Name", bound=Hashable)
 
 _CHUNK = 2**19  # numbers in one array of resamples: a few such arrays of 4 MB stay in the processor's cache
 
 
-@dataclass(frozen=True)
+@settings
 class BootstrapSpec:
-    """How intervals are made: number of resamples (0 for no intervals), seed, and coverage.
+    """How intervals are made: number of resamples (0 for no intervals), seed, and coverage."""
 
-    Raises
-    ------
-    OptionError
-        A number of resamples below 0, or a confidence that is no share.
+    resamples: Annotated[int, Field(ge=0)] = 2000
+    seed: int = 1
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of ``n`` exams with its interval.
+
+    ``value`` is NaN where the figure is undefined, and ``reason`` says why. ``low`` and ``high`` are NaN without an
+    interval: no bootstrap was asked for, or the figure is undefined, also if only in every resample.
+    ``undefined_resamples`` were left out of the interval.
     """
 
-    number: int = 2000
-    seed: int = 1
-    confidence: float = 0.95
+    value: float
+    low: float = nan
+    high: float = nan
+    n: int = 0
+    reason: str | None = None
+    undefined_resamples: int = 0
 
-    def __post_init__(self) -> None:
-        if self.number < 0:
-            raise OptionError(f"bootstrap must be 0 or more resamples. Got {self.number} instead.")
-        if not 0 < self.confidence < 1:
-            raise OptionError(f"confidence must be between 0 and 1. Got {self.confidence} instead.")
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high), or None without an interval."""
+        return None if isnan(self.low) else (self.low, self.high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the value, its interval and the reason why it is undefined as JSON values."""
+        return {"value": plain(self.value), "interval": plain(self.interval), "undefined": self.reason}
+
+
+def measure(
+    compute: Callable[[Floats], Mapping[Name, Floats]],
+    cluster: NDArray[np.intp],
+    spec: BootstrapSpec,
+    reason: Callable[[Name], str | None] = lambda _: None,
+) -> dict[Name, Figure]:
+    """Compute figures of all exams, each with its interval.
+
+    Parameters
+    ----------
+    compute
+        Takes counts of shape (B, N) and returns values of shape (B,) by name.
+    cluster
+        The patient of each exam, as `canonical_order` numbers them.
+    reason
+        Says why a figure is undefined.
+    """
+    point, drawn = resample(compute, cluster, spec)
+    return {
+        name: with_interval(value, drawn[name], spec, n=len(cluster), reason=reason(name) if isnan(value) else None)
+        for name, value in point.items()
+    }
+
+
+def resample(
+    compute: Callable[[Floats], Mapping[Name, Floats]], cluster: NDArray[np.intp], spec: BootstrapSpec
+) -> tuple[dict[Name, float], dict[Name, Floats]]:
+    """Compute figures of all exams, and of the resamples: shape (B,) by name, see `measure`."""
+    point = {name: float(values[0]) for name, values in compute(np.ones((1, len(cluster)))).items()}
+    chunks = [compute(counts) for counts in resamples(cluster, spec)]
+    return point, {name: np.concatenate([chunk[name] for chunk in chunks] or [np.zeros(0)]) for name in point}
+
+
+def with_interval(value: float, drawn: Floats, spec: BootstrapSpec, *, n: int, reason: str | None = None) -> Figure:
+    """Give a figure the percentile interval of its resamples, shape (B,)."""
+    defined = drawn[~np.isnan(drawn)]
+    low, high = nan, nan
+    if not isnan(value) and len(defined):
+        ends = np.quantile(defined, [(1 - spec.confidence) / 2, (1 + spec.confidence) / 2])
+        low, high = float(ends[0]), float(ends[1])
+    return Figure(value, low, high, n, reason, len(drawn) - len(defined))
 
 
 def canonical_order(rows: Floats, patients: Sequence[str] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Put exams in an order that depends neither on how they came nor on what patients are called.
+    """Put exams in an order that depends neither on their order in the table nor on the names of patients.
 
     Parameters
     ----------
     rows
-        Shape (N, F): all that figures are made from, the first column counting most; no NaN.
+        Shape (N, F): everything that figures are computed from, the first column counting most; no NaN.
     patients
         The patient of each of the N exams, or None where they are not known.
 
@@ -73,9 +136,9 @@ def canonical_order(rows: Floats, patients: Sequence[str] | None) -> tuple[NDArr
     exams: dict[str, list[int]] = {}
     for exam in np.argsort(content, kind="stable"):
         exams.setdefault(patients[exam], []).append(int(exam))
-    grouped = sorted(exams.values(), key=lambda of_one: [int(content[exam]) for exam in of_one])
-    order = np.array([exam for of_one in grouped for exam in of_one], dtype=np.intp)
-    return order, np.repeat(np.arange(len(grouped)), [len(of_one) for of_one in grouped])
+    grouped = sorted(exams.values(), key=lambda group: [int(content[exam]) for exam in group])
+    order = np.array([exam for group in grouped for exam in group], dtype=np.intp)
+    return order, np.repeat(np.arange(len(grouped)), [len(group) for group in grouped])
 
 
 def resamples(cluster: NDArray[np.intp], spec: BootstrapSpec) -> Iterator[Floats]:
@@ -85,17 +148,21 @@ def resamples(cluster: NDArray[np.intp], spec: BootstrapSpec) -> Iterator[Floats
     generator = np.random.default_rng(spec.seed)
     patients = int(cluster[-1]) + 1
     step = max(1, _CHUNK // len(cluster))
-    for start in range(0, spec.number, step):
-        size = min(step, spec.number - start)
+    for start in range(0, spec.resamples, step):
+        size = min(step, spec.resamples - start)
         drawn = generator.integers(patients, size=(size, patients)) + patients * np.arange(size)[:, np.newaxis]
         counts = np.bincount(drawn.ravel(), minlength=size * patients).reshape(size, patients).astype(np.float64)
         yield counts if patients == len(cluster) else counts[:, cluster]
 
 
-def percentile_interval(point: float, values: Floats, confidence: float) -> tuple[float, float] | None:
-    """Interval of a figure from its resamples; None where the figure, or each of them, is undefined."""
-    defined = values[~np.isnan(values)]
-    if isnan(point) or not len(defined):
-        return None
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+def plain(value: Any) -> Any:
+    """Turn a value into what JSON has: lists for tuples, null for NaN, named entries for dataclasses."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if is_dataclass(value):
+        return plain(vars(value))
+    return None if isinstance(value, float) and isnan(value) else value

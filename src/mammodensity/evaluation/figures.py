@@ -1,13 +1,10 @@
-"""Why a figure of merit is undefined, and what a mean over categories left out.
-
-Figures of merit with their uncertainty: how far scores agree with the reference density.
-"""
+"""Figures of merit: how far scores agree with the reference density, with intervals and reasons."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
-from math import isnan
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -15,58 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from mammodensity.errors import TableError
 from mammodensity.evaluation.agreement import Floats, confusion_matrices, sample_figures
-from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
+from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, measure, plain
 from mammodensity.evaluation.labels import match, match_patients
 from mammodensity.evaluation.score_tables import SUM_TOLERANCE, ScoreTable, score_problem
 from mammodensity.terms import DENSITY, LEVELS, SCALES, Category, Scale
-
-
-def undefined_reason(name: str, confusion: NDArray[np.int_]) -> str:
-    """Say why the figure ``name`` is undefined for this confusion matrix, of shape (K, K) with rows true.
-
-    ``name`` is one of those that `mammodensity.evaluation.agreement.sample_figures` returns.
-    """
-    exams, scale = confusion.sum(axis=1), Scale.of(len(confusion))
-    if not exams.any():
-        return "no exam has scores"
-    absent = ", ".join(category for category in scale if not exams[category.index])
-    same = "reference and prediction hold one and the same category only (0/0)"
-    reasons = {
-        "linear_kappa": same,
-        "quadratic_kappa": same,
-        "nll": "the score of an exam's reference category is exactly 0",
-        "auc": f"no exam of category {absent} in the reference",
-        "dense_auc": "the reference holds dense exams only, or none",
-    }
-    for category in scale:
-        missing = f"no exam of category {category} in the reference"
-        reasons[f"precision_{category}"] = f"category {category} is never predicted"
-        reasons[f"recall_{category}"] = missing
-        present = exams[category.index] > 0
-        reasons[f"auc_{category}"] = f"the reference holds category {category} only" if present else missing
-    return reasons[name]
-
-
-def mean_notes(confusion: NDArray[np.int_]) -> dict[str, str]:
-    """Say which categories the macro means of this confusion matrix (K, K) leave out, or count as 0."""
-    exams, predicted, scale = confusion.sum(axis=1), confusion.sum(axis=0), Scale.of(len(confusion))
-    if not exams.any():
-        return {}
-    absent = [c for c in scale if not exams[c.index]]
-    nowhere = [c for c in absent if not predicted[c.index]]
-    unpredicted = [c for c in scale if exams[c.index] and not predicted[c.index]]
-    notes = {}
-    if absent:
-        notes["macro_recall"] = f"mean without {', '.join(absent)}: no such exam in the reference"
-    parts = []
-    if nowhere:
-        parts.append(f"mean without {', '.join(nowhere)}: neither in the reference nor predicted")
-    if unpredicted:
-        parts.append(f"{', '.join(unpredicted)} counted as 0: never predicted")
-    if parts:
-        notes["macro_precision"] = "; ".join(parts)
-    return notes
-
 
 SCALAR_FIGURES: tuple[str, ...] = (
     "accuracy",
@@ -79,12 +28,25 @@ SCALAR_FIGURES: tuple[str, ...] = (
     "dense_auc",
     "nll",
 )
-"""The figures that get an interval."""
+"""The figures of all categories together."""
+
+
+def _value_of(name: str, doc: str) -> property:
+    return property(lambda figures: figures[name].value, doc=doc)
+
+
+def _by_letter(kind: str, doc: str) -> property:
+    return property(
+        lambda figures: {letter: figures[f"{kind}_{letter}"].value for letter in figures.scale.letters}, doc=doc
+    )
 
 
 @dataclass(frozen=True)
-class FiguresOfMerit:
-    """Agreement of N exams with the reference. An undefined figure is NaN here and null in `to_dict`.
+class FiguresOfMerit(Mapping[str, Figure]):
+    """Agreement of N exams with the reference: a mapping of name to `Figure`.
+
+    Names are `SCALAR_FIGURES`, and ``recall_A``, ``precision_A``, ``auc_A`` and so on for each category. Values are
+    also attributes (``figures.accuracy``), NaN where undefined.
 
     Attributes
     ----------
@@ -92,61 +54,19 @@ class FiguresOfMerit:
         Number of exams.
     confusion
         Exams by reference (rows, the least dense first) and predicted category (columns).
-    accuracy
-        Share of exams whose predicted category is the reference.
-    macro_recall
-        Mean recall of the categories present in the reference (balanced accuracy).
-    macro_precision
-        Mean precision of the categories present in reference or prediction; one never predicted counts 0.
-    linear_kappa, quadratic_kappa
-        Cohen's kappa, disagreement weighted by distance or squared distance between categories.
-    dense_accuracy
-        Share of exams put on the right side of dense (C, D; of F, G, D the D) against not dense.
-    auc
-        Mean of ``auc_per_category``: area under the ROC curve of one category's score against all others.
-    dense_auc
-        Area under the ROC curve of the dense categories' scores together, for a dense reference.
-    nll
-        Mean negative log likelihood (natural logarithm) of the reference category.
-    auc_per_category, recall_per_category, precision_per_category
-        By letter.
-    intervals
-        Figure to (low, high): percentile bootstrap over patients, or over exams where patients are not known. None
-        where the figure itself is undefined, or is so in every resample; empty without a bootstrap.
-    undefined
-        Undefined figure to the reason. Figures of one category are called ``auc_A`` and so on.
-    undefined_resamples
-        Figure to the number of resamples left out of its interval because it is undefined in them, where not 0.
-    notes
-        Figure to what was left out of a mean, or counted as 0 in it.
     bootstrap, seed, confidence
-        How the intervals were made.
+        How the intervals were made: by percentile bootstrap over patients, or over exams where patients are not known.
     n_not_given
         Exams left out because this level has no scores for them.
     n_partial
         Exams counted although their scores were fused with a projection missing.
     patients
-        Patients of the N exams, which were resampled; None where they are not known and exams were.
+        Number of patients, who were resampled; None where they are not known and exams were resampled.
     """
 
     n: int
     confusion: tuple[tuple[int, ...], ...]
-    accuracy: float
-    macro_recall: float
-    macro_precision: float
-    linear_kappa: float
-    quadratic_kappa: float
-    dense_accuracy: float
-    auc: float
-    dense_auc: float
-    nll: float
-    auc_per_category: dict[str, float]
-    recall_per_category: dict[str, float]
-    precision_per_category: dict[str, float]
-    intervals: dict[str, tuple[float, float] | None]
-    undefined: dict[str, str]
-    undefined_resamples: dict[str, int]
-    notes: dict[str, str]
+    figures: dict[str, Figure]
     bootstrap: int
     seed: int
     confidence: float
@@ -154,14 +74,101 @@ class FiguresOfMerit:
     n_partial: int = 0
     patients: int | None = None
 
+    def __getitem__(self, name: str) -> Figure:
+        return self.figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.figures)
+
+    def __len__(self) -> int:
+        return len(self.figures)
+
+    accuracy = _value_of("accuracy", "Share of exams whose predicted category is the reference.")
+    macro_recall = _value_of(
+        "macro_recall", "Mean recall of the categories present in the reference (balanced accuracy)."
+    )
+    macro_precision = _value_of(
+        "macro_precision",
+        "Mean precision of the categories present in reference or prediction; one never predicted counts 0.",
+    )
+    linear_kappa = _value_of("linear_kappa", "Cohen's kappa, disagreement weighted by distance between categories.")
+    quadratic_kappa = _value_of("quadratic_kappa", "Cohen's kappa, disagreement weighted by squared distance.")
+    dense_accuracy = _value_of(
+        "dense_accuracy", "Share of exams on the right side of dense (C, D; of F, G, D the D) against not dense."
+    )
+    auc = _value_of("auc", "Mean over categories of the area under the ROC curve of its score against all others.")
+    dense_auc = _value_of("dense_auc", "Area under the ROC curve of the dense categories' summed scores.")
+    nll = _value_of("nll", "Mean negative log likelihood (natural logarithm) of the reference category.")
+    auc_per_category = _by_letter("auc", "Area under the ROC curve by letter.")
+    recall_per_category = _by_letter("recall", "Recall by letter.")
+    precision_per_category = _by_letter("precision", "Precision by letter.")
+
     @property
     def scale(self) -> Scale:
         """The categories of rows and columns of ``confusion``."""
         return Scale.of(len(self.confusion))
 
+    @property
+    def intervals(self) -> dict[str, tuple[float, float] | None]:
+        """The interval of each scalar figure; empty without a bootstrap or exams."""
+        return {name: self[name].interval for name in SCALAR_FIGURES} if self.bootstrap and self.n else {}
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """Why figures are undefined."""
+        return {name: figure.reason for name, figure in self.items() if figure.reason}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """The categories that a macro mean leaves out, or counts as 0."""
+        return mean_notes(np.array(self.confusion))
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as values that JSON knows: lists, numbers, text, and null for NaN."""
-        return {name: plain(value) for name, value in vars(self).items()}
+        """Return JSON values: lists, numbers, text, and null for NaN."""
+        left_out = {name: self[name].undefined_resamples for name in SCALAR_FIGURES}
+        values = {
+            "n": self.n,
+            "confusion": self.confusion,
+            **{name: self[name].value for name in SCALAR_FIGURES},
+            "auc_per_category": self.auc_per_category,
+            "recall_per_category": self.recall_per_category,
+            "precision_per_category": self.precision_per_category,
+            "intervals": self.intervals,
+            "undefined": self.undefined,
+            "undefined_resamples": {name: count for name, count in left_out.items() if count},
+            "notes": self.notes,
+            "bootstrap": self.bootstrap,
+            "seed": self.seed,
+            "confidence": self.confidence,
+            "n_not_given": self.n_not_given,
+            "n_partial": self.n_partial,
+            "patients": self.patients,
+        }
+        return {name: plain(value) for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FiguresOfMerit:
+        """Read what `to_dict` returned.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, AttributeError
+            The values are not of that form.
+        """
+        points = {name: values[name] for name in SCALAR_FIGURES}
+        for kind in ("auc", "recall", "precision"):
+            points |= {f"{kind}_{letter}": value for letter, value in values[f"{kind}_per_category"].items()}
+        figures = {}
+        for name, value in points.items():
+            low, high = values["intervals"].get(name) or (nan, nan)
+            left_out = values["undefined_resamples"].get(name, 0)
+            number = nan if value is None else float(value)
+            figures[name] = Figure(number, low, high, values["n"], values["undefined"].get(name), left_out)
+        confusion = tuple(tuple(int(count) for count in row) for row in values["confusion"])
+        how = {
+            name: values[name] for name in ("bootstrap", "seed", "confidence", "n_not_given", "n_partial", "patients")
+        }
+        return cls(values["n"], confusion, figures, **how)
 
 
 def figures_of_merit(
@@ -261,56 +268,71 @@ def to_json(figures: Mapping[str, FiguresOfMerit]) -> dict[str, Any]:
 def _figures(
     reference: NDArray[np.intp], scores: Floats, patients: Sequence[str] | None, spec: BootstrapSpec
 ) -> FiguresOfMerit:
-    # so that no result depends on the order in which exams came
     order, cluster = canonical_order(np.column_stack([reference, scores[:, ::-1]]), patients)
     reference, scores = reference[order], scores[order]
     everyone = np.ones((1, len(reference)))
     confusion = confusion_matrices(reference, scores.argmax(axis=1), everyone, scores.shape[1])[0].astype(int)
-    point = {name: float(values[0]) for name, values in sample_figures(reference, scores, everyone).items()}
-    resampled = _resample(reference, scores, cluster, spec)
-    scale = Scale.of(scores.shape[1])
     return FiguresOfMerit(
         n=len(reference),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
-        accuracy=point["accuracy"],
-        macro_recall=point["macro_recall"],
-        macro_precision=point["macro_precision"],
-        linear_kappa=point["linear_kappa"],
-        quadratic_kappa=point["quadratic_kappa"],
-        dense_accuracy=point["dense_accuracy"],
-        auc=point["auc"],
-        dense_auc=point["dense_auc"],
-        nll=point["nll"],
-        auc_per_category=_by_letter("auc", point, scale),
-        recall_per_category=_by_letter("recall", point, scale),
-        precision_per_category=_by_letter("precision", point, scale),
-        intervals={
-            name: percentile_interval(point[name], values, spec.confidence) for name, values in resampled.items()
-        },
-        undefined={name: undefined_reason(name, confusion) for name, value in point.items() if isnan(value)},
-        undefined_resamples={
-            name: int(np.isnan(values).sum()) for name, values in resampled.items() if np.isnan(values).any()
-        },
-        notes=mean_notes(confusion),
-        bootstrap=spec.number,
+        figures=measure(
+            lambda counts: sample_figures(reference, scores, counts),
+            cluster,
+            spec,
+            lambda name: undefined_reason(name, confusion),
+        ),
+        bootstrap=spec.resamples,
         seed=spec.seed,
         confidence=spec.confidence,
         patients=None if patients is None else len(set(patients)),
     )
 
 
-def _resample(
-    reference: NDArray[np.intp], scores: Floats, cluster: NDArray[np.intp], spec: BootstrapSpec
-) -> dict[str, Floats]:
-    """Scalar figures of B resamples, shape (B,) each; none where there is nothing to resample."""
-    chunks = [sample_figures(reference, scores, counts) for counts in resamples(cluster, spec)]
-    if not chunks:
+def undefined_reason(name: str, confusion: NDArray[np.int_]) -> str:
+    """Say why the figure ``name`` is undefined for this confusion matrix, of shape (K, K) with rows true.
+
+    ``name`` is one of those that `mammodensity.evaluation.agreement.sample_figures` returns.
+    """
+    exams, scale = confusion.sum(axis=1), Scale.of(len(confusion))
+    if not exams.any():
+        return "no exam has scores"
+    absent = ", ".join(category for category in scale if not exams[category.index])
+    same = "reference and prediction hold one and the same category only (0/0)"
+    reasons = {
+        "linear_kappa": same,
+        "quadratic_kappa": same,
+        "nll": "the score of an exam's reference category is exactly 0",
+        "auc": f"no exam of category {absent} in the reference",
+        "dense_auc": "the reference holds dense exams only, or none",
+    }
+    for category in scale:
+        missing = f"no exam of category {category} in the reference"
+        reasons[f"precision_{category}"] = f"category {category} is never predicted"
+        reasons[f"recall_{category}"] = missing
+        present = exams[category.index] > 0
+        reasons[f"auc_{category}"] = f"the reference holds category {category} only" if present else missing
+    return reasons[name]
+
+
+def mean_notes(confusion: NDArray[np.int_]) -> dict[str, str]:
+    """Say which categories the macro means of this confusion matrix (K, K) leave out, or count as 0."""
+    exams, predicted, scale = confusion.sum(axis=1), confusion.sum(axis=0), Scale.of(len(confusion))
+    if not exams.any():
         return {}
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in SCALAR_FIGURES}
-
-
-def _by_letter(figure: str, point: Mapping[str, float], scale: Scale) -> dict[str, float]:
-    return {category.value: point[f"{figure}_{category}"] for category in scale}
+    absent = [c for c in scale if not exams[c.index]]
+    nowhere = [c for c in absent if not predicted[c.index]]
+    unpredicted = [c for c in scale if exams[c.index] and not predicted[c.index]]
+    notes = {}
+    if absent:
+        notes["macro_recall"] = f"mean without {', '.join(absent)}: no such exam in the reference"
+    parts = []
+    if nowhere:
+        parts.append(f"mean without {', '.join(nowhere)}: neither in the reference nor predicted")
+    if unpredicted:
+        parts.append(f"{', '.join(unpredicted)} counted as 0: never predicted")
+    if parts:
+        notes["macro_precision"] = "; ".join(parts)
+    return notes
 
 
 def category_positions(reference: Sequence[str | int] | NDArray[Any], scale: Scale = DENSITY) -> NDArray[np.intp]:
@@ -344,16 +366,3 @@ def check_scores(scores: ArrayLike) -> Floats:
         problem = score_problem(values[place].tolist())
         raise TableError(f"scores must be rows from 0 to 1 that sum to 1. Got row {place} instead: {problem}.")
     return values
-
-
-def plain(value: Any) -> Any:
-    """Values that JSON knows: lists for tuples, null for NaN; dataclasses by their fields."""
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if is_dataclass(value):
-        return plain(vars(value))
-    if isinstance(value, float) and isnan(value):
-        return None
-    return value

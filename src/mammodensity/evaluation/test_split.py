@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mammodensity.data.dataset import MANIFEST_NAME, SPLITS, read_manifest, reference_categories
 from mammodensity.errors import ImageError, OptionError, TableError
-from mammodensity.evaluation.figures import SCALAR_FIGURES, FiguresOfMerit, evaluate_table, to_json
+from mammodensity.evaluation.figures import FiguresOfMerit, evaluate_table, to_json
 from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, write_score_table
 from mammodensity.models.scoring import predict
 from mammodensity.models.trained import load_networks
@@ -108,30 +107,12 @@ def read_figures(path: Path) -> dict[str, FiguresOfMerit]:
     """
     values = _read_json(path)
     try:
-        return {level: _figures(values[level]) for level in LEVELS}
+        return {level: FiguresOfMerit.from_dict(values[level]) for level in LEVELS}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TableError(f"{path} is damaged: {_BAD_FIGURES}") from error
 
 
 _BAD_FIGURES = "expected the figures of merit of seven levels; remove the folder to evaluate again"
-
-
-def _figures(values: Mapping[str, Any]) -> FiguresOfMerit:
-    """The inverse of ``FiguresOfMerit.to_dict``."""
-    scalars = {name: _number(values[name]) for name in SCALAR_FIGURES}
-    per_category = {
-        name: {letter: _number(value) for letter, value in values[name].items()}
-        for name in ("auc_per_category", "recall_per_category", "precision_per_category")
-    }
-    intervals = {
-        name: None if pair is None else (float(pair[0]), float(pair[1])) for name, pair in values["intervals"].items()
-    }
-    confusion = tuple(tuple(int(count) for count in row) for row in values["confusion"])
-    return FiguresOfMerit(**{**values, **scalars, **per_category, "intervals": intervals, "confusion": confusion})
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -105,16 +105,16 @@ def figure_rows(figures: Mapping[str, FiguresOfMerit], notes: Notes) -> list[Fig
 
 
 def _figure_cell(level: FiguresOfMerit, name: str, notes: Notes) -> FigureCell:
+    figure = level[name]
     marks = []
-    if name in level.undefined:
-        marks.append(notes.mark(f"Undefined: {level.undefined[name]}."))
+    if figure.reason:
+        marks.append(notes.mark(f"Undefined: {figure.reason}."))
     if name in level.notes:
         marks.append(notes.mark(_sentence(level.notes[name])))
-    pair = level.intervals.get(name)
-    if pair is not None and level.undefined_resamples.get(name):
+    if figure.interval and figure.undefined_resamples:
         marks.append(notes.mark("Undefined in some resamples of the bootstrap, which the interval leaves out."))
-    interval = "" if pair is None else f"{number(pair[0])} to {number(pair[1])}"
-    return FigureCell(number(getattr(level, name)), interval, tuple(marks))
+    interval = f"{number(figure.low)} to {number(figure.high)}" if figure.interval else ""
+    return FigureCell(number(figure.value), interval, tuple(marks))
 
 
 def _sentence(text: str) -> str:
@@ -136,10 +136,9 @@ def category_rows(figures: FiguresOfMerit, notes: Notes) -> list[CategoryRow]:
     for category in figures.scale:
         cells = []
         for name in ("recall", "precision", "auc"):
-            value = getattr(figures, f"{name}_per_category")[category.value]
-            reason = figures.undefined.get(f"{name}_{category.value}")
-            marks = (notes.mark(f"Undefined: {reason}."),) if reason else ()
-            cells.append(FigureCell(number(value), "", marks))
+            figure = figures[f"{name}_{category}"]
+            marks = (notes.mark(f"Undefined: {figure.reason}."),) if figure.reason else ()
+            cells.append(FigureCell(number(figure.value), "", marks))
         rows.append(CategoryRow(category, sum(figures.confusion[category.index]), tuple(cells)))
     return rows
 

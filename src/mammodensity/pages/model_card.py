@@ -128,17 +128,17 @@ def _spec_table(heading: str, specs: Mapping[str, list[tuple[str, str]]]) -> str
 
 
 def _cell(figures: FiguresOfMerit, name: str) -> str:
-    pair = figures.intervals.get(name)
-    return number(getattr(figures, name)) + (f" ({number(pair[0])} to {number(pair[1])})" if pair else "")
+    figure = figures[name]
+    return number(figure.value) + (f" ({number(figure.low)} to {number(figure.high)})" if figure.interval else "")
 
 
 def _reasons(figures: Mapping[str, FiguresOfMerit], scale: Scale) -> list[str]:
     """Why figures of the table are undefined, each reason once."""
     found = [
-        f"{figure_words(scale)[name][0]}: {values.undefined[name]}"
+        f"{figure_words(scale)[name][0]}: {values[name].reason}"
         for values in figures.values()
         for name in _SHOWN
-        if name in values.undefined
+        if values[name].reason
     ]
     return list(dict.fromkeys(found))
 

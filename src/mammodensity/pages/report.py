@@ -163,9 +163,9 @@ def _certainty(run: RunRecord, evaluation: StoredEvaluation | None) -> dict[str,
 def _tiles(subject: FiguresOfMerit) -> list[Tile]:
     tiles = []
     for name, words, show in _TILES:
-        pair = subject.intervals.get(name)
-        note = f"{show(pair[0])} to {show(pair[1])}" if pair else subject.undefined.get(name, "no interval")
-        tiles.append(Tile(words, show(getattr(subject, name)), note))
+        figure = subject[name]
+        interval = f"{show(figure.low)} to {show(figure.high)}" if figure.interval else "no interval"
+        tiles.append(Tile(words, show(figure.value), figure.reason or interval))
     return tiles
 
 

@@ -116,11 +116,11 @@ def what_was_found(subject: FiguresOfMerit) -> str:
 
 def interval_in_words(figures: FiguresOfMerit, name: str, *, as_percent: bool = False) -> str:
     """``" (95 % interval 0.61 to 0.83)"``, or nothing where there is no interval."""
-    pair = figures.intervals.get(name)
-    if pair is None:
+    figure = figures[name]
+    if not figure.interval:
         return ""
     show = percent if as_percent else number
-    return f" ({percent(figures.confidence)} interval {show(pair[0])} to {show(pair[1])})"
+    return f" ({percent(figures.confidence)} interval {show(figure.low)} to {show(figure.high)})"
 
 
 def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:

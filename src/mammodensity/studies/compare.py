@@ -21,8 +21,8 @@ from scipy.stats import binomtest
 
 from mammodensity.errors import TableError
 from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices, sample_figures
-from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
-from mammodensity.evaluation.figures import plain, undefined_reason
+from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, plain, resample, with_interval
+from mammodensity.evaluation.figures import undefined_reason
 from mammodensity.evaluation.labels import match_exams, match_patients
 from mammodensity.studies.readings import Reading, few_warnings
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
@@ -34,7 +34,7 @@ _FIRST_DENSE = min(category.index for category in CATEGORIES if category.dense)
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of A and B, and A less B. NaN where undefined, with the reason.
+    """One figure of A and of B, and A less B with its interval. NaN where undefined, with the reason.
 
     ``p_value`` is two-sided, by inverting the percentile interval of the paired bootstrap; it cannot fall below
     2 / (resamples + 1).
@@ -42,11 +42,21 @@ class Difference:
 
     a: float
     b: float
-    difference: float
-    interval: tuple[float, float] | None
+    difference: Figure
     p_value: float
-    undefined: str | None
-    undefined_resamples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        difference = self.difference.to_dict()
+        return {
+            "a": plain(self.a),
+            "b": plain(self.b),
+            "difference": difference["value"],
+            "interval": difference["interval"],
+            "p_value": plain(self.p_value),
+            "undefined": difference["undefined"],
+            "undefined_resamples": self.difference.undefined_resamples,
+        }
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class Comparison:
     def summary(self) -> str:
         """The result in plain words."""
         accuracy, test = self.figures["accuracy"], self.mcnemar
-        points = 100 * accuracy.difference
+        points = 100 * accuracy.difference.value
         if test.only_a == test.only_b:
             found = f"{self.a} and {self.b} are right in the same number of {self.n} exams ({accuracy.a:.1%})."
         else:
@@ -111,8 +121,8 @@ class Comparison:
                 f"{better} is right in {shares[0]:.1%} of {self.n} exams, {worse} in {shares[1]:.1%}: "
                 f"{abs(points):.1f} points more"
             )
-            if accuracy.interval is not None:
-                low, high = sorted(100 * end * (1 if points > 0 else -1) for end in accuracy.interval)
+            if accuracy.difference.interval:
+                low, high = sorted(100 * end * (1 if points > 0 else -1) for end in accuracy.difference.interval)
                 found += f" ({self.confidence:.0%} interval {low:.1f} to {high:.1f})"
             found += "."
         independent = self.patients in (None, self.n)
@@ -172,7 +182,7 @@ def compare(
         errors_a=errors(reference, first.predicted),
         errors_b=errors(reference, second.predicted),
         between=errors(first.predicted, second.predicted),
-        bootstrap=spec.number,
+        bootstrap=spec.resamples,
         seed=spec.seed,
         confidence=spec.confidence,
     )
@@ -231,27 +241,20 @@ def _figures(reference: NDArray[np.intp], reading: Reading, counts: Floats) -> d
 def _differences(
     reference: NDArray[np.intp], a: Reading, b: Reading, cluster: NDArray[np.intp], spec: BootstrapSpec
 ) -> dict[str, Difference]:
-    everyone = np.ones((1, len(reference)))
-    points = [_figures(reference, one, everyone) for one in (a, b)]
-    chunks = []
-    for counts in resamples(cluster, spec):
-        of_a, of_b = (_figures(reference, one, counts) for one in (a, b))
-        chunks.append({name: of_a[name] - of_b[name] for name in of_a.keys() & of_b.keys()})
-    found = {}
+    def compute(counts: Floats) -> dict[tuple[str, str], Floats]:
+        of_a, of_b = (_figures(reference, reading, counts) for reading in (a, b))
+        values = {(name, "a"): value for name, value in of_a.items()} | {(name, "b"): of_b[name] for name in of_b}
+        return values | {(name, "difference"): of_a[name] - of_b[name] for name in of_a.keys() & of_b.keys()}
+
+    point, drawn = resample(compute, cluster, spec)
+    differences = {}
     for name in COMPARED_FIGURES:
-        values = [float(point[name][0]) if name in point else nan for point in points]
-        drawn = np.concatenate([chunk[name] for chunk in chunks]) if chunks and name in chunks[0] else np.zeros(0)
-        difference = values[0] - values[1]
-        found[name] = Difference(
-            a=values[0],
-            b=values[1],
-            difference=difference,
-            interval=percentile_interval(difference, drawn, spec.confidence),
-            p_value=nan if isnan(difference) else bootstrap_p_value(drawn),
-            undefined=_reason(name, reference, (a, b), values),
-            undefined_resamples=int(np.isnan(drawn).sum()),
-        )
-    return found
+        values = point.get((name, "a"), nan), point.get((name, "b"), nan)
+        draws = drawn.get((name, "difference"), np.zeros(0))
+        reason = _reason(name, reference, (a, b), values)
+        difference = with_interval(values[0] - values[1], draws, spec, n=len(cluster), reason=reason)
+        differences[name] = Difference(*values, difference, nan if reason else bootstrap_p_value(draws))
+    return differences
 
 
 def _reason(name: str, reference: NDArray[np.intp], readings: Sequence[Reading], values: Sequence[float]) -> str | None:

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.agreement import Floats
-from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
-from mammodensity.evaluation.figures import plain
+from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, plain, resample, with_interval
 from mammodensity.evaluation.labels import ExamColumns, few_of
 from mammodensity.evaluation.score_tables import read_rows
 from mammodensity.studies.compare import p_text
-from mammodensity.studies.proportions import Share, difference_interval, permutation_p_values, share
+from mammodensity.studies.proportions import difference_interval, permutation_p_values, share
 from mammodensity.studies.readings import FEW, Reading
 from mammodensity.terms import CATEGORIES, DENSITY, RESEARCH_USE_ONLY
 
@@ -41,12 +40,30 @@ class PeriodFigures:
     period: str
     n: int
     patients: int
-    shares: dict[str, Share]
-    dense: Share
-    mean_confidence: float | None
-    mean_confidence_interval: tuple[float, float] | None
-    flags: dict[str, Share]
+    shares: dict[str, Figure]
+    dense: Figure
+    mean_confidence: Figure | None
+    flags: dict[str, Figure]
     warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        mean = self.mean_confidence
+        return {
+            "period": self.period,
+            "n": self.n,
+            "patients": self.patients,
+            "shares": {name: _share_values(one) for name, one in self.shares.items()},
+            "dense": _share_values(self.dense),
+            "mean_confidence": mean and mean.value,
+            "mean_confidence_interval": mean and plain(mean.interval),
+            "flags": {name: _share_values(one) for name, one in self.flags.items()},
+            "warnings": list(self.warnings),
+        }
+
+
+def _share_values(share: Figure) -> dict[str, Any]:
+    return {"count": round(share.value * share.n), "value": share.value, "interval": plain(share.interval)}
 
 
 @dataclass(frozen=True)
@@ -267,12 +284,12 @@ def _figures(name: str, sample: _Sample, spec: BootstrapSpec) -> PeriodFigures:
         category.value: share(sample.predicted == category.index, sample.owners, spec.confidence)
         for category in CATEGORIES
     }
-    mean, interval = None, None
+    mean = None
     if sample.confidence is not None:
-        mean = float(sample.confidence.mean())
         order, cluster = canonical_order(sample.confidence[:, np.newaxis], sample.owners)
-        chunks = [counts @ sample.confidence[order] / counts.sum(axis=1) for counts in resamples(cluster, spec)]
-        interval = percentile_interval(mean, np.concatenate(chunks), spec.confidence) if chunks else None
+        ordered = sample.confidence[order]
+        _, drawn = resample(lambda counts: {"mean": counts @ ordered / counts.sum(axis=1)}, cluster, spec)
+        mean = with_interval(float(sample.confidence.mean()), drawn["mean"], spec, n=len(order))
     patients = len(Counter(sample.owners))
     return PeriodFigures(
         period=name,
@@ -281,7 +298,6 @@ def _figures(name: str, sample: _Sample, spec: BootstrapSpec) -> PeriodFigures:
         shares=shares,
         dense=share(_DENSE[sample.predicted], sample.owners, spec.confidence),
         mean_confidence=mean,
-        mean_confidence_interval=interval,
         flags={flag: share(holds, sample.owners, spec.confidence) for flag, holds in sample.flags.items()},
         warnings=(f"only {patients} patients: too few to rely on",) if patients < FEW else (),
     )
@@ -300,7 +316,7 @@ def _compare(sample: _Sample, first: PeriodFigures, second: PeriodFigures, spec:
     names = ["dense", *([] if sample.confidence is None else ["mean_confidence"]), *first.flags]
     differences = {name: after.value - before.value for name, (before, after) in pairs.items()}
     if first.mean_confidence is not None and second.mean_confidence is not None:
-        differences["mean_confidence"] = second.mean_confidence - first.mean_confidence
+        differences["mean_confidence"] = second.mean_confidence.value - first.mean_confidence.value
     return PeriodComparison(
         first=first.period,
         second=second.period,

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError
 from mammodensity.evaluation.agreement import Floats, area_under_roc, confusion_matrices, weighted_kappa
-from mammodensity.evaluation.bootstrap import BootstrapSpec
-from mammodensity.evaluation.figures import plain, undefined_reason
+from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, plain
+from mammodensity.evaluation.figures import undefined_reason
 from mammodensity.evaluation.labels import ExamColumns, column_of, match, match_patients, patients_of
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.studies.groups import Group, ViewSubsets, figures_by_group, group_values, parse_bands, view_subsets
@@ -44,12 +44,13 @@ class ChallengeFigures:
     """
 
     n: int
-    linear_kappa: float
-    quadratic_kappa: float
-    auc: float
-    avg_lin_dist: float
-    avg_quad_dist: float
-    undefined: dict[str, str]
+    figures: dict[str, Figure]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values, null for NaN."""
+        values = {name: plain(figure.value) for name, figure in self.figures.items()}
+        undefined = {name: figure.reason for name, figure in self.figures.items() if figure.reason}
+        return {"n": self.n, **values, "undefined": undefined}
 
 
 def challenge_figures(
@@ -62,7 +63,8 @@ def challenge_figures(
     names = [str(exam) for exam in range(len(reference))] if patients is None else patients
     merged = _merge(reference, scores, names)
     if merged is None:
-        return ChallengeFigures(len(set(names)), nan, nan, nan, nan, nan, dict.fromkeys(CHALLENGE_FIGURES, _SEVERAL))
+        undefined = Figure(nan, n=len(set(names)), reason=_SEVERAL)
+        return ChallengeFigures(undefined.n, dict.fromkeys(CHALLENGE_FIGURES, undefined))
     true, mean = merged
     everyone = np.ones((1, len(true)))
     dense = np.array(DENSITY.dense)
@@ -76,14 +78,15 @@ def challenge_figures(
         "avg_lin_dist": float(-distance.mean()) if len(true) else nan,
         "avg_quad_dist": float(-(distance**2).mean()) if len(true) else nan,
     }
-    undefined = {
-        name: undefined_reason("dense_auc" if name == "auc" else name, confusion[0].astype(int))
-        for name in ("linear_kappa", "quadratic_kappa", "auc")
-        if np.isnan(values[name])
-    }
-    if not len(true):
-        undefined = dict.fromkeys(CHALLENGE_FIGURES, "no exam has scores")
-    return ChallengeFigures(len(true), **values, undefined=undefined)
+
+    def reason(name: str) -> str | None:
+        if not np.isnan(values[name]):
+            return None
+        known = {"auc": "dense_auc", "avg_lin_dist": "accuracy", "avg_quad_dist": "accuracy"}
+        return undefined_reason(known.get(name, name), confusion[0].astype(int))
+
+    n = len(true)
+    return ChallengeFigures(n, {name: Figure(value, n=n, reason=reason(name)) for name, value in values.items()})
 
 
 def _merge(reference: NDArray[np.intp], scores: Floats, names: Sequence[str]) -> tuple[NDArray[np.intp], Floats] | None:

@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
+from math import nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices
-from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
+from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, measure, plain
 from mammodensity.evaluation.figures import FiguresOfMerit, figures_of_merit
 from mammodensity.evaluation.labels import as_number, few_of
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.results.cross_validation import held_out_set_size
 from mammodensity.scores import fuse
 from mammodensity.studies.readings import few_warnings
-from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.terms import DENSITY, PROJECTIONS, Projection
 
 NOT_GIVEN = "(not given)"
 
@@ -121,7 +123,7 @@ def figures_by_group(
             reference[chosen],
             scores[chosen],
             patients=None if patients is None else [patients[exam] for exam in chosen],
-            bootstrap=spec.number,
+            bootstrap=spec.resamples,
             seed=spec.seed,
             confidence=spec.confidence,
         )
@@ -156,25 +158,29 @@ def _band_name(place: int, bands: Sequence[float]) -> str:
 
 
 SUBSET_FIGURES = ("accuracy", "linear_kappa", "quadratic_kappa", "dense_accuracy", "mean_confidence")
-_Figures = dict[str, Floats]
+_Subset = tuple[int, ...] | int  # positions of views, or for a mean their number
 
 
 @dataclass(frozen=True)
 class SubsetFigures:
-    """Figures of one combination of views, or their mean over the combinations of as many views.
+    """`SUBSET_FIGURES` of one combination of views, or their mean over the combinations of as many views.
 
-    NaN (null in JSON) where undefined: a kappa when reference and prediction hold one and the same category only.
+    A kappa is undefined where reference and prediction hold one and the same category only.
     """
 
     views: tuple[Projection, ...]
-    accuracy: float
-    linear_kappa: float
-    quadratic_kappa: float
-    dense_accuracy: float
-    mean_confidence: float
-    intervals: dict[str, tuple[float, float] | None]
+    figures: dict[str, Figure]
     mean_set_size: float
-    """Categories in the 90 % prediction set, by held-out calibration; NaN for fewer than 20 exams."""
+    """Categories in the 90 % prediction set, by held-out calibration; NaN for fewer than 20 exams, or F, G and D."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values, null for NaN."""
+        return {
+            "views": plain(self.views),
+            **{name: plain(figure.value) for name, figure in self.figures.items()},
+            "intervals": {name: plain(figure.interval) for name, figure in self.figures.items()},
+            "mean_set_size": plain(self.mean_set_size),
+        }
 
 
 @dataclass(frozen=True)
@@ -216,21 +222,18 @@ def view_subsets(
         subset for size in range(1, len(PROJECTIONS) + 1) for subset in combinations(range(len(PROJECTIONS)), size)
     ]
     fused = [fuse(views[:, subset, :], fusion) for subset in subsets]
-    point = _all_figures(reference, fused, subsets, np.ones((1, len(whole))))
-    chunks = [_all_figures(reference, fused, subsets, counts) for counts in resamples(cluster, spec)]
-    sizes: dict[tuple[int, ...] | int, float] = {
-        subset: held_out_set_size(scores, reference) for subset, scores in zip(subsets, fused, strict=True)
+    figures = measure(lambda counts: _all_figures(reference, fused, subsets, counts), cluster, spec)
+    of_density = table.scale == DENSITY  # calibration is for A to D
+    sizes: dict[_Subset, float] = {
+        subset: held_out_set_size(scores, reference) if of_density else nan
+        for subset, scores in zip(subsets, fused, strict=True)
     }
     for size in range(1, len(PROJECTIONS) + 1):
         sizes[size] = float(np.mean([sizes[subset] for subset in subsets if len(subset) == size]))
 
-    def measured(key: tuple[int, ...] | int, named: tuple[Projection, ...]) -> SubsetFigures:
-        values = {name: float(point[key][name][0]) for name in SUBSET_FIGURES}
-        intervals = {
-            name: percentile_interval(value, np.concatenate([chunk[key][name] for chunk in chunks]), spec.confidence)
-            for name, value in (values.items() if chunks else ())
-        }
-        return SubsetFigures(named, **values, intervals=intervals, mean_set_size=sizes[key])
+    def measured(key: _Subset, views: tuple[Projection, ...]) -> SubsetFigures:
+        own = {name: figures[key, name] for name in SUBSET_FIGURES}
+        return SubsetFigures(views, own, sizes[key])
 
     return ViewSubsets(
         n=len(whole),
@@ -243,15 +246,15 @@ def view_subsets(
 
 def _all_figures(
     reference: NDArray[np.intp], fused: Sequence[Floats], subsets: Sequence[tuple[int, ...]], counts: Floats
-) -> dict[tuple[int, ...] | int, _Figures]:
+) -> dict[tuple[_Subset, str], Floats]:
     """Figures by combination, and their means by number of views."""
-    found: dict[tuple[int, ...] | int, _Figures] = {}
+    values: dict[tuple[_Subset, str], Floats] = {}
     exams = counts.sum(axis=1)
     for subset, scores in zip(subsets, fused, strict=True):
         figures = confusion_figures(confusion_matrices(reference, scores.argmax(axis=1), counts, scores.shape[1]))
         figures["mean_confidence"] = counts @ scores.max(axis=1) / exams
-        found[subset] = {name: figures[name] for name in SUBSET_FIGURES}
+        values |= {(subset, name): figures[name] for name in SUBSET_FIGURES}
     for size in range(1, len(PROJECTIONS) + 1):
-        alike = [found[subset] for subset in subsets if len(subset) == size]
-        found[size] = {name: np.mean([one[name] for one in alike], axis=0) for name in SUBSET_FIGURES}
-    return found
+        alike = [subset for subset in subsets if len(subset) == size]
+        values |= {(size, name): np.mean([values[subset, name] for subset in alike], axis=0) for name in SUBSET_FIGURES}
+    return values

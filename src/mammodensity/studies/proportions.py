@@ -13,26 +13,18 @@ methods. Statistics in Medicine 17(8), 873-890, method 10.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from mammodensity.evaluation.agreement import Floats
+from mammodensity.evaluation.bootstrap import Figure, Floats
 
 
-@dataclass(frozen=True)
-class Share:
-    """A share of exams, with Wilson's interval at the effective number of exams."""
+def share(holds: NDArray[np.bool_], owners: Sequence[str], confidence: float) -> Figure:
+    """Compute the share of exams that hold, with Wilson's interval at the effective number of exams.
 
-    count: int
-    value: float
-    interval: tuple[float, float]
-
-
-def share(holds: NDArray[np.bool_], owners: Sequence[str], confidence: float) -> Share:
-    """The share of exams that hold, shape (N,) with at least one, and their patients.
+    ``holds`` has shape (N,) with at least one exam; ``owners`` are the patients of these exams.
 
     The effective number of exams is their number over the design effect: the variance of the share with patients as the
     units, over that with exams as the units, and at least 1. Where all exams hold, or none does, exams of one patient
@@ -49,7 +41,7 @@ def share(holds: NDArray[np.bool_], owners: Sequence[str], confidence: float) ->
         effect = float((away**2).sum() * len(sizes) / (len(sizes) - 1) / (exams * value * (1 - value)))
     else:
         effect = float((sizes**2).sum() / exams)
-    return Share(hits, value, wilson(value, exams / max(1.0, effect), confidence))
+    return Figure(value, *wilson(value, exams / max(1.0, effect), confidence), n=exams)
 
 
 def wilson(value: float, exams: float, confidence: float) -> tuple[float, float]:
@@ -60,11 +52,11 @@ def wilson(value: float, exams: float, confidence: float) -> tuple[float, float]
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
-def difference_interval(first: Share, second: Share) -> tuple[float, float]:
-    """Newcombe's interval of ``second - first``, from their own intervals."""
+def difference_interval(first: Figure, second: Figure) -> tuple[float, float]:
+    """Newcombe's interval of ``second - first``, from the intervals of both."""
     gap = second.value - first.value
-    low = np.hypot(second.value - second.interval[0], first.interval[1] - first.value)
-    high = np.hypot(second.interval[1] - second.value, first.value - first.interval[0])
+    low = np.hypot(second.value - second.low, first.high - first.value)
+    high = np.hypot(second.high - second.value, first.value - first.low)
     return float(gap - low), float(gap + high)
 
 

@@ -20,7 +20,7 @@ Conger, A. J. (1980). Integration and generalization of kappas for multiple rate
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import isnan
 from typing import Any
@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError
 from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices, ratio
-from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
-from mammodensity.evaluation.figures import plain, undefined_reason
+from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, measure, plain
+from mammodensity.evaluation.figures import undefined_reason
 from mammodensity.evaluation.labels import match_exams, match_patients
 from mammodensity.studies.compare import Errors, errors
 from mammodensity.studies.readings import Reading, few_warnings
@@ -111,15 +111,6 @@ CONSENSUS_RULE = (
 )
 _ONE_CATEGORY = "all ratings are of one category (0/0)"
 _Votes = NDArray[np.int_]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A value with its interval; NaN with a reason where undefined."""
-
-    value: float
-    interval: tuple[float, float] | None
-    undefined: str | None = None
 
 
 @dataclass(frozen=True)
@@ -240,7 +231,8 @@ def readers_agreement(
     rows = ratings if true is None else np.column_stack([true, ratings])
     order, cluster = canonical_order(rows.astype(np.float64), of_exam)
     sample = _Sample(tuple(one.name for one in readers), ratings[order], None if true is None else true[order])
-    found = _with_intervals(sample, cluster, spec)
+    couples = list(sample.couples())
+    found = measure(lambda counts: _figures(sample, couples, counts), cluster, spec)
     complete = int(sample.complete.sum())
     whole = {name: _named(name, found[name], complete) for name in _WHOLE}
     return ReadersAgreement(
@@ -248,17 +240,11 @@ def readers_agreement(
         n=len(exam_ids),
         n_complete=complete,
         patients=None if of_exam is None else len(set(of_exam)),
-        unanimous=whole["unanimous"],
-        within_one=whole["within_one"],
-        same_side=whole["same_side"],
-        fleiss_kappa=whole["fleiss_kappa"],
-        mean_linear_kappa=whole["mean_linear_kappa"],
-        mean_quadratic_kappa=whole["mean_quadratic_kappa"],
-        ordinal_alpha=whole["ordinal_alpha"],
+        **whole,
         pairs=tuple(_pair(one, found) for one in sample.pairs()),
         with_consensus=tuple(_pair(one, found) for one in sample.against_consensus()),
         with_reference=tuple(_pair(one, found) for one in sample.against_reference()),
-        bootstrap=spec.number,
+        bootstrap=spec.resamples,
         seed=spec.seed,
         confidence=spec.confidence,
     )
@@ -366,27 +352,16 @@ def _figures(sample: _Sample, couples: Sequence[_Couple], counts: Floats) -> dic
     return found
 
 
-def _with_intervals(sample: _Sample, cluster: NDArray[np.intp], spec: BootstrapSpec) -> dict[str, Figure]:
-    couples = list(sample.couples())
-    point = _figures(sample, couples, np.ones((1, len(cluster))))
-    chunks = [_figures(sample, couples, counts) for counts in resamples(cluster, spec)]
-    found = {}
-    for name, values in point.items():
-        drawn = np.concatenate([chunk[name] for chunk in chunks]) if chunks else np.zeros(0)
-        value = float(values[0])
-        found[name] = Figure(value, percentile_interval(value, drawn, spec.confidence))
-    return found
-
-
 def _named(name: str, figure: Figure, complete: int) -> Figure:
+    if name != "ordinal_alpha" and not name.startswith("mean_"):
+        figure = replace(figure, n=complete)
     if not isnan(figure.value):
         return figure
     if name.startswith("mean_"):
-        return Figure(figure.value, None, "the kappa of a pair of readers is undefined")
-    reason = _ONE_CATEGORY if complete else "no exam was read by all readers"
+        return replace(figure, reason="the kappa of a pair of readers is undefined")
     if name == "ordinal_alpha":
-        reason = "all ratings are of one category (0/0), or no exam has two ratings"
-    return Figure(figure.value, None, reason)
+        return replace(figure, reason="all ratings are of one category (0/0), or no exam has two ratings")
+    return replace(figure, reason=_ONE_CATEGORY if complete else "no exam was read by all readers")
 
 
 def _pair(couple: _Couple, found: Mapping[str, Figure]) -> Pair:
@@ -395,8 +370,9 @@ def _pair(couple: _Couple, found: Mapping[str, Figure]) -> Pair:
     confusion = confusion_matrices(second, first, np.ones((1, len(first))))[0].astype(int)
     figures = {}
     for name in PAIR_FIGURES:
-        figure = found[couple.key(name)]
-        undefined = undefined_reason(name, confusion) if isnan(figure.value) and both.any() else None
-        undefined = undefined or ("no exam in common" if isnan(figure.value) else None)
-        figures[name] = Figure(figure.value, figure.interval, undefined)
-    return Pair(couple.a, couple.b, int(both.sum()), figures, errors(second, first))
+        figure = replace(found[couple.key(name)], n=len(first))
+        if isnan(figure.value):
+            reason = undefined_reason(name, confusion) if len(first) else "no exam in common"
+            figure = replace(figure, reason=reason)
+        figures[name] = figure
+    return Pair(couple.a, couple.b, len(first), figures, errors(second, first))

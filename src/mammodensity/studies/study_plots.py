@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mammodensity.errors import OptionError
+from mammodensity.evaluation.bootstrap import Figure
 from mammodensity.studies.drift import Drift
-from mammodensity.studies.proportions import Share
 from mammodensity.studies.triage import RejectCurve
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
 
@@ -89,9 +89,9 @@ def plot_format(path: Path) -> str:
     return _FORMATS[path.suffix.lower()]
 
 
-def _interval_line(axes: Axes, place: np.ndarray[tuple[int], np.dtype[np.int_]], shares: Sequence[Share]) -> None:
+def _interval_line(axes: Axes, place: np.ndarray[tuple[int], np.dtype[np.int_]], shares: Sequence[Figure]) -> None:
     values = np.array([one.value for one in shares])
-    low, high = (np.array([one.interval[end] for one in shares]) for end in (0, 1))
+    low, high = (np.array([getattr(one, end) for one in shares]) for end in ("low", "high"))
     axes.errorbar(place, values, [values - low, high - values], color=_ORANGE, marker="o", markersize=4, capsize=3)
     axes.set_ylim(0, 1)
 
@@ -99,11 +99,11 @@ def _interval_line(axes: Axes, place: np.ndarray[tuple[int], np.dtype[np.int_]],
 def _picture(draw: Callable[[Sequence[Axes]], None], panels: int, size: tuple[float, float], file_format: str) -> bytes:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
     # Text stays text (small, sharp); a fixed salt makes the same figures the same bytes.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mammodensity", "font.size": 10}):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Canvas(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         axes = list(figure.subplots(panels, 1, sharex=True))
         draw(axes)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity.evaluation.agreement import Floats, confusion_matrices, weighted_kappa
-from mammodensity.evaluation.bootstrap import BootstrapSpec, canonical_order, percentile_interval, resamples
+from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, measure, plain
 from mammodensity.terms import Scale
 
 _MOST_POINTS = 101
@@ -54,8 +55,6 @@ class RejectCurve:
     area
         Mean accuracy of the surest 1, 2, ... N exams: the area under the curve. Exams of equal confidence count as in
         random order.
-    area_interval
-        By bootstrap; None without one.
     area_random
         The area if confidence told nothing: the accuracy.
     area_best
@@ -64,10 +63,20 @@ class RejectCurve:
 
     n: int
     points: tuple[RejectPoint, ...]
-    area: float
-    area_interval: tuple[float, float] | None
+    area: Figure
     area_random: float
     area_best: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "n": self.n,
+            "points": plain(self.points),
+            "area": self.area.value,
+            "area_interval": plain(self.area.interval),
+            "area_random": self.area_random,
+            "area_best": self.area_best,
+        }
 
     def at(self, abstained: float) -> RejectPoint:
         """The first point that abstains on this share of the exams or more; the last where none does."""
@@ -90,13 +99,11 @@ def reject_curve(
     confidence, predicted = scores.max(axis=1), scores.argmax(axis=1)
     wrong = (predicted != reference).astype(np.float64)
     everyone = np.ones((1, len(reference)))
-    area = float(_areas(confidence, wrong, everyone)[0])
-    drawn = [_areas(confidence, wrong, counts) for counts in resamples(cluster, spec)]
+    area = measure(lambda counts: {"area": _areas(confidence, wrong, counts)}, cluster, spec)["area"]
     return RejectCurve(
         n=len(reference),
         points=tuple(_points(confidence, reference, predicted, Scale.of(scores.shape[1]))),
         area=area,
-        area_interval=percentile_interval(area, np.concatenate(drawn), spec.confidence) if drawn else None,
         area_random=float(1 - wrong.mean()),
         area_best=float(_areas(-wrong, wrong, everyone)[0]),
     )
