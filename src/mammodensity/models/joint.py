@@ -1,13 +1,13 @@
-"""The joint network: all four projections of an exam in one, trained end to end, with any of them absent.
+"""The joint network: one network for all four projections of an exam, trained end to end; any view may be absent.
 
-Each view goes through a branch, the origin's network without its head, to a vector of features; what the views say
-together is decided by one of three ways of fusing:
+A branch, the INFN reference network without its head, turns each view into a vector of features. A fusion turns the
+features of all views into a category:
 
-=========  ==========================================================================================================
-mean       each view has a head of its own, and their scores are averaged, as the origin does after training
-concat     the features of the four views side by side, zeros for absent ones, and which are present; one linear head
-attention  the features averaged by weights that a learned query gives each view present; one linear head
-=========  ==========================================================================================================
+=========  ========================================================================================================
+mean       a head for each view; the mean of their scores, as the INFN reference averages after training
+concat     one linear head on the features of all four views (zeros for absent ones) and on which views are present
+attention  one linear head on a weighted mean of the features; a learned query sets the weights
+=========  ========================================================================================================
 
 References
 ----------
@@ -23,14 +23,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mammodensity.models.network import NetworkSpec, ResidualNetwork
+from mammodensity.models.network import NetworkSpec, ResidualNetwork, linear_head
 from mammodensity.settings import settings
 from mammodensity.terms import CATEGORIES, PROJECTIONS
 
 JointFusion = Literal["mean", "concat", "attention"]
 Branches = Literal["separate", "shared"]
-"""``separate``, one for each projection, or ``shared``: one for CC and one for MLO, which see right breasts mirrored.
-Not one for all: CC and MLO differ in shape and in the muscle, left and right only by a mirror."""
+"""``separate``: one branch for each projection; ``shared``: one for CC and one for MLO, with right breasts mirrored.
+Four views never share one branch, because CC and MLO differ in shape and muscle, left and right only by mirroring."""
 _VIEWS = len(PROJECTIONS)
 _LEAST_SCORE = 1e-12  # keeps the logarithm of a mean of scores finite
 
@@ -46,88 +46,22 @@ class JointSpec:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """The views each branch takes, by their positions in ``PROJECTIONS``."""
+        """The views of each branch, as positions in ``PROJECTIONS``."""
         if self.branches == "separate":
             return tuple((view,) for view in range(_VIEWS))
-        kinds = dict.fromkeys(projection.view_position for projection in PROJECTIONS)
-        return tuple(tuple(v for v, one in enumerate(PROJECTIONS) if one.view_position == kind) for kind in kinds)
+        positions = [projection.view_position for projection in PROJECTIONS]
+        return tuple(tuple(v for v in range(_VIEWS) if positions[v] == name) for name in dict.fromkeys(positions))
 
     @property
     def mirrored(self) -> tuple[bool, ...]:
-        """Which views (V,) a branch sees mirrored: the right ones where it also sees left ones."""
+        """Whether each view (V,) is mirrored for its branch: right ones are, if the branch also takes left ones."""
         return tuple(self.branches == "shared" and projection.laterality == "R" for projection in PROJECTIONS)
-
-
-def _head(inputs: int) -> nn.Linear:
-    head = nn.Linear(inputs, len(CATEGORIES))
-    nn.init.xavier_uniform_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head
-
-
-class MeanFusion(nn.Module):
-    """A head a group of views; the mean of the scores of the views present."""
-
-    def __init__(self, features: int, groups: tuple[tuple[int, ...], ...]) -> None:
-        super().__init__()
-        self.heads = nn.ModuleList(_head(features) for _ in groups)
-        self.groups = groups
-
-    def forward(self, features: Tensor, present: Tensor) -> Tensor:
-        """Features (B, V, F) and which are present (B, V) to logarithms of scores (B, K)."""
-        logits = features.new_zeros(*features.shape[:2], len(CATEGORIES))
-        for head, views in zip(self.heads, self.groups, strict=True):
-            logits[:, list(views)] = head(features[:, list(views)])
-        weights = present / present.sum(dim=1, keepdim=True)
-        scores = (logits.softmax(dim=2) * weights[..., None]).sum(dim=1)
-        return scores.clamp_min(_LEAST_SCORE).log()
-
-
-class ConcatFusion(nn.Module):
-    """One linear head on the features of all views, zeros for absent ones, and on which are present."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.head = _head(_VIEWS * (features + 1))
-
-    def forward(self, features: Tensor, present: Tensor) -> Tensor:
-        """Features (B, V, F) and which are present (B, V) to logits (B, K)."""
-        known = torch.where(present[..., None], features, 0)
-        together = torch.cat([known.flatten(1), present.to(known.dtype)], dim=1)  # (B, V * F + V)
-        logits: Tensor = self.head(together)
-        return logits
-
-
-class AttentionFusion(nn.Module):
-    """One linear head on the mean of the views' features, weighted by their likeness to a learned query."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(features)
-        self.norm.bias.requires_grad_(False)  # the same for all views, so that weights do not depend on it
-        self.place = nn.Parameter(torch.zeros(_VIEWS, features))
-        """What is added to the features of each projection before they are compared."""
-        self.query = nn.Parameter(torch.zeros(features))
-        self.head = _head(features)
-        nn.init.normal_(self.query, std=features**-0.5)
-
-    def weights(self, features: Tensor, present: Tensor) -> Tensor:
-        """Weights (B, V) of the views: sum 1, absent ones 0."""
-        likeness = (self.norm(features) + self.place) @ self.query
-        weights: Tensor = likeness.masked_fill(~present, float("-inf")).softmax(dim=1)
-        return weights
-
-    def forward(self, features: Tensor, present: Tensor) -> Tensor:
-        """Features (B, V, F) and which are present (B, V) to logits (B, K)."""
-        weights = self.weights(features, present)
-        logits: Tensor = self.head((weights[..., None] * features).sum(dim=1))
-        return logits
 
 
 class JointNetwork(nn.Module):
     """From the four views of exams to four density logits; the scores are their softmax.
 
-    For the fusion ``mean`` the logits are logarithms of scores, whose softmax gives the scores back.
+    With the fusion ``mean`` the logits are logarithms of scores, whose softmax are the scores again.
     """
 
     def __init__(self, spec: JointSpec) -> None:
@@ -141,9 +75,9 @@ class JointNetwork(nn.Module):
             self.fusion = ConcatFusion(features) if spec.fusion == "concat" else AttentionFusion(features)
 
     def forward(self, views: Tensor, present: Tensor | None = None) -> Tensor:
-        """Views (B, V, C, H, W) and which are present (B, V) bool, at least one an exam, to logits (B, K).
+        """Views (B, V, C, H, W) and the views present (B, V) bool, at least one an exam, to logits (B, K).
 
-        Absent views are not looked at, nor do they count in batch statistics; None is all present.
+        Absent views are ignored, in batch statistics too. None means that all are present.
         """
         if present is None:
             present = views.new_ones(views.shape[:2], dtype=torch.bool)
@@ -153,9 +87,9 @@ class JointNetwork(nn.Module):
     def inputs(
         self, views: Tensor, present: Tensor, branches: Sequence[int] | None = None
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """What each branch takes of views (B, V, C, H, W): branch, cells (n, 2) of exam and view, images (n, C, H, W).
+        """Split views (B, V, C, H, W) into (branch, cells (n, 2) of exam and view, images (n, C, H, W)).
 
-        A branch none of whose views is present is left out, unless ``branches`` names it.
+        A branch without a view present is left out, unless ``branches`` names it.
         """
         for branch in self.branches_of(present) if branches is None else branches:
             group = self.spec.groups[branch]
@@ -175,27 +109,24 @@ class JointNetwork(nn.Module):
 
     def run_branch(self, branch: int, images: Tensor) -> Tensor:
         """Images (n, C, H, W) to features (n, F) float32."""
-        features: Tensor = self.branches[branch](images)
-        return features.float()
+        return self.branches[branch](images).float()
 
     def branch_of(self, view: int) -> ResidualNetwork:
         """The branch that takes a view."""
-        found = self.branches[next(place for place, group in enumerate(self.spec.groups) if view in group)]
-        assert isinstance(found, ResidualNetwork)
-        return found
+        branch = self.branches[next(place for place, group in enumerate(self.spec.groups) if view in group)]
+        assert isinstance(branch, ResidualNetwork)
+        return branch
 
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:
-        """Features (B, V, F) and which are present (B, V) to logits (B, K), in float32 also within autocast."""
+        """Features (B, V, F) and the views present (B, V) to logits (B, K), in float32 also within autocast."""
         with torch.autocast(features.device.type, enabled=False):
-            logits: Tensor = self.fusion(features.float(), present)
-        return logits
+            return self.fusion(features.float(), present)
 
 
 def gathered(parts: list[tuple[Tensor, Tensor]], exams: int) -> Tensor:
-    """Features (N, V, F) of cells (n, 2) and their features (n, F); zeros elsewhere."""
-    first = parts[0][1]
-    cells = torch.cat([cells for cells, _ in parts]).to(first.device)
-    features = torch.cat([one for _, one in parts])
+    """Features (N, V, F) of all exams from parts: cells (n, 2) of exam and view with their features (n, F)."""
+    features = torch.cat([part for _, part in parts])
+    cells = torch.cat([cells for cells, _ in parts]).to(features.device)
     whole = features.new_zeros(exams, _VIEWS, features.shape[1])
     return whole.index_put((cells[:, 0], cells[:, 1]), features)
 
@@ -206,8 +137,63 @@ def _branch(spec: NetworkSpec) -> ResidualNetwork:
     return branch
 
 
+class MeanFusion(nn.Module):
+    """A head for each group of views; the mean of the scores of the views present."""
+
+    def __init__(self, features: int, groups: tuple[tuple[int, ...], ...]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(linear_head(features) for _ in groups)
+        self.groups = groups
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Features (B, V, F) and the views present (B, V) to logarithms of scores (B, K)."""
+        logits = features.new_zeros(*features.shape[:2], len(CATEGORIES))
+        for head, views in zip(self.heads, self.groups, strict=True):
+            logits[:, list(views)] = head(features[:, list(views)])
+        weights = present / present.sum(dim=1, keepdim=True)
+        scores = (logits.softmax(dim=2) * weights[..., None]).sum(dim=1)
+        return scores.clamp_min(_LEAST_SCORE).log()
+
+
+class ConcatFusion(nn.Module):
+    """One linear head on the features of all views (zeros for absent ones) and on which views are present."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.head = linear_head(_VIEWS * (features + 1))
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Features (B, V, F) and the views present (B, V) to logits (B, K)."""
+        filled = torch.where(present[..., None], features, 0)
+        return self.head(torch.cat([filled.flatten(1), present.to(filled.dtype)], dim=1))  # (B, V * F + V)
+
+
+class AttentionFusion(nn.Module):
+    """One linear head on the mean of the views' features, weighted by their similarity to a learned query."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(features)
+        self.norm.bias.requires_grad_(False)  # the same for all views, so that weights do not depend on it
+        self.place = nn.Parameter(torch.zeros(_VIEWS, features))
+        """Added to the features of each projection before they are compared with the query."""
+        self.query = nn.Parameter(torch.zeros(features))
+        self.head = linear_head(features)
+        nn.init.normal_(self.query, std=features**-0.5)
+
+    def weights(self, features: Tensor, present: Tensor) -> Tensor:
+        """Weights (B, V) of the views: sum 1, absent ones 0."""
+        similarity = (self.norm(features) + self.place) @ self.query
+        return similarity.masked_fill(~present, float("-inf")).softmax(dim=1)
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Features (B, V, F) and the views present (B, V) to logits (B, K)."""
+        weights = self.weights(features, present)
+        return self.head((weights[..., None] * features).sum(dim=1))
+
+
 class ViewBranch(nn.Module):
-    """The branch of one view: images (B, C, H, W) as they lie in the exam to features (B, F) float32."""
+    """The branch of one view: images (B, C, H, W), not mirrored yet, to features (B, F) float32."""
 
     def __init__(self, network: JointNetwork, view: int) -> None:
         super().__init__()
@@ -217,12 +203,11 @@ class ViewBranch(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, F)."""
-        features: Tensor = self.branch(images.flip(-1) if self.mirrors else images)
-        return features.float()
+        return self.branch(images.flip(-1) if self.mirrors else images).float()
 
 
 class WholeExam(nn.Module):
-    """The joint network in steps that do not depend on which views are present, as files for other programs need."""
+    """The joint network with the same steps whichever views are present, as files for other programs need it."""
 
     def __init__(self, network: JointNetwork) -> None:
         super().__init__()
@@ -231,21 +216,20 @@ class WholeExam(nn.Module):
         self.fusion = network.fusion
 
     def forward(self, images: Tensor, present: Tensor) -> Tensor:
-        """Views (B, V, C, H, W), anything finite where absent, and which are present (B, V) bool to logits (B, K)."""
+        """Views (B, V, C, H, W), anything finite where absent, and the views present (B, V) bool to logits (B, K)."""
         features = torch.stack([branch(images[:, view]) for view, branch in enumerate(self.views)], dim=1)
-        logits: Tensor = self.fusion(features, present)
-        return logits
+        return self.fusion(features, present)
 
 
 class ExamView(nn.Module):
-    """One view of an exam through the joint network, the other views as they are: (B, C, H, W) to logits (B, K).
+    """The joint network as a function of one view, with the other views fixed: (B, C, H, W) to logits (B, K).
 
     Parameters
     ----------
     others
-        (V, F) features of the exam's views; what stands at this view's place is not looked at.
+        (V, F) features of the exam's views; those of this view are ignored. By default the view is alone.
     present
-        (V,) bool: the views present, this one among them. Without the two, the view is alone.
+        (V,) bool: the views present, this one included.
     """
 
     def __init__(
@@ -256,26 +240,25 @@ class ExamView(nn.Module):
         self.branch, self.fusion = network.branch_of(view), network.fusion
         self.view = view
         self.mirrors = network.spec.mirrored[view]
-        """The branch sees the image mirrored, so that its features are, too."""
-        # Plain attributes: they are no weights, which a test may draw at random.
+        """The branch sees the image mirrored, so its features are mirrored too."""
+        # Plain attributes, not buffers: they are no weights, which a check of maps may randomise.
         self._others = others if others is not None else torch.zeros(_VIEWS, self.spec.outputs[-1])
         self._present = present if present is not None else torch.arange(_VIEWS) == view
 
     @property
     def last_block(self) -> nn.Module:
-        """The last residual block of the branch, whose output Grad-CAM weighs."""
+        """The last residual block of the branch; Grad-CAM weights its output."""
         return self.branch.last_block
 
     def get_submodule(self, target: str) -> nn.Module:
-        """A layer of the branch, by the name it has in a network of one projection."""
+        """A layer of the branch, by its name in a network of one projection."""
         return self.branch.get_submodule(target)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, K) of the exam."""
-        features: Tensor = self.branch(images.flip(-1) if self.mirrors else images)
+        features = self.branch(images.flip(-1) if self.mirrors else images)
         with torch.autocast(images.device.type, enabled=False):
             whole = self._others.to(features.device).repeat(len(images), 1, 1)  # (B, V, F)
             whole[:, self.view] = features.float()
             present = self._present.to(features.device).repeat(len(images), 1)
-            logits: Tensor = self.fusion(whole, present)
-        return logits
+            return self.fusion(whole, present)

@@ -1,4 +1,4 @@
-"""The origin's residual network for one projection, with its shape as a spec.
+"""The residual network of the INFN reference for one projection, with its shape as a spec.
 
 References
 ----------
@@ -21,20 +21,19 @@ from mammodensity.terms import CATEGORIES
 _BATCH_NORM_EPSILON = 1e-3  # Keras' default; PyTorch's is 1e-5
 _LEAK = 0.3  # Keras' default slope; PyTorch's is 0.01
 
-
 _Count = Annotated[int, Field(ge=1)]
 _Counts = Annotated[tuple[_Count, ...], Field(strict=False, min_length=1)]  # JSON gives lists
 
 
 @settings
 class NetworkSpec:
-    """Shape of the network. The defaults are the origin's, on one grey channel instead of three identical ones.
+    """Shape of the network. The defaults are those of INFN, but with one grey channel instead of three identical ones.
 
-    The network itself takes any image size; the size it is trained at belongs to ``PreprocessSpec``.
+    The network takes any image size; the size it is trained at belongs to ``PreprocessSpec``.
     """
 
     channels: Literal[1, 3] = 1
-    """Input channels: 1 grey, or 3 to hold the origin's weights (the grey value repeated)."""
+    """Input channels: 1 grey, or 3 for weights of INFN (the grey value repeated)."""
     stem: _Count = 64
     """Filters of the first convolution."""
     widths: _Counts = (64, 128, 128, 128)
@@ -48,7 +47,7 @@ class NetworkSpec:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the last features dropped in training."""
     norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """Weight of a new batch in the running statistics of batch normalisation; Keras' 0.99 counts the old value."""
+    """Weight of a new batch in the running statistics of batch normalisation; Keras states that of the old value."""
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.outputs) == len(self.depths):
@@ -57,18 +56,85 @@ class NetworkSpec:
             raise OptionError(f"every width must be a multiple of cardinality {self.cardinality}. Got {self.widths}.")
 
 
-def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's "same" padding before and after: for stride 2 on an even size, 0 and 1 rather than 1 and 1."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
+class ResidualNetwork(nn.Module):
+    """The INFN reference network, from one projection to a logit for each category.
+
+    Input (B, channels, H, W) float32, any H and W from 16 pixels. Output logits (B, K), whose softmax are the scores.
+    With the default number of ``categories`` these are A-D; otherwise those of another ``Scale``.
+    """
+
+    def __init__(self, spec: NetworkSpec, categories: int = len(CATEGORIES)) -> None:
+        super().__init__()
+        self.spec = spec
+        self.categories = categories
+        self.conv = _convolution(spec.channels, spec.stem, 3, 2)
+        self.norm = _batch_norm(spec.stem)
+        self.pool = SameMaxPool2d()
+        self.stages = nn.ModuleList()
+        inputs = spec.stem
+        for stage, (width, outputs, depth) in enumerate(zip(spec.widths, spec.outputs, spec.depths, strict=True)):
+            first = Bottleneck(inputs, width, outputs, spec.cardinality, stride=2 if stage else 1, project=True)
+            others = (Bottleneck(outputs, width, outputs, spec.cardinality) for _ in range(depth - 1))
+            self.stages.append(nn.Sequential(first, *others))
+            inputs = outputs
+        self.dropout = nn.Dropout(spec.dropout)
+        self.head: nn.Module = linear_head(inputs, categories)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = spec.norm_momentum
+
+    @property
+    def last_block(self) -> nn.Module:
+        """The last residual block; Grad-CAM weights its output."""
+        stage = self.stages[-1]
+        assert isinstance(stage, nn.Sequential)
+        return stage[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, channels, H, W) float32 to logits (B, K)."""
+        return self.head(self.pooled(images))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """(B, channels, H, W) float32 to the input of the head (B, F): dropout, then the mean over rows and columns."""
+        features = nn.functional.leaky_relu(self.norm(self.conv(images)), _LEAK, inplace=True)
+        features = self.pool(features)
+        for stage in self.stages:
+            features = stage(features)
+        return self.dropout(features).mean(dim=(-2, -1))  # (B, F, h, w) to (B, F)
 
 
-def _padded(images: Tensor, kernel: int, stride: int, value: float) -> tuple[Tensor, tuple[int, int]]:
-    """Images with "same" padding, and what is left to the layer: all of it where both sides of both axes are alike."""
-    (top, bottom), (left, right) = (_same_padding(size, kernel, stride) for size in images.shape[-2:])
-    if (top, left) == (bottom, right):
-        return images, (top, left)
-    return nn.functional.pad(images, (left, right, top, bottom), value=value), (0, 0)
+class Bottleneck(nn.Module):
+    """Residual block: 1x1, 3x3 at the block's stride and 1x1, plus the shortcut; the activation follows the sum."""
+
+    def __init__(
+        self, inputs: int, width: int, outputs: int, cardinality: int, *, stride: int = 1, project: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = _convolution(inputs, width, 1), _batch_norm(width)
+        self.conv2, self.norm2 = _convolution(width, width, 3, stride, cardinality), _batch_norm(width)
+        self.conv3, self.norm3 = _convolution(width, outputs, 1), _batch_norm(outputs)
+        self.recomputes = False
+        """In training, keep only the input of batch normalisation, and compute the next layers again for gradients."""
+        self.shortcut: nn.Module = nn.Identity()
+        if project:
+            self.shortcut = nn.Sequential(_convolution(inputs, outputs, 1, stride), _batch_norm(outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, outputs, h / stride, w / stride)."""
+        inner = self._then(self.norm1, self.conv2, self.conv1(features))
+        inner = self._then(self.norm2, self.conv3, inner)
+        total = self.norm3(inner) + self.shortcut(features)
+        return nn.functional.leaky_relu(total, _LEAK, inplace=True)
+
+    def _then(self, norm: nn.Module, convolution: nn.Module, inner: Tensor) -> Tensor:
+        if self.recomputes and torch.is_grad_enabled():
+            return checkpoint(_normalised, norm, convolution, inner, use_reentrant=False, preserve_rng_state=False)
+        return _normalised(norm, convolution, inner)
+
+
+def _normalised(norm: nn.Module, convolution: nn.Module, inner: Tensor) -> Tensor:
+    """Batch normalisation, activation, convolution."""
+    return convolution(nn.functional.leaky_relu(norm(inner), _LEAK, inplace=True))
 
 
 class SameConv2d(nn.Conv2d):
@@ -88,13 +154,27 @@ class SameMaxPool2d(nn.Module):
         return nn.functional.max_pool2d(images, 3, 2, padding)
 
 
+def _padded(images: Tensor, kernel: int, stride: int, value: float) -> tuple[Tensor, tuple[int, int]]:
+    """Images with "same" padding, and the padding left to the layer: all of it if each side is as wide as the other."""
+    (top, bottom), (left, right) = (_same_padding(size, kernel, stride) for size in images.shape[-2:])
+    if (top, left) == (bottom, right):
+        return images, (top, left)
+    return nn.functional.pad(images, (left, right, top, bottom), value=value), (0, 0)
+
+
+def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "same" padding before and after; for stride 2 on an even size these are 0 and 1, not 1 and 1."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> SameConv2d:
     layer = SameConv2d(inputs, outputs, kernel, stride, groups=groups)
     nn.init.xavier_uniform_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
-    # Batch normalisation follows every convolution and takes the bias away again: its gradient is rounding, of which
-    # AdamW would make steps, and computing it takes 7 % of a step.
+    # Batch normalisation follows every convolution and removes the bias, so that its gradient is only rounding errors.
+    # AdamW would make steps of these, and computing them takes 7 % of a step.
     layer.bias.requires_grad_(False)
     return layer
 
@@ -103,96 +183,9 @@ def _batch_norm(filters: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(filters, eps=_BATCH_NORM_EPSILON)
 
 
-def _normalised(norm: nn.Module, convolution: nn.Module, inner: Tensor) -> Tensor:
-    result: Tensor = convolution(nn.functional.leaky_relu(norm(inner), _LEAK, inplace=True))
-    return result
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 at the block's stride, 1x1, plus the shortcut; the activation comes after the sum."""
-
-    def __init__(
-        self, inputs: int, width: int, outputs: int, *, stride: int = 1, project: bool = False, cardinality: int = 1
-    ) -> None:
-        super().__init__()
-        self.conv1, self.norm1 = _convolution(inputs, width, 1), _batch_norm(width)
-        self.conv2, self.norm2 = _convolution(width, width, 3, stride, cardinality), _batch_norm(width)
-        self.conv3, self.norm3 = _convolution(width, outputs, 1), _batch_norm(outputs)
-        self.recomputes = False
-        """In training, keep what batch normalisation is given, and compute from it again what follows."""
-        self.shortcut: nn.Module = nn.Identity()
-        if project:
-            self.shortcut = nn.Sequential(_convolution(inputs, outputs, 1, stride), _batch_norm(outputs))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, inputs, h, w) to (B, outputs, h / stride, w / stride)."""
-        inner = self._then(self.norm1, self.conv2, self.conv1(features))
-        inner = self._then(self.norm2, self.conv3, inner)
-        total = self.norm3(inner) + self.shortcut(features)
-        return nn.functional.leaky_relu(total, _LEAK, inplace=True)
-
-    def _then(self, norm: nn.Module, convolution: nn.Module, inner: Tensor) -> Tensor:
-        """Batch normalisation, activation, convolution."""
-        if self.recomputes and torch.is_grad_enabled():
-            result: Tensor = checkpoint(
-                _normalised, norm, convolution, inner, use_reentrant=False, preserve_rng_state=False
-            )
-            return result
-        return _normalised(norm, convolution, inner)
-
-
-class ResidualNetwork(nn.Module):
-    """Residual network from one projection to a logit a category.
-
-    Input (B, channels, H, W) float32, output logits (B, K) in the order A-D, or of another `Scale` by its
-    number of ``categories``; scores are their softmax. Any H and W from 16 pixels.
-    """
-
-    def __init__(self, spec: NetworkSpec, categories: int = len(CATEGORIES)) -> None:
-        super().__init__()
-        self.spec = spec
-        self.categories = categories
-        self.conv = _convolution(spec.channels, spec.stem, 3, 2)
-        self.norm = _batch_norm(spec.stem)
-        self.pool = SameMaxPool2d()
-        self.stages = nn.ModuleList()
-        inputs = spec.stem
-        for stage, (width, outputs, depth) in enumerate(zip(spec.widths, spec.outputs, spec.depths, strict=True)):
-            blocks = []
-            for block in range(depth):
-                first = block == 0
-                stride = 2 if first and stage > 0 else 1
-                blocks.append(
-                    Bottleneck(inputs, width, outputs, stride=stride, project=first, cardinality=spec.cardinality)
-                )
-                inputs = outputs
-            self.stages.append(nn.Sequential(*blocks))
-        self.dropout = nn.Dropout(spec.dropout)
-        head = nn.Linear(inputs, categories)
-        nn.init.xavier_uniform_(head.weight)
-        nn.init.zeros_(head.bias)
-        self.head: nn.Module = head
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = spec.norm_momentum
-
-    @property
-    def last_block(self) -> nn.Module:
-        """The last residual block, whose output Grad-CAM weighs."""
-        stage = self.stages[-1]
-        assert isinstance(stage, nn.Sequential)
-        return stage[-1]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, channels, H, W) float32 to logits (B, K)."""
-        logits: Tensor = self.head(self.pooled(images))
-        return logits
-
-    def pooled(self, images: Tensor) -> Tensor:
-        """(B, channels, H, W) float32 to what the head takes, (B, F): dropout, then the mean over rows and columns."""
-        features = nn.functional.leaky_relu(self.norm(self.conv(images)), _LEAK, inplace=True)
-        features = self.pool(features)
-        for stage in self.stages:
-            features = stage(features)
-        dropped: Tensor = self.dropout(features)
-        return dropped.mean(dim=(-2, -1))  # (B, F, h, w) to (B, F)
+def linear_head(inputs: int, outputs: int = len(CATEGORIES)) -> nn.Linear:
+    """A linear layer with Glorot's initial weights and zero biases."""
+    head = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head

@@ -23,7 +23,7 @@ from mammodensity.models.checkpoint import (
     load_checkpoint,
     load_joint,
     network_files,
-    save_joint,
+    save_checkpoint,
 )
 from mammodensity.models.joint import Branches, JointFusion, JointNetwork, JointSpec
 from mammodensity.models.network import NetworkSpec
@@ -288,7 +288,7 @@ class _JointLearner:
             "familiarity": {p.value: one for p, one in zip(PROJECTIONS, self.familiarity, strict=True)},
             **self.task.facts,
         }
-        save_joint(self.task.folder, JointCheckpoint(self.network, self.recipe.preprocess, training))
+        save_checkpoint(self.task.folder, JointCheckpoint(self.network, self.recipe.preprocess, training))
 
     def _familiarity(self, view: int) -> dict[str, Any] | None:
         """What images of a view look like; None where there are too few."""
