@@ -489,7 +489,7 @@ DIFFERENCES: dict[str, tuple[Callable[[Config], Any], str]] = {
     "norm momentum": (set_config("BatchNormalization", momentum=None), "expected a number for momentum, found None"),
     "norm that never moves": (
         set_config("BatchNormalization", momentum=1),
-        "norm_momentum must be above 0 and at most 1",
+        "norm_momentum must be greater than 0",
     ),
     "norm training": (
         call_with("BatchNormalization", training=True),
@@ -541,7 +541,7 @@ DIFFERENCES: dict[str, tuple[Callable[[Config], Any], str]] = {
     "no pool": (cut_out(("MaxPooling2D", 0)), "expected one layer after it, found Conv2D, Conv2D"),
     "layer used twice": (twice, "a LeakyReLU used once, found it used several times"),
     "no dropout rate": (set_config("Dropout", rate=None), "expected a number for rate, found None"),
-    "dropout of all": (set_config("Dropout", rate=1.0), "dropout must be at least 0 and below 1"),
+    "dropout of all": (set_config("Dropout", rate=1.0), "dropout must be less than 1"),
     "dropout noise": (set_config("Dropout", noise_shape=[1, 1]), "found noise_shape (1, 1)"),
     "other dropout": (
         set_layer("Dropout", class_name="SpatialDropout2D"),
@@ -569,7 +569,7 @@ DIFFERENCES: dict[str, tuple[Callable[[Config], Any], str]] = {
     "no size": (set_config("InputLayer", batch_shape=[None, "a", 64, 3]), "found shape [None, 'a', 64, 3]"),
     "tiny": (
         set_config("InputLayer", batch_shape=[None, 8, 64, 3]),
-        "its input size cannot be used: image size must be",
+        "its input size cannot be used: rows must be",
     ),
     "integers": (set_config("InputLayer", dtype="uint8"), "an input layer with dtype 'float32', found dtype 'uint8'"),
     "sequential": (

@@ -1,7 +1,7 @@
-"""A network of the origin's kind, read from a whole-model HDF5 file of Keras: 2.2.4, tf.keras or Keras 3.
+"""An INFN reference network, read from a whole-model HDF5 file of Keras 2.2.4, tf.keras or Keras 3.
 
-Only h5py is needed. Keras keeps convolution kernels as (height, width, inputs / groups, outputs) and dense kernels as
-(inputs, outputs); PyTorch has the outputs first.
+Only h5py is needed, not Keras. Keras keeps convolution kernels as (height, width, inputs / groups, outputs) and dense
+kernels as (inputs, outputs); PyTorch has the outputs first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,28 +30,22 @@ from mammodensity.terms import Projection
 if TYPE_CHECKING:
     import h5py
 
-_KERAS_NAMES = {  # by class of layer: our name of each tensor, and Keras's
-    "Conv2D": {"weight": "kernel", "bias": "bias"},
-    "Dense": {"weight": "kernel", "bias": "bias"},
-    "BatchNormalization": {
-        "weight": "gamma",
-        "bias": "beta",
-        "running_mean": "moving_mean",
-        "running_var": "moving_variance",
-    },
-}
+_KERNEL = {"weight": "kernel", "bias": "bias"}
+_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+_KERAS_NAMES = {"Conv2D": _KERNEL, "Dense": _KERNEL, "BatchNormalization": _NORM}
+"""By class of layer: our name of each tensor, and that of Keras."""
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def import_keras(path: Path, projection: Projection) -> Checkpoint:
-    """Read a whole-model HDF5 file written by Keras and make a checkpoint of it, in evaluation mode.
+    """Make a checkpoint of a whole-model HDF5 file written by Keras, in evaluation mode.
 
-    The images are prepared as the origin prepared them, at the input size of the model (650 where it leaves it open).
+    Images are preprocessed as by INFN, at the input size of the model (650 where the model leaves it open).
 
     Raises
     ------
     KerasFileError
-        Absent, damaged, without a model, of another network (the first difference is named), or h5py is missing.
+        Absent, damaged, without a model, or another network (the first difference is named); or h5py is missing.
     """
     path = Path(path)
     try:
@@ -64,11 +58,11 @@ def import_keras(path: Path, projection: Projection) -> Checkpoint:
             _require_correlation(file)
             matched = match_network(read_graph(_model_config(file)))
             network = _network(file, matched)
-            training = {"source": "keras", **_origin_of(file), "file": path.name, "sha256": file_sha256(path)}
+            training = {"source": "keras", **_history(file), "file": path.name, "sha256": file_sha256(path)}
         preprocess = _preprocess(matched)
     except KerasFileError as error:
         raise KerasFileError(f"{path}: {error}") from error
-    except (OSError, RuntimeError, KeyError) as error:  # what HDF5 reports of a file cut short or overwritten
+    except (OSError, RuntimeError, KeyError) as error:  # from HDF5, for a file cut short or overwritten
         reason = shortened(str(error))
         raise KerasFileError(f"{path} is damaged or cut short ({reason}); copy it again from its source") from error
     return Checkpoint(network, projection, preprocess, training)
@@ -101,13 +95,13 @@ def _model_config(file: h5py.File) -> Any:
 
 
 def _require_correlation(file: h5py.File) -> None:
-    """Theano mirrored its kernels (a true convolution); Keras 2 turned them when loading under another backend."""
+    """Refuse files of Theano, whose kernels are mirrored; Keras 2 turned them when it loaded such a file."""
     if _text(file.attrs.get("backend")) == "theano":
         raise KerasFileError("it was written with Theano, whose kernels are mirrored; save it with TensorFlow first")
 
 
 def _preprocess(matched: MatchedNetwork) -> PreprocessSpec:
-    rows, columns = (default if size is None else size for size, default in zip(matched.size, (650, 650), strict=True))
+    rows, columns = (650 if size is None else size for size in matched.size)
     try:
         return replace(ORIGIN_PREPROCESS, rows=rows, columns=columns)
     except OptionError as error:
@@ -115,7 +109,7 @@ def _preprocess(matched: MatchedNetwork) -> PreprocessSpec:
 
 
 def _network(file: h5py.File, matched: MatchedNetwork) -> ResidualNetwork:
-    with torch.device("meta"):  # shapes only: nothing is allocated before the file is seen to fit
+    with torch.device("meta"):  # shapes only: no memory is allocated before the file fits
         network = ResidualNetwork(matched.spec)
     wanted = network.state_dict()
     tensors = {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith("num_batches_tracked")}
@@ -136,41 +130,37 @@ def _datasets(groups: h5py.Group, layer: KerasLayer) -> dict[str, h5py.Dataset]:
     """The arrays of one layer by the last part of their names, without TensorFlow's ``:0``."""
     from h5py import Dataset, Group
 
-    found: dict[str, h5py.Dataset] = {}
-    group = groups.get(layer.name) if isinstance(groups, Group) else None
+    group, arrays = groups.get(layer.name) if isinstance(groups, Group) else None, {}
     if isinstance(group, Group):
         arrays = {name.rpartition("/")[2].removesuffix(":0"): group.get(name) for name in _names(group)}
-        found = {name: array for name, array in arrays.items() if isinstance(array, Dataset)}
-    wanted = set(_KERAS_NAMES[layer.kind].values())
-    if set(found) != wanted:
-        there = ", ".join(shortened(name) for name in sorted(found)) or "none"
+    datasets = {name: array for name, array in arrays.items() if isinstance(array, Dataset)}
+    wanted = sorted(_KERAS_NAMES[layer.kind].values())
+    if sorted(datasets) != wanted:
+        actual = ", ".join(shortened(name) for name in sorted(datasets)) or "none"
         raise KerasFileError(
-            f"weights of layer {shortened(layer.name)}: expected {', '.join(sorted(wanted))}, found {there}; "
+            f"weights of layer {shortened(layer.name)}: expected {', '.join(wanted)}, found {actual}; "
             "save the whole model again"
         )
-    return found
+    return datasets
 
 
 def _names(group: h5py.Group) -> list[str]:
-    """The attribute ``weight_names``; Keras splits it into ``weight_names0``, ``weight_names1``... when it is long."""
-    parts = [group.attrs.get("weight_names", [])]
-    for index in count():
-        if f"weight_names{index}" not in group.attrs:
-            break
-        parts.append(group.attrs[f"weight_names{index}"])
+    """The attribute ``weight_names``; Keras splits a long one into ``weight_names0``, ``weight_names1``..."""
+    numbered = takewhile(group.attrs.__contains__, (f"weight_names{index}" for index in count()))
+    parts = [group.attrs.get("weight_names", []), *(group.attrs[name] for name in numbered)]
     return [_text(name) or "" for part in parts for name in np.atleast_1d(part)]
 
 
 def _tensor(dataset: h5py.Dataset, what: str, wanted: Tensor, filename: str) -> Tensor:
-    """One array as a float32 tensor with the outputs first, checked against the tensor it is ``wanted`` for."""
+    """One array as a float32 tensor with the outputs first, checked against the shape of the ``wanted`` tensor."""
     shape = tuple(wanted.shape)
     expected = (*shape[2:], *shape[1::-1])  # OIHW to HWIO, (outputs, inputs) to (inputs, outputs)
     if dataset.external or dataset.is_virtual or dataset.file.filename != filename:
         raise KerasFileError(f"{what} is kept outside the file; save the model into one file")
     if dataset.shape != expected or dataset.dtype.kind != "f":
-        found = f"{dataset.dtype} {dataset.shape}"
-        raise KerasFileError(f"{what}: expected floating-point values of shape {expected}, found {found}")
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite and is refused below
+        actual = f"{dataset.dtype} {dataset.shape}"
+        raise KerasFileError(f"{what}: expected floating-point values of shape {expected}, found {actual}")
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite and are refused below
         values: NDArray[np.float32] = dataset[()].astype(np.float32)
     if not np.isfinite(values).all():
         raise KerasFileError(f"{what} has values that are not finite; the training failed or the file is damaged")
@@ -178,8 +168,8 @@ def _tensor(dataset: h5py.Dataset, what: str, wanted: Tensor, filename: str) -> 
     return torch.from_numpy(np.ascontiguousarray(values.transpose(axes)))
 
 
-def _origin_of(file: h5py.File) -> dict[str, Any]:
-    """Who wrote the file and how the model was compiled, where it says so; JSON values only."""
+def _history(file: h5py.File) -> dict[str, Any]:
+    """The program that wrote the file and how the model was compiled, where the file states it; JSON values only."""
     facts: dict[str, Any] = {key: _text(file.attrs.get(key)) for key in ("keras_version", "backend")}
     try:
         compiled = json.loads(_text(file.attrs.get("training_config")) or "null")
@@ -191,17 +181,17 @@ def _origin_of(file: h5py.File) -> dict[str, Any]:
             "loss": loss.get("class_name") if isinstance(loss, Mapping) else loss,
         }
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        return facts  # not compiled, or in a form of its own: nothing that is needed
-    facts["training_config"] = {key: value for key, value in summary.items() if _plain(value)}
+        return facts  # not compiled, or in an unknown form; these facts are not needed
+    facts["training_config"] = {
+        key: value
+        for key, value in summary.items()
+        if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+    }
     return facts
 
 
-def _plain(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
-
-
 def _text(value: Any) -> str | None:
-    """A text attribute: bytes from Keras 2, str from later writers, None when it is neither."""
+    """A text attribute: bytes from Keras 2, str from later writers; None if it is neither."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     return value if isinstance(value, str) else None

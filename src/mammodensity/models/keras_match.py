@@ -1,14 +1,13 @@
-"""The layers a Keras model file describes: what they are, and which takes which one's output.
+"""A Keras model description, read as a graph of layers and compared with the INFN reference network.
 
 A description is only read: no class it names is imported and nothing in it is executed. Layer names and the order in
-which layers are listed carry no meaning.
+which layers are listed have no meaning. The comparison follows the graph from input to output and names the first
+difference.
 
 References
 ----------
 Keras 2 writes ``inbound_nodes`` as nested lists ``[[["name", 0, 0, {}], ...]]``, Keras 3 as calls whose tensors carry a
-``keras_history``; both are seen in the files themselves.
-
-A Keras model compared with the origin's network, layer by layer along the way from input to output.
+``keras_history``, as seen in files of both.
 """
 
 from __future__ import annotations
@@ -22,7 +21,27 @@ from mammodensity.errors import KerasFileError, OptionError
 from mammodensity.models.network import NetworkSpec
 
 _ALIASES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}  # tf.keras 1.x
-_ABSENT = {"groups": 1, "dtype": "float32", "keepdims": False, "noise_shape": None}  # keys older writers leave out
+_ABSENT = {"groups": 1, "dtype": "float32", "keepdims": False, "noise_shape": None}  # keys that older writers omit
+_FIXED: dict[str, dict[str, list[Any]]] = {  # settings that our network fixes, with all values that mean the same
+    "InputLayer": {},
+    "Conv2D": {
+        **{"padding": ["same"], "dilation_rate": [(1, 1)], "activation": ["linear"], "use_bias": [True]},
+        "data_format": ["channels_last"],
+    },
+    "BatchNormalization": {"axis": [-1, 3, (3,), (-1,)], "epsilon": [1e-3], "center": [True], "scale": [True]},
+    "LeakyReLU": {"slope": [0.3]},
+    "MaxPooling2D": {"pool_size": [(3, 3)], "strides": [(2, 2)], "padding": ["same"], "data_format": ["channels_last"]},
+    "Add": {},
+    "Dropout": {"noise_shape": [None]},
+    "GlobalAveragePooling2D": {"keepdims": [False], "data_format": ["channels_last"]},
+    "Dense": {"units": [4], "use_bias": [True], "activation": ["softmax", "linear"]},
+    "Activation": {"activation": ["softmax"]},
+    "Softmax": {"axis": [-1, 1, (-1,)]},
+}
+_LARGEST_COUNT = 65536  # filters of one layer; a larger number means a damaged file
+
+
+# The graph
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,7 @@ class KerasLayer:
     calls: int
     """How often it is used."""
     arguments: tuple[str, ...]
-    """What else it is called with, such as ``"training=True"``; None and False are left out."""
+    """Further arguments of its calls, such as ``"training=True"``, without None and False."""
 
     def setting(self, key: str) -> Any:
         """One entry of the configuration in a plain form: tuples, numbers, and names of functions and types.
@@ -56,13 +75,34 @@ class KerasLayer:
                 value = value[inner]
         return tuple(value) if isinstance(value, list) else value
 
+    def count(self, key: str) -> int:
+        """A setting that must be a number of filters or groups."""
+        value = self.setting(key)
+        if type(value) is not int or not 1 <= value <= _LARGEST_COUNT:
+            raise self.difference(f"{key} from 1 to {_LARGEST_COUNT}", shortened(value))
+        return value
+
+    def number(self, key: str) -> float:
+        """A setting that must be a number."""
+        value = self.setting(key)
+        if type(value) not in (int, float):
+            raise self.difference(f"a number for {key}", shortened(value))
+        return float(value)
+
+    def difference(self, expected: str, actual: str) -> KerasFileError:
+        """An error that names this layer; it is returned, not raised."""
+        return KerasFileError(
+            f"layer {self.position} {shortened(self.name)}: expected {expected}, found {actual}; "
+            "only the INFN reference network can be imported"
+        )
+
 
 @dataclass(frozen=True)
 class KerasGraph:
-    """The layers of a model, by name, and who takes whose output."""
+    """The layers of a model by name, and the layers that take the output of each."""
 
     layers: Mapping[str, KerasLayer]
-    consumers: Mapping[str, tuple[KerasLayer, ...]]
+    consumers: Mapping[str, list[KerasLayer]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -73,7 +113,7 @@ def read_graph(model_config: Any) -> KerasGraph:
     Raises
     ------
     KerasFileError
-        It describes no functional model, or not in a way Keras writes; the message does not name the file.
+        It describes no functional model, or not as Keras writes it; the message does not name the file.
     """
     try:
         kind, config = model_config["class_name"], model_config["config"]
@@ -87,23 +127,23 @@ def read_graph(model_config: Any) -> KerasGraph:
             layers[layer.name] = layer
         consumers: dict[str, list[KerasLayer]] = {name: [] for name in layers}
         for layer in layers.values():
-            for name in dict.fromkeys(layer.inputs):  # a layer used twice is refused where it is met
+            for name in dict.fromkeys(layer.inputs):  # the comparison refuses an input that is used twice
                 consumers[name].append(layer)
-        ends = [_references(config[key])[0] for key in ("input_layers", "output_layers")]
+        inputs, outputs = (_references(config[key])[0] for key in ("input_layers", "output_layers"))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
         reason = shortened(f"{type(error).__name__}: {error}")
         raise KerasFileError(f"its model_config is not what Keras writes ({reason}); save the model again") from error
-    for name in (*ends[0], *ends[1]):
+    for name in (*inputs, *outputs):
         if name not in layers:
             raise KerasFileError(f"its model_config has no layer {shortened(name)}; save the model again")
-    return KerasGraph(layers, {name: tuple(after) for name, after in consumers.items()}, ends[0], ends[1])
+    return KerasGraph(layers, consumers, inputs, outputs)
 
 
 def _read_layer(position: int, entry: Mapping[str, Any]) -> KerasLayer:
     config, nodes = dict(entry["config"]), entry["inbound_nodes"]
     kind = _ALIASES.get(entry["class_name"], entry["class_name"])
     registered = entry.get("registered_name") or ""
-    if ">" in registered:  # somebody's own class, whatever it is called
+    if ">" in registered:  # a user's own class, whatever its name
         kind = registered
     name = entry["name"] if "name" in entry else config["name"]
     inputs, arguments = _references(nodes)
@@ -111,7 +151,7 @@ def _read_layer(position: int, entry: Mapping[str, Any]) -> KerasLayer:
 
 
 def _references(nodes: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The layers named anywhere in a node, in either serialisation, and everything else that says something."""
+    """The layers named anywhere in nodes of either form, and all other values except None and False."""
     inputs: list[str] = []
     others: list[str] = []
 
@@ -140,27 +180,12 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-_PLANE: dict[str, tuple[Any, ...]] = {"data_format": ("channels_last",)}
-_FIXED: dict[str, dict[str, tuple[Any, ...]]] = {  # what our network has fixed: the settings that mean the same
-    "InputLayer": {},
-    "Conv2D": {"padding": ("same",), "dilation_rate": ((1, 1),), "activation": ("linear",), "use_bias": (True,)}
-    | _PLANE,
-    "BatchNormalization": {"axis": (-1, 3, (3,), (-1,)), "epsilon": (1e-3,), "center": (True,), "scale": (True,)},
-    "LeakyReLU": {"slope": (0.3,)},
-    "MaxPooling2D": {"pool_size": ((3, 3),), "strides": ((2, 2),), "padding": ("same",)} | _PLANE,
-    "Add": {},
-    "Dropout": {"noise_shape": (None,)},
-    "GlobalAveragePooling2D": {"keepdims": (False,)} | _PLANE,
-    "Dense": {"units": (4,), "use_bias": (True,), "activation": ("softmax", "linear")},
-    "Activation": {"activation": ("softmax",)},
-    "Softmax": {"axis": (-1, 1, (-1,))},
-}
-_LARGEST_COUNT = 65536  # filters of one layer; more is a damaged file, not a network
+# The comparison
 
 
 @dataclass(frozen=True)
 class MatchedNetwork:
-    """A Keras model recognised as a member of the family ``NetworkSpec`` describes."""
+    """A Keras model that is an INFN reference network of some ``NetworkSpec``."""
 
     spec: NetworkSpec
     size: tuple[int | None, int | None]
@@ -170,36 +195,35 @@ class MatchedNetwork:
 
 
 def match_network(graph: KerasGraph) -> MatchedNetwork:
-    """Follow the graph from input to output, comparing every layer with the origin's network.
+    """Follow the graph from input to output, comparing every layer with the INFN reference network.
 
     Raises
     ------
     KerasFileError
-        It is another network; the first difference is named, the file is not.
+        It is another network; the message names the first difference, but not the file.
     """
     walk = _Walk(graph)
     entry, channels, size = walk.entry()
-    stem = walk.convolution("conv", walk.after(entry), 3, 2)
-    norm = walk.norm("norm", stem)
-    leak = walk.leak(norm)
-    layer = walk.take(walk.after(leak), "MaxPooling2D", "a 3x3 max pooling at stride 2")
+    stem, norm = walk.convolution("conv", "norm", walk.after(entry), 3, 2)
+    layer = walk.take(walk.after(walk.leak(norm)), "MaxPooling2D", "a 3x3 max pooling at stride 2")
     while not walk.stages or len(graph.consumers[layer.name]) > 1:
         layer = walk.block(layer)
     dropout = walk.head(layer)
     try:
         spec = NetworkSpec(
-            channels=channels,  # type: ignore[arg-type]  # others are refused
-            stem=_count(stem, "filters"),
+            channels=channels,  # type: ignore[arg-type]  # entry() allows 1 and 3 only
+            stem=stem.count("filters"),
             widths=tuple(stage[0].width for stage in walk.stages),
             outputs=tuple(stage[0].outputs for stage in walk.stages),
             depths=tuple(len(stage) for stage in walk.stages),
             cardinality=walk.stages[0][0].groups,
             dropout=dropout,
-            # Keras counts the old value. The first layer's stands for all: it matters in further training only.
-            norm_momentum=round(1 - _number(norm, "momentum"), 9),
+            # Keras states the weight of the old value. That of the first layer is used for all: it matters only if the
+            # network is trained further.
+            norm_momentum=round(1 - norm.number("momentum"), 9),
         )
     except OptionError as error:
-        raise KerasFileError(f"it is no network of the origin's family: {error}") from error
+        raise KerasFileError(f"it is not an INFN reference network: {error}") from error
     return MatchedNetwork(spec, size, walk.modules)
 
 
@@ -211,7 +235,7 @@ class _Block:
 
 
 class _Walk:
-    """The way from input to output, with what was met so far. Every layer may be taken once, so the way ends."""
+    """The way from input to output. Every layer may be taken once, so the walk ends."""
 
     def __init__(self, graph: KerasGraph) -> None:
         self.graph = graph
@@ -219,72 +243,97 @@ class _Walk:
         self.modules: dict[str, KerasLayer] = {}
         self.stages: list[list[_Block]] = []
 
-    def take(
-        self, layer: KerasLayer, kind: str, what: str, inputs: int = 1, wanted: Mapping[str, Any] | None = None
-    ) -> KerasLayer:
-        """Check that ``layer`` is ``what``: its class, how it is called, what our network has fixed, and ``wanted``."""
+    def take(self, layer: KerasLayer, kind: str, what: str, inputs: int = 1, /, **wanted: Any) -> KerasLayer:
+        """Check that ``layer`` is ``what``: its class, its calls, the settings of ``_FIXED``, and those ``wanted``."""
         if layer.kind != kind:
-            raise _difference(layer, what, f"a layer of class {shortened(layer.kind)}")
+            raise layer.difference(what, f"a layer of class {shortened(layer.kind)}")
         if layer.name in self.taken or layer.calls > 1:
-            raise _difference(layer, f"{what} used once", "it used several times")
+            raise layer.difference(f"{what} used once", "it used several times")
         if len(layer.inputs) != inputs:
-            raise _difference(layer, f"{what} with inputs: {inputs}", f"inputs: {len(layer.inputs)}")
+            raise layer.difference(f"{what} with inputs: {inputs}", f"inputs: {len(layer.inputs)}")
         if layer.arguments:
-            raise _difference(layer, f"{what} called on its input alone", shortened(layer.arguments[0]))
-        exact = {key: (value,) for key, value in (wanted or {}).items()}
-        for key, allowed in {**exact, "dtype": ("float32",), **_FIXED[kind]}.items():
-            found = layer.setting(key)
-            if not any(_same(found, value) for value in allowed):
-                raise _difference(layer, f"{what} with {key} {allowed[0]!r}", f"{key} {shortened(found)}")
+            raise layer.difference(f"{what} called on its input alone", shortened(layer.arguments[0]))
+        exact = {key: [value] for key, value in wanted.items() if value is not None}
+        for key, allowed in {**exact, "dtype": ["float32"], **_FIXED[kind]}.items():
+            actual = layer.setting(key)
+            if not any(_same(actual, value) for value in allowed):
+                raise layer.difference(f"{what} with {key} {allowed[0]!r}", f"{key} {shortened(actual)}")
         self.taken.add(layer.name)
         return layer
 
     def after(self, layer: KerasLayer, what: str = "one layer") -> KerasLayer:
-        """The one layer that takes the output of ``layer``."""
+        """The only layer that takes the output of ``layer``."""
         consumers = self.graph.consumers[layer.name]
         if len(consumers) != 1:
-            raise _difference(layer, f"{what} after it", _kinds(consumers))
+            raise layer.difference(f"{what} after it", _kinds(consumers))
         return consumers[0]
 
     def entry(self) -> tuple[KerasLayer, int, tuple[int | None, int | None]]:
+        """Take the input layer; return it with the channels and the size of its images."""
         inputs, outputs = self.graph.inputs, self.graph.outputs
         if len(inputs) != 1 or len(outputs) != 1:
             raise KerasFileError(f"expected one input and one output, found {len(inputs)} and {len(outputs)}")
-        layer = self.take(self.graph.layers[inputs[0]], "InputLayer", "an input layer", inputs=0)
+        layer = self.take(self.graph.layers[inputs[0]], "InputLayer", "an input layer", 0)
         shape = layer.config.get("batch_shape", layer.config.get("batch_input_shape"))
         sizes = shape[1:3] if isinstance(shape, list) and len(shape) == 4 and shape[3] in (1, 3) else ["unusable"]
         if not all(size is None or type(size) is int for size in sizes):
-            raise _difference(layer, "an input of shape (any, rows, columns, 1 or 3)", f"shape {shortened(shape)}")
+            raise layer.difference("an input of shape (any, rows, columns, 1 or 3)", f"shape {shortened(shape)}")
         return layer, int(shape[3]), (shape[1], shape[2])
 
-    def convolution(self, module: str, layer: KerasLayer, kernel: int, stride: int, **wanted: int | None) -> KerasLayer:
-        """Take a convolution; ``wanted`` may fix ``filters`` and ``groups`` (None: any number)."""
+    def convolution(  # noqa: PLR0917
+        self, name: str, norm: str, layer: KerasLayer, kernel: int, stride: int, filters: Any = None, groups: Any = 1
+    ) -> tuple[KerasLayer, KerasLayer]:
+        """Take a convolution and its batch normalisation; None allows any number of ``filters`` or ``groups``."""
         what = f"a {kernel}x{kernel} convolution at stride {stride}"
-        settings = {"kernel_size": (kernel, kernel), "strides": (stride, stride)}
-        counts = {key: value for key, value in wanted.items() if value is not None}
-        self.modules[module] = self.take(layer, "Conv2D", what, wanted=settings | counts)
-        return layer
-
-    def norm(self, module: str, convolution: KerasLayer) -> KerasLayer:
-        layer = self.after(convolution, "a batch normalisation")
-        self.modules[module] = self.take(layer, "BatchNormalization", "a batch normalisation")
-        return layer
+        sides = {"kernel_size": (kernel, kernel), "strides": (stride, stride)}
+        self.modules[name] = self.take(layer, "Conv2D", what, 1, **sides, filters=filters, groups=groups)
+        what = "a batch normalisation"
+        self.modules[norm] = self.take(self.after(layer, what), "BatchNormalization", what)
+        return self.modules[name], self.modules[norm]
 
     def leak(self, before: KerasLayer) -> KerasLayer:
+        """Take the activation after a layer."""
         return self.take(self.after(before, "a LeakyReLU"), "LeakyReLU", "a LeakyReLU")
+
+    def block(self, entry: KerasLayer) -> KerasLayer:
+        """Take one bottleneck block and return its last layer; a shortcut with a convolution begins a new stage."""
+        main, shortcut = self.branches(entry)
+        if shortcut is not None:
+            self.stages.append([])
+        elif not self.stages:
+            raise main.difference("beside it a shortcut with a 1x1 convolution", "a sum with the block's input itself")
+        stage = self.stages[-1]
+        first = stage[0] if stage else None
+        name = f"stages.{len(self.stages) - 1}.{len(stage)}"
+        stride = 2 if shortcut is not None and len(self.stages) > 1 else 1
+        conv1, norm1 = self.convolution(f"{name}.conv1", f"{name}.norm1", main, 1, 1, first and first.width)
+        width, groups = conv1.count("filters"), self.stages[0][0].groups if self.stages[0] else None
+        layer = self.after(self.leak(norm1))
+        conv2, norm2 = self.convolution(f"{name}.conv2", f"{name}.norm2", layer, 3, stride, width, groups)
+        layer = self.after(self.leak(norm2))
+        conv3, norm3 = self.convolution(f"{name}.conv3", f"{name}.norm3", layer, 1, 1, first and first.outputs)
+        outputs, beside = conv3.count("filters"), entry
+        if shortcut is not None:
+            _, beside = self.convolution(f"{name}.shortcut.0", f"{name}.shortcut.1", shortcut, 1, stride, outputs)
+        total = self.take(self.after(norm3, "a sum"), "Add", "a sum of main path and shortcut", 2)
+        if set(total.inputs) != {norm3.name, beside.name}:
+            wanted = f"the sum of {shortened(norm3.name)} and {shortened(beside.name)}"
+            raise total.difference(wanted, f"the sum of {' and '.join(map(shortened, total.inputs))}")
+        stage.append(_Block(width, outputs, conv2.count("groups")))
+        return self.leak(total)
 
     def branches(self, entry: KerasLayer) -> tuple[KerasLayer, KerasLayer | None]:
         """First layer of a block's main path, and of its shortcut (None: the input itself)."""
         consumers = self.graph.consumers[entry.name]
         if len(consumers) != 2:
-            raise _difference(entry, "the two branches of a residual block after it", _kinds(consumers))
-        one, other = consumers
-        if "Add" in (one.kind, other.kind):
-            return (one if other.kind == "Add" else other), None
-        return (other, one) if self.leads_to_sum(one) else (one, other)
+            raise entry.difference("the two branches of a residual block after it", _kinds(consumers))
+        first, second = consumers
+        if "Add" in (first.kind, second.kind):
+            return (first if second.kind == "Add" else second), None
+        return (second, first) if self.leads_to_sum(first) else (first, second)
 
     def leads_to_sum(self, layer: KerasLayer) -> bool:
-        """Whether a sum comes one or two layers on: so it does in a shortcut, not in the main path."""
+        """Whether a sum follows within two layers, as in a shortcut but not in the main path."""
         for _ in range(2):
             consumers = self.graph.consumers[layer.name]
             if len(consumers) != 1:
@@ -294,42 +343,11 @@ class _Walk:
                 return True
         return False
 
-    def block(self, entry: KerasLayer) -> KerasLayer:
-        """Take one bottleneck block and return its last layer; a shortcut with a convolution begins a new stage."""
-        main, shortcut = self.branches(entry)
-        if shortcut is not None:
-            self.stages.append([])
-        elif not self.stages:
-            raise _difference(
-                main, "beside it a shortcut with a 1x1 convolution", "a sum with the block's input itself"
-            )
-        stage = self.stages[-1]
-        name = f"stages.{len(self.stages) - 1}.{len(stage)}"
-        stride = 2 if shortcut is not None and len(self.stages) > 1 else 1
-        conv1 = self.convolution(f"{name}.conv1", main, 1, 1, filters=stage[0].width if stage else None, groups=1)
-        leak1 = self.leak(self.norm(f"{name}.norm1", conv1))
-        width, groups = _count(conv1, "filters"), self.stages[0][0].groups if self.stages[0] else None
-        conv2 = self.convolution(f"{name}.conv2", self.after(leak1), 3, stride, filters=width, groups=groups)
-        leak2 = self.leak(self.norm(f"{name}.norm2", conv2))
-        outputs = stage[0].outputs if stage else None
-        conv3 = self.convolution(f"{name}.conv3", self.after(leak2), 1, 1, filters=outputs, groups=1)
-        norm3 = self.norm(f"{name}.norm3", conv3)
-        outputs, beside = _count(conv3, "filters"), entry
-        if shortcut is not None:
-            self.convolution(f"{name}.shortcut.0", shortcut, 1, stride, filters=outputs, groups=1)
-            beside = self.norm(f"{name}.shortcut.1", shortcut)
-        total = self.take(self.after(norm3, "a sum"), "Add", "a sum of main path and shortcut", inputs=2)
-        if set(total.inputs) != {norm3.name, beside.name}:
-            wanted = f"the sum of {shortened(norm3.name)} and {shortened(beside.name)}"
-            raise _difference(total, wanted, f"the sum of {' and '.join(map(shortened, total.inputs))}")
-        stage.append(_Block(width, outputs, _count(conv2, "groups")))
-        return self.leak(total)
-
     def head(self, last: KerasLayer) -> float:
-        """Take dropout (if any), pooling, dense layer and softmax; see that nothing is left; return the dropout."""
+        """Take dropout (if any), pooling, dense layer and softmax; check that no layer is left; return the dropout."""
         layer, dropout = self.after(last, "a dropout or global average pooling"), 0.0
         if layer.kind == "Dropout":
-            dropout = _number(self.take(layer, "Dropout", "a dropout"), "rate")
+            dropout = self.take(layer, "Dropout", "a dropout").number("rate")
             layer = self.after(layer, "a global average pooling")
         self.take(layer, "GlobalAveragePooling2D", "a global average pooling (or dropout, then that)")
         dense = self.after(layer, "a dense layer")
@@ -338,39 +356,20 @@ class _Walk:
             end = self.after(dense, "a softmax")
             self.take(end, "Softmax" if end.kind == "Softmax" else "Activation", "a softmax")
         if self.graph.consumers[end.name] or self.graph.outputs[0] != end.name:
-            after = _kinds(self.graph.consumers[end.name])
-            raise _difference(
-                end, "the model to end here", f"{after} after it, output {shortened(self.graph.outputs[0])}"
+            following = _kinds(self.graph.consumers[end.name])
+            raise end.difference(
+                "the model to end here", f"{following} after it, output {shortened(self.graph.outputs[0])}"
             )
         for extra in self.graph.layers.values():
             if extra.name not in self.taken:
-                raise _difference(extra, "no further layer", f"a layer of class {shortened(extra.kind)}")
+                raise extra.difference("no further layer", f"a layer of class {shortened(extra.kind)}")
         return dropout
 
 
-def _same(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, float) and isinstance(found, int | float):
-        return math.isclose(found, wanted, rel_tol=1e-6)  # some writers pass 0.3 through float32
-    return bool(found == wanted)
-
-
-def _count(layer: KerasLayer, key: str) -> int:
-    found = layer.setting(key)
-    if type(found) is not int or not 1 <= found <= _LARGEST_COUNT:
-        raise _difference(layer, f"{key} from 1 to {_LARGEST_COUNT}", shortened(found))
-    return found
-
-
-def _number(layer: KerasLayer, key: str) -> float:
-    found = layer.setting(key)
-    if type(found) not in (int, float):
-        raise _difference(layer, f"a number for {key}", shortened(found))
-    return float(found)
-
-
-def _difference(layer: KerasLayer, expected: str, found: str) -> KerasFileError:
-    where = f"layer {layer.position} {shortened(layer.name)}"
-    return KerasFileError(f"{where}: expected {expected}, found {found}; only the origin's network can be imported")
+def _same(actual: Any, wanted: Any) -> bool:
+    if isinstance(wanted, float) and isinstance(actual, int | float):
+        return math.isclose(actual, wanted, rel_tol=1e-6)  # some writers pass 0.3 through float32
+    return bool(actual == wanted)
 
 
 def _kinds(layers: Iterable[KerasLayer]) -> str:
