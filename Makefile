@@ -1,3 +1,4 @@
+# make install   the package and its commands in .venv
 # make demo   the whole system on built-in phantoms: makes, trains, predicts, evaluates, explains, reports
 # make test   all tests
 # make benchmark   measured beside Keras: writes docs/measurements.md and benchmarks/results.json; some 25 minutes
@@ -10,7 +11,7 @@ DEMO := demo-run
 # options of benchmarks/run.py, such as: make benchmark BENCHMARK="--only inference exam"
 BENCHMARK ?=
 
-.PHONY: demo test lint docs benchmark clean
+.PHONY: install demo test lint docs benchmark clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -30,6 +31,9 @@ BENCHMARK ?=
 	@echo "installing what the tests need"
 	@$(PIP) -e '.[dev]'
 	@touch $@
+
+install: .venv/core
+	@echo "installed; activate the environment with: . .venv/bin/activate"
 
 demo: .venv/core
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh $(DEMO)
