@@ -236,7 +236,7 @@ def test_every_method_has_its_block_with_the_category_its_maps_explain():
 def test_an_exam_without_a_category_says_why():
     text = Page(render_exam_page(result_of(CC_L=[0, 0.1, 0.2, 0.7]), [], model="m")).text
     assert "Exam e1 No category Reason: the views disagree" in text
-    assert text.count("the views disagree: CC_R reads B and CC_L reads D") == 1
+    assert text.count("the views disagree: CC_R is B, CC_L is D") == 1
     assert "The highest score is that of B." in text
     assert "The scores are not calibrated: the model has no calibration." in text
     unscored = Page(render_exam_page(result_of(CC_L=None), [], model="m")).text

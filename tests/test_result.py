@@ -149,7 +149,7 @@ def test_refused_views_are_told_from_absent_ones():
 def test_views_that_disagree_make_it_abstain():
     result = exam_result(exam(CC_L=[0, 0.1, 0.2, 0.7]))
     assert "views-disagree" in codes(result)
-    assert "CC_L reads D" in result.flags[0].text
+    assert "CC_L is D" in result.flags[0].text
     assert result.abstained
     assert result.exam is not None
     assert result.exam.category == "B"
@@ -187,14 +187,14 @@ def test_near_a_border():
     assert codes(exam_result(exam([0.5, 0.0, 0.5, 0.0]))) == []  # not neighbours
     assert codes(exam_result(exam([0.0, 0.56, 0.44, 0.0]))) == []
     flag = exam_result(exam([0.25, 0.25, 0.25, 0.25])).flags[0]
-    assert flag.text == "A and B score almost alike"  # the category is A, the lower one on a tie
+    assert flag.text == "A and B have almost the same score"  # the category is A, the lower one on a tie
 
 
 @pytest.mark.parametrize(
     ("scores", "text"),
     [
-        ([0.0, 0.45, 0.3, 0.25], "B is the likeliest category, yet C and D together are likelier than A and B (55 %)"),
-        ([0.28, 0.3, 0.42, 0.0], "C is the likeliest category, yet A and B together are likelier than C and D (58 %)"),
+        ([0.0, 0.45, 0.3, 0.25], "B is the most likely category, but C or D is more likely (55 %)"),
+        ([0.28, 0.3, 0.42, 0.0], "C is the most likely category, but A or B is more likely (58 %)"),
     ],
 )
 def test_dense_against_the_category_is_told(scores, text):
@@ -264,13 +264,15 @@ def test_rules_are_read_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read as rules"),
-        ("[]", "expected some of"),
-        ('{"largest": 2}', "found 'largest', expected some of views_apart"),
-        ('{"largest_set": 9}', r"largest_set must be 1 to 4\. Got 9"),
-        ('{"near_border": "0.1"}', "near_border must be 0 to 1"),
+        ("{", "rules.json cannot be used as rules: Expecting"),
+        ("[]", "expected a JSON object"),
+        ('{"largest": 2}', "there is no setting largest"),
+        ('{"largest_set": 9}', r"largest_set must be less than or equal to 4\. Got 9"),
+        ('{"largest_set": true}', "largest_set must be a valid integer"),
+        ('{"near_border": "0.1"}', "near_border must be a valid number"),
+        ('{"near_border": NaN}', "near_border must be"),
         ('{"abstain_on": ["tired"]}', "abstain_on may hold missing-view"),
-        ('{"abstain_on": 3}', "abstain_on"),
+        ('{"abstain_on": 3}', "abstain_on must be a valid tuple"),
     ],
 )
 def test_wrong_rules_are_named(tmp_path, text, message):

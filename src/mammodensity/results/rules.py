@@ -1,12 +1,12 @@
-"""Flags of an exam's result, and when it abstains: published rules with numbers that a site may change."""
+"""Flags of an exam's result, and the rules by which a result abstains; a site may change the limits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mammodensity.errors import OptionError
 from mammodensity.exam import Flag
 from mammodensity.scores import ExamScores
+from mammodensity.settings import Field, settings
 from mammodensity.terms import PROJECTIONS, DensityCategory, Scale
 
 FLAGS: dict[str, str] = {
@@ -21,22 +22,22 @@ FLAGS: dict[str, str] = {
     "views-disagree": "two views differ by two categories or more",
     "left-right-difference": "the breasts differ",
     "low-quality": "an image is too small, coarse, saturated or flat",
-    "unlike-training": "an image is unlike those the network learned from",
-    "doubtful-tissue": "breast, muscle and dense tissue of an image can hardly be told apart",
+    "unlike-training": "an image differs from all images of the training",
+    "doubtful-tissue": "breast, muscle and dense tissue of an image cannot be told apart with certainty",
     "no-muscle": "no pectoral muscle was found in an MLO view",
     "stored-flipped": "an image has the chest wall on the side of the other breast",
-    "near-border": "two neighbouring categories score almost alike",
-    "dense-disagrees": "the category and dense or not, which sums two categories, fall on different sides",
-    "set-empty": "no category conforms at the stated coverage",
-    "set-large": "more categories conform than the rules allow",
-    "not-scored": "there are no scores for the exam",
+    "near-border": "two neighbouring categories have almost the same score",
+    "dense-disagrees": "the category and dense or not are on different sides",
+    "set-empty": "no category fits at the stated coverage",
+    "set-large": "the prediction set has more categories than the rules allow",
+    "not-scored": "the exam has no scores",
 }
-"""Every code, and what it means."""
+"""Every code and its meaning."""
 
 
-@dataclass(frozen=True)
+@settings
 class Rules:
-    """When an exam is flagged, and when it abstains.
+    """Limits from which on an exam is flagged, and the flags for which it gets no category.
 
     Raises
     ------
@@ -44,16 +45,16 @@ class Rules:
         A number is out of range, or a code is unknown.
     """
 
-    views_apart: int = 2
-    """Categories between two views, from which on they disagree."""
-    sides_apart: float = 0.75
-    """Difference of the breasts' expected categories (A is 0, D is 3; F is 0, D is 2), from which on they differ."""
-    sides_apart_percent: float = 15.0
-    """The same in points of percent density, where it is measured."""
-    near_border: float = 0.1
-    """Difference of the two highest scores, below which an exam is near a border."""
-    largest_set: int = 2
-    """Categories that a prediction set may hold."""
+    views_apart: Annotated[int, Field(ge=1, le=3)] = 2
+    """Views disagree if they are so many categories apart."""
+    sides_apart: Annotated[float, Field(ge=0, le=3)] = 0.75
+    """Breasts differ if their expected categories (A is 0, D is 3; F is 0, D is 2) are so far apart."""
+    sides_apart_percent: Annotated[float, Field(ge=0, le=100)] = 15.0
+    """Breasts differ if their percent densities, where they are measured, are so many points apart."""
+    near_border: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """An exam is near a border if its two highest scores are closer than this."""
+    largest_set: Annotated[int, Field(ge=1, le=4)] = 2
+    """Most categories of a prediction set."""
     abstain_on: tuple[str, ...] = (
         "set-empty",
         "set-large",
@@ -62,22 +63,12 @@ class Rules:
         "doubtful-tissue",
         "not-scored",
     )
-    """Flags that make the result abstain."""
+    """Flags for which the result abstains."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("views_apart", 1, 3),
-            ("sides_apart", 0, 3),
-            ("sides_apart_percent", 0, 100),
-            ("near_border", 0, 1),
-            ("largest_set", 1, 4),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise OptionError(f"{name} must be {low} to {high}. Got {value!r} instead.")
-        unknown = [code for code in self.abstain_on if code not in FLAGS]
-        if unknown:
-            raise OptionError(f"abstain_on may hold {', '.join(FLAGS)}. Got {unknown[0]!r} instead.")
+        for code in self.abstain_on:
+            if code not in FLAGS:
+                raise OptionError(f"abstain_on may hold {', '.join(FLAGS)}. Got {code!r} instead.")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -93,37 +84,30 @@ def read_rules(path: Path) -> Rules:
     Raises
     ------
     OptionError
-        It cannot be read, names an unknown rule, or a value is out of range.
+        The file cannot be read, names an unknown rule, or a value is out of range.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        known = [field.name for field in fields(Rules)]
-        unknown = [name for name in values if name not in known]
-    except (OSError, ValueError, TypeError) as error:
-        raise OptionError(f"{path} cannot be read as rules: {error}; expected a JSON object") from error
-    if not isinstance(values, dict) or unknown:
-        raise OptionError(
-            f"{path}: found {unknown[0] if unknown else 'no object'!r}, expected some of {', '.join(known)}"
-        )
-    codes = values.get("abstain_on", list(STANDARD_RULES.abstain_on))
-    if not isinstance(codes, list):
-        raise OptionError(f"{path}: abstain_on must be a list of codes. Got {codes!r} instead.")
-    return Rules(**values | {"abstain_on": tuple(map(str, codes))})
+        if not isinstance(values, dict):
+            raise OptionError('expected a JSON object such as {"near_border": 0.05}')
+        return Rules(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except (OSError, ValueError, OptionError) as error:
+        raise OptionError(f"{path} cannot be used as rules: {error}") from error
 
 
-_SHARED_FROM = 3  # exams: what two have in common may be chance
+_SHARED_FROM = 3  # exams: a flag that two have in common may be chance
 
 
 def shared_flags(flags: Sequence[Sequence[Flag]]) -> dict[str, str]:
-    """Code and text of the flags that each of three exams or more has, to be told once.
+    """Code and text of each flag that all exams have, if there are three or more; shown once for all.
 
-    Where texts differ, the text is what the code means.
+    Where the texts differ, the text is the meaning of the code.
     """
     if len(flags) < _SHARED_FROM:
         return {}
-    codes = [code for code in FLAGS if all(code in {flag.code for flag in own} for own in flags)]
-    texts = {code: {flag.text for own in flags for flag in own if flag.code == code} for code in codes}
-    return {code: found.pop() if len(found) == 1 else FLAGS[code] for code, found in texts.items()}
+    texts = {code: [{flag.text for flag in exam if flag.code == code} for exam in flags] for code in FLAGS}
+    merged = {code: set[str]().union(*of_exams) for code, of_exams in texts.items() if all(of_exams)}
+    return {code: next(iter(of_code)) if len(of_code) == 1 else FLAGS[code] for code, of_code in merged.items()}
 
 
 def find_flags(
@@ -137,62 +121,65 @@ def find_flags(
     Parameters
     ----------
     scores
-        (K,) of each level that has scores, calibrated where they can be.
+        (K,) of each level that has scores, calibrated where possible.
     prediction_set
-        None where there is no calibration.
+        None without calibration.
     """
-    found = [*_missing(exam), *_disagreement(exam.scale, scores, rules), *_difference(exam, scores, rules)]
-    found += _of_views(exam)
+    order = list(FLAGS)
+    return tuple(sorted(_flags(exam, scores, prediction_set, rules), key=lambda flag: order.index(flag.code)))
+
+
+def _flags(
+    exam: ExamScores,
+    scores: Mapping[str, NDArray[np.float64]],
+    prediction_set: tuple[DensityCategory, ...] | None,
+    rules: Rules,
+) -> Iterator[Flag]:
+    for view in exam.fused["subject"].missing:
+        yield Flag("missing-view", f"{view} was refused" if view in exam.refused else f"{view} is missing")
+    yield from _disagreement(exam.scale, scores, rules)
+    yield from _difference(exam, scores, rules)
+    yield from _image_flags(exam)
     subject = scores.get("subject")
     if subject is None:
-        found.append(_not_scored(exam))
+        yield _not_scored(exam)
     else:
-        found += [*_border(exam.scale, subject, rules), *_dense(exam.scale, subject)]
-    if prediction_set is not None:
-        found += _set_flags(prediction_set, rules)
-    order = list(FLAGS)
-    return tuple(sorted(found, key=lambda flag: order.index(flag.code)))
+        yield from _border(exam.scale, subject, rules)
+        yield from _dense(exam.scale, subject)
+    if prediction_set is not None and not prediction_set:
+        yield Flag("set-empty", "no category fits: the scores are unlike those of the labelled exams")
+    elif prediction_set and len(prediction_set) > rules.largest_set:
+        yield Flag("set-large", f"{len(prediction_set)} categories are possible")
 
 
-def _missing(exam: ExamScores) -> list[Flag]:
-    missing = exam.fused["subject"].missing
-    return [
-        Flag("missing-view", f"{view} was refused" if view in exam.refused else f"{view} is missing")
-        for view in missing
-    ]
-
-
-def _of_views(exam: ExamScores) -> list[Flag]:
-    """Flags of images; what is the same of several views is told once."""
+def _image_flags(exam: ExamScores) -> Iterator[Flag]:
+    """Flags of images; a flag that several views have is given once."""
     views: dict[Flag, list[str]] = {}
     for view, flags in exam.view_flags.items():
         for flag in flags:
             views.setdefault(flag, []).append(view.value)
-    return [Flag(flag.code, f"{', '.join(named)}: {flag.text}") for flag, named in views.items()]
+    for flag, names in views.items():
+        yield Flag(flag.code, f"{', '.join(names)}: {flag.text}")
 
 
 def _not_scored(exam: ExamScores) -> Flag:
     if not exam.projections:
         return Flag("not-scored", "no image of the exam could be used")
     missing = ", ".join(exam.fused["subject"].missing)
-    return Flag(
-        "not-scored",
-        f"without {missing} the exam gets no scores; predict --allow-missing makes do with the other views",
-    )
+    return Flag("not-scored", f"without {missing} the exam gets no scores; predict --allow-missing uses the other views")
 
 
-def _disagreement(scale: Scale, scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> list[Flag]:
-    places = {view: int(np.argmax(scores[view])) for view in PROJECTIONS if view in scores}
-    if not places or max(places.values()) - min(places.values()) < rules.views_apart:
-        return []
-    low, high = min(places, key=places.__getitem__), max(places, key=places.__getitem__)
-    text = " and ".join(f"{view} reads {scale[places[view]]}" for view in (low, high))
-    return [Flag("views-disagree", f"the views disagree: {text}")]
+def _disagreement(scale: Scale, scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> Iterator[Flag]:
+    categories = {view: int(np.argmax(scores[view])) for view in PROJECTIONS if view in scores}
+    if categories and max(categories.values()) - min(categories.values()) >= rules.views_apart:
+        extremes = (choose(categories, key=categories.__getitem__) for choose in (min, max))
+        text = ", ".join(f"{view} is {scale[categories[view]]}" for view in extremes)
+        yield Flag("views-disagree", f"the views disagree: {text}")
 
 
-def _difference(exam: ExamScores, scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> list[Flag]:
+def _difference(exam: ExamScores, scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> Iterator[Flag]:
     if "right" not in scores or "left" not in scores:
-        return []
+        return
     right, left = (float(scores[side] @ np.arange(len(scores[side]))) for side in ("right", "left"))
     percents = exam.percent_density
     by_percent = (
@@ -200,36 +187,24 @@ def _difference(exam: ExamScores, scores: Mapping[str, NDArray[np.float64]], rul
         and "left" in percents
         and abs(percents["right"] - percents["left"]) >= rules.sides_apart_percent
     )
-    if abs(right - left) < rules.sides_apart and not by_percent:
-        return []
-    denser = "right" if (right, percents.get("right", 0)) > (left, percents.get("left", 0)) else "left"
-    areas = f" ({percents['right']:.0f} % right, {percents['left']:.0f} % left)" if by_percent else ""
-    return [Flag("left-right-difference", f"the {denser} breast is clearly denser than the other{areas}")]
+    if abs(right - left) >= rules.sides_apart or by_percent:
+        denser = "right" if (right, percents.get("right", 0)) > (left, percents.get("left", 0)) else "left"
+        areas = f" ({percents['right']:.0f} % right, {percents['left']:.0f} % left)" if by_percent else ""
+        yield Flag("left-right-difference", f"the {denser} breast is clearly denser than the other{areas}")
 
 
-def _border(scale: Scale, subject: NDArray[np.float64], rules: Rules) -> list[Flag]:
-    first, second = np.argsort(-subject, kind="stable")[:2]
-    if subject[first] - subject[second] >= rules.near_border or abs(int(first) - int(second)) != 1:
-        return []
-    low, high = sorted((int(first), int(second)))
-    return [Flag("near-border", f"{scale[low]} and {scale[high]} score almost alike")]
+def _border(scale: Scale, subject: NDArray[np.float64], rules: Rules) -> Iterator[Flag]:
+    first, second = (int(index) for index in np.argsort(-subject, kind="stable")[:2])
+    if subject[first] - subject[second] < rules.near_border and abs(first - second) == 1:
+        low, high = scale[min(first, second)], scale[max(first, second)]
+        yield Flag("near-border", f"{low} and {high} have almost the same score")
 
 
-def _dense(scale: Scale, subject: NDArray[np.float64]) -> list[Flag]:
-    """The likeliest category may be B while C and D together are likelier than A and B, or the reverse."""
+def _dense(scale: Scale, subject: NDArray[np.float64]) -> Iterator[Flag]:
+    """The most likely category may be B while C or D together are more likely than A or B, or the reverse."""
     category = scale[int(np.argmax(subject))]
-    dense = sum(float(subject[one.index]) for one in scale if one.dense)
-    if category.dense == (dense > 0.5):
-        return []
-    one, other = (" and ".join(name for name in scale if name.dense == side) for side in (dense > 0.5, dense <= 0.5))
-    sums = f"{one} together are likelier than {other}"
-    share = f"{100 * max(dense, 1 - dense):.0f} %"
-    return [Flag("dense-disagrees", f"{category} is the likeliest category, yet {sums} ({share})")]
-
-
-def _set_flags(prediction_set: tuple[DensityCategory, ...], rules: Rules) -> list[Flag]:
-    if not prediction_set:
-        return [Flag("set-empty", "no category fits as those of the labelled exams do")]
-    if len(prediction_set) > rules.largest_set:
-        return [Flag("set-large", f"{len(prediction_set)} categories are possible")]
-    return []
+    dense = float(subject[np.array(scale.dense)].sum())
+    if category.dense != (dense > 0.5):
+        together = " or ".join(other for other in scale if other.dense == (dense > 0.5))
+        share = f"{100 * max(dense, 1 - dense):.0f} %"
+        yield Flag("dense-disagrees", f"{category} is the most likely category, but {together} is more likely ({share})")
