@@ -193,8 +193,8 @@ def test_near_a_border():
 @pytest.mark.parametrize(
     ("scores", "text"),
     [
-        ([0.0, 0.45, 0.3, 0.25], "B is the most likely category, but C or D is more likely (55 %)"),
-        ([0.28, 0.3, 0.42, 0.0], "C is the most likely category, but A or B is more likely (58 %)"),
+        ([0.0, 0.45, 0.3, 0.25], "B is the most likely category, but together C and D are more likely (55 %)"),
+        ([0.28, 0.3, 0.42, 0.0], "C is the most likely category, but together A and B are more likely (58 %)"),
     ],
 )
 def test_dense_against_the_category_is_told(scores, text):

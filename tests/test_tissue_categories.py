@@ -135,7 +135,7 @@ def test_predicted_and_evaluated(model, prepared, run, tmp_path):
     assert "not BI-RADS density" in page
     assert "mammodensity calibrate" not in page
     assert {result["calibration"] for result in results} == {
-        "not calibrated: calibration is made for the categories A to D only"
+        "not calibrated: calibration exists for the categories A to D only"
     }
     assert set(rows_of(tmp_path / "r.csv")[0]) > set("FGD")
     code, out, _ = run("evaluate", "--csv", tmp_path / "p.csv", "--labels", prepared, "--json", tmp_path / "f.json",

@@ -1,11 +1,4 @@
-"""The four statements on breast density that United States law asks a mammography report to hold.
-
-The published JSON schema of `ExamResult`.
-
-The result of one exam: what it is, how sure, what else it could be, and when not to trust it.
-
-Results as a table, one row an exam.
-"""
+"""The result of one exam: category, scores, prediction set and flags; its JSON schema, and a table of results."""
 
 from __future__ import annotations
 
@@ -42,16 +35,16 @@ NOTIFICATION: dict[DensityCategory, str] = {
     DensityCategory.C: "The breasts are heterogeneously dense, which may obscure small masses.",
     DensityCategory.D: "The breasts are extremely dense, which lowers the sensitivity of mammography.",
 }
-"""21 CFR 900.12(c)(1)(vi), in force since 10 September 2024. It is the interpreting physician who states them."""
+"""The sentence on density that a mammography report must hold in the United States: 21 CFR 900.12(c)(1)(vi), in force
+since 10 September 2024. The interpreting physician has to state it."""
+
+SCHEMA_VERSION = "1.3"
 
 
 def result_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a list of results as ``predict --json`` writes it."""
+    """JSON Schema (draft 2020-12) of a list of results, as ``predict --json`` writes it."""
     schema: dict[str, Any] = json.loads(files(__package__).joinpath("exam_result.schema.json").read_text("utf-8"))
     return schema
-
-
-SCHEMA_VERSION = "1.3"
 
 
 @dataclass(frozen=True)
@@ -59,25 +52,40 @@ class LevelResult:
     """Scores of one exam, breast or projection."""
 
     category: Category
-    """With the highest score, the lower one on a tie."""
+    """The category with the highest score; the lower one on a tie."""
     scores: dict[Category, float]
     dense_probability: float
-    """Score of the dense categories together: C and D, or of F, G and D the last."""
+    """Sum of the scores of the dense categories: C and D, or the last of F, G and D."""
     calibrated: bool
     percent_density: float | None
     """Per cent, where the model measures it."""
     views: tuple[Projection, ...]
-    """What it was fused from."""
+    """The views it was fused from."""
 
     @property
     def dense(self) -> bool:
-        """The dense categories together are more probable than the others; ``dense-disagrees`` tells of another one."""
+        """Whether the dense categories together are more probable than the others.
+
+        The category may say otherwise; the exam then has the flag ``dense-disagrees``.
+        """
         return self.dense_probability > 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "category": self.category,
+            "scores": {category.value: score for category, score in self.scores.items()},
+            "dense": self.dense,
+            "dense_probability": self.dense_probability,
+            "calibrated": self.calibrated,
+            "percent_density": self.percent_density,
+            "views": [view.value for view in self.views],
+        }
 
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """Categories among which the reference lies with the stated probability."""
+    """Categories that contain the reference with the stated probability."""
 
     categories: tuple[DensityCategory, ...]
     coverage: float
@@ -85,47 +93,54 @@ class PredictionSet:
 
     @property
     def text(self) -> str:
-        """In words: ``B or C (90 %)``."""
+        """The set in words: ``B or C (90 %)``."""
         names = " or ".join(self.categories) if self.categories else "none"
         return f"{names} ({100 * self.coverage:g} %)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        names = [category.value for category in self.categories]
+        return {"categories": names, "coverage": self.coverage, "kind": self.kind, "text": self.text}
 
 
 @dataclass(frozen=True)
 class ExamResult:
-    """The honest result of one exam."""
+    """The result of one exam."""
 
     exam_id: str
     category: Category | None
     """None where the result abstains."""
     exam: LevelResult | None
-    """None where views are missing and were not to be done without, or all were refused."""
+    """None where views are missing and were not allowed to be, or all were refused."""
     breasts: dict[str, LevelResult]
     projections: dict[Projection, LevelResult]
     prediction_set: PredictionSet | None
-    """None without a calibration of these views."""
+    """None without a calibration for these views."""
     flags: tuple[Flag, ...]
     abstained_for: tuple[Flag, ...]
-    """The flags that made it abstain."""
+    """The flags for which it abstains."""
     missing: tuple[Projection, ...]
     refused: dict[Projection, str]
     fusion: str
     policy: str
     calibration: str
-    """What was calibrated, or why it was not."""
+    """How the scores were calibrated, or why they were not."""
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def abstained(self) -> bool:
-        """No category is given."""
+        """Whether the exam gets no category."""
         return self.category is None
 
     @property
     def notification(self) -> str | None:
-        """The sentence of the United States rule for the category; None where it abstains, or is not of A to D."""
+        """The sentence of the United States rule for the category; None without a category of A to D."""
         return NOTIFICATION[self.category] if isinstance(self.category, DensityCategory) else None
 
     def to_dict(self, *, notification: bool = False) -> dict[str, Any]:
-        """As the published JSON schema says (:func:`mammodensity.results.result.result_schema`)."""
+        """As plain values that follow `result_schema`."""
+        breasts = {side: self.breasts.get(side) for side in ("right", "left")}
+        projections = {view.value: self.projections.get(view) for view in PROJECTIONS}
         content: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "note": RESEARCH_USE_ONLY,
@@ -134,10 +149,10 @@ class ExamResult:
             "most_likely": self.exam.category if self.exam else None,
             "abstained": self.abstained,
             "abstained_for": [vars(flag) for flag in self.abstained_for],
-            "exam": _reading(self.exam),
-            "breasts": {side: _reading(self.breasts.get(side)) for side in ("right", "left")},
-            "projections": {view.value: _reading(self.projections.get(view)) for view in PROJECTIONS},
-            "prediction_set": _set(self.prediction_set),
+            "exam": self.exam and self.exam.to_dict(),
+            "breasts": {side: level and level.to_dict() for side, level in breasts.items()},
+            "projections": {view: level and level.to_dict() for view, level in projections.items()},
+            "prediction_set": self.prediction_set and self.prediction_set.to_dict(),
             "flags": [vars(flag) for flag in self.flags],
             "missing": [view.value for view in self.missing],
             "refused": {view.value: text for view, text in self.refused.items()},
@@ -157,14 +172,14 @@ def exam_result(
     coverage: float | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> ExamResult:
-    """Turn the scores of an exam into its result.
+    """Make the result of an exam from its scores.
 
     Parameters
     ----------
     calibration
-        The model's; None leaves the scores as they are, without a prediction set.
+        The model's calibration; without it the scores stay raw and there is no prediction set.
     coverage
-        Of the prediction set; None for the calibration's own.
+        Coverage of the prediction set; None is that of the calibration.
 
     Raises
     ------
@@ -173,81 +188,68 @@ def exam_result(
     """
     if calibration is not None:
         require_same_fusion(calibration, exam.fusion, exam.policy)
-    readings = {level: reading for level in _levels(exam) if (reading := _read(exam, level, calibration))}
-    whole = readings.get("subject")
-    values = {level: np.array(list(reading.scores.values())) for level, reading in readings.items()}
-    found = _prediction_set(whole, values.get("subject"), calibration, coverage)
-    flags = find_flags(exam, values, found.categories if found else None, rules)
+    levels: dict[str, LevelResult] = {}
+    for projection, projection_scores in exam.projections.items():
+        levels[projection] = _level(exam, projection, np.asarray(projection_scores, np.float64), calibration)
+    for name, fused in exam.fused.items():
+        if fused.scores is not None:
+            levels[name] = _level(exam, name, fused.scores, calibration)
+    whole = levels.get("subject")
+    scores = {name: np.array(list(level.scores.values())) for name, level in levels.items()}
+    prediction_set = None
+    if calibration and whole and whole.calibrated:
+        categories = calibration.prediction_set(whole.views, scores["subject"], coverage)
+        prediction_set = PredictionSet(categories, coverage or calibration.coverage, calibration.set_kind)
+    flags = find_flags(exam, scores, prediction_set.categories if prediction_set else None, rules)
     reasons = tuple(flag for flag in flags if flag.code in rules.abstain_on)
     return ExamResult(
         exam_id=exam.exam_id,
         category=whole.category if whole and not reasons else None,
         exam=whole,
-        breasts={side: readings[side] for side in ("right", "left") if side in readings},
-        projections={view: readings[view] for view in PROJECTIONS if view in readings},
-        prediction_set=found,
+        breasts={side: levels[side] for side in ("right", "left") if side in levels},
+        projections={view: levels[view] for view in PROJECTIONS if view in levels},
+        prediction_set=prediction_set,
         flags=flags,
         abstained_for=reasons,
         missing=exam.fused["subject"].missing,
         refused=dict(exam.refused),
         fusion=exam.fusion,
         policy=exam.policy,
-        calibration=_about(calibration, whole),
+        calibration=_calibration_text(calibration, whole),
         provenance=dict(provenance or {}),
     )
 
 
 def require_same_fusion(calibration: Calibration, fusion: str, policy: str) -> None:
-    """Raise ``CheckpointError`` where scores were fused otherwise than those the calibration was fitted to."""
-    for name, found, wanted in (("fusion", fusion, calibration.fusion), ("policy", policy, calibration.policy)):
-        if found != wanted:
+    """Raise ``CheckpointError`` unless the calibration was fitted to scores of this fusion and policy."""
+    for name, used, expected in (("fusion", fusion, calibration.fusion), ("policy", policy, calibration.policy)):
+        if used != expected:
             raise CheckpointError(
-                f"the model was calibrated with {name} {wanted}, not {found}; leave --{name} out, or calibrate again"
+                f"the model was calibrated with {name} {expected}, not {used}; leave --{name} out, or calibrate again"
             )
 
 
-def _levels(exam: ExamScores) -> list[str]:
-    return [*exam.projections, *FUSED_LEVELS]
-
-
-def _read(exam: ExamScores, level: str, calibration: Calibration | None) -> LevelResult | None:
-    if level in FUSED_LEVELS:
-        scores, views = exam.fused[level].scores, exam.fused[level].views
-    else:
-        scores, views = np.asarray(exam.projections[Projection(level)], np.float64), (Projection(level),)
-    if scores is None:
-        return None
-    better = calibration.calibrated(views, scores) if calibration else None
-    values: NDArray[np.float64] = scores if better is None else better
-    scale = exam.scale
-    dense = sum(float(values[category.index]) for category in scale if category.dense)
+def _level(exam: ExamScores, name: str, raw: NDArray[np.float64], calibration: Calibration | None) -> LevelResult:
+    views = exam.fused[name].views if name in FUSED_LEVELS else (Projection(name),)
+    calibrated = calibration.calibrated(views, raw) if calibration else None
+    values = raw if calibrated is None else calibrated
+    scores = {category: float(values[category.index]) for category in exam.scale}
+    dense = sum(score for category, score in scores.items() if category.dense)
     return LevelResult(
-        category=scale[int(np.argmax(values))],
-        scores={category: float(values[category.index]) for category in scale},
+        category=exam.scale[int(np.argmax(values))],
+        scores=scores,
         dense_probability=min(1.0, dense),  # two rounded numbers may sum to a bit more
-        calibrated=better is not None,
-        percent_density=exam.percent_density.get(level),
+        calibrated=calibrated is not None,
+        percent_density=exam.percent_density.get(name),
         views=views,
     )
 
 
-def _prediction_set(
-    whole: LevelResult | None,
-    values: NDArray[np.float64] | None,
-    calibration: Calibration | None,
-    coverage: float | None,
-) -> PredictionSet | None:
-    if whole is None or values is None or calibration is None or not whole.calibrated:
-        return None
-    categories = calibration.prediction_set(whole.views, values, coverage)
-    return PredictionSet(categories, coverage or calibration.coverage, calibration.set_kind)
-
-
-def _about(calibration: Calibration | None, whole: LevelResult | None) -> str:
+def _calibration_text(calibration: Calibration | None, whole: LevelResult | None) -> str:
     if whole is None and calibration is not None:
         return "nothing to calibrate"
-    if whole is not None and tuple(whole.scores) != DENSITY.categories:
-        return "not calibrated: calibration is made for the categories A to D only"
+    if whole is not None and whole.category.scale != DENSITY:
+        return "not calibrated: calibration exists for the categories A to D only"
     if whole is None or calibration is None:
         return "not calibrated: the model has no calibration; `mammodensity calibrate` makes one"
     if not whole.calibrated:
@@ -255,27 +257,6 @@ def _about(calibration: Calibration | None, whole: LevelResult | None) -> str:
     fitted = calibration.views[whole.views]
     trained = ", some of its training: it promises too much" if calibration.overlap.trained else ""
     return f"calibrated on {len(fitted.reference)} exams ({fitted.calibration_map.kind}){trained}"
-
-
-def _reading(reading: LevelResult | None) -> dict[str, Any] | None:
-    if reading is None:
-        return None
-    return {
-        "category": reading.category,
-        "scores": {category.value: score for category, score in reading.scores.items()},
-        "dense": reading.dense,
-        "dense_probability": reading.dense_probability,
-        "calibrated": reading.calibrated,
-        "percent_density": reading.percent_density,
-        "views": [view.value for view in reading.views],
-    }
-
-
-def _set(found: PredictionSet | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    names = [category.value for category in found.categories]
-    return {"categories": names, "coverage": found.coverage, "kind": found.kind, "text": found.text}
 
 
 _FIRST_COLUMNS = ("exam_id", "category", "most_likely", "abstained_for")
@@ -295,9 +276,9 @@ _LAST_COLUMNS = (
 
 
 def write_result_table(path: Path, results: Sequence[ExamResult]) -> None:
-    """Write one row an exam: a blank category where the result abstains; codes and sets separated by spaces.
+    """Write one row for each exam; the category is blank where the result abstains.
 
-    The scores stand in columns A to D, or F, G, D.
+    The scores have columns A to D, or F, G, D. Codes and the categories of a set are separated by spaces.
     """
     scale = scale_of(results)
     columns = result_columns(scale)
@@ -305,18 +286,18 @@ def write_result_table(path: Path, results: Sequence[ExamResult]) -> None:
 
 
 def result_columns(scale: Scale = DENSITY) -> tuple[str, ...]:
-    """The columns of the table."""
+    """Columns of the table of results."""
     return (*_FIRST_COLUMNS, *scale, *_LAST_COLUMNS)
 
 
 def scale_of(results: Sequence[ExamResult]) -> Scale:
-    """The categories that results of one model are of; A to D where none has scores."""
-    scored = (reading for result in results for reading in (result.exam, *result.projections.values()) if reading)
-    return next((reading.category.scale for reading in scored), DENSITY)
+    """The scale of the results of one model; A to D where none has scores."""
+    levels = (level for result in results for level in (result.exam, *result.projections.values()) if level)
+    return next((level.category.scale for level in levels), DENSITY)
 
 
 def _row(result: ExamResult, scale: Scale) -> tuple[str, ...]:
-    whole, found = result.exam, result.prediction_set
+    whole, prediction_set = result.exam, result.prediction_set
     scores = [f"{whole.scores[category]:.6f}" if whole else "" for category in scale]
     percent = whole.percent_density if whole else None
     sides = [result.breasts[side].category if side in result.breasts else "" for side in ("right", "left")]
@@ -328,8 +309,8 @@ def _row(result: ExamResult, scale: Scale) -> tuple[str, ...]:
         *scores,
         ("yes" if whole.calibrated else "no") if whole else "",
         f"{whole.dense_probability:.6f}" if whole else "",
-        " ".join(found.categories) if found else "",
-        f"{found.coverage:g}" if found else "",
+        " ".join(prediction_set.categories) if prediction_set else "",
+        f"{prediction_set.coverage:g}" if prediction_set else "",
         "" if percent is None else f"{percent:.2f}",
         *sides,
         " ".join(result.missing),

@@ -87,12 +87,18 @@ def read_rules(path: Path) -> Rules:
         The file cannot be read, names an unknown rule, or a value is out of range.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise OptionError('expected a JSON object such as {"near_border": 0.05}')
-        return Rules(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return _rules(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, OptionError) as error:
         raise OptionError(f"{path} cannot be used as rules: {error}") from error
+
+
+def _rules(content: Any) -> Rules:
+    if not isinstance(content, dict):
+        raise OptionError('expected a JSON object such as {"near_border": 0.05}')
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+    }
+    return Rules(**values)
 
 
 _SHARED_FROM = 3  # exams: a flag that two have in common may be chance
@@ -166,7 +172,7 @@ def _not_scored(exam: ExamScores) -> Flag:
     if not exam.projections:
         return Flag("not-scored", "no image of the exam could be used")
     missing = ", ".join(exam.fused["subject"].missing)
-    return Flag("not-scored", f"without {missing} the exam gets no scores; predict --allow-missing uses the other views")
+    return Flag("not-scored", f"without {missing} the exam gets no scores; predict --allow-missing uses the others")
 
 
 def _disagreement(scale: Scale, scores: Mapping[str, NDArray[np.float64]], rules: Rules) -> Iterator[Flag]:
@@ -201,10 +207,11 @@ def _border(scale: Scale, subject: NDArray[np.float64], rules: Rules) -> Iterato
 
 
 def _dense(scale: Scale, subject: NDArray[np.float64]) -> Iterator[Flag]:
-    """The most likely category may be B while C or D together are more likely than A or B, or the reverse."""
+    """The most likely category may be B while C and D together are more likely than A and B, or the reverse."""
     category = scale[int(np.argmax(subject))]
     dense = float(subject[np.array(scale.dense)].sum())
     if category.dense != (dense > 0.5):
-        together = " or ".join(other for other in scale if other.dense == (dense > 0.5))
+        together = " and ".join(other for other in scale if other.dense == (dense > 0.5))
         share = f"{100 * max(dense, 1 - dense):.0f} %"
-        yield Flag("dense-disagrees", f"{category} is the most likely category, but {together} is more likely ({share})")
+        text = f"{category} is the most likely category, but together {together} are more likely ({share})"
+        yield Flag("dense-disagrees", text)
