@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity.data.dataset import DataSet, ImageRecord, reference_categories
-from mammodensity.data.find import find_images
 from mammodensity.errors import ImageError
 from mammodensity.explanation.exam_scores import ExamVerdict, RunScores
 from mammodensity.explanation.map_scores import ScoreSpec
@@ -33,6 +32,7 @@ from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import ExamResult, exam_result
 from mammodensity.terms import RESEARCH_USE_ONLY, Category, Projection
 from mammodensity.workers import Progress
+from mammodensity.workflows.predict import find_data
 
 SUMMARY_FILE = "explanations.json"
 _CONTOUR_PX = 1024  # rows or columns from which on a contour is taken from every second pixel
@@ -79,7 +79,7 @@ class Explanations:
 
 
 def explain(
-    data: DataSet | Path | str,
+    data: Path | str | Sequence[Path | str] | DataSet,
     *,
     model: DensityModel | TissueModel | Path | str | None = None,
     output: Path | str | None = None,
@@ -92,7 +92,6 @@ def explain(
     allow_missing: bool = False,
     synthetic: bool = False,
     device: str = "auto",
-    calibration: Calibration | None = None,
     arrays: bool = False,
     side: bool = False,
     scores_file: Path | None = None,
@@ -107,7 +106,7 @@ def explain(
     Parameters
     ----------
     data
-        A data set, or where one lies: an exam folder, DICOM files, INFN's folders, a manifest.
+        A path, several paths, or a data set: exam folders, DICOM files, INFN's folders, a manifest.
     model
         None is the default model; else a model folder or a loaded model. A folder's calibration is used.
     output
@@ -121,8 +120,6 @@ def explain(
         Only this split; only the first exams.
     allow_missing
         Give exams with missing views a result from those present.
-    calibration
-        Used if ``model`` is a loaded model.
     arrays
         Also write ``<image>_map.npy``, float32 at the size of the image.
     side
@@ -139,16 +136,14 @@ def explain(
     OptionError
         Unknown method, category or layer.
     """
-    if not isinstance(data, DataSet):
-        data = find_images(data, synthetic=synthetic)
-    data = data.in_split(split).first_exams(first)
-    folder = Path(model) if isinstance(model, (str, Path)) else None
+    exams = find_data(data, split=split, synthetic=synthetic).first_exams(first)
+    folder = Path(model) if isinstance(model, (str, Path)) else getattr(model, "folder", None)
+    calibration = read_calibration(folder) if folder else None
     if model is None or isinstance(model, (str, Path)):
         model = load_model(folder, device)
-        calibration = read_calibration(folder) if folder else None
     run = _Run(
         model,
-        data,
+        exams,
         methods=methods,
         category=category,
         against=against,
@@ -159,9 +154,9 @@ def explain(
         progress=progress,
     )
     if output is None:
-        exams = list(run.explained())
+        explained = list(run.explained())
         run.require_some()
-        return run.outcome([exam.result for exam in exams], exams=exams)
+        return run.outcome([exam.result for exam in explained], exams=explained)
     return _write(run, Path(output), model_name(folder), arrays=arrays, side=side, scores_file=scores_file)
 
 
