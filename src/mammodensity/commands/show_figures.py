@@ -59,24 +59,8 @@ def show_calibration(calibration: Calibration) -> None:
     exams = {len(one.reference) for one in calibration.views.values()}
     counts = f"{min(exams)} to {max(exams)}" if len(exams) > 1 else f"{max(exams)}"
     say(f"{len(calibration.views)} of 15 combinations of views calibrated, on {counts} exams each")
-    known = {int(place) for one in calibration.views.values() for place in one.reference}
-    absent = [category for category in CATEGORIES if category.index not in known]
-    if absent:
-        say(f"note: no labelled exam is of category {', '.join(absent)}, which will hardly ever be found")
     if calibration.figures:
         show_calibration_figures(calibration.figures, calibration.set_kind)
-        _show_what_got_worse(calibration.figures)
-    else:
-        say("(too few exams have all four views to judge the calibration of whole exams)")
-
-
-def _show_what_got_worse(figures: Mapping[str, Any]) -> None:
-    """A calibration is written even so: what it is worth is told, and left to the user."""
-    if figures["nll_after"] >= figures["nll_before"]:
-        say("note: the scores are no better calibrated than before; take more exams, or do without")
-    lost = figures["accuracy_before"] - figures["accuracy_after"]
-    if lost * figures["exams"] >= 1:
-        say(f"note: accuracy is {100 * lost:.1f} points lower than before; take more exams, or do without")
 
 
 def show_calibration_figures(figures: Mapping[str, Any], kind: str = "ordinal") -> None:

@@ -36,11 +36,19 @@ class CategoryFit:
     refused: tuple[str, ...]
     """Images that were not used, and why."""
 
+    @property
+    def worse(self) -> bool:
+        """The fitted map agrees with fewer exams than the default map."""
+        return self.agreement_refitted < self.agreement_default
 
-def fit_categories(data: DataSet, folder: Path, *, progress: Progress | None = None) -> CategoryFit:
+
+def fit_categories(
+    data: DataSet, folder: Path, *, force: bool = False, progress: Progress | None = None
+) -> CategoryFit:
     """Fit the category map of the default model to labelled exams, and write it as a model folder.
 
-    Exams with fewer than four views count with those they have.
+    Exams with fewer than four views count with those they have. A map that is worse than the default map is not
+    written, unless ``force`` asks for it.
 
     Raises
     ------
@@ -81,7 +89,8 @@ def fit_categories(data: DataSet, folder: Path, *, progress: Progress | None = N
         "agreement_default_map": found.agreement_default,
         "agreement_refitted_ten_fold": found.agreement_refitted,
     }
-    write_category_map(folder, fitted, {**facts, "receipt": receipt("calibrate")})
+    if force or not found.worse:
+        write_category_map(folder, fitted, {**facts, "receipt": receipt("calibrate")})
     return found
 
 
