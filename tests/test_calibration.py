@@ -13,7 +13,6 @@ from scipy.special import softmax
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from mammodensity.commands.show_figures import show_calibration
 from mammodensity.errors import CheckpointError, OptionError, TableError
 from mammodensity.results.calibration import (
     CALIBRATION_FILE,
@@ -44,6 +43,7 @@ from mammodensity.results.score_calibration import (
 )
 from mammodensity.scores import fuse
 from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.workflows.calibrate import _worth
 
 CUTS = np.array([-1.28, 0.0, 1.28])
 
@@ -342,14 +342,13 @@ def test_it_is_read_back_as_it_was(calibration, tmp_path):
         np.testing.assert_allclose(*limits, atol=1e-6)
 
 
-def test_a_calibration_that_made_scores_worse_is_told(capsys):
+def test_a_calibration_that_made_scores_worse_is_told():
     views, reference = readers(60, 15)
     found = fit_calibration(dict(zip(PROJECTIONS, views, strict=True)), reference)
     for change, told in ((-0.1, False), (0.1, True)):
         before = {"nll_before": 1.0, "accuracy_before": 0.7}
         after = {"nll_after": 1.0 + change, "accuracy_after": 0.7 - change}
-        show_calibration(replace(found, figures={**found.figures, **before, **after}))
-        output = " ".join(capsys.readouterr().out.split())
+        output = " ".join(_worth(replace(found, figures={**found.figures, **before, **after})))
         assert ("no better calibrated than before" in output) is told
         assert ("accuracy is 10.0 points lower than before" in output) is told
 

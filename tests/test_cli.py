@@ -249,9 +249,9 @@ def test_options_that_would_do_nothing_are_refused(run, tmp_path):
         (("predict", tmp_path / "data", "--coverage", 0.8), "coverage needs a calibrated model"),
         (("predict", tmp_path / "data", "--json", table, "--html", table), "must name different files"),
         (("predict", tmp_path / "data", "--notification"), "--notification adds to --json and --html"),
-        ((*calibrate, "--coverage", 0.8), "--coverage needs --labels"),
-        ((*calibrate, "--policy", "mean"), "--policy needs --labels"),
-        ((*calibrate, "--labels", labels, "--split", "test"), "--split is for images, not with --labels"),
+        ((*calibrate, "--coverage", 0.8), "coverage is for scores: give their labels"),
+        ((*calibrate, "--policy", "mean"), "policy is for scores: give their labels"),
+        ((*calibrate, "--labels", labels, "--split", "test"), "split is for images, not for scores with labels"),
     ):
         code, _, error = run(*arguments)
         assert code == 2
@@ -386,7 +386,7 @@ def test_mistakes_of_the_user_are_one_line(fails, blobs, tiny_model, tmp_path):
     assert "give either" in fails("evaluate", "--labels", out, code=2)
     assert "--labels PATH is needed" in fails("evaluate", "--csv", out, code=2)
     assert "unknown recipe" in fails("train", blobs, "--model", tmp_path / "m", "--recipe", "big", code=2)
-    assert "16 to 8192" in fails("train", blobs, "--model", tmp_path / "m", "--size", 4, code=2)
+    assert "greater than or equal to 16" in fails("train", blobs, "--model", tmp_path / "m", "--size", 4, code=2)
     assert "was asked for" in fails("train", blobs, "--model", tmp_path / "m", "--device", "cuda:77")
     assert "already holds files" in fails("train", blobs, "--model", tiny_model)
     assert "method must be one of" in fails(

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 import mammodensity
+from mammodensity.anatomy.density import DEFAULT_MAP
 from mammodensity.commands.show_results import show_results
+from mammodensity.data.dataset import DataSet
 from mammodensity.data.find import find_all_images, find_images
 from mammodensity.data.images import load_exam
 from mammodensity.errors import Interrupted, LayoutError, OptionError
 from mammodensity.results.result import exam_result
 from mammodensity.scores import ExamScores, fuse_exam
-from mammodensity.terms import Projection
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 from samples import write_blobs
 
 
@@ -31,6 +33,19 @@ def two(tmp_path_factory) -> Path:
         place.write_bytes(record.path.read_bytes())
         assert number < 8
     return root
+
+
+def write_table(folder: Path, exams: int, categories: str = "ABCD") -> None:
+    """A table of random scores, and labels."""
+    random = np.random.default_rng(4)
+    rows = [
+        ",".join([f"e{n}", view, *map(repr, map(float, random.dirichlet([1.0] * 4)))])
+        for n in range(exams)
+        for view in PROJECTIONS
+    ]
+    (folder / "t.csv").write_text("exam_id,projection,A,B,C,D\n" + "\n".join(rows))
+    labels = (f"e{n},{categories[n % len(categories)]}\n" for n in range(exams))
+    (folder / "labels.csv").write_text("exam_id,density\n" + "".join(labels))
 
 
 def test_predict_gives_what_the_command_writes(run, two, tiny_model, tmp_path):
@@ -89,6 +104,64 @@ def test_percent_density_of_a_view_is_shown_without_the_others(capsys):
     row, summary = capsys.readouterr().out.splitlines()[1:3]
     assert row.split()[:4] == ["e", "-", "B", "33%"]
     assert summary == "1 exam: 0 A, 0 B, 0 C, 0 D, 1 without a category"
+
+
+def test_evaluate_gives_what_the_command_writes(run, tmp_path):
+    write_table(tmp_path, 24)
+    done = mammodensity.evaluate(tmp_path / "t.csv", tmp_path / "labels.csv", bootstrap=20, calibration=True)
+    options = ("--bootstrap", 20, "--calibrate", "cv", "--json", tmp_path / "f.json")
+    code, _, _ = run("evaluate", "--csv", tmp_path / "t.csv", "--labels", tmp_path / "labels.csv", *options)
+    assert code == 0
+    assert json.loads(json.dumps(done.to_dict())) == json.loads((tmp_path / "f.json").read_text())
+    assert done.patients is None
+    assert done.unused_labels == ()
+
+
+def test_predictions_are_evaluated_with_the_labels_of_their_data(two, tiny_model, tmp_path):
+    done = mammodensity.predict(two / "data", model=tiny_model)
+    done.write_scores(tmp_path / "t.csv")
+    by_file = mammodensity.evaluate(tmp_path / "t.csv", two / "data", bootstrap=0)
+    assert mammodensity.evaluate(done, bootstrap=0).to_dict() == by_file.to_dict()
+    anew = mammodensity.evaluate(done, fusion="vote", bootstrap=0).to_dict()
+    assert anew == mammodensity.evaluate(tmp_path / "t.csv", two / "data", fusion="vote", bootstrap=0).to_dict()
+    with pytest.raises(OptionError, match="labels are needed"):
+        mammodensity.evaluate(tmp_path / "t.csv")
+
+
+def test_calibrate_says_what_it_is_worth(tmp_path, capsys):
+    write_table(tmp_path, 24, categories="ABC")
+    done = mammodensity.calibrate(tmp_path / "t.csv", labels=tmp_path / "labels.csv", model=tmp_path / "site")
+    assert done.file == tmp_path / "site" / "calibration.json"
+    assert done.file.is_file()
+    assert done.calibration is not None
+    assert any("no labelled exam is of category D" in warning for warning in done.warnings)
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(OptionError, match="split is for images"):
+        mammodensity.calibrate(tmp_path / "t.csv", labels=tmp_path / "labels.csv", model=tmp_path, split="test")
+
+
+def test_a_worse_category_fit_is_written_only_by_force(run, monkeypatch, tmp_path):
+    """Labels in the reverse order of density: the default map is right about none, and a fit about fewer."""
+    data = write_blobs(tmp_path / "data", 12)
+
+    def scores(_model: object, exams: DataSet, **_: object) -> list[ExamScores]:
+        made = []
+        for number, exam_id in enumerate(exams.exams()):
+            views = dict.fromkeys(PROJECTIONS, DEFAULT_MAP.scores(8.0 + 20 * (number % 4)))
+            made.append(ExamScores(exam_id, views, fuse_exam(views), {"subject": 8.0 + 20 * (number % 4)}))
+        return made
+
+    monkeypatch.setattr("mammodensity.results.category_fit.predict", scores)
+    monkeypatch.setattr("mammodensity.results.category_fit._held_out", lambda values, _: [CATEGORIES[0]] * len(values))
+    code, output, _ = run("calibrate", data, "--model", tmp_path / "site")
+    assert code == 1
+    assert "agrees with fewer exams than the default map" in output
+    assert "nothing was written; --force" in output
+    assert not (tmp_path / "site").exists()
+    code, output, _ = run("calibrate", data, "--model", tmp_path / "site", "--force")
+    assert code == 0
+    assert "agrees with fewer exams than the default map" in output
+    assert (tmp_path / "site" / "category_map.json").is_file()
 
 
 def test_importing_the_package_imports_no_torch():

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from mammodensity.explanation.methods import explain_images
     from mammodensity.models.checkpoint import load_network
     from mammodensity.models.trained import load_model
+    from mammodensity.workflows.calibrate import calibrate
+    from mammodensity.workflows.evaluate import evaluate
     from mammodensity.workflows.explain import explain
     from mammodensity.workflows.predict import predict
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "calibrate",
+    "evaluate",
     "explain",
     "explain_images",
     "figures_of_merit",
@@ -33,6 +37,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "calibrate": "mammodensity.workflows.calibrate",
+    "evaluate": "mammodensity.workflows.evaluate",
     "explain": "mammodensity.workflows.explain",
     "explain_images": "mammodensity.explanation.methods",
     "figures_of_merit": "mammodensity.evaluation.figures",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -57,72 +58,61 @@ def say_resampled(patients: int | None) -> None:
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is moved by calling the yielded function with how many are done and how many there are."""
-    with _bars() as bars:
-        task = bars.add_task(description, total=None, note="")
-        yield lambda done, total: bars.update(task, completed=done, total=total)
-
-
-@contextmanager
-def training_bars() -> Iterator[tuple[Counted, Callable[[str, TrainingStep], None], Counted]]:
-    """A bar for reading images, one for each projection in training with its last figures, and one for testing.
-
-    They are shown from the first report on, so that a mistake that ends the command before is the only line.
-    """
-    bars = _bars()
-    tasks: dict[str, TaskID] = {}
-
-    def task(name: str) -> TaskID:
-        bars.start()
-        if name not in tasks:
-            tasks[name] = bars.add_task(name, total=None, note="")
-        return tasks[name]
-
-    def show(projection: str, step: TrainingStep) -> None:
-        done = step.epoch * step.steps + step.step
-        note = f"epoch {step.epoch + 1}/{step.epochs}"
-        if step.history:
-            last = step.history[-1]
-            note += f" val. loss {last.validation_loss:.2f} acc. {last.validation_accuracy:.2f}"
-        bars.update(task(f"train {projection}"), completed=done, total=step.epochs * step.steps, note=note)
-        if len(step.history) > step.epoch and not _PROGRESS.is_terminal:  # a log shows no bar
-            print(f"train {projection} {note}", file=sys.stderr, flush=True)
-
-    def counted(name: str) -> Counted:
-        return lambda done, total: bars.update(task(name), completed=done, total=total)
-
-    try:
-        yield counted("read images"), show, counted("test")
-    finally:
-        if tasks:
-            bars.stop()
+def progress_bar(description: str) -> Iterator[Counted]:
+    """Show a bar that moves when the yielded function is called with how much is done and of how much."""
+    with _bars() as update:
+        yield lambda done, total: update(description, done, total)
 
 
 @contextmanager
 def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage of a long run, in the order they begin."""
-    with _bars() as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, note="")
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield show
+    """Show a bar for each stage of a long run, in the order they begin."""
+    with _bars() as update:
+        yield update
 
 
-def _bars() -> Progress:
-    columns = (
+@contextmanager
+def training_bars() -> Iterator[tuple[Counted, Callable[[str, TrainingStep], None], Counted]]:
+    """Show a bar for reading images, one for each projection in training with its last figures, and one for testing."""
+    with _bars() as update:
+
+        def show(projection: str, step: TrainingStep) -> None:
+            note = f"epoch {step.epoch + 1}/{step.epochs}"
+            if step.history:
+                last = step.history[-1]
+                note += f" val. loss {last.validation_loss:.2f} acc. {last.validation_accuracy:.2f}"
+            update(f"train {projection}", step.epoch * step.steps + step.step, step.epochs * step.steps, note)
+            if len(step.history) > step.epoch and not _PROGRESS.is_terminal:  # a log shows no bar
+                print(f"train {projection} {note}", file=sys.stderr, flush=True)
+
+        yield partial(update, "read images"), show, partial(update, "test")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[..., None]]:
+    """Show bars by name from the first report on, so that a mistake that ends the command before is the only line."""
+    bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
+        console=_PROGRESS,
     )
-    return Progress(*columns, console=_PROGRESS)
+    tasks: dict[str, TaskID] = {}
+
+    def update(name: str, done: int, total: int, note: str = "") -> None:
+        bars.start()
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=None, note="")
+        bars.update(tasks[name], completed=done, total=total, note=note)
+
+    try:
+        yield update
+    finally:
+        if tasks:
+            bars.stop()
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, bold: str | None = None) -> None:

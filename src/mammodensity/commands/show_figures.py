@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mammodensity.commands.show import say, show_table
+from mammodensity.commands.show import how_many, say, show_table
 from mammodensity.studies.compare import p_text
-from mammodensity.terms import CATEGORIES, LEVELS
+from mammodensity.terms import LEVELS
 
 if TYPE_CHECKING:
     from mammodensity.evaluation.bootstrap import Figure
     from mammodensity.evaluation.figures import FiguresOfMerit
     from mammodensity.results.calibration import Calibration
+    from mammodensity.results.category_fit import CategoryFit
     from mammodensity.studies.compare import Comparison
     from mammodensity.studies.drift import Drift
     from mammodensity.studies.further import FurtherFigures
@@ -61,6 +62,14 @@ def show_calibration(calibration: Calibration) -> None:
     say(f"{len(calibration.views)} of 15 combinations of views calibrated, on {counts} exams each")
     if calibration.figures:
         show_calibration_figures(calibration.figures, calibration.set_kind)
+
+
+def show_category_fit(fit: CategoryFit) -> None:
+    """Print where the categories change, and how many exams agree."""
+    cuts = " / ".join(f"{cut:.1f}" for cut in fit.category_map.cuts)
+    say(f"categories change at {cuts} % dense, fitted to {how_many(fit.exams, 'exam')}")
+    default, fitted = (f"{100 * share:.0f} %" for share in (fit.agreement_default, fit.agreement_refitted))
+    say(f"exams in their labelled category: {default} with the default map, {fitted} with the fitted one (ten-fold)")
 
 
 def show_calibration_figures(figures: Mapping[str, Any], kind: str = "ordinal") -> None:

@@ -220,15 +220,38 @@ def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
     """
     exams = list(exams)
     scale = next((exam.scale for exam in exams if exam.projections), DENSITY)
+    columns = (*_KEYS, *scale, *_NOTES)
+    rows: list[dict[str, str]] = []
+    seen: set[str] = set()
+    for exam in exams:
+        exam_id = exam.exam_id
+        if not exam_id or exam_id != exam_id.strip() or exam_id in seen:
+            raise TableError(
+                f"cannot write {path}: exam id {exam_id!r} is blank, repeated or has spaces around it; expected "
+                "distinct names"
+            )
+        seen.add(exam_id)
+        rows.extend(_exam_rows(path, exam, scale))
+    measured = any(_DENSITY in row for row in rows)
+    write_csv(Path(path), (*columns, _DENSITY) if measured else columns, rows)
+
+
+def score_table(exams: Iterable[ExamScores], method: str | None = None) -> ScoreTable:
+    """Make the table that `read_score_table` reads back from what `write_score_table` writes of these exams."""
+    exams = list(exams)
+    scale = next((exam.scale for exam in exams if exam.projections), DENSITY)
     scores = {level: np.full((len(exams), len(scale)), np.nan) for level in LEVELS}
     for place, exam in enumerate(exams):
-        fused = {level: one.scores for level, one in exam.fused.items() if one.scores is not None}
-        for level, values in {**exam.projections, **({} if method else fused)}.items():
-            scores[level][place] = values
+        for view, values in exam.projections.items():
+            scores[view][place] = values
+        for level, fused in exam.fused.items():
+            if fused.scores is not None and not method:
+                scores[level][place] = fused.scores
+    names = tuple(exam.exam_id for exam in exams)
     if method:
-        return ScoreTable(tuple(exam.exam_id for exam in exams), scores | fuse_levels(scores, method), scale=scale)
+        return ScoreTable(names, scores | fuse_levels(scores, method), scale=scale)
     missing = {level: tuple(exam.fused[level].missing for exam in exams) for level in FUSED_LEVELS}
-    return ScoreTable(tuple(exam.exam_id for exam in exams), scores, missing, scale)
+    return ScoreTable(names, scores, missing, scale)
 
 
 def fuse_levels(scores: Mapping[str, NDArray[np.float64]], method: str) -> dict[str, NDArray[np.float64]]:

@@ -103,7 +103,9 @@ def calibrate(
     _refuse(for_images, "is for images, not for scores with labels")
     if not isinstance(data, (Predictions, ScoreTable, Path, str)):
         raise OptionError("labels are for scores: give a table of scores, or predictions")
-    require_not_input(folder / CALIBRATION_FILE, [Path(path) for path in (data, labels) if isinstance(path, (str, Path))])
+    require_not_input(
+        folder / CALIBRATION_FILE, [Path(path) for path in (data, labels) if isinstance(path, (str, Path))]
+    )
     joint = joint_file(folder) is not None
     if joint and fusion is not None:
         raise OptionError(f"{folder} holds a joint network, which fuses the views itself; leave --fusion out")
