@@ -195,12 +195,12 @@ def test_manifest_round_trip(tmp_path, blobs):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("exam_id,", "exam,"), "lacks the column exam_id"),
+        (("exam_id,", "exam,"), "line 1: missing column exam_id"),
         (("CC_R,", "CC_X,"), "line 2: unknown projection 'CC_X'"),
         ((",A,", ",E,"), "line 2: unknown density 'E'"),
         ((",A,", ",A,holdout"), "line 2: unknown split 'holdout'"),
         (("a.png", "b.png"), "line 2: image .*b.png not found"),
-        (("7,7,CC_R", ",7,CC_R"), "line 2: exam_id is empty"),
+        (("7,7,CC_R", ",7,CC_R"), "line 2: found a blank exam_id"),
     ],
 )
 def test_bad_manifests(tmp_path, change, message):
@@ -216,7 +216,7 @@ def test_bad_manifests(tmp_path, change, message):
 def test_unreadable_and_empty_manifests(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00binary")
     (tmp_path / "b.csv").write_text("exam_id,projection,path\n")
-    for name, message in (("a.csv", "not a readable"), ("b.csv", "no rows"), ("c.csv", "not found")):
+    for name, message in (("a.csv", "not UTF-8"), ("b.csv", "no rows"), ("c.csv", "No such file")):
         with pytest.raises(LayoutError, match=message):
             read_manifest(tmp_path / name)
 

@@ -10,7 +10,6 @@ Exams to be prepared: where their images are, what is known of them, and the fil
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -18,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mammodensity.data.csv_rows import CsvRow, read_csv
 from mammodensity.data.dicom.file_checks import REASONS, FileCheck
 from mammodensity.data.dicom.header import looks_like_dicom
-from mammodensity.errors import LayoutError
+from mammodensity.errors import LayoutError, TableError
 from mammodensity.outputs import write_csv
 from mammodensity.terms import (
     DENSITY,
@@ -225,21 +225,9 @@ def read_manifest(path: Path) -> DataSet:
         there, no rows.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.DictReader(stream)
-            missing = [name for name in _REQUIRED if name not in (rows.fieldnames or ())]
-            if missing:
-                raise LayoutError(
-                    f"{path} lacks the column {missing[0]}; a manifest is separated by commas and has "
-                    f"{', '.join(MANIFEST_COLUMNS)}"
-                )
-            records = tuple(_record(path, rows.line_num, row) for row in rows)
-    except FileNotFoundError as error:
-        raise LayoutError(f"{path} not found; expected a manifest table") from error
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise LayoutError(f"{path} is not a readable UTF-8 CSV table; expected a manifest") from error
-    if not records:
-        raise LayoutError(f"{path} has no rows; expected one an image")
+        records = tuple(_record(row) for row in read_csv(path, _REQUIRED))
+    except TableError as error:
+        raise LayoutError(str(error)) from error
     if len({record.category.scale for record in records if record.category}) > 1:
         raise LayoutError(
             f"{path} has density categories A to D and tissue categories F, G, D; they cannot be compared, make two "
@@ -248,44 +236,40 @@ def read_manifest(path: Path) -> DataSet:
     return DataSet(path.parent, "manifest", records)
 
 
-def _record(path: Path, line: int, row: dict[str, str | None]) -> ImageRecord:
-    cells = {name: (row.get(name) or "").strip() for name in (*MANIFEST_COLUMNS, BREAST_COLUMN, *TISSUE_COLUMNS)}
-    where = f"{path} line {line}"
-    for name in _REQUIRED:
-        if not cells[name]:
-            raise LayoutError(f"{where}: {name} is empty")
-    if cells["projection"] not in PROJECTIONS:
-        raise LayoutError(f"{where}: unknown projection {cells['projection']!r}; expected {', '.join(PROJECTIONS)}")
-    density, of_breast = (_category(where, name, cells[name], DENSITY) for name in ("density", BREAST_COLUMN))
-    tissue, tissue_of_breast = (_category(where, name, cells[name], TISSUE) for name in TISSUE_COLUMNS)
+def _record(row: CsvRow) -> ImageRecord:
+    exam_id, projection, image = (row.needed(name, "one in every row of a manifest") for name in _REQUIRED)
+    if projection not in PROJECTIONS:
+        raise row.error(f"unknown projection {projection!r}; expected {', '.join(PROJECTIONS)}")
+    density, of_breast = (_category(row, name, DENSITY) for name in ("density", BREAST_COLUMN))
+    tissue, tissue_of_breast = (_category(row, name, TISSUE) for name in TISSUE_COLUMNS)
     category, breast = density or tissue, of_breast or (None if density else tissue_of_breast)
     if category and breast and category.scale != breast.scale:
-        raise LayoutError(
-            f"{where}: found {category.name} of the exam and {breast.name} of the breast, which are of two "
-            "kinds; expected density and breast_density, or tissue and breast_tissue"
+        raise row.error(
+            f"found {category.name} of the exam and {breast.name} of the breast, which are of two kinds; expected "
+            "density and breast_density, or tissue and breast_tissue"
         )
-    split = split_word(cells["split"])
-    if cells["split"] and split is None:
-        raise LayoutError(f"{where}: unknown split {cells['split']!r}; expected {', '.join(SPLITS)} or nothing")
-    image = path.parent / cells["path"]
-    if not image.is_file():
-        raise LayoutError(f"{where}: image {image} not found; paths are relative to the manifest's folder")
+    split = split_word(row["split"])
+    if row["split"] and split is None:
+        raise row.error(f"unknown split {row['split']!r}; expected {', '.join(SPLITS)} or nothing")
+    path = row.path.parent / image
+    if not path.is_file():
+        raise row.error(f"image {path} not found; paths are relative to the manifest's folder")
     return ImageRecord(
-        exam_id=cells["exam_id"],
-        patient_id=cells["patient_id"] or cells["exam_id"],
-        projection=Projection(cells["projection"]),
-        path=image,
+        exam_id=exam_id,
+        patient_id=row["patient_id"] or exam_id,
+        projection=Projection(projection),
+        path=path,
         category=category,
         split=split,
         breast_category=breast,
     )
 
 
-def _category(where: str, name: str, cell: str, scale: Scale) -> Category | None:
+def _category(row: CsvRow, name: str, scale: Scale) -> Category | None:
     """The category a cell holds; None where it is blank."""
-    category = scale.named(cell)
-    if cell and not category:
-        raise LayoutError(f"{where}: unknown {name} {cell!r}; expected {scale} or nothing")
+    category = scale.named(row[name])
+    if row[name] and not category:
+        raise row.error(f"unknown {name} {row[name]!r}; expected {scale} or nothing")
     return category
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodensity.data.csv_rows import read_csv, read_text
 from mammodensity.errors import TableError
-from mammodensity.evaluation.score_tables import ScoreTable, fuse_levels, read_rows, read_text, score_problem
+from mammodensity.evaluation.score_tables import ScoreTable, fuse_levels, score_problem
 from mammodensity.outputs import write_csv, write_text
 from mammodensity.terms import CATEGORIES, PROJECTIONS, DensityCategory, Projection
 
@@ -117,7 +118,7 @@ def _read_file(path: Path) -> NDArray[np.float64]:
 
 
 def _read_exam_ids(path: Path, length: int) -> tuple[str, ...]:
-    rows = [row for _, row in read_rows(path, ("row", "exam_id"))]
+    rows = read_csv(path, ("row", "exam_id")).rows
     if [row["row"] for row in rows] != [str(number) for number in range(length)]:
         raise TableError(
             f"{path} names {len(rows)} rows and the prediction files beside it have {length}; expected the rows "

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodensity.data.csv_rows import CsvRow, read_csv
 from mammodensity.data.dataset import MANIFEST_NAME, reference_categories
 from mammodensity.data.find import find_images
 from mammodensity.errors import TableError
-from mammodensity.evaluation.score_tables import ScoreTable, read_rows
+from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.terms import DENSITY, TISSUE, Category, DensityCategory, Scale
 
 PATIENT_COLUMNS = ("patient_id", "patient")
@@ -89,15 +90,15 @@ def read_exam_columns(path: Path) -> ExamColumns:
         path = path / MANIFEST_NAME
         if not path.is_file():
             return ExamColumns(path, (), {})
-    rows = read_rows(path, ())
-    names = tuple(rows[0][1])
+    table = read_csv(path)
+    names = table.columns
     key = exam_key(path, names)
     exams: dict[str, dict[str, dict[str, None]]] = {}
-    for _, row in rows:
+    for row in table:
         if not row[key]:
             continue  # of no exam; a density without an exam is refused where labels are read
         columns = exams.setdefault(row[key], {name: {} for name in names})
-        for name, text in row.items():
+        for name, text in row.cells.items():
             if text:
                 columns[name][text] = None
     kept = {exam_id: {name: tuple(texts) for name, texts in columns.items()} for exam_id, columns in exams.items()}
@@ -182,24 +183,20 @@ def read_labels(path: Path) -> dict[str, Category]:
                 f"{path}: no image in it has a density category; expected class folders A to D, or a table"
             )
         return found
-    rows = read_rows(path, (DENSITY.name,), (TISSUE.name,))
-    of_tissue = TISSUE.name in rows[0][1] and not any(row.get(DENSITY.name) for _, row in rows)
+    rows = read_csv(path, (DENSITY.name,), (TISSUE.name,))
+    of_tissue = TISSUE.name in rows.columns and not any(row[DENSITY.name] for row in rows)
     scale = TISSUE if of_tissue else DENSITY
     column = scale.name
-    key = exam_key(path, rows[0][1])
+    key = exam_key(path, rows.columns)
     labels: dict[str, Category] = {}
-    for line, row in rows:
+    for row in rows:
         if not row[column]:
             continue
-        where = f"{path}, line {line}"
-        if not row[key]:
-            raise TableError(f"{where}: found a blank {key}, expected the exam that the {column} belongs to")
-        density = _parse_category(where, row[column], scale)
-        known = labels.setdefault(row[key], density)
-        if known != density:
-            raise TableError(
-                f"{where}: exam {row[key]} has {column} {density} here and {known} further up, expected one {column} "
-                "per exam"
+        exam_id, category = row.needed(key, f"the exam that the {column} belongs to"), _parse_category(row, scale)
+        earlier = labels.setdefault(exam_id, category)
+        if earlier != category:
+            raise row.error(
+                f"exam {exam_id} has {column} {category} here and {earlier} further up, expected one {column} per exam"
             )
     if not labels:
         raise TableError(f"{path}: every {column} is blank, expected {_either(scale)} for at least one exam")
@@ -297,12 +294,13 @@ def few_of(names: Sequence[str]) -> str:
     return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
 
 
-def _parse_category(where: str, text: str, scale: Scale) -> Category:
+def _parse_category(row: CsvRow, scale: Scale) -> Category:
+    text = row[scale.name]
     if category := scale.named(text):
         return category
     older = scale == DENSITY and text in set("1234")
     hint = " (1 to 4 is an older notation: write A for 1, B for 2, C for 3, D for 4)" if older else ""
-    raise TableError(f"{where}: found {scale.name} {text!r}, expected {_either(scale)}{hint}")
+    raise row.error(f"found {scale.name} {text!r}, expected {_either(scale)}{hint}")
 
 
 def _either(scale: Scale) -> str:

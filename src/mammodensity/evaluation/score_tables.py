@@ -1,13 +1,8 @@
-"""Reading text and CSV files of users, and what makes four numbers a row of scores.
-
-Score tables: one row per exam and level, keyed by exam and never by row order.
-"""
+"""Score tables: one row an exam and level, matched by exam and never by row order."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -15,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodensity.data.csv_rows import CsvRow, read_csv
 from mammodensity.errors import TableError
 from mammodensity.outputs import write_csv
 from mammodensity.scores import ExamScores, FusedScores, fuse
@@ -32,57 +28,6 @@ SUM_TOLERANCE = 1e-3
 """How far from 1 the scores of one row may sum."""
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file, with or without a byte order mark.
-
-    Raises
-    ------
-    TableError
-        The file cannot be opened, or is not UTF-8 text.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise TableError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise TableError(f"cannot read {path}: it is not UTF-8 text; save the table as UTF-8 CSV") from error
-    if "\0" in text:
-        raise TableError(f"cannot read {path}: it is a binary file, expected a text table")
-    return text
-
-
-def read_rows(
-    path: Path, required: Collection[str], alternative: Collection[str] = ()
-) -> list[tuple[int, dict[str, str]]]:
-    """Read a CSV file with a header as (line number, fields) pairs, spaces around fields removed, empty lines skipped.
-
-    Raises
-    ------
-    TableError
-        The file cannot be read, is empty, lacks a ``required`` column (and one of the ``alternative`` ones), names a
-        column twice, or has a row with another number of fields than the header.
-    """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""))
-    rows = []
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header, required, alternative)
-        for fields in reader:
-            if not any(field.strip() for field in fields):
-                continue
-            if len(fields) != len(header):
-                raise TableError(
-                    f"{path}, line {reader.line_num}: found {len(fields)} fields, "
-                    f"expected {len(header)} as in the header"
-                )
-            rows.append((reader.line_num, dict(zip(header, (field.strip() for field in fields), strict=True))))
-    except csv.Error as error:
-        raise TableError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from error
-    if not rows:
-        raise TableError(f"{path} holds a header and no rows, expected at least one row")
-    return rows
-
-
 def score_problem(scores: Sequence[float]) -> str | None:
     """Say what is wrong with one row of scores, or None: each must be finite and not negative, all must sum to 1."""
     for score in scores:
@@ -94,20 +39,6 @@ def score_problem(scores: Sequence[float]) -> str | None:
     if abs(total - 1) > SUM_TOLERANCE:
         return f"found scores that sum to {total:.6g}, expected 1 (within {SUM_TOLERANCE:g})"
     return None
-
-
-def _check_header(path: Path, header: list[str], required: Collection[str], alternative: Collection[str]) -> None:
-    if not any(header):
-        raise TableError(f"{path} is empty, expected a CSV table with the columns {', '.join(required)}")
-    absent = [name for name in required if name not in header]
-    if absent and not (alternative and set(alternative) <= set(header)):
-        raise TableError(
-            f"{path}, line 1: missing column {', '.join(absent)}; found {', '.join(header)}, "
-            f"expected at least {', '.join(required)}, separated by commas"
-        )
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise TableError(f"{path}, line 1: column {', '.join(twice)} appears more than once, expected each once")
 
 
 _KEYS = ("exam_id", "projection")
@@ -169,23 +100,19 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
         The file cannot be read, lacks columns or rows, or a row has an unknown projection, repeats another, or does
         not hold scores from 0 to 1 that sum to 1. The message names file and line.
     """
-    path = Path(path)
+    rows = read_csv(path, (*_KEYS, *DENSITY), (*_KEYS, *TISSUE))
+    scale = DENSITY if set(DENSITY) <= set(rows.columns) else TISSUE
     exam_ids: dict[str, int] = {}
     found: dict[tuple[str, str], tuple[int, list[float], tuple[Projection, ...]]] = {}
-    rows = read_rows(path, (*_KEYS, *DENSITY), (*_KEYS, *TISSUE))
-    scale = DENSITY if set(DENSITY) <= set(rows[0][1]) else TISSUE
-    for line, row in rows:
-        where = f"{path}, line {line}"
-        exam_id, level = (row[key] for key in _KEYS)
-        if not exam_id:
-            raise TableError(f"{where}: found a blank exam_id, expected the name of an exam")
+    for row in rows:
+        exam_id, level = row.needed("exam_id", "the name of an exam"), row["projection"]
         if level not in LEVELS:
-            raise TableError(f"{where}: found projection {level!r}, expected one of {', '.join(LEVELS)}")
+            raise row.error(f"found projection {level!r}, expected one of {', '.join(LEVELS)}")
         if (exam_id, level) in found:
             first = found[exam_id, level][0]
-            raise TableError(f"{where}: exam {exam_id} has a second row for {level}, expected one (the first: {first})")
+            raise row.error(f"exam {exam_id} has a second row for {level}, expected one (the first: {first})")
         exam_ids.setdefault(exam_id, len(exam_ids))
-        found[exam_id, level] = (line, parse_scores(where, row, scale), _parse_missing(where, row.get("missing", "")))
+        found[exam_id, level] = (row.line, parse_scores(row, scale), _parse_missing(row))
     if method is not None:
         found = {key: row for key, row in found.items() if key[1] not in FUSED_LEVELS}
 
@@ -262,32 +189,35 @@ def fuse_levels(scores: Mapping[str, NDArray[np.float64]], method: str) -> dict[
     }
 
 
-def parse_scores(where: str, row: Mapping[str, str], scale: Scale = DENSITY) -> list[float]:
-    """Scores from the columns of a row, in the order of ``scale``; NaN where all are blank."""
-    texts = [row[letter] for letter in scale]
-    if not any(texts):
-        return [np.nan] * len(texts)
+def parse_scores(row: CsvRow, scale: Scale = DENSITY) -> list[float]:
+    """Read the scores of a row, in the order of ``scale``; NaN where all are blank.
+
+    Raises
+    ------
+    TableError
+        They are no scores from 0 to 1 that sum to 1.
+    """
+    if not any(row[letter] for letter in scale):
+        return [np.nan] * len(scale)
     values = []
-    for letter, text in zip(scale, texts, strict=True):
+    for letter in scale:
         try:
-            values.append(float(text))
+            values.append(float(row[letter]))
         except ValueError as error:
-            raise TableError(
-                f"{where}: found {text!r} in column {letter}, expected a number from 0 to 1 (or all blank)"
+            raise row.error(
+                f"found {row[letter]!r} in column {letter}, expected a number from 0 to 1 (or all blank)"
             ) from error
     problem = score_problem(values)
     if problem:
-        raise TableError(f"{where}: {problem}")
+        raise row.error(problem)
     return values
 
 
-def _parse_missing(where: str, text: str) -> tuple[Projection, ...]:
-    names = text.split()
+def _parse_missing(row: CsvRow) -> tuple[Projection, ...]:
+    names = row["missing"].split()
     unknown = [name for name in names if name not in PROJECTIONS]
     if unknown:
-        raise TableError(
-            f"{where}: found {unknown[0]!r} in column missing, expected names among {', '.join(PROJECTIONS)}"
-        )
+        raise row.error(f"found {unknown[0]!r} in column missing, expected names among {', '.join(PROJECTIONS)}")
     return tuple(Projection(name) for name in names)
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodensity.data.csv_rows import read_csv
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.agreement import Floats
 from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, plain, resample, with_interval
 from mammodensity.evaluation.labels import ExamColumns, few_of
-from mammodensity.evaluation.score_tables import read_rows
 from mammodensity.studies.compare import p_text
 from mammodensity.studies.proportions import difference_interval, permutation_p_values, share
 from mammodensity.studies.readings import FEW, Reading
@@ -160,11 +160,11 @@ def period_of(text: str, period: str) -> str | None:
 
 def read_flags(path: Path) -> dict[str, tuple[str, ...]]:
     """Flags by exam of a table with a column ``flags``, words separated by spaces or semicolons; none without one."""
-    rows = read_rows(path, ())
-    if "flags" not in rows[0][1] or "exam_id" not in rows[0][1]:
+    rows = read_csv(path)
+    if not {"flags", "exam_id"} <= set(rows.columns):
         return {}
     flags: dict[str, dict[str, None]] = {}
-    for _, row in rows:
+    for row in rows:
         found = flags.setdefault(row["exam_id"], {})
         found.update(dict.fromkeys(row["flags"].replace(";", " ").split()))
     return {exam_id: tuple(found) for exam_id, found in flags.items()}

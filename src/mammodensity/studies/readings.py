@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodensity.data.csv_rows import read_csv
 from mammodensity.errors import TableError
 from mammodensity.evaluation.agreement import Floats
 from mammodensity.evaluation.infn_tables import read_origin_tables
 from mammodensity.evaluation.labels import read_densities
-from mammodensity.evaluation.score_tables import parse_scores, read_rows, read_score_table
+from mammodensity.evaluation.score_tables import parse_scores, read_score_table
 from mammodensity.terms import CATEGORIES
 
 FEW = 30
@@ -65,7 +66,7 @@ def read_reading(path: Path) -> Reading:
     path = Path(path)
     if path.is_dir():
         return _of_scores(path.name, *_subject(path))
-    columns = read_rows(path, ())[0][1]
+    columns = read_csv(path).columns
     if {"projection", *CATEGORIES} <= set(columns):
         return _of_scores(path.stem, *_subject(path))
     if {"exam_id", "most_likely", *CATEGORIES} <= set(columns):
@@ -109,11 +110,9 @@ def _subject(path: Path) -> tuple[tuple[str, ...], Floats]:
 def _of_results(path: Path) -> Reading:
     """The scores of exams in a table of ``predict --results``, calibrated if they were."""
     ids, scores = [], []
-    for line, row in read_rows(path, ("exam_id", *CATEGORIES)):
-        if not row["exam_id"]:
-            raise TableError(f"{path}, line {line}: found a blank exam_id, expected the name of an exam")
-        ids.append(row["exam_id"])
-        scores.append(parse_scores(f"{path}, line {line}", row))
+    for row in read_csv(path, ("exam_id", *CATEGORIES)):
+        ids.append(row.needed("exam_id", "the name of an exam"))
+        scores.append(parse_scores(row))
     if len(set(ids)) != len(ids):
         raise TableError(f"{path}: an exam has two rows; expected one row an exam")
     found = _of_scores(path.stem, tuple(ids), np.array(scores))

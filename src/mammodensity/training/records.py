@@ -5,7 +5,6 @@ Where an interrupted training run was, on disk: tensors of network and optimiser
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mammodensity.data.csv_rows import read_csv
 from mammodensity.errors import CheckpointError, TableError
 from mammodensity.models.checkpoint import RESUME_FILE, read_tensors, write_tensors
 from mammodensity.outputs import write_csv, write_text
@@ -65,14 +65,12 @@ def read_history(folder: Path) -> list[EpochFigures]:
     path = folder / HISTORY_FILE
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        try:
-            return [
-                EpochFigures(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()})
-                for row in csv.DictReader(stream)
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise TableError(f"{path} is damaged; expected the columns that `mammodensity train` writes") from error
+    numbers = [column.name for column in fields(EpochFigures)[1:]]
+    try:
+        rows = read_csv(path, ("epoch", *numbers))
+        return [EpochFigures(int(row["epoch"]), **{name: float(row[name]) for name in numbers}) for row in rows]
+    except ValueError as error:
+        raise TableError(f"{path} is damaged; expected numbers as `mammodensity train` writes them") from error
 
 
 _INFINITE = 1e300  # stands for infinity, which JSON does not have

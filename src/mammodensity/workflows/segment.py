@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,11 +13,12 @@ from PIL import Image
 from mammodensity.anatomy.field import stored_flipped
 from mammodensity.anatomy.tissue import ADIPOSE, FIBROGLANDULAR, PECTORAL, TissueMap, find_tissue
 from mammodensity.data.archive import files_under
+from mammodensity.data.csv_rows import read_csv
 from mammodensity.data.dataset import MANIFEST_NAME, read_manifest
 from mammodensity.data.dicom.header import looks_like_dicom
 from mammodensity.data.images import read_image
 from mammodensity.data.picture_files import PICTURE_SUFFIXES, projection_in_name
-from mammodensity.errors import ImageError, LayoutError, OptionError, OutputError
+from mammodensity.errors import ImageError, LayoutError, OptionError, OutputError, TableError
 from mammodensity.exam import Mammogram
 from mammodensity.outputs import staged_folder, write_csv
 
@@ -100,12 +99,10 @@ def write_segmentations(
 def _earlier(table: Path) -> list[str]:
     """The label images of an earlier run, by its table; none where it is no table of ours."""
     try:
-        rows = csv.DictReader(StringIO(table.read_text(encoding="utf-8")))
-        if tuple(rows.fieldnames or ()) != COLUMNS:
-            return []
-        return [row["labels"] for row in rows if row["labels"]]
-    except (OSError, ValueError, csv.Error):
+        rows = read_csv(table)
+    except TableError:
         return []
+    return [row["labels"] for row in rows if row["labels"]] if rows.columns == COLUMNS else []
 
 
 def _segment(path: Path, name: str, target: Path, *, synthetic: bool) -> dict[str, Any]:
