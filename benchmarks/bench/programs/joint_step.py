@@ -11,7 +11,7 @@ from torch import nn
 
 from mammodensity.models.joint import JointNetwork, JointSpec
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
-from mammodensity.training.joint_step import joint_backward
+from mammodensity.training.joint_step import joint_features, still_statistics
 from mammodensity.training.loop import ask_for_large_pages, return_large_blocks
 from mammodensity.training.recipes import in_precision
 
@@ -37,17 +37,15 @@ def main() -> None:
         optimiser.zero_grad(set_to_none=True)
         if isinstance(network, JointNetwork):
             how = {"checkpointing": given["checkpointing"], "precision": given["precision"]}
-            joint_backward(network, views, present, loss_of, **how)
+            logits = network.fuse(joint_features(network, views, present, **how), present)
         else:
             images = views[:, 0].contiguous(memory_format=torch.channels_last)
             with in_precision(images, given["precision"]):
                 logits = network(images)
-            nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        loss = nn.functional.cross_entropy(logits.float(), labels)
+        with still_statistics(network):
+            loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-
-    def loss_of(features: torch.Tensor) -> torch.Tensor:
-        assert isinstance(network, JointNetwork)
-        return nn.functional.cross_entropy(network.fuse(features, present), labels)
 
     worker.ready(versions={"torch": torch.__version__})
     worker.serve(step)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ from mammodensity.models.joint import Branches, JointFusion, JointNetwork, Joint
 from mammodensity.models.network import NetworkSpec
 from mammodensity.settings import Field, settings
 from mammodensity.terms import PROJECTIONS
-from mammodensity.training.joint_step import Checkpointing, joint_backward
+from mammodensity.training.joint_step import Checkpointing, joint_features, still_statistics
 from mammodensity.training.loop import (
     EVALUATION_BATCH,
     TrainingStep,
@@ -38,9 +39,9 @@ from mammodensity.training.loop import (
     run_training,
     seed_for,
 )
-from mammodensity.training.processes import ALONE, Processes, place, spread
+from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Precision, Recipe, in_precision
-from mammodensity.training.records import EpochFigures, first_difference
+from mammodensity.training.records import EpochFigures, require_same_shape
 
 _SIDES = tuple(tuple(view for view, one in enumerate(PROJECTIONS) if one.laterality == side) for side in "RL")
 
@@ -71,7 +72,7 @@ class JointPlan:
 
 @dataclass(frozen=True, eq=False)
 class JointTask:
-    """Which joint network to train, on what, and where to keep it."""
+    """The joint network to train, its exams, and the folder to keep it in."""
 
     training: LabelledExams
     validation: LabelledExams
@@ -82,7 +83,7 @@ class JointTask:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else to record in the checkpoint; JSON values only."""
     start: Mapping[str, Tensor] | None = None
-    """Weights to begin with, of those it has; see :func:`first_weights`."""
+    """Weights to begin with, of those it has; see :func:`joint_weights`."""
     processes: Processes = ALONE
 
 
@@ -104,10 +105,12 @@ def train_joint(task: JointTask, report: Callable[[TrainingStep], None] | None =
 
 
 def require_enough_pixels(recipe: Recipe) -> None:
-    """Raise ``OptionError`` where one image of a view would leave a single value a channel, without statistics."""
+    """Raise ``OptionError`` where a single image leaves one value a channel, which has no statistics."""
     least = 2 ** (1 + len(recipe.network.widths)) + 1
     if max(recipe.preprocess.rows, recipe.preprocess.columns) < least:
-        raise OptionError(f"the joint network needs images of at least {least} pixels a side; use a larger --size")
+        raise OptionError(
+            f"steps with a single image of a view need at least {least} pixels a side; use a larger --size"
+        )
 
 
 def kept_views(present: NDArray[np.bool_], dropout: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -159,41 +162,70 @@ def joint_loss(
     return total / (len(features) if count is None else count), logits
 
 
-def first_weights(start: Path, spec: JointSpec) -> dict[str, Tensor]:
-    """Weights to begin with from another model: a joint one of the same shape, or four networks for separate branches.
+def joint_weights(start: Path, spec: JointSpec) -> dict[str, Tensor]:
+    """Read weights to begin with: of a joint network of the same shape, or of four networks for separate branches.
 
     Four networks fused by the mean give, before any training, what averaging their scores gives.
 
     Raises
     ------
     CheckpointError
-        It has no such networks, or others.
+        The folder has no such networks, or networks of another shape.
     """
     file = joint_file(start)
     if file is not None:
         other = load_joint(file).network
-        _require_same_shape(start, asdict(spec), asdict(other.spec))
+        require_same_shape(start, spec, other.spec)
         return dict(other.state_dict())
     files = network_files(start)
     if spec.branches != "separate" or set(files) != set(PROJECTIONS):
         needs = "another joint network" if spec.branches != "separate" else "a joint network or all four networks"
         raise CheckpointError(f"{start} has no weights to begin with for this joint network; it needs {needs}")
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for view, projection in enumerate(PROJECTIONS):
         network = load_checkpoint(files[projection], projection).network
-        _require_same_shape(start, asdict(spec.network), asdict(network.spec))
+        require_same_shape(start, spec.network, network.spec)
         for name, tensor in network.state_dict().items():
             if not name.startswith("head."):
-                found[f"branches.{view}.{name}"] = tensor
+                weights[f"branches.{view}.{name}"] = tensor
             elif spec.fusion == "mean":
-                found[f"fusion.heads.{view}.{name.removeprefix('head.')}"] = tensor
-    return found
+                weights[f"fusion.heads.{view}.{name.removeprefix('head.')}"] = tensor
+    return weights
 
 
-def _require_same_shape(start: Path, wanted: dict[str, Any], found: dict[str, Any]) -> None:
-    difference = first_difference(wanted, found)
-    if difference:
-        raise CheckpointError(f"{start} has another architecture than the recipe: {difference}")
+class _JointStep(nn.Module):
+    """The joint network with its loss, as DistributedDataParallel needs all that a step computes in one module."""
+
+    def __init__(self, network: JointNetwork, plan: JointPlan) -> None:
+        super().__init__()
+        self.network, self.plan = network, plan
+
+    def forward(
+        self,
+        views: Tensor,
+        present: Tensor,
+        categories: Tensor,
+        breasts: Tensor,
+        *,
+        count: int,
+        branches: Sequence[int],
+    ) -> tuple[Tensor, Tensor]:
+        """See ``joint_loss``."""
+        plan = self.plan
+        features = joint_features(
+            self.network,
+            views,
+            present,
+            checkpointing=plan.checkpointing,
+            precision=plan.precision,
+            branches=branches,
+        )
+        loss, logits = joint_loss(
+            self.network, features, present, categories, breasts, view_loss=plan.view_loss, count=count
+        )
+        if dist.is_initialized():  # DistributedDataParallel waits for a gradient of every weight
+            loss = loss + sum((0 * weight).sum() for weight in self.parameters() if weight.requires_grad)
+        return loss, logits
 
 
 class _JointLearner:
@@ -208,7 +240,7 @@ class _JointLearner:
         if task.start is not None:
             network.load_state_dict({**network.state_dict(), **task.start})
         self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        spread(self.network, task.processes)
+        self.step = task.processes.parallel(_JointStep(self.network, self.plan))
         self.settings: Mapping[str, Any] = {"joint": self.plan.to_dict()}
         self.familiarity = [self._familiarity(view) for view in range(len(PROJECTIONS))]
 
@@ -216,55 +248,34 @@ class _JointLearner:
         return len(self.task.training)
 
     def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
-        """Forward and backward, plain or lean."""
-        exams, seed = self.task.training, self.recipe.seed
-        here = exams.present[chosen].numpy()
+        """Forward and backward, plain or in little memory."""
+        exams, seed, device = self.task.training, self.recipe.seed, self.task.device
         kept = [
             kept_views(row, self.plan.view_dropout, rng_for(seed, "views", epoch, int(index)))
-            for row, index in zip(here, chosen, strict=True)
+            for row, index in zip(exams.present[chosen].numpy(), chosen, strict=True)
         ]
-        everywhere = torch.from_numpy(np.stack(kept))
-        rows = self.processes.part(len(chosen))
-        self._place(everywhere, rows)
-        own, count = chosen[rows], len(chosen)
-        views = _augmented(exams.views[own], everywhere[rows], self.recipe.augment, own, (seed, epoch))
-        present = everywhere[rows].to(self.task.device)
-        categories = exams.categories[own].to(self.task.device)
-        breasts = exams.breasts[own].to(self.task.device)
-        answers: list[Tensor] = []
-
-        def loss_of(features: Tensor) -> Tensor:
-            loss, logits = joint_loss(
-                self.network, features, present, categories, breasts, view_loss=self.plan.view_loss, count=count
-            )
-            answers.append(logits.detach())
-            return loss
-
-        torch.manual_seed(seed_for(seed, "dropout", epoch, step))
-        joint_backward(
-            self.network,
+        of_all = torch.from_numpy(np.stack(kept))
+        share, present = self.processes.share(chosen), self.processes.share(of_all)
+        views = _augmented(exams.views[share], present, self.recipe.augment, share, (seed, epoch))
+        categories = exams.categories[share].to(device)
+        torch.manual_seed(seed_for(seed, "dropout", epoch, step, *self.processes.numbered))
+        loss, logits = self.step(
             self._to_device(views),
-            present,
-            loss_of,
-            checkpointing=self.plan.checkpointing,
-            precision=self.plan.precision,
-            branches=self.network.branches_of(everywhere),
+            present.to(device),
+            categories,
+            exams.breasts[share].to(device),
+            count=len(chosen),
+            # Batch statistics of all processes are waited for, so that each runs the branches that any of them needs.
+            branches=self.network.branches_of(of_all if device.type == "cuda" else present),
         )
-        # Told is the likelihood by all views together, so that it compares with that of the validation.
-        loss = nn.functional.cross_entropy(answers[0], categories, reduction="sum") / count
-        return loss.item(), int((answers[0].argmax(1) == categories).sum())
-
-    def _place(self, present: Tensor, rows: slice) -> None:
-        """Tell each branch which of the batch's views (B, V) come from the exams of this process."""
-        here = torch.zeros_like(present)
-        here[rows] = True
-        for branch, group in zip(self.network.branches, self.network.spec.groups, strict=True):
-            of_branch = present[:, list(group)].T  # in the order in which the branch is given them
-            own = here[:, list(group)].T[of_branch].nonzero()[:, 0]
-            place(branch, own, int(of_branch.sum()))
+        with still_statistics(self.network):
+            self.processes.backward(loss)
+        # Reported is the likelihood by all views together, so that it compares with that of the validation.
+        likelihood = nn.functional.cross_entropy(logits.detach(), categories, reduction="sum") / len(chosen)
+        return likelihood.item(), int((logits.argmax(1) == categories).sum())
 
     def validate(self) -> tuple[float, float]:
-        """Mean loss and accuracy over the validation exams, with all the views they have."""
+        """Compute the mean loss and the accuracy over the validation exams, with all the views they have."""
         exams, loss, correct = self.task.validation, 0.0, 0
         with torch.inference_mode():
             for start in self.processes.share(range(0, len(exams), EVALUATION_BATCH)):

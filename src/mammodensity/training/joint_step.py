@@ -1,9 +1,8 @@
-"""One training step of the joint network, plain or in little memory; both leave the same gradients.
+"""The forward pass of a joint training step, which keeps all activations, or few of them and computes the rest twice.
 
-Plain keeps the activations of every view until the backward pass. Lean keeps those of one branch at a time: the views
-go through without gradients first, which gives the loss and its gradient with respect to each view's features; then
-one branch after the other goes through again, with gradients, and back. The last branch's first pass is kept, so that
-of four branches three run twice: fifteen parts of work instead of twelve.
+In little memory, the branches run under ``torch.utils.checkpoint``, so that the backward pass computes the activations
+of one branch at a time again. Those of the last branch are kept, as the backward pass needs them first: of four
+branches, three run forward twice.
 
 References
 ----------
@@ -12,107 +11,58 @@ Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from mammodensity.models.joint import JointNetwork, gathered
 from mammodensity.training.loop import return_kept_memory
 from mammodensity.training.recipes import Precision, in_precision
 
 Checkpointing = Literal["none", "views", "layers"]
-"""``none``: everything is kept. ``views``: one branch at a time. ``layers``: also within the branch, what comes
-before a convolution is computed again from what batch normalisation was given; the convolution itself is not."""
-
-LossOf = Callable[[Tensor], Tensor]
-"""From features (B, V, F) to the loss."""
+"""``none`` keeps everything; ``views`` keeps one branch at a time; ``layers`` also computes batch normalisation and
+activation within a branch again, but not the convolutions."""
 
 
-def joint_backward(
+def joint_features(
     network: JointNetwork,
     views: Tensor,
     present: Tensor,
-    loss_of: LossOf,
     *,
     checkpointing: Checkpointing = "none",
     precision: Precision = "fp32",
     branches: Sequence[int] | None = None,
 ) -> Tensor:
-    """Add the gradients of one step to the weights, update running statistics once, and return the loss.
+    """Features (B, V, F) of views, zeros where a view is absent. Go back through them within ``still_statistics``.
 
     Parameters
     ----------
     views, present
         (B, V, C, H, W), and which are present (B, V), at least one an exam.
-    loss_of
-        What the loss is, given the features (B, V, F), zeros where a view is absent.
     branches
         Those to run, also without a view here, where other processes have some; by default those with a view present.
     """
-    set_recomputing(network, checkpointing == "layers")
-    run = _plain if checkpointing == "none" else _lean
     chosen = network.branches_of(present) if branches is None else list(branches)
-    return run(network, views, present, loss_of, precision=precision, branches=chosen)
+    set_recomputing(network, checkpointing == "layers")
+    passes = count()
 
-
-def _plain(
-    network: JointNetwork,
-    views: Tensor,
-    present: Tensor,
-    loss_of: LossOf,
-    *,
-    precision: Precision,
-    branches: Sequence[int],
-) -> Tensor:
-    parts = []
-    for branch, cells, images in network.inputs(views, present, branches):
+    def run(branch: int) -> tuple[Tensor, Tensor]:
+        # Tensors of one pass fit badly into the gaps that another has left. Each time would cost more page faults than
+        # it saves memory.
+        if checkpointing != "none" and views.device.type == "cpu" and next(passes) % 2:
+            return_kept_memory()
+        ((_, cells, images),) = network.inputs(views, present, [branch])
         with in_precision(images, precision):
-            parts.append((cells, network.run_branch(branch, images)))
-    loss = loss_of(gathered(parts, len(views)))
-    loss.backward()  # type: ignore[no-untyped-call]
-    return loss.detach()
+            return cells, network.run_branch(branch, images)
 
-
-def _lean(
-    network: JointNetwork,
-    views: Tensor,
-    present: Tensor,
-    loss_of: LossOf,
-    *,
-    precision: Precision,
-    branches: Sequence[int],
-) -> Tensor:
-    parts, states = [], []
-    for branch, cells, images in network.inputs(views, present, branches):
-        states.append(_random_state(views.device))
-        last = branch == branches[-1]
-        if last:
-            _return_memory(views)
-        with torch.set_grad_enabled(last), in_precision(images, precision):
-            features = network.run_branch(branch, images)
-        parts.append((cells, features if last else features.requires_grad_()))
-    loss = loss_of(gathered(parts, len(views)))
-    after = _random_state(views.device)
-    with still_statistics(network):
-        loss.backward()  # type: ignore[no-untyped-call]  # the last branch, and the features of the others
-        for place, (branch, _, images) in enumerate(network.inputs(views, present, branches[:-1])):
-            if place % 2:  # each time would cost more page faults than it saves memory
-                _return_memory(views)
-            _set_random_state(states[place], views.device)  # the same dropout masks
-            with in_precision(images, precision):
-                again = network.run_branch(branch, images)
-            again.backward(parts[place][1].grad)  # type: ignore[no-untyped-call]
-    _set_random_state(after, views.device)
-    return loss.detach()
-
-
-def _return_memory(views: Tensor) -> None:
-    """What earlier passes have freed is not kept for the next, whose tensors fit the gaps badly."""
-    if views.device.type == "cpu":
-        return_kept_memory()
+    kept = chosen if checkpointing == "none" else chosen[-1:]
+    parts = [run(branch) if branch in kept else checkpoint(run, branch, use_reentrant=False) for branch in chosen]
+    return gathered(parts, len(views))
 
 
 def set_recomputing(network: JointNetwork, recomputing: bool) -> None:
@@ -124,8 +74,8 @@ def set_recomputing(network: JointNetwork, recomputing: bool) -> None:
 
 @contextmanager
 def still_statistics(network: nn.Module) -> Iterator[None]:
-    """Batch normalisation takes the batch's own statistics, and leaves the running ones as they are."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    """Leave running statistics as they are while layers are computed a second time."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:
@@ -135,14 +85,3 @@ def still_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum, batches in kept:
             norm.momentum, norm.num_batches_tracked = momentum, batches
-
-
-def _random_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_random_state(state: Tensor, device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)

@@ -1,16 +1,13 @@
-"""Long runs stop between steps, when they are asked to.
+"""The training loop: the same bits again on the CPU, and resumable at any step, whatever is trained.
 
-What the C library does with the memory of freed tensors: kept for the next step, or given back at once.
+A plain loop rather than a framework's: an interrupted run must go on in the middle of an epoch and end with the same
+bits as a run that was not interrupted. For that, every random draw depends only on the seed, the epoch and the image or
+step, never on what was drawn before. The state to keep is then the tensors of network and optimiser and a few numbers.
+A ``Learner`` is what is trained, one network or the joint one; the loop knows order, rates, epochs, files and how to
+stop.
 
-By default glibc keeps freed blocks of up to 32 MB and gives larger ones back to the system, which must clear them page
-by page when the next step asks again.
-
-The training loop: bit-reproducible on the CPU, resumable at any step, whatever is trained.
-
-A plain loop rather than a framework's: an interrupted run must go on in the middle of an epoch and end with the very
-same bits. For that, every random draw depends only on the seed, the epoch and the image or step, never on what was
-drawn before; the state to keep is then the tensors of network and optimiser and a few numbers. What is trained, one
-network or the joint one, is a ``Learner``; the loop knows order, rates, epochs, files and how to stop.
+Here is also how the C library treats the memory of freed tensors. By default glibc keeps freed blocks of up to 32 MB
+and gives larger ones back to the system, which must clear them page by page when the next step asks again.
 """
 
 from __future__ import annotations
@@ -51,9 +48,9 @@ from mammodensity.training.records import (
 
 @contextmanager
 def stop_requests(*, once: bool = False) -> Iterator[threading.Event]:
-    """An event set by the first Ctrl-C or SIGTERM, so that a run stops between steps; a second one stops at once.
+    """Set an event at the first Ctrl-C or SIGTERM, so that a run stops between steps; a second one stops at once.
 
-    With ``once`` it does not: ``torchrun`` passes on what the terminal has told its processes already.
+    With ``once``, further signals do nothing: ``torchrun`` repeats what the terminal has sent its processes already.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -73,9 +70,9 @@ def stop_requests(*, once: bool = False) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # names of glibc's mallopt
-_OWN_PAGES_FROM = 16 << 20
-_USUAL_MMAP_MAX = 65536
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of glibc's mallopt
+_LARGE = 16 << 20
+_DEFAULT_MMAP_MAX = 65536
 _NEVER = 2**31 - 1
 
 
@@ -93,19 +90,19 @@ def return_large_blocks() -> bool:
     Smaller ones are kept until ``return_kept_memory``. With all blocks kept, and the gaps between those in use, the
     lean step held a third more; with none, half of its time went to page faults (``docs/measurements.md``).
     """
-    return _set({_MMAP_MAX: _USUAL_MMAP_MAX, _MMAP_THRESHOLD: _OWN_PAGES_FROM, _TRIM_THRESHOLD: _OWN_PAGES_FROM})
+    return _set({_MMAP_MAX: _DEFAULT_MMAP_MAX, _MMAP_THRESHOLD: _LARGE, _TRIM_THRESHOLD: _LARGE})
 
 
 def ask_for_large_pages() -> None:
-    """Have tensors lie in pages of 2 MB where the system has such; before the first tensor of the process, or never.
+    """Put tensors into memory pages of 2 MB where the system has such pages, so that there are fewer page faults.
 
-    Memory that comes from the system then costs a page fault each 2 MB, not each 4 KB. PyTorch reads the variable once.
+    PyTorch reads the variable once: this has no effect after the first tensor of the process.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def return_kept_memory() -> None:
-    """Give the memory of freed tensors that is kept back to the system, once."""
+    """Give the memory of freed tensors that was kept back to the system, once."""
     if sys.platform.startswith("linux"):
         with suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
@@ -122,7 +119,7 @@ def _set(values: dict[int, int]) -> bool:
 
 
 EVALUATION_BATCH = 16
-_PLATEAU_PATIENCE, _PLATEAU_FACTOR, _PLATEAU_FLOOR = 15, 0.1, 1e-3  # the origin's
+_PLATEAU_PATIENCE, _PLATEAU_FACTOR, _PLATEAU_FLOOR = 15, 0.1, 1e-3  # the INFN reference's
 _ONE_CYCLE_RISE = 0.2
 
 
@@ -138,15 +135,15 @@ class TrainingStep:
 
 
 class Learner(Protocol):
-    """What is trained."""
+    """A network with its data."""
 
     @property
     def name(self) -> str:
-        """In messages: a projection, or ``joint``."""
+        """A projection, or ``joint``; for messages."""
 
     @property
     def network(self) -> nn.Module:
-        """Whose weights are trained."""
+        """The network that is trained."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -154,22 +151,22 @@ class Learner(Protocol):
 
     @property
     def processes(self) -> Processes:
-        """Those that train it together."""
+        """The processes that train it together."""
 
     def __len__(self) -> int:
-        """Images or exams to learn from."""
+        """How many images or exams there are to learn from."""
 
     def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
-        """Add the gradients of a step to the weights; the mean loss, and how many were right.
+        """Add the gradients of a step to the weights, and return the mean loss and the number of right answers.
 
-        Of several processes, each takes its part of those chosen; the sums over all are meant.
+        With several processes, each takes its share of those chosen; loss and number are to be summed over them.
         """
 
     def validate(self) -> tuple[float, float]:
         """Mean loss and accuracy on the validation split."""
 
     def keep(self, figures: EpochFigures) -> None:
-        """Write the network as it is: the best so far."""
+        """Write the network, as it is the best so far."""
 
 
 def run_training(
@@ -197,6 +194,7 @@ def run_training(
                 if report:
                     report(TrainingStep(run.state.epoch, recipe.epochs, step + 1, steps, run.state.history))
                 if processes.any(stop.is_set()):
+                    processes.average_statistics(learner.network)
                     processes.from_first(run.save)
                     raise processes.common(
                         Interrupted(
@@ -219,12 +217,12 @@ class _Run:
         self.optimiser = _optimiser(learner.network, recipe)
         self.facts = {**recipe.to_dict(), **learner.settings}
         self.state = self._begun() or TrainingState(rate=recipe.learning_rate)
-        # A last batch of one joins the one before: a single value a channel has no batch statistics.
+        # A last batch that gives a process a single image joins the one before: batch statistics need two.
         whole, rest = divmod(len(learner), recipe.batch)
-        self.steps = max(whole + (rest > 1), 1)
+        self.steps = max(whole + (rest >= 2 * learner.processes.size), 1)
 
     def _begun(self) -> TrainingState | None:
-        """Where an interrupted run was; all processes begin with the tensors of the first."""
+        """Go back to where an interrupted run was, in all processes as in the first."""
         network, optimiser, processes = self.learner.network, self.optimiser, self.learner.processes
 
         def read() -> tuple[TrainingState | None, dict[str, Tensor]]:
@@ -240,7 +238,7 @@ class _Run:
         save_state(self.folder, self.state, self.learner.network, self.optimiser, self.facts)
 
     def remaining_steps(self) -> Iterator[tuple[int, int]]:
-        """The steps of this epoch that are not done, each with the number of all."""
+        """Yield the steps of this epoch that are not done, each with the number of all its steps."""
         self.learner.network.train()
         for step in range(self.state.step, self.steps):
             yield step, self.steps
@@ -253,18 +251,17 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate(step)
         self.optimiser.zero_grad(set_to_none=True)
-        processes = self.learner.processes
-        loss, correct = processes.sums(*self.learner.learn(chosen, state.epoch, step))
+        loss, correct = self.learner.processes.sums(*self.learner.learn(chosen, state.epoch, step))
         self._require_finite(loss, "training")
-        processes.sum_gradients(self.learner.network)
         self.optimiser.step()
         state.loss_sum += loss * len(chosen)
         state.correct += int(correct)
         state.step = step + 1
 
     def finish_epoch(self) -> tuple[EpochFigures, bool]:
-        """Validate, and go to the next epoch; the figures, and whether they are the best so far."""
+        """Validate and go to the next epoch; return the figures, and whether they are the best so far."""
         state = self.state
+        self.learner.processes.average_statistics(self.learner.network)
         self.learner.network.eval()
         loss, accuracy = self.learner.validate()
         self._require_finite(loss, "validation")
@@ -330,19 +327,19 @@ def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def rng_for(seed: int, *purpose: int | str) -> np.random.Generator:
-    """A generator for one purpose, such as an epoch's order, whatever was drawn before."""
+    """Make a generator for one purpose, such as an epoch's order, whatever was drawn before."""
     words = [int.from_bytes(str(word).encode(), "little") if isinstance(word, str) else word for word in purpose]
     return np.random.default_rng([seed, *words])
 
 
 def seed_for(seed: int, *purpose: int | str) -> int:
-    """A seed for torch, as :func:`rng_for`."""
+    """Draw a seed for torch, as :func:`rng_for`."""
     return int(rng_for(seed, *purpose).integers(2**63))
 
 
 @contextmanager
 def _tensorboard(folder: Path | None, first_epoch: int) -> Iterator[Callable[[EpochFigures], None]]:
-    """A function that logs an epoch; entries of a run that went further before it was killed are purged."""
+    """Yield a function that logs an epoch; entries of a run that went further before it was killed are purged."""
     if folder is None:
         yield lambda _figures: None
         return

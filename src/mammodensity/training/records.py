@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from mammodensity.data.csv_rows import read_csv
 from mammodensity.errors import CheckpointError, TableError
 from mammodensity.models.checkpoint import RESUME_FILE, read_tensors, write_tensors
+from mammodensity.models.joint import JointSpec
+from mammodensity.models.network import NetworkSpec
 from mammodensity.outputs import write_csv, write_text
 
 RECIPE_FILE = "recipe.json"
@@ -101,6 +103,13 @@ def require_same_recipe(path: Path, recipe: Mapping[str, Any], advice: str) -> N
         raise CheckpointError(f"{path} is damaged; {advice}") from error
     if difference:
         raise CheckpointError(f"{path} is of another recipe: {difference}; {advice}")
+
+
+def require_same_shape(start: Path, wanted: NetworkSpec | JointSpec, actual: NetworkSpec | JointSpec) -> None:
+    """Raise ``CheckpointError`` unless a network to begin with has the shape of the recipe's."""
+    difference = first_difference(asdict(wanted), asdict(actual))
+    if difference:
+        raise CheckpointError(f"{start} has another architecture than the recipe: {difference}")
 
 
 def save_state(

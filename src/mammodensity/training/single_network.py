@@ -1,4 +1,4 @@
-"""Training one network a projection."""
+"""Training of one network for each projection."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mammodensity.anatomy.quality import fit_familiarity
+from mammodensity.errors import CheckpointError
 from mammodensity.models.batch import LabelledImages, augment, with_channels
-from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mammodensity.models.network import ResidualNetwork
-from mammodensity.terms import CATEGORIES, Projection
+from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, network_files, save_checkpoint
+from mammodensity.models.network import NetworkSpec, ResidualNetwork
+from mammodensity.terms import DENSITY, Projection, Scale
 from mammodensity.training.loop import EVALUATION_BATCH, TrainingStep, keep_memory, rng_for, run_training, seed_for
-from mammodensity.training.processes import ALONE, Processes, place, spread
+from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Precision, Recipe, in_precision
-from mammodensity.training.records import EpochFigures
+from mammodensity.training.records import EpochFigures, require_same_shape
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkTask:
-    """Which network to train, on what, and where to keep it."""
+    """The network to train, its images, and the folder to keep it in."""
 
     projection: Projection
     training: LabelledImages
@@ -35,10 +36,10 @@ class NetworkTask:
     device: torch.device
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else to record in the checkpoint; JSON values only."""
-    categories: int = len(CATEGORIES)
-    """How many it tells apart."""
-    start: ResidualNetwork | None = None
-    """A network whose weights to begin with."""
+    scale: Scale = DENSITY
+    """The categories that the network tells apart."""
+    start: Mapping[str, Tensor] | None = None
+    """Weights to begin with, of those that the network has; see :func:`first_weights`."""
     precision: Precision = "fp32"
     processes: Processes = ALONE
 
@@ -59,6 +60,24 @@ def train_network(task: NetworkTask, report: Callable[[TrainingStep], None] | No
     return task.processes.from_first(lambda: load_checkpoint(task.folder, task.projection))
 
 
+def first_weights(start: Path, projection: Projection, spec: NetworkSpec, scale: Scale) -> dict[str, Tensor]:
+    """Read the weights of another model's network to begin with; without the head, where that is of another scale.
+
+    Raises
+    ------
+    CheckpointError
+        The folder has no network of the projection, or one of another shape.
+    """
+    file = network_files(start).get(projection)
+    if file is None:
+        raise CheckpointError(f"{start} has no network for {projection} to begin with")
+    network = load_checkpoint(file, projection).network
+    assert isinstance(network, ResidualNetwork)
+    require_same_shape(start, spec, network.spec)
+    same = network.categories == len(scale)
+    return {name: tensor for name, tensor in network.state_dict().items() if same or not name.startswith("head.")}
+
+
 class _NetworkLearner:
     """The network of one projection, and its images."""
 
@@ -67,43 +86,37 @@ class _NetworkLearner:
         self.task, self.recipe, self.processes = task, task.recipe, task.processes
         self.name = task.projection.value
         torch.manual_seed(seed_for(self.recipe.seed, "initial", task.projection))
-        network = ResidualNetwork(self.recipe.network, task.categories)
+        network = ResidualNetwork(self.recipe.network, len(task.scale))
+        network.load_state_dict({**network.state_dict(), **(task.start or {})})
         # channels_last: the layout oneDNN and cuDNN convolve fastest
         self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if task.start is not None:
-            weights = task.start.state_dict()
-            if task.start.categories != task.categories:  # what it knows of other categories is left out
-                weights |= {f"head.{name}": tensor for name, tensor in network.head.state_dict().items()}
-            self.network.load_state_dict(weights)
-        spread(self.network, task.processes)
+        self.parallel = task.processes.parallel(self.network)
         self.familiarity = fit_familiarity(task.training.images[:, 0].numpy(), task.validation.images[:, 0].numpy())
 
     def __len__(self) -> int:
         return len(self.task.training)
 
     def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
-        """Forward and backward."""
+        """Go forward and backward through the network."""
         recipe = self.recipe
-        rows = self.processes.part(len(chosen))
-        own = chosen[rows]
-        rngs = [rng_for(recipe.seed, "augment", epoch, int(index)) for index in own]
-        images = augment(self.task.training.images[own], recipe.augment, rngs)
-        targets = self.task.training.categories[own].to(self.task.device)
-        torch.manual_seed(seed_for(recipe.seed, "dropout", epoch, step))
-        place(self.network, rows, len(chosen))
-        logits = self._logits(images)
+        share = self.processes.share(chosen)
+        rngs = [rng_for(recipe.seed, "augment", epoch, int(index)) for index in share]
+        images = augment(self.task.training.images[share], recipe.augment, rngs)
+        targets = self.task.training.categories[share].to(self.task.device)
+        torch.manual_seed(seed_for(recipe.seed, "dropout", epoch, step, *self.processes.numbered))
+        logits = self._logits(self.parallel, images)
         loss = nn.functional.cross_entropy(logits, targets, reduction="sum") / len(chosen)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.processes.backward(loss)
         return loss.item(), int((logits.argmax(1) == targets).sum())
 
     def validate(self) -> tuple[float, float]:
-        """Mean loss and accuracy over the validation images."""
+        """Compute the mean loss and the accuracy over the validation images."""
         loss, correct = 0.0, 0
         with torch.inference_mode():
             for start in self.processes.share(range(0, len(self.task.validation), EVALUATION_BATCH)):
                 images = self.task.validation.images[start : start + EVALUATION_BATCH]
                 targets = self.task.validation.categories[start : start + EVALUATION_BATCH].to(self.task.device)
-                logits = self._logits(images)
+                logits = self._logits(self.network, images)
                 loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
                 correct += int((logits.argmax(1) == targets).sum())
         whole_loss, all_correct = self.processes.sums(loss, correct)
@@ -121,8 +134,8 @@ class _NetworkLearner:
         checkpoint = Checkpoint(self.network, self.task.projection, self.recipe.preprocess, training)
         save_checkpoint(self.task.folder, checkpoint)
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
         batch = with_channels(images, self.recipe.network.channels).to(self.task.device)
         with in_precision(batch, self.task.precision):
-            logits: Tensor = self.network(batch.contiguous(memory_format=torch.channels_last))
+            logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
         return logits.float()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from mammodensity.data.dataset import (
     MANIFEST_NAME,
     SPLITS,
     DataSet,
+    ImageRecord,
     holds_phantoms,
     read_manifest,
     reference_categories,
@@ -27,12 +29,11 @@ from mammodensity.errors import CheckpointError, Interrupted, LayoutError, Optio
 from mammodensity.evaluation.figures import FiguresOfMerit
 from mammodensity.evaluation.test_split import evaluate_model
 from mammodensity.models.batch import LabelledExams, LabelledImages, load_exams, load_images
-from mammodensity.models.checkpoint import JOINT, RESUME_FILE, joint_file, load_checkpoint, network_files
-from mammodensity.models.network import ResidualNetwork
+from mammodensity.models.checkpoint import JOINT, RESUME_FILE, joint_file, network_files
 from mammodensity.outputs import file_sha256, receipt, require_new_folder, write_json
 from mammodensity.pages.model_card import CARD_FILE, write_model_card
-from mammodensity.terms import DENSITY, PROJECTIONS, Projection
-from mammodensity.training.joint_network import JointPlan, JointTask, first_weights, require_enough_pixels, train_joint
+from mammodensity.terms import DENSITY, PROJECTIONS, Projection, Scale
+from mammodensity.training.joint_network import JointPlan, JointTask, joint_weights, require_enough_pixels, train_joint
 from mammodensity.training.loop import TrainingStep, ask_for_large_pages
 from mammodensity.training.processes import ALONE, Processes, joined, own_device
 from mammodensity.training.recipes import DEFAULT_RECIPE, Precision, Recipe, adapted, find_recipe, require_precision
@@ -40,10 +41,9 @@ from mammodensity.training.records import (
     JOINT_FILE,
     RECEIPT_FILE,
     RECIPE_FILE,
-    first_difference,
     require_same_recipe,
 )
-from mammodensity.training.single_network import NetworkTask, train_network
+from mammodensity.training.single_network import NetworkTask, first_weights, train_network
 from mammodensity.workers import Progress
 from mammodensity.workflows.check import check_data
 
@@ -188,15 +188,13 @@ def train_model(
 ) -> None:
     """Train a network for each of ``projections``, or with ``joint`` one of all four, and write the model folder.
 
-    With ``start``, a model folder, the networks begin with the weights of its networks instead of random ones: one
-    trained on phantoms knows much before it has seen a patient.
-
-    ``precision`` is what networks of one projection compute in, ``fp32`` or ``bf16``; a joint one has it in its plan.
+    With ``start``, a model folder, the networks begin with the weights of its networks instead of random ones.
+    ``precision`` is for networks of one projection; a joint network has its precision in its plan.
 
     The folder gets the manifest with the splits, the recipe (and ``joint.json``), a receipt, and for each projection,
     or in ``joint``, the best network, history and TensorBoard log.
 
-    Of several processes all call this alike; the first alone looks at ``data``, ``start`` and ``model``.
+    With several processes, all make the same call; the first alone looks at ``data``, ``start`` and ``model``.
 
     Raises
     ------
@@ -208,116 +206,133 @@ def train_model(
         ``resume`` is True and the folder's run had other data or another recipe; or ``start`` has no network for a
         projection, or one of another architecture.
     OptionError
-        The images are too small for a joint network, or the precision is unknown.
+        The precision is unknown, the batch too small for the processes, or the images too small for batch statistics.
     Interrupted
         Ctrl-C; the same call with ``resume`` goes on.
     """
-    device = device or torch.device("cpu")
     require_precision(precision)
-    begun = processes.from_first(
-        lambda: _begin(
-            data,
-            model,
-            recipe,
-            dict.fromkeys(projections),
-            joint=joint,
-            start=start,
-            resume=resume,
-            loading=loading,
-            run={"device": str(device), "precision": joint.precision if joint else precision},
-            processes=processes.size,
-        )
+    run = _Run(
+        data=data,
+        model=model,
+        recipe=recipe,
+        names=[JOINT] if joint else list(dict.fromkeys(projections)),
+        joint=joint,
+        precision=joint.precision if joint else precision,
+        device=device or torch.device("cpu"),
+        start=start,
+        resume=resume,
+        loading=loading,
+        report=report,
+        processes=processes,
     )
-    how = _How(recipe, device, begun.facts, loading, report, processes, precision)
+    begun = processes.from_first(partial(_begin, run))
     try:
-        if joint:
-            _train_joint(begun, model, joint, how)
-        else:
-            _train_networks(begun, model, how)
+        for name in begun.left:
+            _train(run, begun, name)
     except KeyboardInterrupt:
         kept = f"{model} keeps what is done, run the same command with --resume"
         raise processes.common(Interrupted(f"interrupted; {kept}")) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """The arguments of ``train_model``."""
+
+    data: DataSet
+    model: Path
+    recipe: Recipe
+    names: Sequence[str]
+    """The networks to train: projections, or ``joint``."""
+    joint: JointPlan | None
+    precision: Precision
+    device: torch.device
+    start: Path | None
+    resume: bool
+    loading: Progress | None
+    report: Callable[[str, TrainingStep], None] | None
+    processes: Processes
+
+
+@dataclass(frozen=True, eq=False)
 class _Begun:
     """A training that can begin."""
 
     data: DataSet
+    """With splits."""
     facts: dict[str, Any]
-    left: list[str]
-    """What is not trained yet: projections, or the joint network."""
-    networks: Mapping[Projection, ResidualNetwork | None]
-    """To begin with."""
-    weights: Mapping[str, Tensor] | None
-    """The same for the joint network."""
+    """For the receipt and the checkpoints."""
+    left: Sequence[str]
+    """The networks that are not trained yet."""
+    weights: Mapping[str, Mapping[str, Tensor]]
+    """Weights to begin with, by network."""
 
 
-@dataclass(frozen=True)
-class _How:
-    """How any network of the model is trained."""
-
-    recipe: Recipe
-    device: torch.device
-    facts: dict[str, Any]
-    loading: Progress | None
-    report: Callable[[str, TrainingStep], None] | None
-    processes: Processes
-    precision: Precision
-
-    def reported(self, name: str) -> Callable[[TrainingStep], None] | None:
-        """Reports of one network."""
-        return None if self.report is None else partial(self.report, name)
-
-
-def _begin(
-    data: DataSet,
-    model: Path,
-    recipe: Recipe,
-    networks: Mapping[Projection, ResidualNetwork | None],
-    *,
-    joint: JointPlan | None,
-    start: Path | None,
-    resume: bool,
-    loading: Progress | None,
-    run: dict[str, str],
-    processes: int,
-) -> _Begun:
-    """Look whether this can be trained, and write what is known before: manifest, recipe and receipt."""
-    data = with_splits(_labelled(data), seed=recipe.seed)
-    weights = None
-    if not resume:
-        _require_new(model)
-    if joint:
-        require_enough_pixels(recipe)
-        weights = first_weights(start, joint.spec(recipe.network)) if start else None
-        _require_exams(data)
+def _begin(run: _Run) -> _Begun:
+    """Check that the run can be done, and write what is known before: manifest, recipe and receipt."""
+    if not run.resume:
+        _require_new(run.model)
+    _require_fitting_batch(run)
+    data = with_splits(_labelled(run.data), seed=run.recipe.seed)
+    weights = {name: _first_weights(run, run.start, name, data.scale) for name in run.names} if run.start else {}
+    _require_enough(run, data)
+    _require_no_problem(data, run.loading)
+    if run.resume and (run.model / RECIPE_FILE).exists():
+        _require_same_run(run, data)
     else:
-        networks = _first_networks(start, networks, recipe) if start else networks
-        _require_images(data, networks)
-    _require_no_problem(data, loading)
-    if resume and (model / RECIPE_FILE).exists():
-        _require_same_run(data, model, recipe, joint)
+        write_manifest(run.model / MANIFEST_NAME, data.records)
+        if run.joint:
+            write_json(run.model / JOINT_FILE, run.joint.to_dict())
+        write_json(run.model / RECIPE_FILE, run.recipe.to_dict())
+    facts: dict[str, Any] = {
+        "data": {"layout": data.layout, "sha256": _digest(data), "phantoms": holds_phantoms(data)},
+        "device": str(run.device),
+        "precision": run.precision,
+        **({"start": _start_hashes(run.start)} if run.start else {}),
+    }
+    chosen = {"recipe": run.recipe.to_dict(), **({"joint": run.joint.to_dict()} if run.joint else {})}
+    written = receipt("train", **chosen, threads=torch.get_num_threads(), processes=run.processes.size, **facts)
+    write_json(run.model / RECEIPT_FILE, written)
+    present = {JOINT} if joint_file(run.model) else set(network_files(run.model))
+    left = [name for name in run.names if name not in present or (run.model / name / RESUME_FILE).exists()]
+    return _Begun(data, facts, left, weights)
+
+
+def _train(run: _Run, begun: _Begun, name: str) -> None:
+    """Train one network."""
+    splits = [begun.data.in_split(split) for split in SPLITS[:2]]
+    report = None if run.report is None else partial(run.report, name)
+    common: dict[str, Any] = {
+        "recipe": run.recipe,
+        "folder": run.model / name,
+        "device": run.device,
+        "facts": begun.facts,
+        "start": begun.weights.get(name),
+        "processes": run.processes,
+    }
+    if run.joint:
+        exams, held_out = (_loaded(run, load_exams, list(split.exams().values())) for split in splits)
+        train_joint(JointTask(exams, held_out, plan=run.joint, **common), report)
     else:
-        write_manifest(model / MANIFEST_NAME, data.records)
-        if joint:
-            write_json(model / JOINT_FILE, joint.to_dict())
-        write_json(model / RECIPE_FILE, recipe.to_dict())
-    images = {"layout": data.layout, "sha256": _digest(data), "phantoms": holds_phantoms(data)}
-    facts: dict[str, Any] = {"data": images, **run}
-    if start:
-        facts["start"] = _start_hashes(start)
-    chosen = {"recipe": recipe.to_dict(), **({"joint": joint.to_dict()} if joint else {})}
-    written = receipt("train", **chosen, threads=torch.get_num_threads(), processes=processes, **facts)
-    write_json(model / RECEIPT_FILE, written)
-    there = {JOINT} if joint_file(model) else set(network_files(model))
-    asked = [JOINT] if joint else list(networks)
-    left = [name for name in asked if name not in there or (model / name / RESUME_FILE).exists()]
-    return _Begun(data, facts, left, networks, weights)
+        view = Projection(name)
+        training, validation = (_loaded(run, load_images, _records(split, view)) for split in splits)
+        task = NetworkTask(view, training, validation, scale=begun.data.scale, precision=run.precision, **common)
+        train_network(task, report)
+
+
+def _loaded(run: _Run, load: Callable[..., Labelled], items: Sequence[Any]) -> Labelled:
+    """Load images or exams, of which each process reads its share."""
+    share = load(run.processes.share(items), run.recipe.preprocess, run.loading)
+    return type(share)(*(run.processes.whole(getattr(share, part.name), len(items)) for part in fields(share)))
+
+
+def _first_weights(run: _Run, start: Path, name: str, scale: Scale) -> Mapping[str, Tensor]:
+    if run.joint:
+        return joint_weights(start, run.joint.spec(run.recipe.network))
+    return first_weights(start, Projection(name), run.recipe.network, scale)
 
 
 def _require_new(model: Path) -> None:
-    """Refuse a folder with files; where they are of a training that did not end, name the option that goes on."""
+    """Refuse a folder with files; if they are of a training that did not end, name the option that goes on."""
     begun = (model / RECIPE_FILE).exists()
     if begun and (not (model / CARD_FILE).exists() or any(model.glob(f"*/{RESUME_FILE}"))):
         raise OutputError(
@@ -327,66 +342,15 @@ def _require_new(model: Path) -> None:
     require_new_folder(model)
 
 
-def _train_joint(begun: _Begun, model: Path, plan: JointPlan, how: _How) -> None:
-    """Train the joint network unless it is finished."""
-    if JOINT not in begun.left:
-        return
-    training, validation = (
-        _loaded(load_exams, list(begun.data.in_split(split).exams().values()), how) for split in SPLITS[:2]
-    )
-    task = JointTask(
-        training, validation, how.recipe, plan, model / JOINT, how.device, how.facts, begun.weights, how.processes
-    )
-    train_joint(task, how.reported(JOINT))
-
-
-def _train_networks(begun: _Begun, model: Path, how: _How) -> None:
-    """Train those of the projections that are not finished yet, from random weights where there are no others."""
-    for projection, start in begun.networks.items():
-        if projection not in begun.left:
-            continue
-        training, validation = (
-            _loaded(load_images, _records(begun.data, projection, split), how) for split in SPLITS[:2]
+def _require_fitting_batch(run: _Run) -> None:
+    """Refuse a batch that leaves a process without an image, and images too small for the statistics of one."""
+    batch, size = run.recipe.batch, run.processes.size
+    if batch < size:
+        raise OptionError(
+            f"a batch of {batch} cannot be shared among {size} processes; use fewer, or a recipe with a larger batch"
         )
-        folder = model / projection.value
-        task = NetworkTask(
-            projection,
-            training,
-            validation,
-            how.recipe,
-            folder,
-            how.device,
-            how.facts,
-            len(begun.data.scale),
-            start,
-            how.precision,
-            how.processes,
-        )
-        train_network(task, how.reported(projection))
-
-
-def _loaded(load: Callable[..., Labelled], items: Sequence[Any], how: _How) -> Labelled:
-    """Images or exams, of which each process reads a part."""
-    own = load(items[how.processes.part(len(items))], how.recipe.preprocess, how.loading)
-    return type(own)(*(how.processes.whole(getattr(own, one.name), len(items)) for one in fields(own)))
-
-
-def _first_networks(
-    start: Path, projections: Iterable[Projection], recipe: Recipe
-) -> dict[Projection, ResidualNetwork | None]:
-    """The networks of another model to begin with."""
-    found: dict[Projection, ResidualNetwork | None] = {}
-    files = network_files(start)
-    for projection in projections:
-        if projection not in files:
-            raise CheckpointError(f"{start} has no network for {projection} to begin with")
-        network = load_checkpoint(files[projection], projection).network
-        assert isinstance(network, ResidualNetwork)
-        difference = first_difference(asdict(recipe.network), asdict(network.spec))
-        if difference:
-            raise CheckpointError(f"{start} has another architecture than the recipe: {difference}")
-        found[projection] = network
-    return found
+    if run.joint or batch // size == 1:
+        require_enough_pixels(run.recipe)
 
 
 def _labelled(data: DataSet) -> DataSet:
@@ -405,33 +369,25 @@ def _start_hashes(start: Path) -> dict[str, str]:
     return {path.parent.name: file_sha256(path) for path in ([file] if file else network_files(start).values())}
 
 
-def _require_images(data: DataSet, projections: Iterable[Projection]) -> None:
-    """Refuse splits that cannot train or validate, before an hour is spent."""
-    for projection in projections:
-        for split in SPLITS[:2]:
-            least = 2 if split == "train" else 1  # batch statistics need two
-            found = len(_records(data, projection, split))
-            if found < least:
-                raise LayoutError(
-                    f"{data.root} has {found or 'no'} {projection} image in the {split} split; "
-                    "training needs train and validation images of every projection it is asked for"
-                )
-
-
-def _require_exams(data: DataSet) -> None:
-    """The same for exams with any views, which must agree on their category; and every view must be there once."""
-    reference_categories(data)
-    if data.scale != DENSITY:
-        raise LayoutError(f"{data.root} has categories {data.scale}; the joint network is of A to D only")
+def _require_enough(run: _Run, data: DataSet) -> None:
+    """Refuse splits that cannot train or validate, before an hour is spent; a joint network needs each view once."""
+    if run.joint:
+        reference_categories(data)
+        if data.scale != DENSITY:
+            raise LayoutError(f"{data.root} has categories {data.scale}; the joint network is of A to D only")
     for split in SPLITS[:2]:
-        found = data.in_split(split)
-        if len(found.exams()) < (2 if split == "train" else 1):
-            raise LayoutError(
-                f"{data.root} has {len(found.exams()) or 'no'} exam in the {split} split; "
-                "training needs train and validation exams"
-            )
-        absent = [p for p in PROJECTIONS if all(record.projection != p for record in found.records)]
-        if absent and split == "train":
+        part = data.in_split(split)
+        least = 2 * run.processes.size if split == "train" else 1  # batch statistics need two in each process
+        views = Counter(str(record.projection) for record in part.records)
+        counts = {"exam": len(part.exams())} if run.joint else {f"{name} image": views[name] for name in run.names}
+        for noun, count in counts.items():
+            if count < least:
+                raise LayoutError(
+                    f"{data.root} has {count or 'no'} {noun}{'s' * (count > 1)} in the {split} split; "
+                    f"training needs at least {least}"
+                )
+        absent = [view for view in PROJECTIONS if view not in views]
+        if run.joint and absent and split == "train":
             raise LayoutError(
                 f"{data.root} has no {absent[0]} image in the train split; the joint network needs some of every view"
             )
@@ -444,21 +400,20 @@ def _require_no_problem(data: DataSet, progress: Progress | None) -> None:
         raise LayoutError(f"{severe[0].text}{more}")
 
 
-def _require_same_run(data: DataSet, model: Path, recipe: Recipe, joint: JointPlan | None) -> None:
+def _require_same_run(run: _Run, data: DataSet) -> None:
     advice = "use the same options to resume, or a new folder"
-    if (model / JOINT_FILE).exists() != (joint is not None):
-        raise CheckpointError(f"{model} was begun {'without' if joint else 'with'} --joint; {advice}")
-    require_same_recipe(model / RECIPE_FILE, recipe.to_dict(), advice)
-    if joint:
-        require_same_recipe(model / JOINT_FILE, joint.to_dict(), advice)
-    if _digest(read_manifest(model / MANIFEST_NAME)) != _digest(data):
-        raise CheckpointError(f"{model} was begun with other images or splits; resume with the same data set")
+    if (run.model / JOINT_FILE).exists() != (run.joint is not None):
+        raise CheckpointError(f"{run.model} was begun {'without' if run.joint else 'with'} --joint; {advice}")
+    require_same_recipe(run.model / RECIPE_FILE, run.recipe.to_dict(), advice)
+    if run.joint:
+        require_same_recipe(run.model / JOINT_FILE, run.joint.to_dict(), advice)
+    if _digest(read_manifest(run.model / MANIFEST_NAME)) != _digest(data):
+        raise CheckpointError(f"{run.model} was begun with other images or splits; resume with the same data set")
 
 
-def _records(data: DataSet, projection: Projection, split: str) -> list[Any]:
+def _records(data: DataSet, projection: Projection) -> list[ImageRecord]:
     """Sorted, so that the order in which files were found changes nothing."""
-    chosen = [record for record in data.records if record.projection == projection and record.split == split]
-    return sorted(chosen, key=lambda record: record.exam_id)
+    return sorted((record for record in data.records if record.projection == projection), key=lambda r: r.exam_id)
 
 
 def _digest(data: DataSet) -> str:
