@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 
 import several
 from mammodensity.data.find import find_images
-from mammodensity.errors import DeviceError
+from mammodensity.errors import DeviceError, LayoutError, OptionError
 from mammodensity.models.checkpoint import RESUME_FILE
 from mammodensity.terms import Projection
 from mammodensity.training.processes import ALONE, Processes, own_device
@@ -153,6 +154,19 @@ def test_every_item_is_in_one_share():
             shares = [Processes(rank, size).share(range(count)) for rank in range(size)]
             assert sorted(item for share in shares for item in share) == list(range(count))
             assert np.ptp([len(share) for share in shares]) <= 1
+
+
+def test_each_process_needs_an_image_of_every_batch(blobs, tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(Processes, "from_first", lambda _self, function: function())
+    for wrong, size, error, message in (
+        ({"batch": 3}, 4, OptionError, "a batch of 3 cannot be shared among 4 processes"),
+        ({"batch": 10}, 10, LayoutError, "19 CC_R images in the train split; training needs at least 20"),
+    ):
+        with pytest.raises(error, match=message):
+            train_model(
+                find_images(blobs), tmp_path / "model", replace(tiny_recipe, **wrong), processes=Processes(0, size)
+            )
+    assert not (tmp_path / "model").exists()
 
 
 def test_where_a_process_stands(monkeypatch):

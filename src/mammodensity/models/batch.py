@@ -58,7 +58,7 @@ class LabelledExams:
     categories: Tensor
     """(N,) int64, the least dense is 0."""
     breasts: Tensor
-    """(N, 2) int64 of the right and the left breast where they are known by themselves, else -1."""
+    """(N, 2) int64 categories of the right and the left breast where they have one of their own, else -1."""
 
     def __len__(self) -> int:
         return len(self.views)

@@ -1,4 +1,4 @@
-"""Training of the networks that come with the package, from phantoms alone: one of outlines and two of tissue.
+"""Training of the networks that come with the package, on phantoms alone: one for outlines, two for tissue.
 
 Every training image depends on the seed and on its number only, so a run can be stopped and resumed at any step.
 """
@@ -36,10 +36,10 @@ _RISE = 0.1  # share of the steps in which the learning rate rises
 _LARGEST_GRADIENT = 1.0
 _KEPT_EVERY = 250
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
+"""Takes what is being done, how much of it is done, and of how much."""
 
 READERS = Disturbance(look=Look(involution=True, readers=True, masses=True), lower_folds=True)
-"""What the second tissue network sees besides: a reader for each image, masses, involuted breasts, folds below."""
+"""Images of the second tissue network also have a reader each, masses, involuted breasts and folds below."""
 _Draw = Callable[[PhantomPaths, np.random.Generator, Disturbance], Sample]
 
 
@@ -74,12 +74,12 @@ class DefaultRecipe:
 
 @dataclass(frozen=True)
 class _Task:
-    """One of the networks."""
+    """A network to train."""
 
     name: str
     new_network: Callable[[], UNet]
-    steps: Callable[[DefaultRecipe], int]
-    changes: Callable[[DefaultRecipe], Disturbance]
+    steps: int
+    changes: Disturbance
     sample: _Draw
     loss: Callable[[Tensor, Tensor], Tensor]
 
@@ -89,7 +89,7 @@ def train_default(
 ) -> list[Path]:
     """Trace the phantoms, train the networks, and write ``segmenter``, ``tissue`` and ``readers.safetensors``.
 
-    What an earlier run left in ``folder`` is gone on with.
+    An earlier run in ``folder`` is continued.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def train_default(
     spec = PhantomSpec(rows=recipe.rows, seed=recipe.phantom_seed, ducts=True)
     phantoms = phantom_paths(folder / "phantoms", spec, recipe.breasts, progress and _named(progress, "phantoms"))
     written = []
-    for task in _TASKS:
+    for task in _tasks(recipe):
         path = folder / f"{task.name}.safetensors"
         if not path.is_file():
             with _half_of_the_cores():
@@ -132,7 +132,7 @@ class _Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Disturbed phantoms; image ``index`` depends on the seed and on ``index`` alone."""
 
     def __init__(self, task: _Task, phantoms: PhantomPaths, recipe: DefaultRecipe, first: int, count: int) -> None:
-        self.sample, self.changes = task.sample, task.changes(recipe)
+        self.sample, self.changes = task.sample, task.changes
         self.phantoms, self.seed = phantoms, recipe.seed
         self.first, self.count = first, count
 
@@ -154,8 +154,8 @@ def _train(
     folder: Path,
     progress: Progress | None,
 ) -> UNet:
-    """AdamW with one cycle of the learning rate; the weights given back are a running mean."""
-    steps = task.steps(recipe)
+    """Train by AdamW with one cycle of the learning rate, and return the running mean of the weights."""
+    steps = task.steps
     torch.manual_seed(recipe.seed)
     network = task.new_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     running_mean = torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging)  # type: ignore[no-untyped-call]
@@ -188,9 +188,9 @@ def _train(
 
 
 def _batches(images: _Images, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images made by other processes, in order.
+    """Yield batches in order; the images are made by other processes.
 
-    Those are copies of a process without threads: a copy of this one might wait for ever on a lock of its threads.
+    These are forked from a process without threads: a fork of this one might wait for ever on a lock of its threads.
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
@@ -207,7 +207,7 @@ def _batches(images: _Images, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 @contextmanager
 def _half_of_the_cores() -> Iterator[None]:
-    """The network's threads beside the processes that make images: with more, all wait for each other."""
+    """Leave the other half to the processes that make images: with more threads, all wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, usable_cores() // 2))
     try:
@@ -217,13 +217,13 @@ def _half_of_the_cores() -> Iterator[None]:
 
 
 def _start_maker(number: int) -> None:
-    """What a process that makes images does first."""
+    """Start a process that makes images."""
     start_worker(number)
     keep_memory()
 
 
 def _set_pace(optimiser: torch.optim.Optimizer, highest: float, step: int, steps: int) -> None:
-    """One cycle: the learning rate up to the highest and down to almost nothing, momentum the other way.
+    """Set learning rate and momentum for a step of one cycle: the rate goes up and down, momentum the other way.
 
     Smith and Topin, SPIE 2019. A function of the step alone, so that a resumed run needs no schedule's state.
     """
@@ -237,7 +237,7 @@ def _set_pace(optimiser: torch.optim.Optimizer, highest: float, step: int, steps
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """From start to end along half a cosine."""
+    """Go from start to end along half a cosine."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
@@ -248,7 +248,7 @@ def _save(path: Path, done: int, network: UNet, averaged: nn.Module, optimiser: 
 
 
 def _restore(path: Path, network: UNet, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Put everything back where it was; the number of steps done."""
+    """Put everything back where it was, and return the number of steps done."""
     if not path.is_file():
         return 0
     tensors, description = read_tensors(path)
@@ -258,35 +258,35 @@ def _restore(path: Path, network: UNet, averaged: nn.Module, optimiser: torch.op
 
 
 def _half(network: UNet) -> bytes:
-    """Half the bytes: weights are kept in 16 bits."""
+    """Write the weights in 16 bits, which takes half the bytes."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    return save({name: one.half() if one.is_floating_point() else one for name, one in tensors.items()})
+    return save({name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()})
 
 
 def outline_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy plus one minus the soft Dice of breast (muscle included) and of muscle."""
+    """Add up the cross-entropy and one minus the soft Dice of breast (muscle included) and of muscle."""
     scores = torch.softmax(logits, dim=1)
     loss = nn.functional.cross_entropy(logits, classes)
-    for found, true in ((1 - scores[:, 0], classes > 0), (scores[:, 2], classes == 2)):
-        loss = loss + (1 - _dice(found, true, 50)).mean()
+    for area, true in ((1 - scores[:, 0], classes > 0), (scores[:, 2], classes == 2)):
+        loss = loss + (1 - _dice(area, true, 50)).mean()
     return loss
 
 
 def tissue_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy, half of one minus the soft Dice of dense tissue and of muscle, and the error of the density."""
+    """Add up cross-entropy, half of one minus the soft Dice of dense tissue and of muscle, and the density's error."""
     scores = torch.softmax(logits, dim=1)
     loss = nn.functional.cross_entropy(logits, classes)
     for index in (2, 3):
         loss = loss + 0.5 * (1 - _dice(scores[:, index], classes == index, 200)).mean()
-    found = _share(scores[:, 1], scores[:, 2])
+    density = _share(scores[:, 1], scores[:, 2])
     true = _share((classes == 1).float(), (classes == 2).float())
-    return loss + (found - true).abs().mean()
+    return loss + (density - true).abs().mean()
 
 
-def _dice(found: Tensor, true: Tensor, smooth: float) -> Tensor:
+def _dice(area: Tensor, true: Tensor, smooth: float) -> Tensor:
     """(B,) soft Dice coefficients."""
-    both = (found * true).sum((1, 2))
-    return (2 * both + smooth) / (found.sum((1, 2)) + true.sum((1, 2)) + smooth)
+    both = (area * true).sum((1, 2))
+    return (2 * both + smooth) / (area.sum((1, 2)) + true.sum((1, 2)) + smooth)
 
 
 def _share(adipose: Tensor, dense: Tensor) -> Tensor:
@@ -294,29 +294,10 @@ def _share(adipose: Tensor, dense: Tensor) -> Tensor:
     return dense.sum((1, 2)) / (adipose.sum((1, 2)) + dense.sum((1, 2)) + 1)
 
 
-_TASKS = (
-    _Task(
-        "segmenter",
-        new_segmenter,
-        lambda recipe: recipe.outline_steps,
-        lambda recipe: recipe.changes,
-        outline_sample,
-        outline_loss,
-    ),
-    _Task(
-        "tissue",
-        new_tissue_network,
-        lambda recipe: recipe.tissue_steps,
-        lambda recipe: recipe.changes,
-        tissue_sample,
-        tissue_loss,
-    ),
-    _Task(
-        "readers",
-        new_tissue_network,
-        lambda recipe: recipe.readers_steps,
-        lambda recipe: recipe.readers_changes,
-        tissue_sample,
-        tissue_loss,
-    ),
-)
+def _tasks(recipe: DefaultRecipe) -> tuple[_Task, ...]:
+    ordinary, readers = recipe.changes, recipe.readers_changes
+    return (
+        _Task("segmenter", new_segmenter, recipe.outline_steps, ordinary, outline_sample, outline_loss),
+        _Task("tissue", new_tissue_network, recipe.tissue_steps, ordinary, tissue_sample, tissue_loss),
+        _Task("readers", new_tissue_network, recipe.readers_steps, readers, tissue_sample, tissue_loss),
+    )

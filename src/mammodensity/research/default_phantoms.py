@@ -1,4 +1,4 @@
-"""What the default networks are trained on: phantoms traced once, and images of them disturbed anew for every step."""
+"""Training images of the default networks: phantoms traced once, and disturbed anew for every step."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PhantomPaths:
         return Paths(**arrays, labels=np.array(self._labels[index]), volumetric_fraction=float("nan"))
 
     def draw(self, network: str, rng: np.random.Generator) -> Paths:
-        """One view at random, in the mix of positions that suits a network."""
+        """Draw a view at random, in the mix of positions that suits a network."""
         group = self.groups["MLO" if rng.random() < _MLO_SHARE[network] else "CC"]
         return self[int(rng.choice(group))]
 
@@ -63,7 +63,7 @@ class PhantomPaths:
 def phantom_paths(
     folder: Path, spec: PhantomSpec, breasts: int, progress: Callable[[int, int], None] | None = None
 ) -> PhantomPaths:
-    """The views of ``breasts`` phantoms, traced and kept in ``folder`` unless they are there already."""
+    """Trace the views of ``breasts`` phantoms and keep them in ``folder``, unless they are there already."""
     if not folder.is_dir():
         traced: dict[int, list[_View]] = {}
         for index, views in in_workers(partial(_trace, spec), range(breasts), usable_cores()):
@@ -87,10 +87,10 @@ def _trace(spec: PhantomSpec, index: int) -> list[_View]:
 
 
 def outline_sample(phantoms: PhantomPaths, rng: np.random.Generator, changes: Disturbance) -> Sample:
-    """An image as the segmenter sees it, and where background, breast (1) and muscle (2) are.
+    """Draw an image as the segmenter gets it, and its classes: background, breast (1) and muscle (2).
 
-    At first sight it is whole but for even margins, then the field about the breast that was found. In an image that is
-    no mammogram there is nothing.
+    The segmenter looks twice: at the whole image without even margins, and at the field about the breast. An image that
+    is no mammogram is all background.
     """
     grey, labels = disturb(phantoms.draw("outline", rng), _WHOLE, rng, changes)
     if rng.random() < _IMPOSTORS:
@@ -109,7 +109,7 @@ def outline_sample(phantoms: PhantomPaths, rng: np.random.Generator, changes: Di
 def _in_a_frame(
     grey: NDArray[np.float32], labels: Labels, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], Labels]:
-    """Film laid on more film, or on the glass of a scanner: margins on any side that are dark, but not even."""
+    """Add dark, uneven margins on any side, as of film on more film or on the glass of a scanner."""
     rows, columns = grey.shape
     above, below, behind, before = (
         int(share * length)
@@ -121,14 +121,14 @@ def _in_a_frame(
     size = rows + above + below, columns + behind + before
     uneven = rng.normal(0, rng.uniform(0.002, 0.02), size) + rng.normal(0, 0.01) * np.linspace(-1, 1, size[1])
     frame: NDArray[np.float32] = np.clip(ground + uneven, 0, 1).astype(np.float32)
-    known = np.zeros(size, labels.dtype)
+    framed = np.zeros(size, labels.dtype)
     place = above, behind, rows, columns
-    part(frame, place)[:], part(known, place)[:] = grey, labels
-    return frame, known
+    part(frame, place)[:], part(framed, place)[:] = grey, labels
+    return frame, framed
 
 
 def _about(box: Box, shape: tuple[int, ...], spread: float, rng: np.random.Generator) -> Box:
-    """A box a little off: each of its sides by a share of its size with the standard deviation ``spread``."""
+    """Move each side of a box by a random share of its size, with the standard deviation ``spread``."""
     spans = []
     for first, length, limit in ((box[0], box[2], shape[0]), (box[1], box[3], shape[1])):
         start = max(0, first + round(rng.normal(0, spread * length)))
@@ -144,7 +144,7 @@ def _at_size(labels: Labels, size: tuple[int, int]) -> Labels:
 
 
 def tissue_sample(phantoms: PhantomPaths, rng: np.random.Generator, changes: Disturbance) -> Sample:
-    """The breast cut out of an image, about as the segmenter would, and its tissue."""
+    """Draw the breast cut out of an image, about as the segmenter would, and its tissue."""
     while True:
         grey, labels = disturb(phantoms.draw("tissue", rng), _WHOLE, rng, changes)
         if (labels > 0).any():
@@ -160,15 +160,15 @@ def tissue_sample(phantoms: PhantomPaths, rng: np.random.Generator, changes: Dis
 
 
 def _about_the_breast(labels: Labels, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """The breast without muscle as the segmenter may find it: too wide, too narrow, at times with the muscle."""
+    """Draw the breast without muscle as the segmenter may give it: too wide, too narrow, at times with muscle."""
     body = labels > 0
     by = int(rng.integers(-3, 4))
-    known = body
+    area = body
     if by:
         change = binary_dilation if by > 0 else partial(binary_erosion, border_value=1)
-        known = change(body, iterations=abs(by))
+        area = change(body, iterations=abs(by))
     if rng.random() < 0.85:
         muscle = labels == LABELS["pectoral"]
-        known = known & ~(binary_dilation(muscle, iterations=int(rng.integers(1, 6))) if rng.random() < 0.5 else muscle)
-    result: NDArray[np.bool_] = known if known.sum() >= _LEAST_PX else body
+        area = area & ~(binary_dilation(muscle, iterations=int(rng.integers(1, 6))) if rng.random() < 0.5 else muscle)
+    result: NDArray[np.bool_] = area if area.sum() >= _LEAST_PX else body
     return result

@@ -1,4 +1,4 @@
-"""Training the joint network: one label an exam, all views in one step, views dropped at random."""
+"""Training of the joint network: one label for an exam, all views in one step, some views left out at random."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Precision, Recipe, in_precision
 from mammodensity.training.records import EpochFigures, require_same_shape
 
-_SIDES = tuple(tuple(view for view, one in enumerate(PROJECTIONS) if one.laterality == side) for side in "RL")
+_BREASTS = tuple([view for view, p in enumerate(PROJECTIONS) if p.laterality == side] for side in "RL")
 
 
 @settings
@@ -55,7 +55,7 @@ class JointPlan:
     view_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Probability with which each view of an exam is left out of a step, at least one being kept."""
     view_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Weight of the likelihood of the exam's category by each of its views alone, beside that by all of them."""
+    """Weight of the loss of each view alone, added to the loss of all views together."""
     precision: Precision = "fp32"
     """Of the branches."""
     checkpointing: Checkpointing = "none"
@@ -66,7 +66,7 @@ class JointPlan:
         return JointSpec(network, self.fusion, self.branches)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values only."""
+        """The plan as JSON values, as in ``joint.json``."""
         return asdict(self)
 
 
@@ -114,7 +114,7 @@ def require_enough_pixels(recipe: Recipe) -> None:
 
 
 def kept_views(present: NDArray[np.bool_], dropout: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which of an exam's views (V,) a step looks at: those present that are not dropped, and never none."""
+    """Draw the views (V,) of an exam that a step uses, of those present; at least one is kept."""
     kept = present & (rng.random(len(present)) >= dropout)
     last = rng.choice(np.flatnonzero(present))
     if not kept.any():
@@ -132,11 +132,11 @@ def joint_loss(
     view_loss: float = 0.0,
     count: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, and the exams' logits (B, K).
+    """Compute the loss of a batch, and the exams' logits (B, K).
 
-    The negative log likelihood of the exams' categories; with the weight ``view_loss`` the mean of that by each view
-    alone; and where breasts are known by themselves, of theirs by their own views. Each is a sum divided by the exams,
-    or by ``count`` where these are a part of so many.
+    The loss is the cross-entropy of the exams' categories; plus, weighted by ``view_loss``, the mean cross-entropy of
+    an exam's views alone; plus that of each breast with a category of its own, by its views. Each is summed, and
+    divided by the number of exams, or by ``count`` where these exams are a part of so many.
 
     Parameters
     ----------
@@ -152,13 +152,13 @@ def joint_loss(
         alone = nn.functional.one_hot(views_alone, present.shape[1]).bool()
         each = nn.functional.cross_entropy(network.fuse(features[exams], alone), categories[exams], reduction="none")
         total = total + view_loss * (each / present.sum(dim=1)[exams]).sum()
-    for side, views in enumerate(_SIDES):
-        own = torch.zeros_like(present)
-        own[:, list(views)] = present[:, list(views)]
-        known = (breasts[:, side] >= 0) & own.any(dim=1)
-        if known.any():
-            of_breast = network.fuse(features[known], own[known])
-            total = total + nn.functional.cross_entropy(of_breast, breasts[known, side], reduction="sum")
+    for side, views in enumerate(_BREASTS):
+        visible = torch.zeros_like(present)
+        visible[:, views] = present[:, views]
+        labelled = (breasts[:, side] >= 0) & visible.any(dim=1)
+        if labelled.any():
+            breast_logits = network.fuse(features[labelled], visible[labelled])
+            total = total + nn.functional.cross_entropy(breast_logits, breasts[labelled, side], reduction="sum")
     return total / (len(features) if count is None else count), logits
 
 
@@ -248,7 +248,7 @@ class _JointLearner:
         return len(self.task.training)
 
     def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
-        """Forward and backward, plain or in little memory."""
+        """Go forward and backward, plain or in little memory."""
         exams, seed, device = self.task.training, self.recipe.seed, self.task.device
         kept = [
             kept_views(row, self.plan.view_dropout, rng_for(seed, "views", epoch, int(index)))
@@ -270,7 +270,7 @@ class _JointLearner:
         )
         with still_statistics(self.network):
             self.processes.backward(loss)
-        # Reported is the likelihood by all views together, so that it compares with that of the validation.
+        # The loss of all views together is reported, as it compares with that of the validation.
         likelihood = nn.functional.cross_entropy(logits.detach(), categories, reduction="sum") / len(chosen)
         return likelihood.item(), int((logits.argmax(1) == categories).sum())
 
@@ -296,17 +296,16 @@ class _JointLearner:
             **self.settings,
             "epoch": asdict(figures),
             "exams": {"train": len(self.task.training), "validation": len(self.task.validation)},
-            "familiarity": {p.value: one for p, one in zip(PROJECTIONS, self.familiarity, strict=True)},
+            "familiarity": dict(zip(map(str, PROJECTIONS), self.familiarity, strict=True)),
             **self.task.facts,
         }
         save_checkpoint(self.task.folder, JointCheckpoint(self.network, self.recipe.preprocess, training))
 
     def _familiarity(self, view: int) -> dict[str, Any] | None:
-        """What images of a view look like; None where there are too few."""
+        """Describe what images of a view look like; None where there are too few."""
         splits = self.task.training, self.task.validation
-        training, held_out = (split.views[split.present[:, view], view, 0].numpy() for split in splits)
-        found = fit_familiarity(training, held_out)
-        return found.to_dict() if found else None
+        familiarity = fit_familiarity(*(split.views[split.present[:, view], view, 0].numpy() for split in splits))
+        return familiarity.to_dict() if familiarity else None
 
     def _to_device(self, views: Tensor) -> Tensor:
         """(B, V, 1, H, W) to (B, V, C, H, W), the channels without a copy."""
@@ -316,7 +315,7 @@ class _JointLearner:
 def _augmented(
     views: Tensor, present: Tensor, spec: AugmentSpec, chosen: NDArray[np.intp], draw: tuple[int, int]
 ) -> Tensor:
-    """Views (B, V, 1, H, W) with those present changed at random, each by its own generator."""
+    """Change the views (B, V, 1, H, W) that are present at random, each by its own generator."""
     seed, epoch = draw
     cells = present.nonzero()
     rngs = [rng_for(seed, "augment", epoch, int(chosen[exam]), view) for exam, view in cells.tolist()]

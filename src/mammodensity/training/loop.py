@@ -77,7 +77,7 @@ _NEVER = 2**31 - 1
 
 
 def keep_memory() -> bool:
-    """Have freed tensors kept for the next ones, for the rest of the process; False where the C library is another.
+    """Keep the memory of freed tensors for the next ones, from now on; False where the C library is not glibc.
 
     A step then takes a quarter less time, and the process holds up to a quarter more memory (``docs/measurements.md``).
     """
@@ -85,10 +85,10 @@ def keep_memory() -> bool:
 
 
 def return_large_blocks() -> bool:
-    """Have freed tensors of 16 MB and more given back at once, for the rest of the process; False as above.
+    """Give the memory of freed tensors of 16 MB and more back at once, from now on; False as for ``keep_memory``.
 
-    Smaller ones are kept until ``return_kept_memory``. With all blocks kept, and the gaps between those in use, the
-    lean step held a third more; with none, half of its time went to page faults (``docs/measurements.md``).
+    Smaller ones are kept until ``return_kept_memory``. With all blocks kept, the step in little memory held a third
+    more; with none kept, half of its time went to page faults (``docs/measurements.md``).
     """
     return _set({_MMAP_MAX: _DEFAULT_MMAP_MAX, _MMAP_THRESHOLD: _LARGE, _TRIM_THRESHOLD: _LARGE})
 

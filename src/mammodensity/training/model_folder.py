@@ -1,4 +1,4 @@
-"""What a model folder tells about itself: networks, data, recipe, receipt, histories."""
+"""The record of how a model came to be, as its folder has it: networks, data, recipe, receipt, histories."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEVELS_UP = 4  # root/CC_R/train/A/image.png is the deepest arrangement there i
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A model and the record of how it came to be; parts that a folder lacks are None or empty."""
+    """A model and the record of its training; parts that a folder lacks are None or empty."""
 
     folder: Path
     model: DensityModel
@@ -48,9 +48,9 @@ class RunRecord:
         return self.model.network if isinstance(self.model, JointModel) else None
 
     def training(self, projection: Projection) -> Mapping[str, Any]:
-        """What the checkpoint says of its training; empty where it says nothing."""
-        noted = self.model.checkpoints[projection].training
-        return noted if isinstance(noted, Mapping) else {}
+        """The training of a network, as its checkpoint has it; empty where it has nothing."""
+        notes = self.model.checkpoints[projection].training
+        return notes if isinstance(notes, Mapping) else {}
 
     def kept_epoch(self, projection: Projection) -> EpochFigures | None:
         """The epoch whose weights were kept; None for an imported network."""
@@ -73,8 +73,7 @@ class RunRecord:
     def data_facts(self) -> Mapping[str, Any]:
         """Layout and hash of the data set, as the training run noted them."""
         notes = [self.receipt or {}, *(self.training(projection) for projection in self.model.checkpoints)]
-        found = [note["data"] for note in notes if isinstance(note.get("data"), Mapping)]
-        return found[0] if found else {}
+        return next((note["data"] for note in notes if isinstance(note.get("data"), Mapping)), {})
 
     @property
     def phantoms(self) -> bool:

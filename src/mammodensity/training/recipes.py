@@ -27,7 +27,7 @@ def require_precision(precision: str) -> None:
 
 
 def in_precision(images: Tensor, precision: Precision) -> torch.autocast:
-    """The context in which networks run on images."""
+    """A context in which a network computes in a precision, on the images' device."""
     return torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -57,7 +57,7 @@ class Recipe:
     network: NetworkSpec = field(default_factory=NetworkSpec)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values only."""
+        """The recipe as JSON values, as in ``recipe.json``."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 

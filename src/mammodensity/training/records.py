@@ -1,7 +1,4 @@
-"""The record of a training run by epoch: a table, and the origin's four text files.
-
-Where an interrupted training run was, on disk: tensors of network and optimiser, and a few numbers as JSON.
-"""
+"""Files of a training run: its figures by epoch, and where it was when it was interrupted."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ RECEIPT_FILE = "receipt.json"
 JOINT_FILE = "joint.json"
 
 HISTORY_FILE = "history.csv"
-_ORIGIN_FILES = {
+_INFN_FILES = {
     "acc_train.txt": "train_accuracy",
     "acc_val.txt": "validation_accuracy",
     "loss_train.txt": "train_loss",
@@ -49,10 +46,10 @@ class EpochFigures:
 
 
 def write_history(folder: Path, history: Sequence[EpochFigures]) -> None:
-    """Write ``history.csv`` and the origin's one-number-a-line files ``acc_train.txt`` and so on."""
+    """Write ``history.csv`` and INFN's files with one number a line, ``acc_train.txt`` and so on."""
     columns = [column.name for column in fields(EpochFigures)]
     write_csv(folder / HISTORY_FILE, columns, (asdict(figures) for figures in history))
-    for name, column in _ORIGIN_FILES.items():
+    for name, column in _INFN_FILES.items():
         write_text(folder / name, "".join(f"{getattr(figures, column):.18e}\n" for figures in history))
 
 
@@ -80,7 +77,7 @@ _INFINITE = 1e300  # stands for infinity, which JSON does not have
 
 @dataclass
 class TrainingState:
-    """Where a run is; everything besides the tensors."""
+    """Where a run is, besides its tensors."""
 
     epoch: int = 0
     step: int = 0
@@ -95,7 +92,7 @@ class TrainingState:
 
 
 def require_same_recipe(path: Path, recipe: Mapping[str, Any], advice: str) -> None:
-    """Raise ``CheckpointError`` unless the recipe in a file is this one; ``advice`` says what to do otherwise."""
+    """Raise ``CheckpointError`` unless a file holds this recipe; ``advice`` says what to do otherwise."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         difference = first_difference(recipe, dict(stored))
@@ -128,7 +125,7 @@ def save_state(
 def restore_state(
     folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, recipe: Mapping[str, Any]
 ) -> TrainingState | None:
-    """Put network and optimiser back where they were; None where there is nothing to go on from.
+    """Put network and optimiser back where they were; None where no run was interrupted.
 
     Raises
     ------
@@ -172,18 +169,17 @@ def restore_tensors(tensors: Mapping[str, Tensor], network: nn.Module, optimiser
             }
 
 
-def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
-    """The first entry in which two JSON values differ, in words; None when they are equal."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        for key in [*expected, *(key for key in found if key not in expected)]:
-            inner = f"{name}.{key}" if name else str(key)
-            difference = first_difference(expected.get(key), found.get(key), inner)
-            if difference:
-                return difference
-        return None
-    return None if expected == found else f"{name or 'it'} is {found!r} there and {expected!r} here"
+def first_difference(here: Any, there: Any, name: str = "") -> str | None:
+    """Name the first entry in which two JSON values differ; None when they are equal."""
+    if isinstance(here, dict) and isinstance(there, dict):
+        differences = (
+            first_difference(here.get(key), there.get(key), f"{name}.{key}" if name else str(key))
+            for key in dict.fromkeys([*here, *there])
+        )
+        return next(filter(None, differences), None)
+    return None if here == there else f"{name or 'it'} is {there!r} there and {here!r} here"
 
 
 def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin with a prefix, by the rest of their names."""
+    """The tensors with names that begin with a prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -107,7 +107,7 @@ def train(
     shares
         Shares of train, validation and test, where the data set has no splits.
     start
-        A model folder whose weights to begin with.
+        A model folder with weights to begin with.
     loading, testing
         Progress of reading and of testing images.
     report
@@ -128,7 +128,7 @@ def train(
         ask_for_large_pages()
 
     def settle() -> tuple[Recipe, DataSet]:
-        """What needs no data is checked before the data set is looked at, which may take long."""
+        """Check what needs no data before the data set is looked at, which may take long."""
         require_precision(precision)
         if joint and projections:
             raise OptionError("a joint network is of all projections; leave --projection out")
@@ -268,7 +268,7 @@ class _Begun:
 
 
 def _begin(run: _Run) -> _Begun:
-    """Check that the run can be done, and write what is known before: manifest, recipe and receipt."""
+    """Check that the run can be done, and write manifest, recipe and receipt."""
     if not run.resume:
         _require_new(run.model)
     _require_fitting_batch(run)
@@ -412,7 +412,7 @@ def _require_same_run(run: _Run, data: DataSet) -> None:
 
 
 def _records(data: DataSet, projection: Projection) -> list[ImageRecord]:
-    """Sorted, so that the order in which files were found changes nothing."""
+    """The images of a projection, sorted, so that the order of files changes nothing."""
     return sorted((record for record in data.records if record.projection == projection), key=lambda r: r.exam_id)
 
 
