@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from io import BytesIO
@@ -13,10 +14,20 @@ import pytest
 from PIL import Image, ImageOps
 
 from mammodensity import __version__
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.exam import Flag, Mammogram
+from mammodensity.explanation.maps import ActivationMap, ExamMaps
 from mammodensity.explanation.verdicts import Verdict
-from mammodensity.pages.exam import TISSUE, MethodBlock, ViewPictures, render_exam_page
-from mammodensity.pages.pictures import FILL_COLOUR, FILL_OPACITY, view_picture
+from mammodensity.pages.exam import TISSUE, MethodBlock, ViewPictures, map_block, render_exam_page
+from mammodensity.pages.pictures import (
+    FILL_COLOUR,
+    FILL_OPACITY,
+    LINE_COLOURS,
+    evidence_picture,
+    iso_contours,
+    side_by_side,
+    view_picture,
+)
 from mammodensity.pages.results import MadeBy, write_results_page
 from mammodensity.results.calibration import Calibration, ViewsCalibration
 from mammodensity.results.result import NOTIFICATION, ExamResult, exam_result
@@ -146,6 +157,35 @@ def test_the_grid_of_the_network_does_not_show_in_the_contour():
     assert lengths[1] == pytest.approx(lengths[0], rel=0.03)
 
 
+def test_iso_contours_lie_at_the_level_and_close_at_the_border():
+    rows, columns = np.mgrid[:60, :80]
+    cone = np.maximum(0, 20 - np.hypot(rows - 30, columns - 50)).astype(np.float32)
+    [line] = iso_contours(cone, 10)
+    assert np.allclose(np.hypot(line[:, 0] - 30, line[:, 1] - 50), 10, atol=0.05)
+    edge = np.maximum(0, 20 - np.hypot(rows, columns)).astype(np.float32)
+    [line] = iso_contours(edge, 10)
+    assert np.allclose(line[0], line[-1])
+    assert iso_contours(cone, 30) == []
+    assert iso_contours(np.zeros_like(cone), 0) == []
+
+
+@pytest.mark.parametrize("rows", [200, 800])
+def test_side_by_side_shows_plain_and_evidence_at_full_size_with_a_caption(rows):
+    mammogram, labels, values = disc(rows, rows)
+    words = {"evidence": "map", "breast": "breast", "muscle": "muscle"}
+    picture = side_by_side(mammogram, values, 1.0, labels, caption=["title"], line_words=words)
+    size = max(rows, 600)
+    assert picture.shape[1] == 2 * size + size // 100
+    plain, mapped = picture[:size, :size], picture[:size, -size:]
+    assert (plain == plain[..., :1]).all(), "grey"
+    for name in ("evidence", "breast"):
+        colour = [int(LINE_COLOURS[name][place : place + 2], 16) for place in (1, 3, 5)]
+        assert (mapped == colour).all(axis=-1).any(), name
+    assert np.array_equal(mapped, evidence_picture(mammogram, values, 1.0, labels))
+    fewer = side_by_side(mammogram, values, 1.0, labels, caption=["title"], line_words={})
+    assert len(fewer) < len(picture), "the legend names the lines that were drawn"
+
+
 # The page of one exam
 
 
@@ -182,6 +222,21 @@ def test_views_hang_as_a_radiologist_hangs_them_and_missing_ones_take_no_place()
     two = Page(page_of(views=(Projection.MLO_L, Projection.CC_R)))
     assert [values["aria-label"].split()[0] for values in two.of("svg", class_="view")] == ["CC_R", "MLO_L"]
     assert len(two.of("figure")) == 2
+
+
+def test_a_view_that_is_stored_mirrored_is_turned():
+    mammogram, _, values = disc()
+    turned = Mammogram(np.ascontiguousarray(mammogram.pixels[:, ::-1]))
+    pictures = []
+    for one, map_values in ((mammogram, values), (turned, np.ascontiguousarray(values[:, ::-1]))):
+        explained = ActivationMap(
+            one, DensityCategory.B, np.ones(4) / 4, map_values, view=ReadView(one, Projection.CC_L)
+        )
+        (view,) = map_block(ExamMaps("e1", "grad-cam", {Projection.CC_L: explained})).views
+        pictures.append(view.picture)
+        assert view.mirrored == (one is turned)
+    assert pictures[0].plain == pictures[1].plain
+    assert pictures[0].fill == pictures[1].fill
 
 
 def page_of(views=PROJECTIONS, **others) -> str:
@@ -319,3 +374,24 @@ def test_the_page_of_the_default_model_shows_the_tissue(run, tmp_path):
     assert "Read by the default model (files " in text
     assert "learned from synthetic breasts" in text
     assert "dense tissue found" in text
+
+
+def test_explain_tells_what_predict_tells(run, tmp_path):
+    data = tmp_path / "ph"
+    run("phantom", data, "--exams", 2, "--size", 128)
+    next((data / "CC_L").glob("*/0002*.png")).unlink()
+    manifest = (data / "manifest.csv").read_text().splitlines(keepends=True)
+    (data / "manifest.csv").write_text("".join(row for row in manifest if not row.startswith("0002_1,0002,CC_L")))
+    code, _, error = run("predict", data, "--json", tmp_path / "predicted.json")
+    assert code == 0, error
+    out = tmp_path / "maps"
+    code, _, error = run("explain", data, "--output", out, "--json", tmp_path / "scores.json")
+    assert code == 0, error
+    predicted = json.loads((tmp_path / "predicted.json").read_text())
+    (warning,) = {one["provenance"].pop("warnings")[0] for one in predicted}
+    for path in (out / "explanations.json", tmp_path / "scores.json"):
+        document = json.loads(path.read_text())
+        assert document["warnings"][0] == warning
+        assert [one | {"provenance": {}} for one in predicted] == document["results"]
+    assert document["results"][1]["abstained"]
+    assert document["results"][1]["flags"][0] == vars(Flag("missing-view", f"{Projection.CC_L} is missing"))

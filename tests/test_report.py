@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mammodensity
 from mammodensity.anatomy.network_input import PreprocessSpec
 from mammodensity.data.dataset import ImageRecord, write_manifest
 from mammodensity.data.find import find_images
@@ -28,9 +29,11 @@ from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_che
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.pages.examples import absent_kinds, choose_examples
 from mammodensity.pages.figure_tables import LEVEL_WORDS, Notes, figure_words
-from mammodensity.pages.model_card import write_model_card
+from mammodensity.pages.model_card import refresh_model_card, write_model_card
 from mammodensity.pages.report import write_report
 from mammodensity.pages.wording import cautions, number
+from mammodensity.results.calibration import COMBINATIONS, Calibration, ViewsCalibration, write_calibration
+from mammodensity.results.score_calibration import CalibrationMap
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 from mammodensity.training.model_folder import read_run
 from mammodensity.training.recipes import find_recipe
@@ -45,7 +48,7 @@ RECIPE = replace(
     preprocess=PreprocessSpec(rows=32, columns=32),
     network=NetworkSpec(stem=4, widths=(4,), outputs=(8,), depths=(1,)),
 )
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 def make_data(root: Path) -> Path:
@@ -136,7 +139,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if {"style", "script"} & set(self.open):
             return
         self.words.append(data)
         if {"td", "th"} & set(self.open):
@@ -226,11 +229,12 @@ def test_page_is_complete_in_itself(page: Page) -> None:
     for _, values in page.elements:
         for name in ("src", "href", "srcset", "data", "poster", "action"):
             assert values.get(name, "data:").startswith(("data:", "#")), values
-    assert {"script", "iframe", "object", "embed"}.isdisjoint(tag for tag, _ in page.elements)
+    assert {"iframe", "object", "embed"}.isdisjoint(tag for tag, _ in page.elements)
+    assert page.source.count("<script") == 1
     assert "url(" not in page.source
     assert "@import" not in page.source
-    for values in page.of("img"):
-        kind, content = values["src"].removeprefix("data:").split(";base64,")
+    for values in (*page.of("img"), *page.of("image")):
+        kind, content = (values.get("src") or values["href"]).removeprefix("data:").split(";base64,")
         decoded = base64.b64decode(content, validate=True)
         start = {"image/jpeg": b"\xff\xd8", "image/png": b"\x89PNG", "image/svg+xml": b"<?xml"}[kind]
         assert decoded.startswith(start)
@@ -242,6 +246,7 @@ def test_page_is_sound_html(page: Page) -> None:
     assert set(names.values()) == {1}
     for values in page.of("a"):
         assert values["href"].removeprefix("#") in names
+    assert all(values["aria-label"] for values in page.of("svg") if values["class"] == "view")
     for _, values in page.elements:
         assert values.get("aria-labelledby", "data") in names
     assert [values["lang"] for values in page.of("html")] == ["en"]
@@ -254,12 +259,12 @@ def test_page_fits_its_size(tested: Path) -> None:
 
 
 def test_page_escapes_exam_names(page: Page) -> None:
-    assert "<script" not in page.source
+    assert "<script>alert" not in page.source
     assert HOSTILE in page.text
 
 
 def test_page_says_what_was_done_and_research_use_only(page: Page) -> None:
-    assert page.text.count(RESEARCH_USE_ONLY) == 2
+    assert page.text.count(RESEARCH_USE_ONLY) == 1
     assert "trained on 16 images from 4 exams" in page.text.replace("\xa0", " ")
     assert "5 test exams: too few" in page.text.replace("\xa0", " ")
     assert "No test exam is of category D" in page.text
@@ -325,9 +330,9 @@ def test_curves_and_receipt_on_the_page(page: Page, tested: Path) -> None:
 
 
 def test_examples_on_the_page(page: Page) -> None:
-    pictures = [values for values in page.of("img") if "jpeg" in values["src"][:40]]
-    assert len(pictures) == 2 * 4 * 5  # all five exams, four views, plain and mapped
-    assert {values["height"] for values in pictures} == {"420"}
+    pictures = [values for values in page.of("image") if "jpeg" in values["href"][:40]]
+    assert len(pictures) == 4 * 5  # all five exams, four views
+    assert {values["height"] for values in pictures} == {"640"}
     assert page.text.count("why ") == 4 * 5
 
 
@@ -340,7 +345,7 @@ def test_fewer_examples_and_none(tested_copy: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     write_report(tested_copy, tmp_path / "two.html", examples=2, progress=lambda *call: calls.append(call))
     assert calls == [(1, 2), (2, 2)]
-    assert "None to show: none were asked for." in Page(write_report(tested_copy, tmp_path / "0.html", examples=0)).text
+    assert "None were asked for." in Page(write_report(tested_copy, tmp_path / "0.html", examples=0)).text
     with pytest.raises(OptionError, match="0 or more"):
         write_report(tested_copy, tmp_path / "x.html", examples=-1)
 
@@ -369,7 +374,7 @@ def test_page_of_trained_and_imported_networks_together(copy: Path, tmp_path: Pa
     imported_model(copy, [Projection.CC_R])
     text = Page(write_report(copy, tmp_path / "page.html", examples=0)).text.replace("\xa0", " ")
     assert "Two networks, one each for MLO_R and MLO_L, were trained on 8 images from 4 exams" in text
-    assert "One network, for CC_R, was imported from Keras. Nothing in its file tells" in text
+    assert "One network, for CC_R, was imported from Keras. Nothing in its file says" in text
     assert "CC_R: no training curves" in text
 
 
@@ -387,6 +392,37 @@ def test_page_of_phantoms_says_so(untested: Path, tmp_path: Path) -> None:
     assert "Phantoms are not patients" in text
     assert "synthetic breasts (phantoms)" in text
     assert "Synthetic breasts (phantoms)" in write_model_card(here / "model").read_text()
+
+
+def calibrated(model: Path) -> Path:
+    """The model with a calibration that makes category D of everything."""
+    to_d = CalibrationMap("vector", (1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 9.0))
+    held_out = np.tile([0.0, 0.1, 0.2, 0.7], (99, 1))
+    fitted = ViewsCalibration(to_d, held_out, np.full(99, 3, dtype=np.intp))
+    write_calibration(model, Calibration(dict.fromkeys(COMBINATIONS, fitted)))
+    return model
+
+
+def test_report_and_card_give_the_calibrated_result_that_predict_gives(tested_copy: Path, tmp_path: Path) -> None:
+    assert "Not calibrated" in write_model_card(tested_copy).read_text()
+    predicted = mammodensity.predict(tested_copy / "manifest.csv", model=calibrated(tested_copy), split="test")
+    assert {result.category for result in predicted.results} == {"D"}
+    assert len(set(stored_evaluation(tested_copy).table.scores["subject"].argmax(axis=1)) - {3}) > 0  # type: ignore[union-attr]
+    text = Page(write_report(tested_copy, tmp_path / "page.html")).text.replace("\xa0", " ")
+    for result in predicted.results:
+        assert f"Exam {result.exam_id} D extremely dense" in text
+        assert result.exam is not None
+        assert f"D {100 * result.exam.scores[DensityCategory.D]:.0f}" in text
+    assert "Scores are calibrated, as predict gives them." in text
+    assert "raw scores of the views averaged" in text
+    assert "Map: why D (score" in text
+    assert "raw score" not in text.split("Example exams Chosen")[1]
+    card = write_model_card(tested_copy).read_text().replace("\xa0", " ")
+    assert "Calibrated on 99 exams (method: vector), for 15 combinations of views." in card
+    assert "not calibrated" not in card
+    shutil.copy(tested_copy / "CC_R" / "network.safetensors", tested_copy / "CC_L" / "network.safetensors")
+    refresh_model_card(tested_copy)
+    assert "was made for other networks" in (tested_copy / "README.md").read_text()
 
 
 # --- the rule for examples
@@ -448,7 +484,7 @@ def test_examples_need_a_label_for_each_exam() -> None:
 def test_cautions_where_every_exam_is_right(untested: Path) -> None:
     figures = figures_of_merit("ABCD" * 10, np.tile(np.eye(4), (10, 1)), bootstrap=50)
     [text] = cautions(read_run(untested), figures)
-    assert "accuracy down to 91\xa0% would still fit" in text  # 0.025 ** (1 / 40), the Clopper-Pearson bound
+    assert "accuracy down to 91\xa0% is still possible" in text  # 0.025 ** (1 / 40), the Clopper-Pearson bound
 
 
 def test_notes_share_letters() -> None:
@@ -495,9 +531,9 @@ def test_model_card_of_imported_networks(tmp_path: Path) -> None:
     card = write_model_card(imported_model(tmp_path / "model")).read_text(encoding="utf-8")
     assert "CC_R from `net.h5`" in card
     assert "| Network | CC_R | MLO_L |" in card  # their specs differ
-    assert "no manifest beside the networks" in card
+    assert "no manifest in the model folder" in card
     assert "None: the model has not been tested here." in card
-    assert "Nothing is known here of the training images" in card
+    assert "The training images are unknown" in card
     assert_tables_are_even(card)
 
 

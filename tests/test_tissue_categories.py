@@ -154,7 +154,7 @@ def test_explained_and_reported(model, prepared, run, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "share on the right side of F, G against D" in page
     assert "three equal scores give 1.10" in page
-    assert "Dense is D. F, G and D are categories of background tissue" in page
+    assert "Dense means D. F, G and D are categories of background tissue" in page
     data = find_images(prepared)
     exam_id, records = next(iter(data.exams().items()))
     exam = load_exam(exam_id, records)

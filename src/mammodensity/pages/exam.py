@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity import __version__
-from mammodensity.anatomy.field import hangs_flipped
-from mammodensity.pages.pictures import FILL_COLOUR, FILL_OPACITY, HANGING_ORDER, LINE_COLOURS, Picture, view_picture
+from mammodensity.anatomy.field import STORED_FLIPPED
+from mammodensity.errors import ImageError
+from mammodensity.explanation.verdicts import VERDICTS, Verdict
+from mammodensity.pages.pictures import (
+    FILL_COLOUR,
+    FILL_OPACITY,
+    HANGING_ORDER,
+    LINE_COLOURS,
+    Picture,
+    RgbImage,
+    side_by_side,
+    view_picture,
+)
 from mammodensity.pages.templates import render, template_text
 from mammodensity.pages.wording import listed, percent
 from mammodensity.results.result import ExamResult, LevelResult, PredictionSet, scale_of
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory, Projection
 
 if TYPE_CHECKING:
-    from mammodensity.explanation.maps import ExamMaps
-    from mammodensity.explanation.verdicts import Verdict
+    from mammodensity.anatomy.read_view import ReadView
+    from mammodensity.explanation.maps import ActivationMap, ExamMaps
 
 TISSUE = "tissue"
 """The method of the default model, whose map is the dense tissue that it measured."""
@@ -68,36 +80,25 @@ class MethodBlock:
 
 
 def map_block(
-    maps: ExamMaps,
-    *,
-    labels: Mapping[Projection, NDArray[np.uint8]] | None = None,
-    verdicts: Mapping[Projection, Verdict] | None = None,
-    flipped: Mapping[Projection, bool] | None = None,
-    longest_px: int = EXAM_PAGE_PX,
+    maps: ExamMaps, *, verdicts: Mapping[Projection, Verdict] | None = None, longest_px: int = EXAM_PAGE_PX
 ) -> MethodBlock:
-    """Make the pictures of an exam's maps, on one scale.
+    """Make the pictures of an exam's maps, on one scale, with the outlines of tissue where a breast was found.
 
     Parameters
     ----------
-    labels
-        (H, W) tissue labels of each view in which a breast was found, at the size of its image.
     verdicts
-        Of each map; views without one say nothing about their map.
-    flipped
-        Whether each view is stored mirrored; looked up in the pixels where it is not given.
+        Of each map; a map without one is shown as not checked.
     longest_px
         Longer side of each picture.
     """
     views = []
     for projection, one in maps.maps.items():
-        mirrored = (flipped or {}).get(projection)
-        if mirrored is None:
-            mirrored = hangs_flipped(projection, one.mammogram)
+        mirrored = one.view is not None and _mirrored(one.view)
         picture = view_picture(
             one.mammogram,
             values=one.values,
             scale=maps.scale,
-            labels=(labels or {}).get(projection),
+            labels=tissue_labels(one),
             outline_dense=maps.method != TISSUE,
             flip=mirrored,
             longest_px=longest_px,
@@ -105,6 +106,53 @@ def map_block(
         verdict = (verdicts or {}).get(projection)
         views.append(ViewPictures(projection, picture, mirrored, one.category, one.against, verdict))
     return MethodBlock(maps.method, tuple(views))
+
+
+def image_block(views: Mapping[Projection, ReadView], *, longest_px: int = EXAM_PAGE_PX) -> MethodBlock:
+    """Make the pictures of an exam's images alone."""
+    shown = []
+    for projection, view in views.items():
+        mirrored = _mirrored(view)
+        picture = view_picture(view.mammogram, flip=mirrored, longest_px=longest_px)
+        shown.append(ViewPictures(projection, picture, mirrored))
+    return MethodBlock(IMAGES, tuple(shown))
+
+
+def side_picture(
+    result: ExamResult, maps: ExamMaps, projection: Projection, verdict: Verdict | None = None
+) -> RgbImage:
+    """Draw one view and its evidence next to each other at full size, with title, verdict and legend below."""
+    one, reading = maps.maps[projection], result.projections.get(projection)
+    density = reading.percent_density if reading else None
+    title = f"Exam {result.exam_id}, {projection}: {reading.category if reading else 'no category'}"
+    title += f", {percent(density / 100)} dense" if density is not None else ""
+    caption = [f"{title}. {_heading(maps.method)}."]
+    if maps.method != TISSUE:
+        caption.append(f"{_explained(projection, one.category, one.against, result)}.")
+    if verdict:
+        caption.append(sentence(plain(verdict.text)))
+    return side_by_side(
+        one.mammogram,
+        one.values,
+        maps.scale,
+        tissue_labels(one),
+        outline_dense=maps.method != TISSUE,
+        caption=[*caption, RESEARCH_USE_ONLY],
+        line_words=_line_words(maps.method),
+    )
+
+
+def tissue_labels(one: ActivationMap) -> NDArray[np.uint8] | None:
+    """Labels (H, W) of the tissue of a map's image; None if no breast was found or looked for."""
+    if one.view is not None:
+        with suppress(ImageError):
+            return one.view.tissue.labels
+    return None
+
+
+def _mirrored(view: ReadView) -> bool:
+    """Whether the file is stored mirrored."""
+    return any(flag.code == STORED_FLIPPED for flag in view.flags)
 
 
 def render_exam_page(
@@ -347,23 +395,29 @@ def _view(view: ViewPictures, method: str, result: ExamResult) -> dict[str, Any]
         "picture": view.picture,
         "category": reading.category if reading else None,
         "percent_density": reading.percent_density if reading else None,
-        "explained": _explained(view, reading) if method != TISSUE else None,
-        "verdict": {"text": sentence(plain(view.verdict.text)), "trusted": view.verdict.trusted}
-        if view.verdict
+        "explained": _explained(view.projection, view.explained, view.against, result)
+        if view.explained and method != TISSUE
         else None,
+        "verdict": _verdict(view, method),
         "alt": _alt(view, method, result.exam_id),
     }
 
 
-def _explained(view: ViewPictures, reading: LevelResult | None) -> str | None:
-    """What the map answers, with the scores it is about."""
-    if view.explained is None:
-        return None
-    if reading is None or view.explained not in reading.scores:
-        return f"Map: why {view.explained}"
+def _verdict(view: ViewPictures, method: str) -> dict[str, Any] | None:
+    verdict = view.verdict
+    if verdict is None and view.explained and method != TISSUE:
+        verdict = Verdict("not-scored", VERDICTS["not-scored"])
+    return {"text": sentence(plain(verdict.text)), "trusted": verdict.trusted} if verdict else None
+
+
+def _explained(projection: Projection, category: Category, against: Category | None, result: ExamResult) -> str:
+    """What the map of a view answers, with the scores it is about."""
+    reading = result.projections.get(projection)
+    if reading is None or category not in reading.scores:
+        return f"Map: why {category}"
     kind = "score" if reading.calibrated else "raw score"
-    rather = f" rather than {view.against} ({reading.scores[view.against]:.2f})" if view.against else ""
-    return f"Map: why {view.explained} ({kind} {reading.scores[view.explained]:.2f}){rather}"
+    rather = f" rather than {against} ({reading.scores[against]:.2f})" if against else ""
+    return f"Map: why {category} ({kind} {reading.scores[category]:.2f}){rather}"
 
 
 def _alt(view: ViewPictures, method: str, exam_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The tables of the report, as plain values a template can lay out."""
+"""The tables of the report, as plain values that a template lays out."""
 
 from __future__ import annotations
 
@@ -62,24 +62,24 @@ class FigureCell:
     value: str
     interval: str
     marks: tuple[str, ...]
-    """Letters of the notes it refers to."""
+    """Letters of its notes."""
 
 
 class Notes:
-    """Notes below a table, by letter (a number after a dash would look like a value); same words, same letter."""
+    """Notes below a table, each with a letter, as a number after a dash would look like a value."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
 
     def mark(self, text: str) -> str:
-        """The letter of the note with these words."""
+        """The letter of the note with this text, which is added unless it is there already."""
         if text not in self.texts:
             self.texts.append(text)
         return note_letter(self.texts.index(text))
 
 
 def note_letter(index: int) -> str:
-    """The mark of a note, as the browser counts ``<ol type="a">``.
+    """The letter of a note, as the browser counts ``<ol type="a">``.
 
     >>> note_letter(0), note_letter(27)
     ('a', 'ab')
@@ -155,7 +155,7 @@ class ConfusionCell:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A confusion matrix to be shown."""
+    """A confusion matrix as the page shows it."""
 
     level: str
     exams: int
@@ -198,7 +198,7 @@ class CountRow:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds."""
+    """The exams, patients and images of one split."""
 
     split: str
     exams: int
@@ -207,14 +207,15 @@ class SplitCounts:
 
 
 def count_tables(data: DataSet) -> list[SplitCounts]:
-    """Images by split, projection and category; splits and projections without any image are rows of zeros."""
+    """Count images by split, projection and category, with rows of zeros where there are none."""
     tables = []
     for split in SPLITS:
         records = data.in_split(split).records
         rows = []
         for projection in PROJECTIONS:
-            found = [record.category for record in records if record.projection == projection]
-            rows.append(CountRow(projection.value, tuple(found.count(c) for c in data.scale), len(found)))
+            categories = [record.category for record in records if record.projection == projection]
+            counts = tuple(categories.count(category) for category in data.scale)
+            rows.append(CountRow(projection.value, counts, len(categories)))
         exams, patients = ({getattr(record, key) for record in records} for key in ("exam_id", "patient_id"))
         tables.append(SplitCounts(split, len(exams), len(patients), tuple(rows)))
     return tables

@@ -1,13 +1,15 @@
-"""The model card: what a model is, what it was made from, how it fared, and what it must not be used for."""
+"""The model card: networks, data, test figures, calibration and limits of a model."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mammodensity.errors import CheckpointError, LayoutError
 from mammodensity.evaluation.figures import FiguresOfMerit
 from mammodensity.evaluation.test_split import stored_evaluation
 from mammodensity.models.checkpoint import JOINT, ViewNetwork
@@ -15,7 +17,8 @@ from mammodensity.models.joint import JointNetwork
 from mammodensity.outputs import write_text
 from mammodensity.pages.figure_tables import LEVEL_WORDS, count_tables, figure_words, flattened
 from mammodensity.pages.templates import render
-from mammodensity.pages.wording import DASH, cautions, number, what_was_found, what_was_trained
+from mammodensity.pages.wording import DASH, cautions, counted, number, percent, result_in_words, training_in_words
+from mammodensity.results.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from mammodensity.terms import DENSITY, RESEARCH_USE_ONLY, Scale
 from mammodensity.training.model_folder import RunRecord, read_run
 
@@ -25,7 +28,7 @@ _RECIPE_FACTS = ("epochs", "batch", "optimiser", "learning_rate", "weight_decay"
 
 
 def write_model_card(model_folder: Path) -> Path:
-    """Write ``README.md`` into a model folder, from what its networks and files say of themselves.
+    """Write ``README.md`` into a model folder, from its networks and files.
 
     Returns
     -------
@@ -46,6 +49,21 @@ def write_model_card(model_folder: Path) -> Path:
     return path
 
 
+def refresh_model_card(model_folder: Path) -> None:
+    """Write the card again where there is one, after a change of the folder.
+
+    A card whose manifest names images that are gone is left as it is.
+
+    Raises
+    ------
+    CheckpointError, TableError, OutputError
+        As `write_model_card`.
+    """
+    if (Path(model_folder) / CARD_FILE).is_file():
+        with suppress(LayoutError):
+            write_model_card(model_folder)
+
+
 def _without_double_blanks(text: str) -> str:
     lines: list[str] = []
     for line in text.splitlines():
@@ -59,13 +77,14 @@ def _card_values(run: RunRecord) -> dict[str, Any]:
     figures = evaluation.figures if evaluation else None
     subject = figures["subject"] if figures else None
     recipe = _recipe(run)
+    calibration, sentences = _calibration(run)
     return {
         "title": run.folder.resolve().name,
         "command_name": shlex.quote(run.folder.resolve().name),
         "research_use_only": RESEARCH_USE_ONLY,
         "categories": run.scale,
-        "trained": what_was_trained(run),
-        "found": what_was_found(subject) if subject else None,
+        "trained": training_in_words(run),
+        "found": result_in_words(subject) if subject else None,
         "imported": run.imported,
         "keras_files": {p: str(run.training(p).get("file", "a Keras file")).replace("`", "'") for p in run.imported},
         "joint": run.joint,
@@ -86,7 +105,9 @@ def _card_values(run: RunRecord) -> dict[str, Any]:
         "cell": _cell,
         "dash": DASH,
         "reasons": _reasons(figures or {}, run.scale),
-        "limits": _limits(run, subject),
+        "calibrated": calibration is not None,
+        "calibration": sentences,
+        "limits": _limits(run, subject, calibration),
         "of_density": run.scale == DENSITY,
     }
 
@@ -134,30 +155,62 @@ def _cell(figures: FiguresOfMerit, name: str) -> str:
 
 def _reasons(figures: Mapping[str, FiguresOfMerit], scale: Scale) -> list[str]:
     """Why figures of the table are undefined, each reason once."""
-    found = [
+    reasons = [
         f"{figure_words(scale)[name][0]}: {values[name].reason}"
         for values in figures.values()
         for name in _SHOWN
         if values[name].reason
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(reasons))
 
 
-def _limits(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
+def _calibration(run: RunRecord) -> tuple[Calibration | None, list[str]]:
+    """The calibration of the folder, and sentences on whether and how the model is calibrated."""
+    try:
+        calibration = read_calibration(run.folder)
+    except CheckpointError:
+        return None, [f"Not calibrated: `{CALIBRATION_FILE}` is damaged or was made for other networks."]
+    if run.scale != DENSITY:
+        return None, ["Not calibrated: calibration is made for the categories A to D only."]
+    if calibration is None:
+        return None, [
+            "Not calibrated: `mammodensity calibrate` makes a calibration and prediction sets from labelled exams."
+        ]
+    exams = max(len(fitted.reference) for fitted in calibration.views.values())
+    kinds = sorted({fitted.calibration_map.kind for fitted in calibration.views.values()})
+    number_of_views = counted(len(calibration.views), "combination")
+    sentences = [
+        f"Calibrated on {counted(exams, 'exam')} (method: {', '.join(kinds)}), for {number_of_views} of views.",
+        f"Views are fused by {calibration.fusion}; the exam follows the policy {calibration.policy}.",
+    ]
+    if figures := calibration.figures:
+        sentences.append(
+            f"By cross-validation, the calibration error falls from {number(figures['ece_before'])} to "
+            f"{number(figures['ece_after'])}; perfectly calibrated scores would have {number(figures['ece_null_low'])} "
+            f"to {number(figures['ece_null_high'])}."
+        )
+    sentences.append(f"Prediction sets: {calibration.set_kind}, coverage {percent(calibration.coverage)}.")
+    sentences += [f"{text[:1].upper()}{text[1:]}." for text in calibration.warnings]
+    return calibration, sentences
+
+
+def _limits(run: RunRecord, subject: FiguresOfMerit | None, calibration: Calibration | None) -> list[str]:
     limits = [*cautions(run, subject), "Not validated clinically, on no unit and in no population."]
     if run.imported:
-        limits.append("Nothing is known here of the training images: vendor, processing, population, readers.")
+        limits.append("The training images are unknown: vendor, processing, population and readers.")
     elif not run.phantoms:
         limits.append(
-            "It knows the units, processing, population and readers of its training images; expect other results "
-            "on others, and test it there first."
+            "It was trained on images of certain units, processing, population and readers. Expect other results on "
+            "others, and test it there first."
         )
     limits += [
-        "The reference is the category that each phantom was made to be, not a reader's opinion."
+        "The reference is the category that each phantom was made for, not a reader's opinion."
         if run.phantoms
         else "The reference is a reader's opinion; readers disagree with each other and with themselves.",
-        "Scores are not calibrated: 0.8 does not mean right in 80 of 100 exams.",
-        "Not meant for magnified or spot views, tomosynthesis, implants, or images for processing.",
+        "Calibrated scores and prediction sets hold for exams like those of the calibration."
+        if calibration
+        else "Scores are not calibrated: 0.8 does not mean right in 80 of 100 exams.",
+        "Not for magnified or spot views, tomosynthesis, implants, or FOR PROCESSING images.",
         "Density is not a finding: the model says nothing about cancer.",
     ]
     return limits

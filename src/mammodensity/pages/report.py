@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mammodensity import __version__
 from mammodensity.data.dataset import reference_categories
 from mammodensity.errors import OptionError
 from mammodensity.evaluation.figures import FiguresOfMerit
 from mammodensity.evaluation.labels import match
 from mammodensity.evaluation.test_split import StoredEvaluation, evaluate_model, stored_evaluation
 from mammodensity.outputs import write_text
-from mammodensity.pages.certainty import certainty
-from mammodensity.pages.examples import Example, absent_kinds, choose_examples, picture_examples
+from mammodensity.pages.certainty import calibrated_exams, certainty
+from mammodensity.pages.exam import render_page
+from mammodensity.pages.examples import Example, absent_kinds, choose_examples, explain_examples
 from mammodensity.pages.figure_tables import (
     LEVEL_WORDS,
     Notes,
@@ -25,18 +29,17 @@ from mammodensity.pages.figure_tables import (
     flattened,
     note_letter,
 )
-from mammodensity.pages.plots import colour_scale, training_curves
-from mammodensity.pages.templates import render
+from mammodensity.pages.plots import training_curves
 from mammodensity.pages.wording import (
     OTHER_CATEGORIES,
     cautions,
     number,
     percent,
-    what_was_found,
-    what_was_trained,
+    result_in_words,
+    training_in_words,
 )
-from mammodensity.results.calibration import read_calibration
-from mammodensity.terms import DENSITY, PROJECTIONS, RESEARCH_USE_ONLY
+from mammodensity.results.calibration import Calibration, read_calibration
+from mammodensity.terms import DENSITY, PROJECTIONS
 from mammodensity.training.model_folder import RunRecord, read_run
 from mammodensity.workers import Progress
 
@@ -49,9 +52,9 @@ _TILES = (
 
 
 _NO_SUCH_EXAM = {
-    "wrong": "no exam of the test split is wrong",
-    "uncertain": "no exam is left to show as uncertain",
-    "correct": "no exam is left to show as correct",
+    "wrong": "no test exam is wrong",
+    "uncertain": "no exam is left for uncertain",
+    "correct": "no exam is left for correct",
 }
 _MACHINE_FACTS = ("command", "device", "python", "machine", "versions")
 
@@ -63,7 +66,7 @@ class Tile:
     name: str
     value: str
     note: str
-    """Its interval, or why it is undefined."""
+    """The interval, or why the figure is undefined."""
 
 
 def write_report(model_folder: Path, output: Path, *, examples: int = 6, progress: Progress | None = None) -> Path:
@@ -103,38 +106,55 @@ def write_report(model_folder: Path, output: Path, *, examples: int = 6, progres
     evaluation = stored_evaluation(run.folder)
     if evaluation is None and evaluate_model(run.folder, progress=progress) is not None:
         evaluation = stored_evaluation(run.folder)
-    shown = _examples(run, evaluation, examples, progress)
-    write_text(Path(output), render("page.html.jinja", _page_values(run, evaluation, shown, examples)))
+    calibration = read_calibration(run.folder)
+    shown = _examples(run, evaluation, calibration, examples, progress)
+    values = _page_values(run, evaluation, calibration, shown, examples)
+    write_text(Path(output), render_page("report.html.jinja", values))
     return Path(output)
 
 
 def _examples(
-    run: RunRecord, evaluation: StoredEvaluation | None, count: int, progress: Progress | None
+    run: RunRecord,
+    evaluation: StoredEvaluation | None,
+    calibration: Calibration | None,
+    count: int,
+    progress: Progress | None,
 ) -> list[Example]:
+    """Explain example exams; a calibrated model's are chosen by their calibrated scores."""
     if evaluation is None or run.data is None:
         return []
-    test = run.data.in_split("test")
-    choices = choose_examples(evaluation.table, reference_categories(test), count)
-    return picture_examples(run.model, test, choices, progress)
+    test, table = run.data.in_split("test"), evaluation.table
+    if calibration is not None:
+        calibrated = calibrated_exams(table, calibration)
+        raw = np.isnan(calibrated).any(axis=1, keepdims=True)
+        subject = np.where(raw, table.scores["subject"], calibrated)
+        table = replace(table, scores={**table.scores, "subject": subject})
+    choices = choose_examples(table, reference_categories(test), count)
+    return explain_examples(run.model, calibration, test, choices, progress)
 
 
 def _page_values(
-    run: RunRecord, evaluation: StoredEvaluation | None, examples: list[Example], asked: int
+    run: RunRecord,
+    evaluation: StoredEvaluation | None,
+    calibration: Calibration | None,
+    examples: list[Example],
+    asked: int,
 ) -> dict[str, Any]:
-    """Everything the template shows."""
+    """The values that the template shows."""
     figures = evaluation.figures if evaluation else None
     subject = figures["subject"] if figures else None
     return {
         "title": run.folder.resolve().name,
-        "research_use_only": RESEARCH_USE_ONLY,
+        "version": __version__,
+        "calibrated": calibration is not None,
         "categories": run.scale,
         "note_letter": note_letter,
         "of_density": run.scale == DENSITY,
         "other_categories": OTHER_CATEGORIES,
         "projections": PROJECTIONS,
-        "trained": what_was_trained(run),
+        "trained": training_in_words(run),
         "cautions": cautions(run, subject),
-        "found": what_was_found(subject) if subject else None,
+        "found": result_in_words(subject) if subject else None,
         "tiles": _tiles(subject) if subject and subject.n else [],
         "data": run.data,
         "data_facts": run.data_facts,
@@ -146,18 +166,19 @@ def _page_values(
         "kept": run.kept,
         "examples": examples,
         "example_gaps": [_NO_SUCH_EXAM[kind] for kind in absent_kinds([example.choice for example in examples], asked)],
-        "colour_scale": colour_scale(),
         "receipt": _receipt_tables(run),
-        "certainty": _certainty(run, evaluation),
+        "certainty": _certainty(run, evaluation, calibration),
         **_figure_values(figures),
     }
 
 
-def _certainty(run: RunRecord, evaluation: StoredEvaluation | None) -> dict[str, Any] | None:
+def _certainty(
+    run: RunRecord, evaluation: StoredEvaluation | None, calibration: Calibration | None
+) -> dict[str, Any] | None:
     if evaluation is None or run.data is None:
         return None
     reference = match(evaluation.table, reference_categories(run.data.in_split("test")))
-    return certainty(evaluation.table, reference, read_calibration(run.folder), joint=run.joint is not None)
+    return certainty(evaluation.table, reference, calibration, joint=run.joint is not None)
 
 
 def _tiles(subject: FiguresOfMerit) -> list[Tile]:
@@ -186,7 +207,7 @@ def _figure_values(figures: Mapping[str, FiguresOfMerit] | None) -> dict[str, An
 
 
 def _receipt_tables(run: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Headed lists of (name, value) for the receipt; what the folder lacks is left to the template to say."""
+    """Headed lists of (name, value) for the receipt; lists that would be empty are left out."""
     receipt = dict(run.receipt or {})
     hashes = list(run.network_hashes.items())
     machine = {key: value for key, value in receipt.items() if key in _MACHINE_FACTS}

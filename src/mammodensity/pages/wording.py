@@ -11,7 +11,7 @@ from mammodensity.terms import PROJECTIONS, Projection
 from mammodensity.training.model_folder import RunRecord
 
 OTHER_CATEGORIES = "F, G and D are categories of background tissue of the MIAS data sets, not BI-RADS density."
-"""Said wherever results of such a network are shown."""
+"""Shown wherever results of such a network are shown."""
 DASH = "\N{EM DASH}"
 _SPACE = "\N{NO-BREAK SPACE}"
 _NUMBER_WORDS = ("No", "One", "Two", "Three", "Four")
@@ -70,37 +70,37 @@ def networks_in_words(projections: Sequence[Projection]) -> str:
     return f"{_NUMBER_WORDS[len(projections)]} {verb} for {listed([p.value for p in projections])},"
 
 
-def what_was_trained(run: RunRecord) -> str:
-    """What the model is and on what it was trained, in a sentence or two."""
+def training_in_words(run: RunRecord) -> str:
+    """The networks and the data they were trained on, in a sentence or two."""
     projections = [projection for projection in run.model.checkpoints if projection not in run.imported]
-    sentences = [_training_in_words(run, projections)] if projections else []
+    sentences = [_networks_trained(run, projections)] if projections else []
     if run.imported:
         was, its, it = ("was", "its file", "it was") if len(run.imported) == 1 else ("were", "their files", "they were")
         sentences.append(
             f"{networks_in_words(run.imported)} {was} imported from Keras. "
-            f"Nothing in {its} tells on which images {it} trained, or how well."
+            f"Nothing in {its} says which images {it} trained on, or with what result."
         )
     return " ".join(sentences)
 
 
-def _training_in_words(run: RunRecord, projections: Sequence[Projection]) -> str:
+def _networks_trained(run: RunRecord, projections: Sequence[Projection]) -> str:
     networks = "One joint network of the four projections" if run.joint else networks_in_words(projections)
     were = "was" if run.joint or len(projections) == 1 else "were"
     if run.data is None:
         return f"{networks} {were} trained on a data set whose manifest is not kept in this folder."
     kept, test = exam_count(run.data, "validation"), exam_count(run.data, "test")
-    whose = "synthetic breasts (phantoms), not of patients" if run.phantoms else "the data set described below"
+    source = "synthetic breasts (phantoms), not of patients" if run.phantoms else "the data set described below"
     images = [record for record in run.data.in_split("train").records if record.projection in projections]
     exams = len({record.exam_id for record in images})
     return (
-        f"{networks} {were} trained on {counted(len(images), 'image')} from {counted(exams, 'exam')} of {whose}. "
+        f"{networks} {were} trained on {counted(len(images), 'image')} from {counted(exams, 'exam')} of {source}. "
         f"{counted(kept, 'more exam')} decided which epoch to keep, and "
         f"{counted(test, 'exam') if test else 'none'} {'was' if test == 1 else 'were'} set aside to test."
     )
 
 
-def what_was_found(subject: FiguresOfMerit) -> str:
-    """The subject-level result in a sentence."""
+def result_in_words(subject: FiguresOfMerit) -> str:
+    """The test result of whole exams in a sentence."""
     if not subject.n:
         return (
             "No exam of the test split has scores from all four projections, so there is no result for the whole exam; "
@@ -109,8 +109,8 @@ def what_was_found(subject: FiguresOfMerit) -> str:
     right = sum(row[place] for place, row in enumerate(subject.confusion))
     interval = interval_in_words(subject, "accuracy", as_percent=True)
     return (
-        f"On test exams that no network has seen, the predicted category is the reference category in {right} "
-        f"of {counted(subject.n, 'exam')}: {percent(subject.accuracy)}{interval}."
+        f"The predicted category is the reference category in {right} of {counted(subject.n, 'test exam')}, which were "
+        f"not used in training: {percent(subject.accuracy)}{interval}."
     )
 
 
@@ -124,36 +124,35 @@ def interval_in_words(figures: FiguresOfMerit, name: str, *, as_percent: bool = 
 
 
 def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
-    """What a reader must keep in mind before quoting a figure."""
-    found = []
+    """Sentences that a reader must keep in mind before quoting a figure."""
+    texts = []
     if run.model.unfinished:
-        whole = ["the joint network"] if run.joint else [view.value for view in run.model.unfinished]
-        names = listed(whole, "and")
-        found.append(f"The training of {names} was interrupted and is not finished.")
+        names = "the joint network" if run.joint else listed([view.value for view in run.model.unfinished])
+        texts.append(f"The training of {names} was interrupted and is not finished.")
     if run.phantoms:
-        found.append(
-            "Phantoms are not patients: these figures show that the program works as meant, "
+        texts.append(
+            "Phantoms are not patients: these figures show that the program works, "
             "not how well it would read mammograms."
         )
     if subject is None or not subject.n:
-        return found
+        return texts
     if subject.n < _FEW_EXAMS:
-        found.append(f"{counted(subject.n, 'test exam')}: too few to tell a good model from a fair one.")
+        texts.append(f"{counted(subject.n, 'test exam')}: too few to tell a good model from a fair one.")
     if subject.accuracy in (0, 1):
         # Clopper-Pearson for n of n: p ** n = (1 - confidence) / 2. A bootstrap of hits alone has no spread to show.
         bound = ((1 - subject.confidence) / 2) ** (1 / (subject.patients or subject.n))
         all_right = subject.accuracy == 1
-        found.append(
-            f"Every test exam is {'right' if all_right else 'wrong'}, so the bootstrap interval has no width; by the "
-            f"exact binomial interval an accuracy {'down' if all_right else 'up'} to "
-            f"{percent(bound if all_right else 1 - bound)} would still fit."
+        texts.append(
+            f"Every test exam is {'right' if all_right else 'wrong'}, so the bootstrap interval has no width. By the "
+            f"exact binomial interval, an accuracy {'down' if all_right else 'up'} to "
+            f"{percent(bound if all_right else 1 - bound)} is still possible."
         )
-    absent = [c.value for c in subject.scale if not sum(subject.confusion[c.index])]
+    absent = [category.value for category in subject.scale if not sum(subject.confusion[category.index])]
     if absent:
-        found.append(f"No test exam is of category {listed(absent, 'or')}: nothing is known of such exams.")
+        texts.append(f"No test exam is of category {listed(absent, 'or')}: nothing is known about such exams.")
     if subject.n_not_given:
-        found.append(
-            f"{counted(subject.n_not_given, 'test exam')} without scores for the whole exam, for lack of a projection, "
-            "and left out of its figures."
+        texts.append(
+            f"{counted(subject.n_not_given, 'test exam')} without scores for the whole exam, because a projection is "
+            "missing; left out of its figures."
         )
-    return found
+    return texts

@@ -13,6 +13,7 @@ from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.models.checkpoint import NETWORK_FILE, joint_file, network_files
 from mammodensity.models.default import MAP_FILE, write_default_category_map
 from mammodensity.outputs import require_not_input
+from mammodensity.pages.model_card import refresh_model_card
 from mammodensity.results.calibration import (
     CALIBRATION_FILE,
     Calibration,
@@ -128,6 +129,7 @@ def calibrate(
     if isinstance(labels, (str, Path)):
         calibration = replace(calibration, overlap=find_overlap(folder, Path(labels), table.exam_ids))
     file = write_calibration(folder, calibration)
+    refresh_model_card(folder)
     return Calibrated(file, calibration, None, [], [*_worth(calibration), *calibration.warnings])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
 from io import BytesIO
@@ -21,13 +20,12 @@ from mammodensity.explanation.exam_scores import ExamVerdict, RunScores
 from mammodensity.explanation.map_scores import ScoreSpec
 from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.methods import DEFAULT_METHOD, require_methods
-from mammodensity.explanation.verdicts import captioned
 from mammodensity.models.default import TissueModel
 from mammodensity.models.scoring import ScoredExam, require_networks, score_records
 from mammodensity.models.trained import DensityModel, load_model, model_name
 from mammodensity.outputs import distinct_names, receipt, safe_name, staged_folder, write_bytes, write_json, write_text
-from mammodensity.pages.exam import map_block, render_exam_page
-from mammodensity.pages.pictures import contour_level, iso_contours, png_bytes, side_by_side
+from mammodensity.pages.exam import map_block, render_exam_page, side_picture
+from mammodensity.pages.pictures import contour_level, iso_contours, png_bytes
 from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import ExamResult, exam_result
 from mammodensity.terms import RESEARCH_USE_ONLY, Category, Projection
@@ -50,15 +48,6 @@ class ExplainedExam:
     """The verdicts on the maps of each method."""
     scored: ScoredExam
     """The exam as read, with what was found in its images."""
-
-    @property
-    def labels(self) -> dict[Projection, NDArray[np.uint8]]:
-        """Labels (H, W) of each view in which a breast was found: 1 adipose, 2 fibroglandular, 3 muscle."""
-        labels = {}
-        for projection, view in self.scored.views.items():
-            with suppress(ImageError):
-                labels[projection] = view.tissue.labels
-        return labels
 
 
 @dataclass(frozen=True)
@@ -243,7 +232,6 @@ def _write(run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scor
     with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
         for exam in run.explained():
             exam_id = exam.result.exam_id
-            labels = exam.labels
             for maps, verdict in zip(exam.maps, exam.verdicts, strict=True):
                 for projection, one in maps.maps.items():
                     image = run.image_name(exams[exam_id][projection], maps.method)
@@ -252,11 +240,10 @@ def _write(run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scor
                     if arrays:
                         _write_array(staging / f"{image}_map.npy", one.values)
                     if side:
-                        picture = side_by_side(one, maps.scale, labels.get(projection), dense=maps.method != TISSUE)
-                        shown = captioned(picture, verdict.verdicts[projection], about=_about(projection, one, maps))
-                        write_bytes(staging / f"{image}_side.png", png_bytes(shown))
+                        picture = side_picture(exam.result, maps, projection, verdict.verdicts[projection])
+                        write_bytes(staging / f"{image}_side.png", png_bytes(picture))
             blocks = [
-                map_block(maps, labels=labels, verdicts=verdict.verdicts)
+                map_block(maps, verdicts=verdict.verdicts)
                 for maps, verdict in zip(exam.maps, exam.verdicts, strict=True)
             ]
             page = render_exam_page(
@@ -294,15 +281,6 @@ def _counted(progress: Progress | None, total: int) -> Callable[[], None]:
     """A function to call after each step, so that ``progress`` hears how many are done."""
     done = count(1)
     return lambda: progress(next(done), total) if progress else None
-
-
-def _about(projection: Projection, one: ActivationMap, maps: ExamMaps) -> str:
-    """What the picture of an image and its map shows, and its lines."""
-    rather = f" rather than {one.against}" if one.against else ""
-    why = f"{projection}, why {one.category}{rather} (score {one.score:.2f}), {maps.method}."
-    if maps.method == TISSUE:
-        return f"{why} Blue line: dense tissue; white: breast; pink: chest muscle."
-    return f"{why} Blue line: half of the exam's largest value; green: dense tissue; white: breast; pink: chest muscle."
 
 
 def _earlier(summary: Path) -> list[str]:

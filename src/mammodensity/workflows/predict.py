@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mammodensity.anatomy.field import hangs_flipped
 from mammodensity.data.dataset import SPLITS, DataSet, reference_densities, require_complete
 from mammodensity.data.find import find_all_images
 from mammodensity.errors import ImageError, Interrupted, LayoutError, OptionError
@@ -29,8 +28,7 @@ from mammodensity.models.scoring import (
 )
 from mammodensity.models.trained import load_model, model_hashes, model_name
 from mammodensity.outputs import receipt, staged_folder, write_json
-from mammodensity.pages.exam import IMAGES, LIST_PX, MethodBlock, ViewPictures, map_block
-from mammodensity.pages.pictures import view_picture
+from mammodensity.pages.exam import LIST_PX, MethodBlock, image_block, map_block
 from mammodensity.pages.results import MadeBy, write_results_page
 from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import ExamResult, exam_result, require_same_fusion, write_result_table
@@ -254,14 +252,8 @@ def _keep(pictured: frozenset[str], scorer: Model, exam: ScoredExam) -> Kept:
     if exam.scores.exam_id not in pictured or not exam.views:
         return exam.scores, ()
     if isinstance(scorer, TissueModel):
-        labels = {projection: view.tissue.labels for projection, view in exam.views.items()}
-        return exam.scores, (map_block(explain_exam(scorer, exam), labels=labels, longest_px=LIST_PX),)
-    views = []
-    for projection, view in exam.views.items():
-        mirrored = hangs_flipped(projection, view.mammogram)
-        picture = view_picture(view.mammogram, flip=mirrored, longest_px=LIST_PX)
-        views.append(ViewPictures(projection, picture, mirrored))
-    return exam.scores, (MethodBlock(IMAGES, tuple(views)),)
+        return exam.scores, (map_block(explain_exam(scorer, exam), longest_px=LIST_PX),)
+    return exam.scores, (image_block(exam.views, longest_px=LIST_PX),)
 
 
 def find_data(
