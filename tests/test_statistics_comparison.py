@@ -14,7 +14,7 @@ from sklearn import metrics
 
 from mammodensity.errors import TableError
 from mammodensity.evaluation.bootstrap import BootstrapSpec
-from mammodensity.studies.compare import bootstrap_p_value, compare, errors, mcnemar, p_text
+from mammodensity.studies.compare import BOOTSTRAP, MCNEMAR, bootstrap_p_value, compare, errors, mcnemar, p_text
 from mammodensity.studies.readings import Reading, few_warnings, read_reading, read_readings
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory
 
@@ -76,7 +76,9 @@ def test_intervals_are_those_of_a_plain_paired_bootstrap(cohort):
     for name, values in plain.items():
         low, high = np.quantile(values, [0.025, 0.975])
         assert found.figures[name].difference.interval == pytest.approx((low, high), abs=0.15 * (high - low)), name
-        assert found.figures[name].p_value == pytest.approx(2 * min(np.mean(np.array(values) <= 0), 0.5), abs=0.03)
+        if found.figures[name].test == BOOTSTRAP:
+            expected = 2 * min(np.mean(np.array(values) <= 0), 0.5)
+            assert found.figures[name].p_value == pytest.approx(expected, abs=0.03)
     assert found.confidence == 0.95
 
 
@@ -161,8 +163,30 @@ def test_patients_are_drawn_whole(cohort):
         found.figures["accuracy"].difference.interval
         != compare(a, b, labels_of(reference), spec=FEW).figures["accuracy"].difference.interval
     )
-    assert "(over patients, p " in found.summary
-    assert "(McNemar's test, p " in compare(a, b, labels_of(reference), spec=FEW).summary
+    assert "(paired bootstrap over patients, p " in found.summary
+    assert "(McNemar's exact test, p " in compare(a, b, labels_of(reference), spec=FEW).summary
+
+
+@pytest.mark.parametrize("exams_a_patient", [1, 2])
+def test_every_difference_has_one_p_value(cohort, exams_a_patient):
+    reference, a, b = cohort
+    owners = {f"e{number}": f"p{number // exams_a_patient}" for number in range(150)}
+    found = compare(a, b, labels_of(reference), patients=owners, spec=FEW)
+    exact = {name for name, one in found.figures.items() if one.test == MCNEMAR}
+    assert exact == ({"accuracy", "dense_accuracy"} if exams_a_patient == 1 else set())
+    tests = {"accuracy": found.mcnemar, "dense_accuracy": found.mcnemar_dense}
+    for name, test in tests.items():
+        assert found.figures[name].p_value == test.p_value if exams_a_patient == 1 else np.isnan(test.p_value)
+
+
+def test_an_interval_that_disagrees_with_p_is_explained():
+    reference = np.arange(40) % 4
+    a = Reading("a", names(40), reference)
+    b = Reading("b", names(40), np.where(np.arange(40) < 5, (reference + 1) % 4, reference))
+    found = compare(a, b, labels_of(reference), spec=FEW)
+    assert found.figures["accuracy"].difference.low > 0
+    assert found.figures["accuracy"].p_value == 2 * 0.5**5
+    assert found.warnings[0].startswith("accuracy: p = 0.062, yet the interval excludes 0. They are two methods")
 
 
 def test_a_reader_without_scores_has_no_auc(cohort):
@@ -209,7 +233,7 @@ def test_summary_says_who_and_how_sure():
     for pair in ((good, bad), (bad, good)):
         text = compare(*pair, labels_of(reference), spec=FEW).summary
         assert text.startswith("good is right in 100.0% of 80 exams, bad in 50.0%: 50.0 points more (95% interval 3")
-        assert "Chance does not explain that (McNemar's test, p < 0.001;" in text
+        assert "Chance does not explain that (McNemar's exact test, p < 0.001;" in text
         assert "good alone " in text
         assert "40)" in text or "in 40, bad" in text
     assert (p_text(0.0321), p_text(1.0)) == ("= 0.032", "= 1")
@@ -272,7 +296,7 @@ def test_the_command(run, tmp_path):
     code, output, error = run("compare", a, b, "--labels", labels, "--json", out, "--bootstrap", 100)
     assert code == 0, error
     found = json.loads(out.read_text())
-    assert found["mcnemar"] == {"only_a": 5, "only_b": 0, "p_value": 0.0625}
+    assert found["mcnemar"] == {"only_a": 5, "only_b": 0, "p_value": None}
     assert found["mcnemar_dense"]["only_a"] == 4
     assert found["errors_b"] == {"wrong": 5, "two_or_more": 4, "dense_flips": 4}
     assert (found["n"], found["patients"], found["bootstrap"]) == (24, 12, 100)

@@ -112,7 +112,13 @@ def show_comparison(found: Comparison) -> None:
         rows.append(
             [name.replace("_", " "), f"{one.a:.3f}", f"{one.b:.3f}", f"{difference.value:+.3f}", interval, p_value]
         )
-    show_table(["", found.a, found.b, "difference", f"{found.confidence:.0%}", "p (bootstrap)"], rows)
+    show_table(["", found.a, found.b, "difference", f"{found.confidence:.0%}", "p"], rows)
+    tests: dict[str, list[str]] = {}
+    for name, one in found.figures.items():
+        if not one.difference.reason:
+            tests.setdefault(one.test, []).append(name.replace("_", " "))
+    methods = [f"{test} for {', '.join(names)}" for test, names in tests.items()]
+    say(f"(p: {'; '.join(methods)})")
     counts = (found.errors_a, found.errors_b, found.between)
     show_table(
         ["exams", found.a, found.b, "the two differ"],

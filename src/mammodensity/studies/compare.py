@@ -1,11 +1,15 @@
-"""Two readings of the same exams against the same reference: who is better, and whether chance explains it.
+"""Compare two readings of the same exams with the same reference: which is better, and can chance explain it.
+
+Every difference has one interval, by the paired bootstrap, and one p value. For accuracy and dense accuracy p comes
+from McNemar's exact test, which needs independent exams. If patients have several exams, and for kappas and areas under
+the curve, it comes from the bootstrap, too.
 
 References
 ----------
 McNemar, Q. (1947). Note on the sampling error of the difference between correlated proportions or percentages.
 Psychometrika 12(2), 153-157. Exact form: the binomial test of the discordant exams.
 Davison, A. C., Hinkley, D. V. (1997). Bootstrap Methods and their Application, sections 4.4 and 5.3 (paired resamples;
-p-value by inverting the percentile interval).
+p value by inverting the percentile interval).
 """
 
 from __future__ import annotations
@@ -25,25 +29,27 @@ from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_o
 from mammodensity.evaluation.figures import undefined_reason
 from mammodensity.evaluation.labels import match_exams, match_patients
 from mammodensity.studies.readings import Reading, few_warnings
-from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory
+from mammodensity.terms import DENSITY, RESEARCH_USE_ONLY, DensityCategory
 
 COMPARED_FIGURES = ("accuracy", "linear_kappa", "quadratic_kappa", "dense_accuracy", "auc", "dense_auc")
+MCNEMAR, BOOTSTRAP = "McNemar's exact test", "paired bootstrap"
 _NEED_SCORES = ("auc", "dense_auc")
-_FIRST_DENSE = min(category.index for category in CATEGORIES if category.dense)
+_DENSE = np.array(DENSITY.dense)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of A and of B, and A less B with its interval. NaN where undefined, with the reason.
+    """One figure of A and of B, and A minus B with its interval. NaN where undefined, with the reason.
 
-    ``p_value`` is two-sided, by inverting the percentile interval of the paired bootstrap; it cannot fall below
-    2 / (resamples + 1).
+    ``p_value`` is two-sided. ``test`` is `MCNEMAR`, or `BOOTSTRAP`: by inverting the percentile interval, so that p
+    is 2 / (resamples + 1) or more.
     """
 
     a: float
     b: float
     difference: Figure
     p_value: float
+    test: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -54,6 +60,7 @@ class Difference:
             "difference": difference["value"],
             "interval": difference["interval"],
             "p_value": plain(self.p_value),
+            "test": self.test,
             "undefined": difference["undefined"],
             "undefined_resamples": self.difference.undefined_resamples,
         }
@@ -61,7 +68,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Exams that only one of the two has right, and the exact two-sided binomial p-value (1 where there are none)."""
+    """Exams that only A or only B has right, and the exact two-sided p value (1 without such exams).
+
+    ``p_value`` is NaN where patients have several exams, as the test needs independent exams.
+    """
 
     only_a: int
     only_b: int
@@ -79,11 +89,10 @@ class Errors:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A against B on N exams; see the module for the methods.
+    """A compared with B on N exams; see the module for the methods.
 
-    ``only_in_a`` exams were left aside because B gives them no category, and the reverse.
-    ``between`` counts exams where A and B differ, as `Errors` counts against the reference. ``patients`` is None where
-    exams were resampled. McNemar's test takes exams as independent, also where a patient has several.
+    ``only_in_a`` exams were left out because B gives them no category, and the reverse. ``between`` counts exams where
+    A and B differ, as `Errors` counts them against the reference. ``patients`` is None where exams were resampled.
     """
 
     a: str
@@ -104,37 +113,48 @@ class Comparison:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why the figures may mean little, a line each."""
-        return few_warnings(self.n, self.patients)
+        """Say why figures may mean little, and where an interval and its p value disagree."""
+        warnings = list(few_warnings(self.n, self.patients))
+        for name, compared in self.figures.items():
+            interval = compared.difference.interval
+            if compared.test == BOOTSTRAP or interval is None:
+                continue
+            excluded, significant = not interval[0] <= 0 <= interval[1], compared.p_value < 1 - self.confidence
+            if excluded != significant:
+                warnings.append(
+                    f"{name.replace('_', ' ')}: p {p_text(compared.p_value)}, yet the interval "
+                    f"{'excludes' if excluded else 'includes'} 0. They are two methods, and only the exact test keeps "
+                    "its error rate when few exams decide: trust p"
+                )
+        return tuple(warnings)
 
     @property
     def summary(self) -> str:
-        """The result in plain words."""
-        accuracy, test = self.figures["accuracy"], self.mcnemar
+        """The result in words."""
+        accuracy, counts = self.figures["accuracy"], self.mcnemar
         points = 100 * accuracy.difference.value
-        if test.only_a == test.only_b:
-            found = f"{self.a} and {self.b} are right in the same number of {self.n} exams ({accuracy.a:.1%})."
+        if counts.only_a == counts.only_b:
+            text = f"{self.a} and {self.b} are right in the same number of {self.n} exams ({accuracy.a:.1%})."
         else:
             better, worse = (self.a, self.b) if points > 0 else (self.b, self.a)
             shares = sorted((accuracy.a, accuracy.b), reverse=True)
-            found = (
+            text = (
                 f"{better} is right in {shares[0]:.1%} of {self.n} exams, {worse} in {shares[1]:.1%}: "
                 f"{abs(points):.1f} points more"
             )
             if accuracy.difference.interval:
                 low, high = sorted(100 * end * (1 if points > 0 else -1) for end in accuracy.difference.interval)
-                found += f" ({self.confidence:.0%} interval {low:.1f} to {high:.1f})"
-            found += "."
-        independent = self.patients in (None, self.n)
-        p_value, method = (test.p_value, "McNemar's test") if independent else (accuracy.p_value, "over patients")
-        verdict = "Chance does not explain that" if p_value < 1 - self.confidence else "Chance alone could explain that"
+                text += f" ({self.confidence:.0%} interval {low:.1f} to {high:.1f})"
+            text += "."
+        chance = "Chance does not explain" if accuracy.p_value < 1 - self.confidence else "Chance alone could explain"
+        method = accuracy.test if accuracy.test == MCNEMAR else f"{accuracy.test} over patients"
         return (
-            f"{found} {verdict} ({method}, p {p_text(p_value)}; {self.a} alone is right in {test.only_a}, {self.b} "
-            f"alone in {test.only_b})."
+            f"{text} {chance} that ({method}, p {p_text(accuracy.p_value)}; {self.a} alone is right in "
+            f"{counts.only_a}, {self.b} alone in {counts.only_b})."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as values that JSON knows, with the summary and null for NaN."""
+        """Return JSON values, with the summary and null for NaN."""
         values = {name: plain(value) for name, value in vars(self).items()}
         return {"summary": self.summary, "warnings": list(self.warnings), **values, "note": RESEARCH_USE_ONLY}
 
@@ -152,7 +172,7 @@ def compare(
     Raises
     ------
     TableError
-        They have no exam in common, or one of those has no label or no patient.
+        They have no exam in common, or a common exam has no label or no patient.
     """
     spec = spec or BootstrapSpec()
     of_b = set(b.exam_ids)
@@ -163,22 +183,28 @@ def compare(
             "expected readings of the same exams under the same names"
         )
     reference = match_exams(common, labels)
-    of_exam = None if patients is None else match_patients(common, patients)
-    both = (a.of(common), b.of(common))
-    order, cluster = canonical_order(np.column_stack([reference, *map(_row, both)]), of_exam)
-    reference = reference[order]
-    first, second = (one.of([common[place] for place in order]) for one in both)
-    right, dense = (_hits(reference, first, second, dense) for dense in (False, True))
+    owners = None if patients is None else match_patients(common, patients)
+    columns = [_content(reading.of(common)) for reading in (a, b)]
+    order, cluster = canonical_order(np.column_stack([reference, *columns]), owners)
+    reference, exam_ids = reference[order], [common[place] for place in order]
+    first, second = a.of(exam_ids), b.of(exam_ids)
+    independent = owners is None or len(set(owners)) == len(owners)
+    right = [reference == reading.predicted for reading in (first, second)]
+    same_side = [_DENSE[reference] == _DENSE[reading.predicted] for reading in (first, second)]
+    tests = {
+        "accuracy": mcnemar(right[0], right[1], independent=independent),
+        "dense_accuracy": mcnemar(same_side[0], same_side[1], independent=independent),
+    }
     return Comparison(
         a=a.name,
         b=b.name,
         n=len(common),
-        patients=None if of_exam is None else len(set(of_exam)),
+        patients=None if owners is None else len(set(owners)),
         only_in_a=len(a.exam_ids) - len(common),
         only_in_b=len(b.exam_ids) - len(common),
-        figures=_differences(reference, first, second, cluster, spec),
-        mcnemar=mcnemar(*right),
-        mcnemar_dense=mcnemar(*dense),
+        figures=_differences(reference, (first, second), cluster, spec, tests if independent else {}),
+        mcnemar=tests["accuracy"],
+        mcnemar_dense=tests["dense_accuracy"],
         errors_a=errors(reference, first.predicted),
         errors_b=errors(reference, second.predicted),
         between=errors(first.predicted, second.predicted),
@@ -188,22 +214,24 @@ def compare(
     )
 
 
-def mcnemar(a_right: NDArray[np.bool_], b_right: NDArray[np.bool_]) -> McNemar:
-    """Count what only one has right, and test it: shapes (N,), (N,)."""
+def mcnemar(a_right: NDArray[np.bool_], b_right: NDArray[np.bool_], *, independent: bool = True) -> McNemar:
+    """Count the exams, shapes (N,) and (N,), that only A or only B has right, and test if they are independent."""
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
-    p_value = float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
-    return McNemar(only_a, only_b, p_value)
+    discordant = only_a + only_b
+    if not independent:
+        return McNemar(only_a, only_b, nan)
+    return McNemar(only_a, only_b, float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0)
 
 
 def errors(reference: NDArray[np.intp], predicted: NDArray[np.intp]) -> Errors:
     """Count errors by their weight: shapes (N,), (N,)."""
     distance = np.abs(reference - predicted)
-    flips = (reference >= _FIRST_DENSE) != (predicted >= _FIRST_DENSE)
+    flips = _DENSE[reference] != _DENSE[predicted]
     return Errors(int((distance > 0).sum()), int((distance > 1).sum()), int(flips.sum()))
 
 
 def bootstrap_p_value(differences: Floats) -> float:
-    """Two-sided p-value of a difference of 0, from its resamples of shape (B,); NaN without any."""
+    """Compute the two-sided p value of a difference of 0 from its resamples, shape (B,); NaN without any."""
     defined = differences[~np.isnan(differences)]
     if not len(defined):
         return nan
@@ -212,7 +240,7 @@ def bootstrap_p_value(differences: Floats) -> float:
 
 
 def p_text(p_value: float) -> str:
-    """A p-value for a sentence.
+    """Write a p value for a sentence.
 
     >>> p_text(0.2301), p_text(0.00004)
     ('= 0.23', '< 0.001')
@@ -220,29 +248,28 @@ def p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"
 
 
-def _row(reading: Reading) -> Floats:
+def _content(reading: Reading) -> Floats:
+    """All that figures are computed from: scores, or categories where there are no scores."""
     return reading.predicted[:, np.newaxis].astype(np.float64) if reading.scores is None else reading.scores
-
-
-def _hits(reference: NDArray[np.intp], a: Reading, b: Reading, dense: bool) -> tuple[NDArray[np.bool_], ...]:
-    if dense:
-        return tuple((reference >= _FIRST_DENSE) == (one.predicted >= _FIRST_DENSE) for one in (a, b))
-    return tuple(reference == one.predicted for one in (a, b))
 
 
 def _figures(reference: NDArray[np.intp], reading: Reading, counts: Floats) -> dict[str, Floats]:
     if reading.scores is not None:
-        found = sample_figures(reference, reading.scores, counts)
+        figures = sample_figures(reference, reading.scores, counts)
     else:
-        found = confusion_figures(confusion_matrices(reference, reading.predicted, counts))
-    return {name: found[name] for name in COMPARED_FIGURES if name in found}
+        figures = confusion_figures(confusion_matrices(reference, reading.predicted, counts))
+    return {name: figures[name] for name in COMPARED_FIGURES if name in figures}
 
 
 def _differences(
-    reference: NDArray[np.intp], a: Reading, b: Reading, cluster: NDArray[np.intp], spec: BootstrapSpec
+    reference: NDArray[np.intp],
+    readings: tuple[Reading, Reading],
+    cluster: NDArray[np.intp],
+    spec: BootstrapSpec,
+    tests: Mapping[str, McNemar],
 ) -> dict[str, Difference]:
     def compute(counts: Floats) -> dict[tuple[str, str], Floats]:
-        of_a, of_b = (_figures(reference, reading, counts) for reading in (a, b))
+        of_a, of_b = (_figures(reference, reading, counts) for reading in readings)
         values = {(name, "a"): value for name, value in of_a.items()} | {(name, "b"): of_b[name] for name in of_b}
         return values | {(name, "difference"): of_a[name] - of_b[name] for name in of_a.keys() & of_b.keys()}
 
@@ -251,9 +278,12 @@ def _differences(
     for name in COMPARED_FIGURES:
         values = point.get((name, "a"), nan), point.get((name, "b"), nan)
         draws = drawn.get((name, "difference"), np.zeros(0))
-        reason = _reason(name, reference, (a, b), values)
+        reason = _reason(name, reference, readings, values)
         difference = with_interval(values[0] - values[1], draws, spec, n=len(cluster), reason=reason)
-        differences[name] = Difference(*values, difference, nan if reason else bootstrap_p_value(draws))
+        if name in tests:
+            differences[name] = Difference(*values, difference, tests[name].p_value, MCNEMAR)
+        else:
+            differences[name] = Difference(*values, difference, nan if reason else bootstrap_p_value(draws), BOOTSTRAP)
     return differences
 
 
