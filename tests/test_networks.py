@@ -1,4 +1,4 @@
-"""The origin's network and the checkpoint; parity with Keras is in test_keras_weights.py."""
+"""The INFN reference network and checkpoints; agreement with Keras is in test_keras_weights.py."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ import torch
 import mammodensity
 from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS
 from mammodensity.errors import CheckpointError, OptionError
-from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
+from mammodensity.models.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_joint,
+    read_tensors,
+    save_checkpoint,
+    write_tensors,
+)
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.terms import Projection
+from samples import REPOSITORY
 
 TINY = NetworkSpec(stem=4, widths=(4, 6), outputs=(6, 8), depths=(2, 1))
 
 
 def sizes(network: ResidualNetwork, images: torch.Tensor) -> list[tuple[int, ...]]:
     """Shapes (F, h, w) after the stem's convolution, the pooling and each stage."""
-    seen: list[tuple[int, ...]] = []
-    parts = [network.norm, network.pool, *network.stages]
-    handles = [part.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape[1:]))) for part in parts]
+    shapes: list[tuple[int, ...]] = []
+    for part in (network.norm, network.pool, *network.stages):
+        part.register_forward_hook(lambda _m, _i, out: shapes.append(tuple(out.shape[1:])))
     network.eval()(images)
-    for handle in handles:
-        handle.remove()
-    return seen
+    return shapes
 
 
-def test_the_origins_table_of_layers():
+def test_the_table_of_layers():
     network = ResidualNetwork(NetworkSpec())
     with torch.inference_mode():
         shapes = sizes(network, torch.zeros(1, 1, 650, 650))
-    assert shapes == [
-        (64, 325, 325),
-        (64, 163, 163),
-        (128, 163, 163),
-        (256, 82, 82),
-        (256, 41, 41),
-        (256, 21, 21),
-    ]
+    assert shapes[:3] == [(64, 325, 325), (64, 163, 163), (128, 163, 163)]
+    assert shapes[3:] == [(256, 82, 82), (256, 41, 41), (256, 21, 21)]
     assert network.last_block is network.stages[3][2]
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
@@ -79,22 +79,10 @@ def test_biases_that_are_not_learned_have_no_gradient_to_learn_from():
 def test_every_entry_of_the_spec_changes_the_network():
     def shapes(spec: NetworkSpec) -> tuple[object, ...]:
         network = ResidualNetwork(spec)
-        return (
-            [tuple(p.shape) for p in network.parameters()],
-            network.dropout.p,
-            network.norm.momentum,
-        )
+        return [tuple(p.shape) for p in network.parameters()], network.dropout.p, network.norm.momentum
 
-    changes = {
-        "channels": 3,
-        "stem": 6,
-        "widths": (4, 8),
-        "outputs": (6, 10),
-        "depths": (1, 1),
-        "cardinality": 2,
-        "dropout": 0.5,
-        "norm_momentum": 0.2,
-    }
+    changes = {"channels": 3, "stem": 6, "widths": (4, 8), "outputs": (6, 10), "depths": (1, 1)}
+    changes |= {"cardinality": 2, "dropout": 0.5, "norm_momentum": 0.2}
     assert set(changes) == set(NetworkSpec.__dataclass_fields__)
     for name, value in changes.items():
         assert shapes(replace(TINY, **{name: value})) != shapes(TINY), name
@@ -107,6 +95,23 @@ def test_every_entry_of_the_spec_changes_the_network():
 def test_impossible_specs(wrong):
     with pytest.raises(OptionError):
         replace(TINY, **wrong)
+
+
+EARLIER = REPOSITORY / "tests" / "earlier"
+"""Networks as the first version wrote them."""
+
+
+@torch.no_grad()
+def test_files_of_the_first_version_give_the_same_logits():
+    image = torch.linspace(0, 1, 320).reshape(1, 1, 16, 20)
+    single = load_checkpoint(EARLIER, "CC_R")
+    assert single.network(image)[0].tolist() == pytest.approx([-1.179805, -1.210584, -0.320195, -0.679805], abs=1e-5)
+    assert single.preprocess == replace(ORIGIN_PREPROCESS, rows=16, columns=20)
+    assert single.training == {"epoch": 3}
+    joint = load_joint(EARLIER / "joint" / "network.safetensors")
+    logits = joint.network(image.expand(1, 4, 1, 16, 20))[0].tolist()
+    assert logits == pytest.approx([0.25, 0.951374, 1.451374, -3.652749], abs=1e-5)
+    assert (joint.network.spec.fusion, joint.network.spec.branches) == ("attention", "shared")
 
 
 @pytest.fixture
