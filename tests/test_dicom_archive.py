@@ -58,7 +58,7 @@ def test_refused_files_are_counted_and_alone_are_an_error(tmp_path):
         find_images(tmp_path)
     save(mammogram(), tmp_path / "y")
     data = find_images(tmp_path)
-    assert [refusal.code for refusal in data.refused] == ["for-processing"]
+    assert [verdict.reasons[0].code for verdict in data.refused] == ["for-processing"]
 
 
 def test_the_choice_among_candidates(tmp_path):

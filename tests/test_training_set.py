@@ -21,7 +21,7 @@ from PIL import Image
 
 from dicom_samples import MG_RAW, mammogram, phantom, save, save_exam
 from mammodensity.anatomy.outline import find_regions
-from mammodensity.data.dataset import ExamSource, exam_sources, refused_files
+from mammodensity.data.dataset import ExamSource, ImageRecord, exam_sources, refused_files
 from mammodensity.data.find import find_images
 from mammodensity.data.images import load_exam
 from mammodensity.errors import CheckpointError, Interrupted, OptionError, OutputError
@@ -108,7 +108,8 @@ def test_ages_over_89_are_one_class_unless_names_are_kept(tmp_path):
 def test_what_is_no_age_is_not_copied(phantoms, tmp_path):
     image = next((phantoms / "CC_R" / "B").iterdir())
     for number, (told, age) in enumerate({"097Y": "90", "1931-05-02": "", "61.0": "61.0"}.items()):
-        source = ExamSource("e", "p", {Projection.CC_R: image}, facts={"age": told})
+        record = ImageRecord("e", "p", Projection.CC_R, image)
+        source = ExamSource("e", "p", {Projection.CC_R: record}, facts={"age": told})
         [row] = rows_of(export_exams([source], tmp_path / str(number), SALTED, workers=1))
         assert row["age"] == age
 
@@ -134,7 +135,7 @@ def test_what_a_table_says_of_a_breast_is_kept(phantoms, tmp_path):
     data = find_images(manifest)
     assert {record.breast_category for record in data.records} == {"B", "C"}
     again = exam_sources(data)
-    assert again[0].breast_categories[Projection.CC_L] == "B"
+    assert again[0].records[Projection.CC_L].breast_category == "B"
     assert "breast_density" in rows_of(export_exams(again, tmp_path / "again", SALTED, workers=1))[0]
     mias = tmp_path / "mias"
     mias.mkdir()

@@ -110,3 +110,8 @@ class Interrupted(MammodensityError):  # noqa: N818  (it is no error of anybody'
     def __init__(self, message: str, done: Any = None) -> None:
         super().__init__(message)
         self.done = done
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error from elsewhere, shortened to one line; the name of its type where it has none."""
+    return " ".join(str(error).split())[:120] or type(error).__name__

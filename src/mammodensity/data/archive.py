@@ -1,4 +1,4 @@
-"""Archives: DICOM files under a folder, however deep and however named, to exams by study; pictures among them by name.
+"""DICOM archives: files in folders of any depth and of any name, to exams by study; pictures among them by name.
 
 The exam's name is a short hash of the Study Instance UID, so that no table or report shows what a header or a folder
 says of a patient. To name exams yourself, write a manifest.
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from mammodensity.data.dataset import Candidate, DataSet, ImageRecord, Refusal
+from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.dicom.file_checks import REASONS, WARNINGS, FileCheck, Reason
 from mammodensity.data.dicom.gatekeeper import judge_file, read_header
 from mammodensity.data.dicom.header import looks_like_dicom
@@ -27,16 +27,16 @@ LAYOUT = "DICOM archive"
 MOST_HEADERS = 4000
 """Headers that a survey keeps (about 50 kB each); those of more files are parsed again when their pixels are read."""
 _CHUNK = 512
-_THREADS = min(8, (os.cpu_count() or 1) + 2)  # headers wait for the disk more than for the processor
+_THREADS = min(8, (os.cpu_count() or 1) + 2)  # reading headers waits for the disk
 
 
 def is_archive(path: Path) -> bool:
-    """True for a DICOM file, or a folder with one somewhere under it, whatever the names."""
+    """True for a DICOM file, or a folder that holds one at any depth, whatever the names."""
     return any(map(looks_like_dicom, files_under(path)))
 
 
 def files_under(path: Path, unreadable: Callable[[OSError], object] | None = None) -> Iterator[Path]:
-    """Every file, sorted folder by folder; hidden ones are passed over, links to folders are not followed.
+    """Walk through every file, sorted folder by folder; without hidden ones, and without following links to folders.
 
     ``unreadable`` is called for each folder that cannot be listed.
     """
@@ -49,7 +49,7 @@ def files_under(path: Path, unreadable: Callable[[OSError], object] | None = Non
 
 
 def survey(paths: Iterable[Path], *, synthetic: bool = False, progress: Progress | None = None) -> list[FileCheck]:
-    """The verdict on every file under ``paths`` by header and name, in the order of ``files_under``; no choice made.
+    """Judge every file under ``paths`` by header and name, in the order of ``files_under``, without choosing any.
 
     Folders that cannot be listed come first, refused. The first ``MOST_HEADERS`` accepted files keep their headers.
     """
@@ -83,7 +83,7 @@ def _closed_folder(error: OSError) -> FileCheck:
 
 
 def _judge_picture(file: Path) -> FileCheck:
-    """By name only; the exam is the folder and what the name says beside the projection."""
+    """Judge by name only; the exam is the folder and the rest of the name without the projection."""
     projection = projection_in_name(file.stem)
     if projection is None:
         text = f"{file}: its name does not tell the projection; put CC_R, L-MLO or the like into it"
@@ -107,11 +107,11 @@ def _judge_other(file: Path) -> FileCheck:
 
 
 def choose(verdicts: Sequence[FileCheck]) -> list[FileCheck]:
-    """Mark all but one accepted image for each projection of an exam, by rule, and say which was chosen.
+    """Choose one accepted image for each projection of an exam, and mark the others.
 
-    Exams that hold several patients are refused. Copies of one image count once: the first file. Else acquired before
-    computed from tomosynthesis, then implant displaced, then acquired last (a repeat replaces what it repeats), then
-    most pixels, then the higher Instance Number, then the first in order.
+    Exams that hold several patients are refused. Copies of the same image count once: the first file. The rule prefers
+    acquired images to those computed from tomosynthesis, then implant displaced, then acquired last (a repeat replaces
+    what it repeats), then most pixels, then the higher Instance Number, then the first in order.
     """
     result = _with_copies_marked(_without_joined_patients(verdicts))
     candidates: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -122,18 +122,19 @@ def choose(verdicts: Sequence[FileCheck]) -> list[FileCheck]:
         if len(places) < 2:
             continue
         best = max(places, key=lambda place: (result[place].rank, -place))
-        told = f"{WARNINGS['chosen-of-several']} ({len(places)} {projection} images)"
+        chosen = f"{WARNINGS['chosen-of-several']} ({len(places)} {projection} images)"
         text = f"exam {exam_id} has {len(places)} {projection} images; by the rule {result[best].path} was chosen"
         for place in places:
             code = "chosen-of-several" if place == best else "other-image-chosen"
-            result[place] = _marked(result[place], code, told if place == best else text)
+            result[place] = _marked(result[place], code, chosen if place == best else text)
     return result
 
 
 def _without_joined_patients(verdicts: Sequence[FileCheck]) -> list[FileCheck]:
     """Refuse the images of an exam with several Patient IDs, or one ID of several issuers.
 
-    A study is of one patient (PS3.3 A.1.2); two in one would get one score, and nothing tells which are whose.
+    A study has one patient (PS3.3 A.1.2). Two patients in it would get a common score, and nothing tells their images
+    apart.
     """
     keys: dict[str | None, set[tuple[str, str]]] = defaultdict(set)
     for verdict in verdicts:
@@ -153,7 +154,7 @@ def _of_joined_patients(verdict: FileCheck) -> FileCheck:
 
 
 def _with_copies_marked(verdicts: Sequence[FileCheck]) -> list[FileCheck]:
-    """Mark copies: the same SOP Instance UID, exam, projection and pixels. The same UID alone makes no copy."""
+    """Mark copies: the same SOP Instance UID, exam, projection and pixels. The same UID alone is not enough."""
     result = list(verdicts)
     bearers: dict[str, list[int]] = defaultdict(list)
     for place, verdict in enumerate(verdicts):
@@ -187,7 +188,7 @@ def _marked(verdict: FileCheck, code: str, text: str) -> FileCheck:
 
 
 def data_of(root: Path, verdicts: Iterable[FileCheck]) -> DataSet:
-    """The images that are used, as a data set. A patient is named after the first of his or her exams."""
+    """Make a data set of the images that are used. Patients are named after the first of their exams."""
     verdicts = list(verdicts)
     used = [verdict for verdict in verdicts if verdict.used]
     alternatives = _alternatives(verdicts)
@@ -202,7 +203,6 @@ def data_of(root: Path, verdicts: Iterable[FileCheck]) -> DataSet:
             patient_of.get((verdict.patient_key, verdict.issuer_key), verdict.exam_id),
             verdict.projection,
             verdict.path,
-            synthetic="synthetic-2d" in verdict.marks,
             alternatives=alternatives.get((verdict.exam_id, verdict.projection), ()),
             check=verdict,
         )
@@ -215,29 +215,16 @@ def data_of(root: Path, verdicts: Iterable[FileCheck]) -> DataSet:
         LAYOUT,
         records,
         tuple(verdict.path for verdict in refused if verdict.reasons[0].code in ("not-dicom", "dicomdir")),
-        tuple(
-            Refusal(verdict.path, verdict.reasons[0].code, verdict.reasons[0].text, verdict.exam_id, verdict.projection)
-            for verdict in refused
-            if verdict.reasons[0].code not in ("not-dicom", "dicomdir")
-        ),
+        tuple(verdict for verdict in refused if verdict.reasons[0].code not in ("not-dicom", "dicomdir")),
     )
 
 
-def _alternatives(verdicts: Iterable[FileCheck]) -> dict[tuple[str, Projection], tuple[Candidate, ...]]:
-    """By exam and projection the usable files that were not chosen, in the order in which ``choose`` prefers them."""
-    found: dict[tuple[str, Projection], list[FileCheck]] = defaultdict(list)
+def _alternatives(verdicts: Iterable[FileCheck]) -> dict[tuple[str, Projection], tuple[FileCheck, ...]]:
+    """The usable files that were not chosen, by exam and projection, in the order in which ``choose`` prefers them."""
+    unused: dict[tuple[str, Projection], list[FileCheck]] = defaultdict(list)
     for verdict in verdicts:
-        if verdict.accepted and not verdict.used and verdict.exam_id is not None and verdict.projection is not None:
-            found[verdict.exam_id, verdict.projection].append(verdict)
-    return {
-        key: tuple(
-            Candidate(
-                verdict.path,
-                "duplicate" if "duplicate" in verdict.marks else "other-image-chosen",
-                "synthetic-2d" in verdict.marks,
-                verdict,
-            )
-            for verdict in sorted(others, key=lambda verdict: verdict.rank, reverse=True)  # equal ones keep their order
-        )
-        for key, others in found.items()
+        if verdict.accepted and verdict.unused_code and verdict.exam_id is not None and verdict.projection is not None:
+            unused[verdict.exam_id, verdict.projection].append(verdict)
+    return {  # equally good ones keep their order
+        key: tuple(sorted(others, key=lambda verdict: verdict.rank, reverse=True)) for key, others in unused.items()
     }

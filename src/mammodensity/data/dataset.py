@@ -1,11 +1,8 @@
-"""The images of a data set, before any pixel is read.
+"""The images of a data set before any pixel is read: records, manifests, and exams to be prepared.
 
-The manifest: one row an image, columns exam_id, patient_id, projection, path, density, split.
-
-A column breast_density may follow, the category of the breast where it is known apart from the exam's. Data sets whose
-categories are F, G and D have them in columns tissue and breast_tissue instead, and leave density blank.
-
-Exams to be prepared: where their images are, what is known of them, and the files that are left out.
+A manifest has a row for each image and the columns exam_id, patient_id, projection, path, density and split. A column
+breast_density may follow: the category of the breast where the data set gives one apart from the exam's. Data sets with
+the categories F, G and D have them in the columns tissue and breast_tissue instead, and leave density blank.
 """
 
 from __future__ import annotations
@@ -13,12 +10,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mammodensity.data.csv_rows import CsvRow, read_csv
-from mammodensity.data.dicom.file_checks import REASONS, FileCheck
+from mammodensity.data.dicom.file_checks import REASONS, FileCheck, Reason
 from mammodensity.data.dicom.header import looks_like_dicom
 from mammodensity.errors import LayoutError, TableError
 from mammodensity.outputs import write_csv
@@ -38,18 +35,6 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """Another file of the projection of an exam, usable as far as its header says."""
-
-    path: Path
-    code: str
-    """``duplicate`` or ``other-image-chosen``: why another file is taken before it."""
-    synthetic: bool = False
-    check: FileCheck | None = field(default=None, compare=False, repr=False)
-    """The gatekeeper's verdict, with the header."""
-
-
-@dataclass(frozen=True)
 class ImageRecord:
     """One image of a data set."""
 
@@ -61,25 +46,17 @@ class ImageRecord:
     """Reference category of the exam; None where the data set gives none."""
     split: str | None = None
     """``train``, ``validation`` or ``test``; None before the data set is split."""
-    synthetic: bool = False
-    """True for a 2-D image computed from tomosynthesis, which was asked for."""
-    alternatives: tuple[Candidate, ...] = ()
-    """The next best files: only its pixels tell whether the first can be used."""
     breast_category: Category | None = None
-    """Reference category of this breast alone, where it is known."""
+    """Reference category of this breast alone, where the data set gives it."""
     check: FileCheck | None = field(default=None, compare=False, repr=False)
-    """The gatekeeper's verdict on the file, with the header, where the data set was found by headers."""
+    """The gatekeeper's verdict on the file, where the data set was found by headers."""
+    alternatives: tuple[FileCheck, ...] = ()
+    """Verdicts on the next best files, in case that the pixels of the first cannot be used."""
 
-
-@dataclass(frozen=True)
-class Refusal:
-    """A file that is refused."""
-
-    path: Path
-    code: str
-    text: str
-    exam_id: str | None = None
-    projection: Projection | None = None
+    @property
+    def candidates(self) -> tuple[tuple[Path, FileCheck | None], ...]:
+        """The file and its alternatives, best first, each with the verdict on it."""
+        return (self.path, self.check), *((other.path, other) for other in self.alternatives)
 
 
 @dataclass(frozen=True)
@@ -88,11 +65,11 @@ class DataSet:
 
     root: Path
     layout: str
-    """How it is arranged, in words for the user."""
+    """The arrangement in words for the user."""
     records: tuple[ImageRecord, ...]
     ignored: tuple[Path, ...] = ()
-    """Files seen that are no images."""
-    refused: tuple[Refusal, ...] = ()
+    """Files that are no images."""
+    refused: tuple[FileCheck, ...] = ()
     """DICOM files and pictures that the gatekeeper refused."""
 
     @property
@@ -122,8 +99,7 @@ class DataSet:
         """The part in one split, or all of it for None."""
         if split is None:
             return self
-        records = tuple(record for record in self.records if record.split == split)
-        return DataSet(self.root, self.layout, records, self.ignored, self.refused)
+        return replace(self, records=tuple(record for record in self.records if record.split == split))
 
     def first_exams(self, count: int | None) -> DataSet:
         """The first ``count`` exams in sorted order, or all for None."""
@@ -132,8 +108,7 @@ class DataSet:
     def of_exams(self, exam_ids: Iterable[str]) -> DataSet:
         """Only these exams."""
         chosen = set(exam_ids)
-        records = tuple(record for record in self.records if record.exam_id in chosen)
-        return DataSet(self.root, self.layout, records, self.ignored, self.refused)
+        return replace(self, records=tuple(record for record in self.records if record.exam_id in chosen))
 
 
 def holds_phantoms(data: DataSet) -> bool:
@@ -147,7 +122,7 @@ def _is_phantom_receipt(path: Path) -> bool:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False  # a stranger's file of that name says nothing about phantoms
+        return False  # another program's file of that name says nothing about phantoms
     return isinstance(facts, dict) and facts.get("command") == "phantom"
 
 
@@ -157,7 +132,7 @@ def require_complete(data: DataSet) -> None:
         missing = [projection.value for projection in PROJECTIONS if projection not in records]
         if missing:
             raise LayoutError(
-                f"exam {exam_id} lacks {', '.join(missing)}; the origin's text files need four views of every exam, "
+                f"exam {exam_id} lacks {', '.join(missing)}; INFN's text files need four views of every exam, "
                 "leave the exam out or write the CSV table alone"
             )
 
@@ -170,30 +145,30 @@ def reference_categories(data: DataSet) -> dict[str, Category]:
     LayoutError
         The images of one exam disagree.
     """
-    found: dict[str, Category] = {}
+    categories: dict[str, Category] = {}
     for record in data.records:
         if record.category is None:
             continue
-        other = found.setdefault(record.exam_id, record.category)
+        other = categories.setdefault(record.exam_id, record.category)
         if other != record.category:
             raise LayoutError(
                 f"exam {record.exam_id} is {other} in one image and {record.category} in {record.path}; "
                 "an exam has one category, correct the data set"
             )
-    return found
+    return categories
 
 
 def reference_densities(data: DataSet) -> dict[str, DensityCategory]:
-    """Do what `reference_categories` does, for what is made for the categories A to D only.
+    """The reference category of every exam that has one, in data sets with the categories A to D.
 
     Raises
     ------
     LayoutError
-        As of `reference_categories`; or the categories are F, G and D.
+        The images of one exam disagree, or the categories are F, G and D.
     """
-    found = reference_categories(data)
-    densities = {exam: category for exam, category in found.items() if isinstance(category, DensityCategory)}
-    if len(densities) < len(found):
+    categories = reference_categories(data)
+    densities = {exam: category for exam, category in categories.items() if isinstance(category, DensityCategory)}
+    if len(densities) < len(categories):
         raise LayoutError(f"{data.root} has the categories {data.scale}; expected the density categories A to D")
     return densities
 
@@ -306,33 +281,19 @@ def write_manifest(path: Path, records: Iterable[ImageRecord]) -> None:
 
 @dataclass(frozen=True)
 class ExamSource:
-    """An exam to be prepared: where its images are, and what is known of it."""
+    """An exam to be prepared."""
 
     exam_id: str
     patient_id: str
-    images: Mapping[Projection, Path]
+    records: Mapping[Projection, ImageRecord]
     category: Category | None = None
     split: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Facts of the manifest to be written; what a DICOM header says goes before them."""
-    synthetic: bool = False
-    """Accept 2-D images computed from tomosynthesis."""
-    alternatives: Mapping[Projection, tuple[Candidate, ...]] = field(default_factory=dict)
-    """The next best files of a projection."""
-
-    breast_categories: Mapping[Projection, Category] = field(default_factory=dict)
-    """The category of the breast in an image, where it is known apart from the exam's."""
-    checks: Mapping[Projection, FileCheck] = field(default_factory=dict)
-    """The gatekeeper's verdicts on ``images``, where the exams were found by headers."""
-
-    def candidates(self, projection: Projection) -> tuple[Candidate, ...]:
-        """The files of a projection, best first; the first is of no code."""
-        first = Candidate(self.images[projection], "", check=self.checks.get(projection))
-        return first, *self.alternatives.get(projection, ())
+    """Facts of a table to be written; those of a DICOM header go before them."""
 
 
 def exam_sources(data: DataSet) -> list[ExamSource]:
-    """The exams of a data set of pictures or DICOM files.
+    """List the exams of a data set of pictures or DICOM files.
 
     Raises
     ------
@@ -343,43 +304,36 @@ def exam_sources(data: DataSet) -> list[ExamSource]:
     sources = []
     for exam_id, records in data.exams().items():
         first = next(iter(records.values()))
-        images = {projection: record.path for projection, record in records.items()}
-        others = {projection: record.alternatives for projection, record in records.items() if record.alternatives}
-        synthetic = any(record.synthetic for record in records.values()) or any(
-            one.synthetic for several in others.values() for one in several
-        )
-        category = categories.get(exam_id)
-        breasts = {name: record.breast_category for name, record in records.items() if record.breast_category}
-        checks = {projection: record.check for projection, record in records.items() if record.check}
-        sources.append(
-            ExamSource(exam_id, first.patient_id, images, category, first.split, {}, synthetic, others, breasts, checks)
-        )
+        sources.append(ExamSource(exam_id, first.patient_id, records, categories.get(exam_id), first.split))
     return sources
 
 
-def refused_files(data: DataSet) -> list[Refusal]:
-    """Every file that is none of an exam's images, with its code."""
+def refused_files(data: DataSet) -> list[FileCheck]:
+    """List the files that are none of an exam's images, each with the reason."""
     return [*data.refused, *(_no_image(path) for path in data.ignored)]
 
 
-def _no_image(path: Path) -> Refusal:
+def _no_image(path: Path) -> FileCheck:
     code = "dicomdir" if looks_like_dicom(path) else "not-dicom"
-    return Refusal(path, code, f"{path}: {REASONS[code]}")
+    return FileCheck(path, (Reason(code, f"{path}: {REASONS[code]}"),))
 
 
 def found_images(data: DataSet) -> dict[str, Any]:
-    """What a data set holds, as JSON values, in the form of a public data set's list."""
+    """List a data set as JSON values, in the form of a public data set's list."""
     exams = [
         {
             "exam_id": exam.exam_id,
             "patient_id": exam.patient_id,
-            "projections": [projection.value for projection in exam.images],
+            "projections": [projection.value for projection in exam.records],
             "density": exam.category.value if exam.category else None,
             "split": exam.split,
-            "files": {projection.value: str(path) for projection, path in exam.images.items()},
+            "files": {projection.value: str(record.path) for projection, record in exam.records.items()},
         }
         for exam in exam_sources(data)
     ]
-    refused = [{"path": str(one.path), "code": one.code, "text": one.text} for one in refused_files(data)]
+    refused = [
+        {"path": str(verdict.path), "code": verdict.reasons[0].code, "text": verdict.reasons[0].text}
+        for verdict in refused_files(data)
+    ]
     summary = {"exams": len(exams), "images": len(data.records), "refused": len(refused)}
     return {"dataset": data.layout, "tables": [], "exams": exams, "refused": refused, "summary": summary}

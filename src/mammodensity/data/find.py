@@ -1,4 +1,4 @@
-"""Folders of images: the origin's layout, exam folders, folders of exams, and DICOM archives."""
+"""Data sets in folders: INFN's layout, exam folders, folders of exams, manifests and DICOM archives."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _KNOWN_LAYOUTS = (
 def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
     """Find the images of a data set, reading no pixels.
 
-    ``path`` is a manifest, a folder with a ``manifest.csv``, the origin's layout (``CC_R/A/*.png`` or
+    ``path`` is a manifest, a folder with a ``manifest.csv``, INFN's layout (``CC_R/A/*.png`` or
     ``CC_R/train/A/*.png``), DICOM files in folders of any depth, one exam folder, a folder of exam folders, or a single
     image. ``synthetic`` accepts 2-D images computed from tomosynthesis.
 
     Raises
     ------
     LayoutError
-        Nothing there, or an arrangement or folder name that is not known.
+        Nothing is there, it is a model folder, or its arrangement or a folder name is unknown.
     """
     root = Path(path)
     if not root.exists():
@@ -44,7 +44,7 @@ def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
         return read_manifest(root / MANIFEST_NAME)
     folders = _folders(root)
     if any(folder.name in PROJECTIONS for folder in folders):
-        data = _origin_layout(root, folders)
+        data = _infn_layout(root, folders)
     elif is_archive(root):
         return _archive(root, synthetic=synthetic)
     else:
@@ -114,7 +114,7 @@ def _archive(*roots: Path, synthetic: bool) -> DataSet:
     root = _common_folder(roots) if len(roots) > 1 else roots[0]
     data = data_of(root, choose(survey(roots, synthetic=synthetic)))
     if not data.records:
-        first = data.refused[0].text if data.refused else "only files that are no images"
+        first = data.refused[0].reasons[0].text if data.refused else "only files that are no images"
         raise LayoutError(f"{root} holds no DICOM file that can be used; {first}; `mammodensity check` names them all")
     return data
 
@@ -124,17 +124,17 @@ def _common_folder(roots: Sequence[Path]) -> Path:
 
 
 def is_picture_layout(root: Path) -> bool:
-    """True for a manifest, a folder with one, or the origin's folders: data sets with a structure of their own."""
+    """True for a manifest, a folder with one, or INFN's folders: data sets that are found by structure."""
     if not root.is_dir():
         return root.suffix.lower() == ".csv"
     return (root / MANIFEST_NAME).is_file() or any(folder.name in PROJECTIONS for folder in _folders(root))
 
 
 def _require_nothing_deeper(data: DataSet) -> None:
-    """Refuse a data set with pictures below the folders that its layout knows: nothing is left out silently."""
-    known = {record.path for record in data.records}
+    """Refuse a data set with pictures deeper than its layout has them: nothing is left out silently."""
+    paths = {record.path for record in data.records}
     for path in files_under(data.root, _refuse_closed):
-        if path.suffix.lower() in PICTURE_SUFFIXES and path not in known:
+        if path.suffix.lower() in PICTURE_SUFFIXES and path not in paths:
             if not path.is_file():
                 raise LayoutError(f"{path} is no ordinary file, or a link to nothing; expected an image")
             raise LayoutError(f"{path} lies too deep to tell its exam; expected {_KNOWN_LAYOUTS}")
@@ -150,12 +150,12 @@ def _single_image(path: Path) -> DataSet:
     return DataSet(path.parent, "single image", tuple(_exam_records([path], path.stem, "")))
 
 
-def _origin_layout(root: Path, folders: list[Path]) -> DataSet:
+def _infn_layout(root: Path, folders: list[Path]) -> DataSet:
     records: list[ImageRecord] = []
     scale = _scale_of_folders(root)
     pictures, ignored = _files(root)
     if pictures:
-        raise LayoutError(f"{pictures[0]} lies beside the projection folders; move it into CC_R/A or the like")
+        raise LayoutError(f"{pictures[0]} lies next to the projection folders; move it into CC_R/A or the like")
     for folder in folders:
         if folder.name not in PROJECTIONS:
             raise LayoutError(f"{folder}: unknown projection folder; expected only {', '.join(PROJECTIONS)}")
@@ -163,35 +163,35 @@ def _origin_layout(root: Path, folders: list[Path]) -> DataSet:
         for place, split, category in _class_folders(folder, scale):
             pictures, others = _files(place)
             ignored += others
-            records += [_origin_record(file, projection, category, split) for file in pictures]
-    return DataSet(root, "the origin's folders", tuple(records), tuple(ignored))
+            records += [_infn_record(file, projection, category, split) for file in pictures]
+    return DataSet(root, "INFN folders", tuple(records), tuple(ignored))
 
 
 def _scale_of_folders(root: Path) -> Scale:
-    """F, G and D where a class folder is named F or G, and A to D otherwise; D alone is of the latter."""
+    """F, G and D where a class folder is named F or G, and A to D otherwise; a folder D alone does not decide."""
     named = {folder.name for depth in ("*/*", "*/*/*") for folder in root.glob(depth) if folder.is_dir()}
     return TISSUE if named & {"F", "G"} else DENSITY
 
 
 def _class_folders(projection: Path, scale: Scale) -> list[tuple[Path, str | None, Category | None]]:
-    """The places under a projection folder that hold images, with the split and category their folders name."""
-    of_name = {category.value: category for category in scale}
+    """The folders of a projection that hold images, each with the split and category that it is named after."""
+    categories = {category.value: category for category in scale}
     places: list[tuple[Path, str | None, Category | None]] = [(projection, None, None)]
     for folder in _folders(projection):
-        if folder.name in of_name:
-            places.append((folder, None, of_name[folder.name]))
+        if folder.name in categories:
+            places.append((folder, None, categories[folder.name]))
         elif (split := split_word(folder.name)) is not None:
             places.append((folder, split, None))
             for inner in _folders(folder):
-                if inner.name not in of_name:
+                if inner.name not in categories:
                     raise LayoutError(f"{inner}: unknown class folder; expected {scale}")
-                places.append((inner, split, of_name[inner.name]))
+                places.append((inner, split, categories[inner.name]))
         else:
             raise LayoutError(f"{folder}: unknown class folder; expected {scale}, or train, validation, test")
     return places
 
 
-def _origin_record(file: Path, projection: Projection, category: Category | None, split: str | None) -> ImageRecord:
+def _infn_record(file: Path, projection: Projection, category: Category | None, split: str | None) -> ImageRecord:
     named = projection_in_name(file.stem)
     if named is not None and named != projection:
         raise LayoutError(f"{file} is named {named} but lies in the folder of {projection}; move or rename it")
@@ -211,10 +211,10 @@ def _exam_folders(root: Path, folders: list[Path]) -> DataSet:
 
 
 def _exam_records(pictures: list[Path], folder_exam: str, prefix: str) -> list[ImageRecord]:
-    """Records of the images in one folder: one exam named after the folder, or several told apart by their names.
+    """Records of the images in a folder: a single exam named after the folder, or several by their file names.
 
-    File names that differ by more than the projection never become one exam, and images of two folders never do:
-    two women in one exam would be worse than one woman in two.
+    Images whose names differ by more than the projection are never put into the same exam, nor are images of two
+    folders: two women in one exam would be worse than one woman in two.
     """
     exams = {picture: exam_in_name(picture.stem) for picture in pictures}
     several = len(set(exams.values())) > 1
@@ -233,7 +233,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Images and other files directly in a folder, each sorted; hidden files are neither."""
+    """Images and other files directly in a folder, each sorted; hidden files are left out."""
     files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
     pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
     return pictures, [file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]

@@ -42,13 +42,13 @@ def read_record(record: ImageRecord) -> Mammogram:
     ImageError
         None of them can; the text says why the first cannot.
     """
-    try:
-        return read_image(record.path, record.projection, synthetic=record.synthetic, check=record.check)
-    except ImageError:
-        for other in record.alternatives:
-            with suppress(ImageError):
-                return read_image(other.path, record.projection, synthetic=other.synthetic, check=other.check)
-        raise
+    errors = []
+    for path, check in record.candidates:
+        try:
+            return read_image(path, record.projection, check=check)
+        except ImageError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def load_exam(exam_id: str, records: Mapping[Projection, ImageRecord]) -> Exam:

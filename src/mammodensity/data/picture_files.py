@@ -1,6 +1,6 @@
-"""What a file's name says about its projection and exam.
+"""Grey pictures of mammograms (PNG, PGM, TIFF and JPEG of 8 or 16 bit), and what their file names say.
 
-Grey pictures of mammograms: PNG, PGM, TIFF and JPEG of 8 or 16 bit.
+A name may state the projection and the exam.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mammodensity.errors import ImageError
+from mammodensity.errors import ImageError, one_line
 from mammodensity.exam import Mammogram
 from mammodensity.terms import Projection
 
@@ -24,7 +24,7 @@ _PROJECTION = re.compile(
     re.IGNORECASE,
 )
 _SEPARATORS = " _.-"
-_ORIGIN_STEM = re.compile(r"(?P<subject>[^_]*\d[^_]*)_(?P<number>\d+)")
+_INFN_STEM = re.compile(r"(?P<subject>[^_]*\d[^_]*)_(?P<number>\d+)")
 
 
 def projection_in_name(stem: str) -> Projection | None:
@@ -33,16 +33,16 @@ def projection_in_name(stem: str) -> Projection | None:
     >>> [str(projection_in_name(s)) for s in ("145_1_C_CC_R", "L-MLO", "A_0018_1.RIGHT_CC", "scan", "RCC_LCC")]
     ['CC_R', 'MLO_L', 'CC_R', 'None', 'None']
     """
-    found = set()
+    stated = set()
     for match in _PROJECTION.finditer(stem):
         side = (match["side1"] or match["side2"])[0].upper()
         view = (match["view1"] or match["view2"]).upper()
-        found.add(Projection(f"{view}_{side}"))
-    return found.pop() if len(found) == 1 else None
+        stated.add(Projection(f"{view}_{side}"))
+    return stated.pop() if len(stated) == 1 else None
 
 
 def exam_in_name(stem: str, category: str = "") -> str:
-    """What is left of a file name without its projection and, before it, its ``category``: the exam.
+    """The exam in a file name: the rest of it without the projection and the ``category`` before that.
 
     >>> exam_in_name("145_1_C_CC_R", "C"), exam_in_name("A_0018_1.LEFT_CC"), exam_in_name("L-CC")
     ('145_1', 'A_0018_1', '')
@@ -54,12 +54,12 @@ def exam_in_name(stem: str, category: str = "") -> str:
 
 
 def patient_in_exam(exam_id: str) -> str:
-    """The subject in an exam named ``<subject>_<number>`` as the origin's files are; otherwise the exam itself.
+    """The subject in an exam named ``<subject>_<number>`` as INFN's files are; otherwise the exam itself.
 
     >>> [patient_in_exam(exam) for exam in ("145_1", "exam7", "img_001")]
     ['145', 'exam7', 'img_001']
     """
-    match = _ORIGIN_STEM.fullmatch(exam_id)
+    match = _INFN_STEM.fullmatch(exam_id)
     return match["subject"] if match else exam_id
 
 
@@ -72,8 +72,8 @@ _LARGEST_PIXELS = 60_000_000  # three times the largest detector; film scanned a
 def read_picture(path: Path | str, projection: Projection | None = None) -> Mammogram:
     """Read one picture.
 
-    A colour picture is accepted when its three channels are equal, as programs write that save grey as colour. A
-    picture whose EXIF or TIFF orientation (tag 274) says that it is to be shown turned or mirrored is turned so.
+    A colour picture is accepted when its three channels are equal, as some programs save grey as colour. A picture is
+    turned or mirrored as its EXIF or TIFF orientation (tag 274) says.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def read_picture(path: Path | str, projection: Projection | None = None) -> Mamm
     except ImageError:
         raise
     except Exception as error:  # a decoder may raise anything on damaged bytes
-        raise ImageError(f"{path} is damaged or truncated ({_one_line(error)}); export it again") from error
+        raise ImageError(f"{path} is damaged or truncated ({one_line(error)}); export it again") from error
     return Mammogram(pixels, projection, path=path)
 
 
@@ -150,7 +150,3 @@ def _deep_colour(path: Path, picture: Image.Image) -> bool:
     with path.open("rb") as stream:
         depth, colour_type = stream.read(26)[24:]  # PNG, 11.2.1: IHDR comes first
     return depth == 16 and colour_type != 0
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

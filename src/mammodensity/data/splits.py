@@ -1,4 +1,4 @@
-"""Train, validation and test, drawn by patient."""
+"""Training, validation and test splits, drawn by patient."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def with_splits(data: DataSet, *, seed: int = 1, shares: Sequence[float] = DEFAU
     OptionError
         The shares are not three positive numbers that sum to 1.
     """
-    given = sum(record.split is not None for record in data.records)
-    if given == len(data.records):
+    count = sum(record.split is not None for record in data.records)
+    if count == len(data.records):
         return data
-    if given:
+    if count:
         raise LayoutError(
-            f"{data.root}: {given} of {len(data.records)} images have a split; give all of them one, or none"
+            f"{data.root}: {count} of {len(data.records)} images have a split; give all of them one, or none"
         )
     if len(shares) != len(SPLITS) or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-9:
         raise OptionError(f"shares must be three positive numbers that sum to 1. Got {tuple(shares)} instead.")
@@ -43,7 +43,7 @@ def with_splits(data: DataSet, *, seed: int = 1, shares: Sequence[float] = DEFAU
 
 
 def _strata(data: DataSet) -> list[list[str]]:
-    """Patients by their (densest) category, those without one last, each list sorted."""
+    """Sorted lists of patients, one for each (densest) category, with those without a category last."""
     place_of: dict[str, int] = {}
     for record in data.records:
         place = record.category.index if record.category else _NO_CATEGORY
@@ -74,7 +74,7 @@ def patients_in_two_splits(data: DataSet) -> dict[str, tuple[str, ...]]:
         if record.split is not None:
             splits[record.patient_id].add(record.split)
     return {
-        patient: tuple(split for split in SPLITS if split in found)
-        for patient, found in sorted(splits.items())
-        if len(found) > 1
+        patient: tuple(split for split in SPLITS if split in several)
+        for patient, several in sorted(splits.items())
+        if len(several) > 1
     }

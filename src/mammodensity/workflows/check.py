@@ -246,8 +246,7 @@ def _with_pixels(verdicts: list[FileCheck], progress: Progress | None) -> Iterat
             return verdict, ""
         try:
             if verdict.is_dicom:
-                synthetic = "synthetic-2d" in verdict.marks
-                mammogram, warnings = read_with_warnings(verdict.path, synthetic=synthetic, check=verdict)
+                mammogram, warnings = read_with_warnings(verdict.path, check=verdict)
                 verdict = replace(verdict, warnings=warnings)
             else:
                 mammogram = read_image(verdict.path, verdict.projection)
@@ -360,7 +359,7 @@ def _decode_all(data: DataSet, find_breast: bool) -> Iterator[tuple[ImageRecord,
 
     def decode(record: ImageRecord) -> tuple[ImageRecord, str, ImageError | str]:
         try:
-            mammogram = read_image(record.path, record.projection, synthetic=record.synthetic, check=record.check)
+            mammogram = read_image(record.path, record.projection, check=record.check)
             note = _flipped(mammogram) if find_breast else ""
         except ImageError as error:
             return record, "", error

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mammodensity.data.dataset import DataSet, ExamSource
+from mammodensity.data.dataset import DataSet, ExamSource, ImageRecord
 from mammodensity.data.find import find_images
 from mammodensity.data.public import csv_table
 from mammodensity.data.public.adapters import ADAPTERS
@@ -179,21 +179,20 @@ def sources_of(found: FoundExams) -> list[ExamSource]:
     """The exams of a data set that have image files, ready to be prepared."""
     sources = []
     for exam in found.data.exams:
-        images = {
-            projection: found.files[exam.exam_id, projection]
+        records = {
+            projection: ImageRecord(
+                exam.exam_id,
+                exam.patient_id,
+                projection,
+                found.files[exam.exam_id, projection],
+                exam.category,
+                exam.split,
+                exam.breast_categories.get(projection.laterality),
+            )
             for projection in exam.images
             if (exam.exam_id, projection) in found.files
         }
-        if images:
-            breasts = exam.breast_categories
-            source = ExamSource(
-                exam.exam_id,
-                exam.patient_id,
-                images,
-                exam.category,
-                exam.split,
-                dict(exam.facts),
-                breast_categories={one: breasts[one.laterality] for one in images if one.laterality in breasts},
-            )
-            sources.append(source)
+        if records:
+            facts = dict(exam.facts)
+            sources.append(ExamSource(exam.exam_id, exam.patient_id, records, exam.category, exam.split, facts))
     return sources

@@ -21,8 +21,15 @@ from PIL import Image
 from mammodensity.anatomy.field import part, stored_flipped
 from mammodensity.anatomy.network_input import RAW_PREPROCESS, PreprocessSpec, visible_part
 from mammodensity.anatomy.outline import find_regions
-from mammodensity.data.dataset import MANIFEST_COLUMNS, MANIFEST_NAME, ExamSource, Refusal, category_cells, used_columns
-from mammodensity.data.dicom.file_checks import REASONS, WARNINGS
+from mammodensity.data.dataset import (
+    MANIFEST_COLUMNS,
+    MANIFEST_NAME,
+    ExamSource,
+    ImageRecord,
+    category_cells,
+    used_columns,
+)
+from mammodensity.data.dicom.file_checks import REASONS, WARNINGS, FileCheck
 from mammodensity.data.images import read_image
 from mammodensity.errors import CheckpointError, ImageError, Interrupted, OptionError, OutputError
 from mammodensity.exam import Mammogram
@@ -88,7 +95,7 @@ def export_exams(
     out: Path,
     spec: ExportSpec | None = None,
     *,
-    refused: Iterable[Refusal] = (),
+    refused: Iterable[FileCheck] = (),
     resume: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -129,7 +136,7 @@ def export_exams(
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {done} of {len(sources)} exams are in {out}, go on with --resume") from None
     records = [json.loads(_record_path(work, exam, spec).read_text(encoding="utf-8")) for exam in sources]
-    left_out = [_row_of(refusal, spec) for refusal in refused] + [row for one in records for row in one["refused"]]
+    left_out = [_row_of(verdict, spec) for verdict in refused] + [row for one in records for row in one["refused"]]
     write_csv(out / REFUSED_FILE, _REFUSED_COLUMNS, left_out)
     facts = {"preprocess": asdict(spec.preprocess), "exams": len(sources), "keys": not spec.keep_names}
     write_json(out / "receipt.json", receipt("prepare", **facts))
@@ -144,9 +151,9 @@ def export_exams(
 def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
     """Prepare one exam: its pictures, and a record of them that says it is done."""
     images, refused = [], []
-    for projection in exam.images:
+    for projection, record in exam.records.items():
         names = {"exam_id": _key(exam.exam_id, spec), "projection": projection.value}
-        taken, left = _first_usable(exam, projection, spec)
+        taken, left = _first_usable(record, spec)
         refused += [names | row for row in left]
         if taken is None:
             continue
@@ -159,7 +166,7 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
                 "patient_id": _key(exam.patient_id, spec),
                 "path": place.as_posix(),
                 "split": exam.split or "",
-                **category_cells(exam.category, exam.breast_categories.get(projection)),
+                **category_cells(exam.category, record.breast_category),
                 **_facts(exam, mammogram, spec),
                 "mirrored": "yes" if mirrored else "",
             }
@@ -168,20 +175,21 @@ def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
 
 
 def _first_usable(
-    exam: ExamSource, projection: Projection, spec: ExportSpec
+    record: ImageRecord, spec: ExportSpec
 ) -> tuple[tuple[Mammogram, bytes, bool] | None, list[dict[str, str]]]:
     """The best usable file of a projection with its picture and whether that was turned; a row for each other file."""
     taken, left = None, []
-    for candidate in exam.candidates(projection):
-        code, text = candidate.code, WARNINGS.get(candidate.code, "")
+    for path, check in record.candidates:
+        code = check.unused_code if check else ""
+        text = WARNINGS.get(code, "")
         if taken is None:
             try:
-                mammogram = read_image(candidate.path, projection, synthetic=exam.synthetic, check=candidate.check)
+                mammogram = read_image(path, record.projection, check=check)
                 taken = mammogram, *_picture(mammogram, spec.preprocess)
                 continue
             except ImageError as error:
                 code, text = error.code, str(error)
-        left.append(_refused_row(candidate.path, code, text, spec))
+        left.append(_refused_row(path, code, text, spec))
     return taken, left
 
 
@@ -194,12 +202,13 @@ def _refused_row(path: Path, code: str, text: str, spec: ExportSpec) -> dict[str
     }
 
 
-def _row_of(refusal: Refusal, spec: ExportSpec) -> dict[str, str]:
+def _row_of(verdict: FileCheck, spec: ExportSpec) -> dict[str, str]:
     """The row of a file that its header refuses; the code's words, as the verdict's own may quote the header."""
+    code = verdict.reasons[0].code
     return {
-        "exam_id": _key(refusal.exam_id, spec) if refusal.exam_id else "",
-        "projection": refusal.projection.value if refusal.projection else "",
-        **_refused_row(refusal.path, refusal.code, REASONS.get(refusal.code, ""), spec),
+        "exam_id": _key(verdict.exam_id, spec) if verdict.exam_id else "",
+        "projection": verdict.projection.value if verdict.projection else "",
+        **_refused_row(verdict.path, code, REASONS.get(code, ""), spec),
     }
 
 
@@ -306,18 +315,18 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
 
 def _labels(exam: ExamSource) -> list[tuple[str, str]]:
     """What is known of each image's breast."""
-    return [(one.value, str(exam.breast_categories.get(one, ""))) for one in sorted(exam.images)]
+    return [(name.value, str(record.breast_category or "")) for name, record in sorted(exam.records.items())]
 
 
 def _state(exam: ExamSource) -> list[tuple[str, str, int, int]]:
     """Of each image its projection and file, with size and time of the last change (ns); -1 where it is gone."""
     found = []
-    for projection in sorted(exam.images):
-        for candidate in exam.candidates(projection):
+    for projection, record in sorted(exam.records.items()):
+        for path, _ in record.candidates:
             try:
-                state = candidate.path.stat()
+                state = path.stat()
                 size, changed = state.st_size, state.st_mtime_ns
             except OSError:
                 size = changed = -1
-            found.append((projection.value, str(candidate.path.resolve()), size, changed))
+            found.append((projection.value, str(path.resolve()), size, changed))
     return found

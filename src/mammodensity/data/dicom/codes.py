@@ -1,17 +1,13 @@
-"""Transfer syntaxes: which are read, and with what.
+"""Tables of the standard and of habit: transfer syntaxes, codes and words of views, and words of descriptions.
 
-Codes and words of views, view modifiers and breasts.
+Series Description and Protocol Name are the image's own in some archives ("R CC SPOT") and the whole exam's in others
+("Screening, spot views if needed"). The second kind must refuse no image. Performed Procedure Step Description always
+concerns several images, so no kind is read from it, and Study Description is not read at all.
 
 References
 ----------
 PS3.16 CID 4014 (views), CID 4015 (view modifiers), CID 6022 (side), CID 4 (axilla); each in SNOMED CT (SCT) and in the
 older SRT codes.
-
-What free text tells of an image's kind: words of descriptions and paddles, and which of them speak of the image.
-
-Series Description and Protocol Name are the image's own in some archives ("R CC SPOT") and the whole exam's in others
-("Screening, spot views if needed"). The second condemns no image. Performed Procedure Step Description is always of
-several images, so no kind is read from it, and Study Description is not read at all.
 """
 
 from __future__ import annotations
@@ -49,10 +45,10 @@ RLE = {"1.2.840.10008.1.2.5": "RLE Lossless"}
 
 ENCAPSULATED = {**JPEG_BASELINE, **JPEG_EXTENDED, **JPEG_LOSSLESS, **JPEG_LS, **JPEG_2000, **RLE}
 READABLE = {**NATIVE, **ENCAPSULATED}
-"""UID to name."""
+"""Names by UID."""
 
 LOSSY = (*JPEG_BASELINE, *JPEG_EXTENDED, "1.2.840.10008.1.2.4.81")
-"""Always with loss; the JPEG 2000 syntaxes may be either, Lossy Image Compression tells."""
+"""Always lossy; in the JPEG 2000 syntaxes, which may be either, Lossy Image Compression tells."""
 
 MAY_LOSE = (*LOSSY, "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
 
@@ -64,7 +60,7 @@ PLUGINS = {
     **dict.fromkeys(JPEG_2000, "pylibjpeg"),
     **dict.fromkeys(RLE, "pylibjpeg"),
 }
-"""One decoder a syntax: a second one that is more lenient would accept what the first calls damaged."""
+"""A single decoder for each syntax: a second, more lenient one would accept what the first calls damaged."""
 
 JPEG12_EXTRA = "mammodensity[jpeg12]"
 
@@ -189,7 +185,7 @@ _DISPLACED = re.compile(r"(?P<view>(?:[RL][ _-]?)?(?:CC|MLO))[ _-]?I(?:MPLANT )?
 
 
 def view_in_word(word: str) -> tuple[str | None, str | None, bool]:
-    """View, side and whether the implant is displaced, as one View Position tells them; None for what it does not.
+    """Read view, side and whether the implant is displaced from a View Position; None where it does not say.
 
     >>> view_in_word("CC"), view_in_word("RMLO"), view_in_word("LM"), view_in_word("CCID"), view_in_word("LCC-ID")
     (('CC', None, False), ('MLO', 'R', False), ('LM', None, False), ('CC', None, True), ('CC', 'L', True))
@@ -208,7 +204,7 @@ def view_in_word(word: str) -> tuple[str | None, str | None, bool]:
 
 
 def is_harmless(modifier: str) -> bool:
-    """True for a view modifier that leaves a screening view one."""
+    """True for a view modifier that a screening view may have."""
     return modifier in _HARMLESS
 
 
@@ -216,7 +212,7 @@ SPECIAL_WORDS = re.compile(
     r"(?<![A-Z])(?P<word>SPOT(?:COMP(?:RESSION)?)?|MAG(?:N(?:IFIED|IFICATION)?)?|ROLL(?:ED)?|CLEAVAGE|TANGENTIAL|"
     r"AXILLA(?:E|RY)?|\b[RL]?(?:ML|LM|LMO|SIO|FB|XCC[LM]?)\b)(?![A-Z])"
 )
-"""Words that say it is no screening view; of the bare views only whole words count. A message may repeat them."""
+"""Words for views other than screening views; names of views count as whole words only. Messages may repeat them."""
 PADDLE_WORDS = re.compile(r"(?P<word>SPOT|(?<!I)MAG)")  # SPOTCOMP, 10X8MAG, but no IMAGE
 BIOPSY_WORDS = re.compile(r"\b(?:BIOPS\w*|STEREOTA\w*|STEREO|NEEDLE|WIRE LOC\w*|LOCALI[SZ]ATION|PUNCTIE\w*)\b")
 SPECIMEN_WORDS = re.compile(r"\b(?:SPECIMEN\w*|PREPARAAT|PR[AE]+PARAT)\b")
@@ -242,21 +238,21 @@ _EXAM_WIDE = re.compile(
 
 
 def text_of(header: Header, keyword: str) -> str:
-    """A description, upper case, with spaces where habit writes underscores."""
+    """A description in upper case, underscores as spaces."""
     return header.text(keyword).replace("_", " ")
 
 
 def own_text(header: Header, keyword: str) -> str:
-    """A description that speaks of this image; nothing where it is the exam's.
+    """A description where it is about this image; blank where it is about the whole exam.
 
-    It speaks of the image when it names a projection, or has no word that is said of exams only.
+    It is about the image when it names a projection, or has no word that is used for exams only.
     """
     text = text_of(header, keyword)
     return text if projection_in_name(text) or not _EXAM_WIDE.search(text) else ""
 
 
 def kind_text(header: Header) -> str:
-    """Everything in free text that may tell this image's kind."""
+    """All free text that may state the kind of this image."""
     texts = (
         own_text(header, "SeriesDescription"),
         own_text(header, "ProtocolName"),

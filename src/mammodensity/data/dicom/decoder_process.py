@@ -1,18 +1,18 @@
-"""The program of the decoding process: codestreams on standard input, stored values on standard output.
+"""The program of the decoding process: it receives codestreams and answers with their stored values.
 
-Run by path, so that it imports nothing of this package. Each request and each answer is 8 bytes of length, that many
-bytes of JSON, and the bytes whose number the JSON gives as ``bytes``. What a decoder prints goes nowhere; an abort ends
-this process and nothing else.
+Run by path, so that it imports nothing of this package. Requests and answers are JSON, each followed by the bytes. An
+abort ends this process and nothing else.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 import sys
 import warnings
+from contextlib import suppress
 from importlib import import_module
-from typing import Any, BinaryIO
+from multiprocessing.connection import Connection
+from typing import Any
 
 _MEMORY_BYTES = 6_000_000_000  # the largest image admitted takes less than 2 GB
 
@@ -37,29 +37,11 @@ def decode(request: dict[str, Any], codestream: bytes) -> tuple[dict[str, Any], 
         )
         array = np.asarray(array)
     values = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    content = values.tobytes()
-    return {"shape": list(values.shape), "dtype": values.dtype.str, "bytes": len(content)}, content
+    return {"shape": list(values.shape), "dtype": values.dtype.str}, values.tobytes()
 
 
-def read_message(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
-    """The next message, or None at the end."""
-    head = stream.read(8)
-    if len(head) < 8:
-        return None
-    fields = json.loads(stream.read(struct.unpack("<Q", head)[0]))
-    return fields, stream.read(fields["bytes"])
-
-
-def write_message(stream: BinaryIO, fields: dict[str, Any], content: bytes) -> None:
-    """One message."""
-    text = json.dumps(fields).encode()
-    stream.write(struct.pack("<Q", len(text)) + text)
-    stream.write(content)
-    stream.flush()
-
-
-def main() -> None:
-    """Answer requests until the input ends."""
+def main(requests: Connection, answers: Connection) -> None:
+    """Answer requests until there are no more."""
     try:
         import resource
 
@@ -68,17 +50,18 @@ def main() -> None:
     except (ImportError, ValueError, OSError):
         pass  # no such limits on this system
     warnings.simplefilter("ignore")
-    answers = sys.stdout.buffer
-    sys.stdout = sys.stderr  # nothing a decoder prints may get between the answers
-    while (message := read_message(sys.stdin.buffer)) is not None:
-        try:
-            fields, content = decode(*message)
-        except (KeyboardInterrupt, SystemExit):
-            return
-        except BaseException as error:  # decoders in Rust panic beside Exception
-            fields, content = {"error": " ".join(str(error).split())[:200] or type(error).__name__, "bytes": 0}, b""
-        write_message(answers, fields, content)
+    with suppress(EOFError, OSError):  # the other process has ended
+        while True:
+            request, codestream = json.loads(requests.recv_bytes()), requests.recv_bytes()
+            try:
+                answer, content = decode(request, codestream)
+            except (KeyboardInterrupt, SystemExit):
+                return
+            except BaseException as error:  # decoders in Rust panic beside Exception
+                answer, content = {"error": " ".join(str(error).split())[:200] or type(error).__name__}, b""
+            answers.send_bytes(json.dumps(answer).encode())
+            answers.send_bytes(content)
 
 
 if __name__ == "__main__":
-    main()
+    main(Connection(int(sys.argv[1])), Connection(int(sys.argv[2])))

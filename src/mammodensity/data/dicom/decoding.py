@@ -1,18 +1,17 @@
-"""Whether a decoded JPEG Lossless image uses up its stream, to the bit.
+"""From the bytes of the pixels to stored values.
 
-The decoder pads or resynchronises silently where a stream is damaged. The number of bits that the decoded values need
-under the stream's own Huffman table, in all one array operation, tells: it must fill the stream up to its end marker.
+Decoders run in processes of their own, because those written in C abort on some damaged streams: an abort, a hang or a
+demand for too much memory costs the damaged file, not the run. The processes are kept for later images, one for each
+thread that decodes at a time, and end with this one. A pool of ``concurrent.futures`` does not serve: it cannot end a
+process that hangs, fails as a whole when a process aborts, and imports the user's main program in each.
+
+A decoder of JPEG Lossless pads or resynchronises silently where a stream is damaged. The number of bits that the
+decoded values need under the stream's own Huffman table, in a single array operation, tells: it must fill the stream up
+to its end marker.
 
 References
 ----------
 ISO/IEC 10918-1, H.1.2 (prediction, table H.1) and F.1.2 (Huffman coding of differences).
-
-Decoding in processes of its own, because decoders written in C abort on some damaged streams.
-
-An abort, a hang or a demand for too much memory costs the damaged file, not the run. The processes are kept for later
-images, one for each thread that decodes at a time, and end with this one.
-
-From the bytes of the pixels to stored values.
 """
 
 from __future__ import annotations
@@ -21,13 +20,12 @@ import atexit
 import fcntl
 import json
 import os
-import select
 import struct
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +34,13 @@ from numpy.typing import NDArray
 
 from mammodensity.data.dicom.codes import JPEG_EXTENDED, JPEG_LOSSLESS, MAY_LOSE, PLUGINS
 from mammodensity.data.dicom.grey_scale import padding_range
-from mammodensity.data.dicom.header import Codestream, Header, one_line, quiet
+from mammodensity.data.dicom.header import Codestream, Header, quiet
 from mammodensity.data.dicom.pixel_data import is_complete, pixels_of, read_pixel_bytes
-from mammodensity.errors import DicomError
+from mammodensity.errors import DicomError, one_line
 
 
 def uses_up_stream(codestream: bytes, pixels: NDArray[np.uint16]) -> bool | None:
-    """True when ``pixels`` (H, W), as decoded, fill the stream; None where the stream has forms not checked here."""
+    """True when the decoded ``pixels`` (H, W) fill the stream; None for kinds of stream that are not checked here."""
     segments = _segments(codestream)
     if segments is None:
         return None
@@ -114,7 +112,7 @@ def _end_of_scan(scan: bytes) -> int | None:
 
 
 def _bits(pixels: NDArray[np.uint16], predictor: int, precision: int, lengths: NDArray[np.int64]) -> int | None:
-    """Bits the differences of the values need; differences are modulo 2^16, as unsigned arithmetic has them."""
+    """Number of bits for the differences of the values, which are modulo 2^16 as in unsigned arithmetic."""
     if not 1 <= predictor <= 7:
         return None
     halves = predictor in (5, 6, 7)  # these shift a signed sum right
@@ -148,63 +146,44 @@ _CATEGORY = np.array([min(n, (1 << 16) - n).bit_length() for n in range(1 << 16)
 
 _PROGRAM = Path(__file__).with_name("decoder_process.py")
 _PATIENCE_S = 120.0
-_PIPE_BYTES = 1 << 20  # of a pipe, so that both sides wait for each other less often; images are ten times as large
+_PIPE_BYTES = 1 << 20  # of a pipe, so that both sides wait for each other less often
 _MOST_ANSWER_BYTES = 1_000_000_000
 
 
 class _Worker:
-    """One decoding process."""
+    """One decoding process, and the connections to it."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(_PROGRAM)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us; the process ends when its input does
-        )
-        for pipe in (self.process.stdin, self.process.stdout):
-            with suppress(OSError, AttributeError):  # more than this user may have, or a system without
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]
+        requests, self.requests = Pipe(duplex=False)
+        self.answers, answers = Pipe(duplex=False)
+        with requests, answers:  # the other process's ends
+            for end in (requests, answers):
+                with suppress(OSError, AttributeError):  # more than this user may have, or a system without
+                    fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            self.process = subprocess.Popen(
+                [sys.executable, str(_PROGRAM), str(requests.fileno()), str(answers.fileno())],
+                pass_fds=(requests.fileno(), answers.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us; the process ends when its requests do
+            )
 
-    def ask(self, fields: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
-        """Send a request and wait for the answer; ``EOFError`` when the process has ended, ``TimeoutError``."""
-        assert self.process.stdin is not None
-        text = json.dumps({**fields, "bytes": len(content)}).encode()
-        try:
-            self.process.stdin.write(struct.pack("<Q", len(text)) + text + content)
-            self.process.stdin.flush()
-        except BrokenPipeError as error:
-            raise EOFError from error
-        deadline = time.monotonic() + _PATIENCE_S
-        length = struct.unpack("<Q", self._read(8, deadline))[0]
-        answer = json.loads(self._read(length, deadline))
-        return answer, self._read(answer["bytes"], deadline)
-
-    def _read(self, count: int, deadline: float) -> bytes:
-        assert self.process.stdout is not None
-        if count > _MOST_ANSWER_BYTES:
-            raise EOFError
-        handle, parts, left = self.process.stdout.fileno(), [], count
-        while left:
-            if not select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError
-            part = os.read(handle, min(left, 1 << 20))
-            if not part:
-                raise EOFError
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts)
+    def ask(self, request: dict[str, Any], codestream: bytes) -> tuple[dict[str, Any], bytes]:
+        """Send a request and wait for the answer; ``OSError`` or ``EOFError`` when the process has ended."""
+        self.requests.send_bytes(json.dumps(request).encode())
+        self.requests.send_bytes(codestream)
+        if not self.answers.poll(_PATIENCE_S):
+            raise TimeoutError
+        answer = json.loads(self.answers.recv_bytes(_MOST_ANSWER_BYTES))
+        return answer, self.answers.recv_bytes(_MOST_ANSWER_BYTES)
 
     def close(self) -> None:
         """End the process."""
-        with suppress(OSError):
-            self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        self.process.kill()
         self.process.wait()
+        self.requests.close()
+        self.answers.close()
 
 
 _lock = threading.Lock()
@@ -232,7 +211,7 @@ def close_decoders() -> None:
         _idle.clear()
 
 
-def decode_apart(name: Path, fields: dict[str, Any], codestream: bytes) -> NDArray[Any]:
+def decode_apart(path: Path, request: dict[str, Any], codestream: bytes) -> NDArray[Any]:
     """Decode a codestream in another process.
 
     Raises
@@ -241,20 +220,20 @@ def decode_apart(name: Path, fields: dict[str, Any], codestream: bytes) -> NDArr
         The decoder refuses it, aborts, or takes longer than anybody waits.
     """
     with _slots:
-        answer, content = _asked(name, fields, codestream)
+        answer, content = _asked(path, request, codestream)
     if "error" in answer:
-        raise DicomError(f"{name} has damaged pixels ({_short(answer['error'])}); copy it again", "damaged")
+        raise DicomError(f"{path} has damaged pixels ({_short(answer['error'])}); copy it again", "damaged")
     return np.frombuffer(content, answer["dtype"]).reshape(answer["shape"])
 
 
-def _asked(name: Path, fields: dict[str, Any], codestream: bytes) -> tuple[dict[str, Any], bytes]:
+def _asked(path: Path, request: dict[str, Any], codestream: bytes) -> tuple[dict[str, Any], bytes]:
     worker = _take()
     try:
-        answer, content = worker.ask(fields, codestream)
-    except (EOFError, TimeoutError, ValueError) as error:
+        answer, content = worker.ask(request, codestream)
+    except (EOFError, OSError, ValueError) as error:
         worker.close()
         what = "takes too long" if isinstance(error, TimeoutError) else "fails"
-        raise DicomError(f"{name} has damaged pixels (the decoder {what}); copy it again", "damaged") from error
+        raise DicomError(f"{path} has damaged pixels (the decoder {what}); copy it again", "damaged") from error
     except BaseException:
         worker.close()  # interrupted half-way: its answer would be taken for that of the next image
         raise
@@ -264,7 +243,7 @@ def _asked(name: Path, fields: dict[str, Any], codestream: bytes) -> tuple[dict[
 
 
 def _short(text: str) -> str:
-    """The decoder's words after those of pydicom around them."""
+    """The decoder's message without pydicom's words around it."""
     if "NoneType" in text:  # GDCM gives nothing, and pydicom stumbles over it
         return "the decoder gives up"
     return text.rpartition("all available plugins: ")[2][:120]
@@ -322,8 +301,8 @@ def _samples(header: Header) -> int:
 def _decoded(header: Header, stream: Codestream | None, codestream: bytes) -> tuple[NDArray[Any], int]:
     """Decompressed cells (H, W) or (H, W, 3), and the number of bits of each.
 
-    A codestream holds cells as deep as it says itself: the stored values alone, or all of Bits Allocated with what lies
-    beside them. The decoder is told that depth, and nothing of signs, so that it neither masks nor extends.
+    A codestream states the depth of its cells: the stored values alone, or all of Bits Allocated with the bits next to
+    them. The decoder gets that depth and no sign, so that it neither masks nor extends.
     """
     if not is_complete(header, codestream):
         raise DicomError(f"{header.path} is cut short in its pixels; copy it again", "damaged")
@@ -403,6 +382,6 @@ def _extended(values: NDArray[np.int32], bits: int) -> NDArray[np.int32]:
 
 
 def _without_overshoot(cells: NDArray[np.int32], bits: int) -> NDArray[np.int32]:
-    """Loss makes values slightly larger than the largest; they are that one."""
+    """Clip values that lossy compression made slightly larger than the largest."""
     largest = (1 << bits) - 1
     return np.where((cells > largest) & (cells <= largest + (largest >> 4)), largest, cells)

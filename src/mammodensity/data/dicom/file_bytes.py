@@ -24,11 +24,11 @@ _KEPT = 1 << 16  # pydicom goes back by a few bytes only
 
 
 class NotDicomError(DicomError):
-    """A file that is no DICOM file, or cannot be opened: what else it is, others must say."""
+    """A file that is no DICOM file, or cannot be opened."""
 
 
 class Source(Protocol):
-    """What pydicom needs of a file."""
+    """The methods of a file that pydicom needs."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Read bytes."""
@@ -41,9 +41,9 @@ class Source(Protocol):
 
 
 class Bounded:
-    """The part of a file that a header may lie in; no read takes more than is there, so a false length costs nothing.
+    """The part of a file that a header may lie in; no read takes more than there is, so a false length costs nothing.
 
-    ``cut`` turns true when a read or a jump would have gone past the end: the element there is not whole.
+    ``cut`` becomes true when a read or a jump would have gone past the end: the element there is not whole.
     """
 
     def __init__(self, stream: Source, size: int) -> None:
@@ -118,7 +118,7 @@ class Inflating:
             self._kept_from = self._place - _KEPT
 
     def _more(self) -> bool:
-        """Inflate another piece; False at the end, be it the proper one or that of a file cut short."""
+        """Inflate another piece; False at the end, be it the proper end or that of a file cut short."""
         if self._inflate.eof:
             return False
         chunk = self._inflate.unconsumed_tail or self._stream.read(1 << 16)

@@ -78,7 +78,7 @@ WARNINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a file is refused, or what is to be known about an accepted one."""
+    """A reason to refuse a file, or a warning about an accepted file."""
 
     code: str
     text: str
@@ -119,9 +119,19 @@ class FileCheck:
         return frozenset(warning.code for warning in self.warnings)
 
     @property
+    def is_synthetic(self) -> bool:
+        """True for a 2-D image computed from tomosynthesis, accepted because it was asked for."""
+        return "synthetic-2d" in self.marks
+
+    @property
+    def unused_code(self) -> str:
+        """Code of the warning that another image is taken in place of this one; empty where there is none."""
+        return next((code for code in ("duplicate", "other-image-chosen") if code in self.marks), "")
+
+    @property
     def used(self) -> bool:
         """True when the file is accepted and no other image is taken in its place."""
-        return self.accepted and not self.marks & {"other-image-chosen", "duplicate"}
+        return self.accepted and not self.unused_code
 
     def require_accepted(self) -> None:
         """Raise the first reason as an error."""

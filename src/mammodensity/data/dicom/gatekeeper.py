@@ -1,6 +1,6 @@
-"""What kind of file it is: another modality, tomosynthesis, a specimen, a part of the breast; by header alone.
+"""The gatekeeper: it accepts a header, or refuses it with every reason that can be told without decoding pixels.
 
-The gatekeeper: a header is accepted, or refused with every reason that can be told without decoding pixels.
+The reasons here are about the kind of file: another modality, tomosynthesis, a specimen, a part of the breast.
 """
 
 from __future__ import annotations
@@ -36,10 +36,8 @@ from mammodensity.data.dicom.file_checks import WARNINGS, FileCheck, Reason
 from mammodensity.data.dicom.header import Header, parse_header, quiet, say
 from mammodensity.data.dicom.pixel_data import find_pixels, require_decodable
 from mammodensity.data.dicom.side_and_view import (
-    Found,
-    find_projection,
-    first_side,
-    first_view,
+    Statements,
+    read_statements,
     side_by_columns,
     side_reasons,
     turned_reasons,
@@ -68,14 +66,17 @@ _SMALLEST_FIELD_MM = 130.0  # longer side; the smallest screening detector is 18
 
 
 def kind_reasons(header: Header, *, synthetic: bool, listed: bool) -> Iterator[Reason]:
-    """``listed``: a table of mammograms names the file, which is enough where the header tells no modality at all."""
+    """Reasons against the kind of image.
+
+    ``listed``: a table of mammograms names the file, which is enough where the header states no modality at all.
+    """
     sop, modality = header.text("SOPClassUID"), header.text("Modality")
     if sop == _DIRECTORY:
         yield Reason("dicomdir", say(header, "an index of files; give the folder it lies in"))
         return
     mammographic = sop in (_MG, _MG_PROCESSING, *_TOMO)
-    untold = listed and not sop and not modality
-    if modality not in ("MG", "") or not (mammographic or modality == "MG" or untold):
+    silent = not sop and not modality
+    if modality not in ("MG", "") or not (mammographic or modality == "MG" or (listed and silent)):
         shown = modality if modality in _MODALITIES else "another value" if modality else "not given"
         yield Reason("not-mammography", say(header, f"its modality is {shown}; expected MG"))
         return
@@ -98,14 +99,14 @@ def kind_reasons(header: Header, *, synthetic: bool, listed: bool) -> Iterator[R
 
 
 def _types(header: Header) -> list[str]:
-    """The values of Image Type, with spaces where the standard has underscores: habit has both."""
+    """The values of Image Type, with spaces where the standard has underscores: both are in use."""
     return header.text("ImageType").replace("_", " ").split("\\")
 
 
 def is_synthetic(header: Header) -> bool:
     """True for a 2-D image computed from tomosynthesis.
 
-    Of the tomosynthesis classes only Image Type can say so (PS3.3 C.8.21.6.1.1): "synthesized" is said of slabs, too.
+    In the tomosynthesis classes only Image Type can state it (PS3.3 C.8.21.6.1.1): slabs are called synthesized, too.
     """
     if any(_GENERATED.search(word) for word in _types(header)):
         return True
@@ -141,8 +142,8 @@ def _purpose_reasons(header: Header) -> Iterator[Reason]:
     part = text_of(header, "BodyPartExamined")
     if marked or "PHANTOM" in part or QUALITY_WORDS.search(words):
         yield Reason("quality-control", say(header, "a test or calibration image"))
-    told = header.is_given("ContainerIdentifier") or SPECIMEN_WORDS.search(f"{words} ; {part}")
-    if header.items("SpecimenDescriptionSequence") or told or "SPECIMEN" in types:
+    described = header.is_given("ContainerIdentifier") or SPECIMEN_WORDS.search(f"{words} ; {part}")
+    if header.items("SpecimenDescriptionSequence") or described or "SPECIMEN" in types:
         yield Reason("specimen", say(header, "an image of a specimen"))
     if (
         any(word.startswith(_BIOPSY_TYPES) for word in types)
@@ -158,9 +159,9 @@ def _purpose_reasons(header: Header) -> Iterator[Reason]:
 
 
 def _part_reasons(header: Header) -> Iterator[Reason]:
-    told = header.items("PartialViewCodeSequence") or header.text("PartialViewDescription")
+    described = header.items("PartialViewCodeSequence") or header.text("PartialViewDescription")
     stated = header.text("PartialView")
-    if stated not in ("", "NO", "N") or (told and not stated):  # YES; anything else is not NO either
+    if stated not in ("", "NO", "N") or (described and not stated):  # YES; anything else is not NO either
         yield Reason("partial-breast", say(header, "a partial view of the breast"))
     elif DERIVED_WORDS.search(kind_text(header)):
         yield Reason("partial-breast", say(header, "a crop or mask made from a mammogram"))
@@ -172,9 +173,9 @@ def _part_reasons(header: Header) -> Iterator[Reason]:
 
 
 def field_mm(header: Header) -> tuple[float, float] | None:
-    """Height and width of the field at the detector, as stated or by the pixels; None where neither tells.
+    """Height and width of the field at the detector, as stated or by the pixels; None where neither says.
 
-    Of reduced copies the pixels tell nothing: their spacing is often that of the original.
+    The pixels of reduced copies say nothing: their spacing is often that of the original.
     """
     wide, high = header.number("FieldOfViewDimensions", 0), header.number("FieldOfViewDimensions", 1)
     if wide and high and wide > 0 and high > 0:
@@ -190,7 +191,7 @@ _BREAST_WORDS = ("BREAST", "MAMM", "BRUST", "MAMA", "SEIN", "SENO", "BORST", "BR
 
 
 def judge_file(path: Path, *, synthetic: bool = False) -> FileCheck:
-    """The verdict on one file by its header, whatever the file holds; never raises for what is in it."""
+    """Judge one file by its header; never raises, whatever the file holds."""
     try:
         with quiet():
             return judge(read_header(path), synthetic=synthetic)
@@ -228,29 +229,29 @@ def read_header(path: Path) -> Header:
 
 
 def judge(header: Header, *, synthetic: bool = False, stated: Projection | None = None) -> FileCheck:
-    """The verdict on a header.
+    """Judge a header.
 
     Parameters
     ----------
     header
-        As ``read_header`` gives it.
+        From ``read_header``.
     synthetic
         Accept 2-D images computed from tomosynthesis, and mark them.
     stated
-        The projection a manifest or data-set table states: enough where the header says nothing, contradicted where
-        it says another.
+        The projection that a manifest or data-set table states. It is enough where the header states none; where the
+        header states another, the file is refused.
     """
     kind = list(kind_reasons(header, synthetic=synthetic, listed=stated is not None))
     if any(reason.code in ("not-mammography", "dicomdir") for reason in kind):
         return FileCheck(header.path, tuple(kind), is_dicom=True)
-    found = find_projection(header)
-    views = list(view_reasons(header, found, stated))
-    upright = not (kind or views)  # what Patient Orientation must be is known of CC and MLO only
-    sides = list(side_reasons(header, found, stated, side_by_columns(header) if upright else None))
+    statements = read_statements(header)
+    views = list(view_reasons(header, statements, stated))
+    upright = not (kind or views)  # the right Patient Orientation is defined for CC and MLO only
+    sides = list(side_reasons(header, statements, stated, side_by_columns(header) if upright else None))
     turned = turned_reasons(header) if upright else ()
     reasons = [*kind, *views, *sides, *turned, *_pixel_reasons(header)]
-    warnings = [*_warnings(header, found), *_stated_warnings(header, found, stated, synthetic=synthetic)]
-    side, view = first_side(found), first_view(found)
+    warnings = [*_warnings(header, statements), *_stated_warnings(header, statements, stated, synthetic=synthetic)]
+    side, view = statements.side, statements.view
     projection = Projection(f"{view}_{side}") if side and view in SCREENING_VIEWS and not (sides or views) else stated
     if projection is None and not reasons:
         reasons.append(Reason("missing-view", say(header, "nothing says which projection it is")))
@@ -263,26 +264,26 @@ def judge(header: Header, *, synthetic: bool = False, stated: Projection | None 
         _digest(header.text("PatientID")),
         _digest(header.text("IssuerOfPatientID")),
         _digest(header.text("SOPInstanceUID")),
-        _rank(header, found),
+        _rank(header, statements),
         is_dicom=True,
         header=None if reasons else header,
     )
 
 
 def exam_name(header: Header) -> str:
-    """A name for the exam that tells nothing of the patient: from a hash of the Study Instance UID.
+    """Name the exam by a hash of the Study Instance UID, which says nothing of the patient.
 
-    Where there is none, from a hash of folder, Patient ID and Study Date: two patients in one folder are two exams.
+    Without a UID the hash is of folder, Patient ID and Study Date: two patients in the same folder are two exams.
     """
     study = header.text("StudyInstanceUID")
     if not study:
-        whose = [header.text(keyword) for keyword in ("IssuerOfPatientID", "PatientID", "StudyDate")]
-        study = "|".join([f"folder {header.path.absolute().parent}", *whose])
+        parts = [header.text(keyword) for keyword in ("IssuerOfPatientID", "PatientID", "StudyDate")]
+        study = "|".join([f"folder {header.path.absolute().parent}", *parts])
     return f"study-{_digest(study)}"
 
 
 def _digest(text: str) -> str:
-    """Twelve digits; nothing for nothing."""
+    """The first twelve digits of a hash; blank for a blank text."""
     return text and hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -293,13 +294,13 @@ def _pixel_reasons(header: Header) -> Iterator[Reason]:
         yield Reason(error.code, str(error))
 
 
-def _warnings(header: Header, found: Found) -> Iterator[Reason]:
-    places = [one.place for one in found.views]
+def _warnings(header: Header, statements: Statements) -> Iterator[Reason]:
+    places = [statement.place for statement in statements.views]
     body = header.text("BodyPartExamined")
     polarity = header.text("PresentationLUTShape"), header.text("PhotometricInterpretation")
     facts = {
         "implant": header.text("BreastImplantPresent") == "YES",
-        "implant-displaced": IMPLANT_DISPLACED in found.modifiers,
+        "implant-displaced": IMPLANT_DISPLACED in statements.modifiers,
         "no-presentation-intent": not header.text("PresentationIntentType"),
         "no-modality": not header.text("Modality"),
         "secondary-capture": header.text("SOPClassUID") in CAPTURES,
@@ -317,20 +318,22 @@ def _warnings(header: Header, found: Found) -> Iterator[Reason]:
             yield Reason(code, WARNINGS[code])
 
 
-def _stated_warnings(header: Header, found: Found, stated: Projection | None, *, synthetic: bool) -> Iterator[Reason]:
+def _stated_warnings(
+    header: Header, statements: Statements, stated: Projection | None, *, synthetic: bool
+) -> Iterator[Reason]:
     if synthetic and is_synthetic(header):
         yield Reason("synthetic-2d", WARNINGS["synthetic-2d"])
-    unsaid = not found.views or not [one for one in found.sides if one.says in ("R", "L")]
-    if found.described and unsaid and stated is None:
+    unstated = not statements.views or not any(side.says in ("R", "L") for side in statements.sides)
+    if statements.described and unstated and stated is None:
         yield Reason("projection-from-description", WARNINGS["projection-from-description"])
 
 
-def _rank(header: Header, found: Found) -> tuple[int | float | str, ...]:
-    """For the choice among candidates: acquired rather than computed, implant displaced, last taken, largest."""
+def _rank(header: Header, statements: Statements) -> tuple[int | float | str, ...]:
+    """Rank of a candidate: acquired rather than computed, implant displaced, last taken, largest."""
     area = (header.whole("Rows") or 0) * (header.whole("Columns") or 0)
     return (
         int(not is_synthetic(header)),
-        int(IMPLANT_DISPLACED in found.modifiers),
+        int(IMPLANT_DISPLACED in statements.modifiers),
         _taken(header),
         area,
         header.whole("InstanceNumber") or 0,

@@ -1,7 +1,7 @@
 """The grey-scale pipeline of the standard: stored values to 16-bit values that are bright where much attenuates.
 
-Every stored value takes the same path whatever its place, so the path is walked once for each value there can be, and
-the image looks its result up.
+All pixels of one stored value get the same result, so it is computed once for each possible value, and looked up for
+each pixel.
 
 References
 ----------
@@ -29,7 +29,7 @@ _OF_FRAMES = {
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
     "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
 }
-"""Functional group to what it says of grey values."""
+"""Functional groups, and their elements that concern grey values."""
 Values = NDArray[np.float64]
 
 
@@ -43,14 +43,14 @@ class Table:
     bits: int
 
     def apply(self, values: Values) -> Values:
-        """Look values up; those before the first entry take the first, those after the last the last."""
+        """Look values up; values below the first entry take the first, values above the last take the last."""
         places = np.clip(np.round(values) - self.first, 0, len(self.data) - 1).astype(np.int64)
         looked_up: Values = self.data[places]
         return looked_up
 
 
 def rendered(header: Header, stored: NDArray[np.int32]) -> NDArray[np.uint16]:
-    """The image (H, W) as it is presented, 0 black to 65535 white.
+    """Render an image (H, W) as it is presented, 0 black to 65535 white.
 
     Raises
     ------
@@ -68,11 +68,11 @@ def rendered(header: Header, stored: NDArray[np.int32]) -> NDArray[np.uint16]:
 
 
 def _with_frame(header: Header) -> Header:
-    """The header with the rescale and window of its one frame, where functional groups state them.
+    """The header with the rescale and window of its frame, where functional groups state them.
 
-    So do the SOP classes of tomosynthesis, which synthetic images may have; there, these elements have no other place.
+    So they do in the SOP classes of tomosynthesis, which synthetic images may have.
     """
-    dataset = Dataset(dict(header.dataset.items()))  # of a data set itself, pydicom would share the elements
+    dataset = Dataset(dict(header.dataset.items()))  # made from a data set, pydicom would share its elements
     for keyword, names in _OF_FRAMES.items():
         for group in _frame_groups(header, keyword):
             for name in names:
@@ -83,32 +83,32 @@ def _with_frame(header: Header) -> Header:
 
 
 def _frame_groups(header: Header, keyword: str) -> Iterator[Dataset]:
-    """A functional group of the first frame, as shared by all frames and then as its own, which counts more."""
+    """A functional group of the first frame: the one that all frames share, then the frame's, which counts more."""
     for where in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for item in header.items(where)[:1]:
             yield from header.items(keyword, item)[:1]
 
 
 def _is_padding(header: Header, stored: NDArray[np.int32], low: int, high: int) -> NDArray[np.bool_]:
-    """Where there is padding.
+    """Mark padding.
 
-    A number that needs more bits than there are (65535 with 12) is found as stored where the cells have room for it.
-    A coder without that room leaves its lower bits; they are taken for padding at the end of the range only, since
+    A padding value that needs more bits than there are (65535 with 12) is stored whole where the cells have room for
+    it. A coder without that room leaves its lower bits; they count as padding at an end of the range only, since
     elsewhere they may be tissue.
     """
     ends = padding_range(header)
     if ends is None:
         return np.zeros(stored.shape, np.bool_)
-    found: NDArray[np.bool_] = (stored >= ends[0]) & (stored <= ends[1])
+    padding: NDArray[np.bool_] = (stored >= ends[0]) & (stored <= ends[1])
     if ends[0] > high or ends[1] < low:
         lower = (ends[0] - low) % (high - low + 1) + low
         if lower in (low, high):
-            found |= stored == lower
-    return found
+            padding |= stored == lower
+    return padding
 
 
 def presentation_table(header: Header, low: int, bits: int) -> NDArray[np.uint16]:
-    """What becomes of each stored value from ``low`` on: modality, then VOI, then the inversion of MONOCHROME1."""
+    """Grey value of each stored value from ``low`` on: modality, then VOI, then the inversion of MONOCHROME1."""
     with quiet():
         values = modality_values(header, np.arange(low, low + (1 << bits), dtype=np.float64))
         share = voi_share(header, values)
@@ -116,7 +116,7 @@ def presentation_table(header: Header, low: int, bits: int) -> NDArray[np.uint16
         raise DicomError(f"{header.path} has a rescale or window without numbers; export it again", "grey-scale")
     if is_inverted(header):
         share = 1 - share
-    # Rounded twice, so that the last bit of a floating-point number never decides between the twins.
+    # Rounded twice, so that MONOCHROME1 and 2 agree whatever the last bit of a floating-point number is.
     grey: NDArray[np.uint16] = np.floor(np.round(share * _WHITE, 4) + 0.5).astype(np.uint16)
     return grey
 
@@ -156,7 +156,7 @@ def _first_item(header: Header, keyword: str) -> Dataset | None:
 
 
 def voi_share(header: Header, values: Values) -> Values:
-    """Modality values, all there can be, as shares 0 to 1 of the output range."""
+    """Convert all possible modality values to shares 0 to 1 of the output range."""
     item = _first_item(header, "VOILUTSequence")
     if item is not None:
         table = _table(header, item, signed=bool(values.min() < 0))
@@ -173,7 +173,7 @@ def voi_share(header: Header, values: Values) -> Values:
 
 
 def window(values: Values, centre: float, width: float, function: str, name: str = "window") -> Values:
-    """A window as a share 0 to 1.
+    """Apply a window: values to shares 0 to 1.
 
     >>> window(np.array([0.0, 1024.0, 2047.0, 4095.0]), 2048, 4096, "LINEAR").round(4).tolist()
     [0.0, 0.2501, 0.4999, 1.0]
@@ -197,7 +197,7 @@ def _table(header: Header, item: Any, *, signed: bool) -> Table:
     """Read LUT Descriptor and LUT Data, whatever VR they were written with."""
     wrong = DicomError(f"{header.path} has a look-up table that makes no sense; export it again", "grey-scale")
     try:
-        count, first, bits = (int(one) for one in item["LUTDescriptor"].value)
+        count, first, bits = map(int, item["LUTDescriptor"].value)
         data = item["LUTData"].value
     except Exception as error:
         raise wrong from error
@@ -223,7 +223,7 @@ def _table(header: Header, item: Any, *, signed: bool) -> Table:
 
 
 def padding_range(header: Header) -> tuple[int, int] | None:
-    """Stored values, from and to, that stand for nothing: Pixel Padding Value and Range Limit."""
+    """The first and last stored value that are padding: Pixel Padding Value and Range Limit."""
     value = header.whole("PixelPaddingValue")
     if value is None:
         return None

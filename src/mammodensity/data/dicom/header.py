@@ -469,8 +469,3 @@ def _kind(element: RawDataElement) -> str:
         return dictionary_VR(element.tag)
     except KeyError:
         return ""
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, shortened to one line."""
-    return " ".join(str(error).split())[:120] or type(error).__name__

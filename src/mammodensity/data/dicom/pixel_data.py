@@ -66,7 +66,7 @@ def pixels_of(header: Header) -> PixelData:
     Raises
     ------
     DicomError
-        There are none, they are cut short, not as the transfer syntax says, or in one that is not read.
+        There are none, they are cut short, or they are in a transfer syntax that is not read or not as stated.
     """
     pixels = header.pixels
     if isinstance(pixels, PixelData):
@@ -287,7 +287,7 @@ def _reaches(header: Header, end: int) -> bool:
 
 
 def _require_codestream_length(header: Header, length: int) -> None:
-    """No more bytes than a lossless coder can make of one frame, so that a false length costs no memory."""
+    """Refuse more bytes than a lossless coder can make of a frame, so that a false length costs no memory."""
     if not length:
         raise DicomError(say(header, "its Pixel Data is empty; copy it again"), "damaged")
     most = _MOST_EXPANSION * native_bytes(header) + (1 << 20)
@@ -297,7 +297,7 @@ def _require_codestream_length(header: Header, length: int) -> None:
 
 
 def _require_no_bomb(header: Header, length: int) -> None:
-    """Of a large image so few compressed bytes that it would be black: decoding takes time and memory for nothing."""
+    """Refuse a large image of so few compressed bytes that it would be black: decoding would be a waste."""
     native = native_bytes(header)
     if native > _LARGE_BYTES and length * _MOST_COMPRESSION < native:
         text = f"{length} compressed bytes for {native} bytes of pixels; no mammogram can be packed so small"

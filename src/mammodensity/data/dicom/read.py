@@ -34,7 +34,7 @@ def read_dicom(
     projection
         The projection that a manifest or table states; None: as the header says.
     synthetic
-        Accept a 2-D image computed from tomosynthesis.
+        Accept a 2-D image computed from tomosynthesis; so does a ``check`` that did.
     check
         The verdict on the file, where there is one already: its header is then neither parsed nor judged again, unless
         the file has changed since or ``projection`` is another than the verdict's.
@@ -61,6 +61,7 @@ def read_with_warnings(
         header = check.header if check else None
         if check is None or header is None or not header.is_current() or projection not in (None, check.projection):
             header = read_header(path)
+            synthetic = synthetic or (check is not None and check.is_synthetic)
             check = judge(header, synthetic=synthetic, stated=projection)
             check.require_accepted()
         return _read(header, check)
@@ -127,10 +128,10 @@ def pixel_digest(header: Header) -> str:
 
 def spacing_mm(header: Header) -> float | None:
     """Distance of pixel centres in the breast: that at the detector divided by the magnification; None if unknown."""
-    found = _spacings(header)
-    if found is None or abs(found[0] - found[1]) > 0.01 * found[0]:
+    spacings = _spacings(header)
+    if spacings is None or abs(spacings[0] - spacings[1]) > 0.01 * spacings[0]:
         return None
-    return found[0]
+    return spacings[0]
 
 
 def _spacings(header: Header) -> tuple[float, float] | None:

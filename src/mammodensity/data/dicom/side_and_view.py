@@ -1,13 +1,11 @@
-r"""Which breast and which view: every place of a header that says so, and what they say together.
+r"""Which breast and which view: every place of a header that states it, and how the image lies.
 
-Which breast and which view: why a header that says nothing, or contradicts itself, is refused.
-
-How an image lies: what Patient Orientation says, where the chest wall is, and whether both fit the breast.
+A header that states nothing, or contradicts itself, is refused.
 
 Patient Orientation (PS3.3 C.7.6.1.1.1) has the direction of rows, then that of columns. Upright, a right breast is P\L
-in a CC and P\FL in an MLO, a left one A\R and A\FR: rows run away from the chest wall or to it, columns from the
-breast's own side (lateral, axilla) to the other. By habit a left breast has its chest wall on the left of the image. A
-mirrored image changes the rows only, so the columns tell the breast, and rows and pixels tell whether it is mirrored.
+in a CC and P\FL in an MLO, a left one A\R and A\FR: rows run away from the chest wall or towards it, columns from the
+breast's outer side (lateral, axilla) to the inner. By habit a left breast has its chest wall on the left of the image.
+Mirroring changes the rows only, so the columns tell the breast, and rows and pixels tell whether it is mirrored.
 """
 
 from __future__ import annotations
@@ -42,12 +40,12 @@ from mammodensity.terms import Projection
 
 _DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription")
 _SIDES = {"R": "R", "L": "L", "B": "B", "RIGHT": "R", "LEFT": "L", "BOTH": "B"}
-_OTHER = "another value"  # what is not known is not repeated: free text may name the patient
+_OTHER = "another value"  # an unfamiliar value is not repeated: free text may name the patient
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """One place that tells a side or a view."""
+class Statement:
+    """A side or a view, and the place of the header that states it."""
 
     place: str
     """The attribute's name in the standard."""
@@ -55,81 +53,94 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Everything a header says of side, view and modifiers."""
+class Statements:
+    """Everything a header states of side, view and modifiers."""
 
-    sides: tuple[Evidence, ...]
-    views: tuple[Evidence, ...]
+    sides: tuple[Statement, ...]
+    views: tuple[Statement, ...]
     modifiers: tuple[str, ...]
-    described: Evidence | None = None
-    """A projection that a description names; counts only where nothing else tells."""
+    described: Statement | None = None
+    """A projection that a description names; counts only where no other place states it."""
+
+    @property
+    def side(self) -> str | None:
+        """The first breast that is stated, ``"R"`` or ``"L"``."""
+        sides = [statement.says for statement in self.sides if statement.says in ("R", "L")]
+        return sides[0] if sides else self.described.says[-1] if self.described else None
+
+    @property
+    def view(self) -> str | None:
+        """The first view that is stated."""
+        if self.views:
+            return self.views[0].says
+        return self.described.says[:-2] if self.described else None
 
 
-def find_projection(header: Header) -> Found:
-    """Collect side and view from all the places the standard and habit know."""
+def read_statements(header: Header) -> Statements:
+    """Collect side and view from all the places that the standard and habit have for them."""
     sides = list(_sides(header))
-    views: list[Evidence] = []
+    views: list[Statement] = []
     modifiers: list[str] = []
     for item in header.items("ViewCodeSequence"):
         _read_view_item(item, views)
         modifiers += _modifiers(header, item)
-    modifiers += _modifiers(header)  # its place is in the view's item; some write it beside
+    modifiers += _modifiers(header)  # its place is in the view's item; some write it into the header itself
     word = header.text("ViewPosition")
     if word:
         view, side, displaced = view_in_word(word)
-        views.append(Evidence("View Position", view or _OTHER))
+        views.append(Statement("View Position", view or _OTHER))
         if side:
-            sides.append(Evidence("View Position", side))
+            sides.append(Statement("View Position", side))
         if displaced:
             modifiers.append(IMPLANT_DISPLACED)
     if not views:  # CBIS-DDSM keeps the view in Patient Orientation
         view, side, _ = view_in_word(header.text("PatientOrientation"))
         if view:
-            views.append(Evidence("Patient Orientation", view))
+            views.append(Statement("Patient Orientation", view))
         if side:
-            sides.append(Evidence("Patient Orientation", side))
+            sides.append(Statement("Patient Orientation", side))
     views += _other_regions(header)
-    return Found(tuple(sides), tuple(views), tuple(dict.fromkeys(modifiers)), _described(header))
+    return Statements(tuple(sides), tuple(views), tuple(dict.fromkeys(modifiers)), _described(header))
 
 
-def _described(header: Header) -> Evidence | None:
+def _described(header: Header) -> Statement | None:
     for keyword in _DESCRIPTIONS:
         projection = projection_in_name(header.text(keyword))
         if projection is not None:
-            return Evidence(keyword, projection.value)
+            return Statement(keyword, projection.value)
     return None
 
 
-def _sides(header: Header) -> Iterator[Evidence]:
+def _sides(header: Header) -> Iterator[Statement]:
     for keyword, name in (("ImageLaterality", "Image Laterality"), ("Laterality", "Laterality")):
         word = header.text(keyword)
         if word:
-            yield Evidence(name, _SIDES.get(word, _OTHER))
+            yield Statement(name, _SIDES.get(word, _OTHER))
     for group in header.items("SharedFunctionalGroupsSequence"):
         for item in header.items("FrameAnatomySequence", group):
             word = _text(item, "FrameLaterality")
             if word:
-                yield Evidence("Frame Laterality", _SIDES.get(word, _OTHER))
+                yield Statement("Frame Laterality", _SIDES.get(word, _OTHER))
     for region in header.items("AnatomicRegionSequence"):
         side = SIDE_CODES.get(_text(region, "CodeValue"))
         if side:
-            yield Evidence("Anatomic Region Sequence", side)
+            yield Statement("Anatomic Region Sequence", side)
         for modifier in header.items("AnatomicRegionModifierSequence", region):
             side = SIDE_CODES.get(_text(modifier, "CodeValue"))
             if side:
-                yield Evidence("Anatomic Region Modifier Sequence", side)
+                yield Statement("Anatomic Region Modifier Sequence", side)
     word = header.text("BodyPartExamined")
     for side in ("LEFT", "RIGHT"):
         if side in word.replace("_", " ").split():
-            yield Evidence("Body Part Examined", side[0])
+            yield Statement("Body Part Examined", side[0])
 
 
-def _read_view_item(item: Any, views: list[Evidence]) -> None:
+def _read_view_item(item: Any, views: list[Statement]) -> None:
     code = _text(item, "CodeValue") or _text(item, "LongCodeValue")
     meaning = _text(item, "CodeMeaning")
     view = VIEW_CODES.get(code) or view_in_word(meaning)[0]
     if view or code or meaning:
-        views.append(Evidence("View Code Sequence", view or _OTHER))
+        views.append(Statement("View Code Sequence", view or _OTHER))
 
 
 def _modifiers(header: Header, item: Any = None) -> Iterator[str]:
@@ -137,17 +148,16 @@ def _modifiers(header: Header, item: Any = None) -> Iterator[str]:
     for modifier in header.items("ViewModifierCodeSequence", item):
         code, meaning = _text(modifier, "CodeValue"), _text(modifier, "CodeMeaning").lower()
         if code or meaning:
-            known = meaning if meaning in MODIFIER_CODES.values() else _OTHER
-            yield MODIFIER_CODES.get(code, known)
+            yield MODIFIER_CODES.get(code, meaning if meaning in MODIFIER_CODES.values() else _OTHER)
 
 
-def _other_regions(header: Header) -> Iterator[Evidence]:
-    """Regions beside the breast, which are no view of it."""
+def _other_regions(header: Header) -> Iterator[Statement]:
+    """Regions next to the breast, which are no view of it."""
     for region in header.items("AnatomicRegionSequence"):
         if _text(region, "CodeValue") in AXILLA_CODES or "AXILLA" in _text(region, "CodeMeaning"):
-            yield Evidence("Anatomic Region Sequence", "axilla")
+            yield Statement("Anatomic Region Sequence", "axilla")
     if "AXILLA" in header.text("BodyPartExamined"):
-        yield Evidence("Body Part Examined", "axilla")
+        yield Statement("Body Part Examined", "axilla")
 
 
 def _text(item: Any, keyword: str) -> str:
@@ -161,32 +171,22 @@ def _text(item: Any, keyword: str) -> str:
 _CONTACT_MAGNIFICATION = 1.3  # contact views have 1.0 to 1.2, magnified ones 1.5 and more
 
 
-def first_side(found: Found) -> str | None:
-    sides = [one.says for one in found.sides if one.says in ("R", "L")]
-    return sides[0] if sides else found.described.says[-1] if found.described else None
-
-
-def first_view(found: Found) -> str | None:
-    if found.views:
-        return found.views[0].says
-    return found.described.says[:-2] if found.described else None
-
-
 def side_reasons(
-    header: Header, found: Found, stated: Projection | None, oriented: str | None = None
+    header: Header, statements: Statements, stated: Projection | None, oriented: str | None = None
 ) -> Iterator[Reason]:
-    """``oriented``: the breast by Patient Orientation, which may contradict but is not enough alone.
+    """Reasons against the stated side.
 
-    A CC that is stored upside down has the columns of the other breast.
+    ``oriented`` is the breast by Patient Orientation, which may contradict but is not enough alone: a CC that is stored
+    upside down has the columns of the other breast.
     """
-    said = {one.place: one.says for one in found.sides}
+    said = {statement.place: statement.says for statement in statements.sides}
     unusable = {place: side for place, side in said.items() if side not in ("R", "L")}
     for place, side in unusable.items():
         word = "both breasts" if side == "B" else "neither R nor L"
         yield Reason("missing-laterality", say(header, f"{place} says {word}; expected one breast"))
     sides = {place: side for place, side in said.items() if side in ("R", "L")}
-    if found.described:
-        sides[found.described.place] = found.described.says[-1]
+    if statements.described:
+        sides[statements.described.place] = statements.described.says[-1]
     if stated:
         sides["the data set's table"] = stated.laterality
     if sides and oriented:
@@ -200,9 +200,10 @@ def side_reasons(
         yield Reason("missing-laterality", say(header, text))
 
 
-def view_reasons(header: Header, found: Found, stated: Projection | None) -> Iterator[Reason]:
-    special = [f"{one.place} {one.says}" for one in found.views if one.says not in SCREENING_VIEWS]
-    special += [f"view modifier {modifier}" for modifier in found.modifiers if not is_harmless(modifier)]
+def view_reasons(header: Header, statements: Statements, stated: Projection | None) -> Iterator[Reason]:
+    """Reasons against the stated view."""
+    special = [f"{view.place} {view.says}" for view in statements.views if view.says not in SCREENING_VIEWS]
+    special += [f"view modifier {modifier}" for modifier in statements.modifiers if not is_harmless(modifier)]
     magnification = _magnification(header)
     if magnification is not None and magnification > _CONTACT_MAGNIFICATION:
         special.append(f"magnified {magnification:.2f} times")
@@ -214,9 +215,9 @@ def view_reasons(header: Header, found: Found, stated: Projection | None) -> Ite
     if special:
         text = f"{', '.join(special)}: no screening view; expected CC or MLO without modifiers"
         yield Reason("non-screening-view", say(header, text))
-    views = {one.place: one.says for one in found.views if one.says in SCREENING_VIEWS}
-    if found.described:
-        views.setdefault(found.described.place, found.described.says[:-2])
+    views = {view.place: view.says for view in statements.views if view.says in SCREENING_VIEWS}
+    if statements.described:
+        views.setdefault(statements.described.place, statements.described.says[:-2])
     if stated:
         views["the data set's table"] = stated.view_position
     if len(set(views.values())) > 1:
@@ -228,7 +229,7 @@ def view_reasons(header: Header, found: Found, stated: Projection | None) -> Ite
 
 
 def _magnification(header: Header) -> float | None:
-    """As stated; else source to detector by source to breast support, which PS3.3 C.8.11.7 defines it by."""
+    """The stated magnification; else source to detector by source to breast support (PS3.3 C.8.11.7)."""
     stated = header.number("EstimatedRadiographicMagnificationFactor")
     detector, support = header.number("DistanceSourceToDetector"), header.number("DistanceSourceToPatient")
     if stated is None and detector and support and support > 0:
@@ -248,9 +249,9 @@ def _directions(header: Header) -> tuple[str, str] | None:
 
 
 def side_by_columns(header: Header) -> str | None:
-    """``"R"`` or ``"L"``: the breast whose CC or MLO has columns as Patient Orientation says; None where that is open.
+    """The breast, ``"R"`` or ``"L"``, by the direction of columns in Patient Orientation; None where that is open.
 
-    Of an image that is upside down by its header (columns to H) the other, so that it tells the breast all the same.
+    An image that is upside down by its header (columns to H) has the columns of the other breast, which is allowed for.
     """
     columns = (_directions(header) or ("", ""))[1]
     if ("L" in columns) == ("R" in columns):
@@ -259,9 +260,9 @@ def side_by_columns(header: Header) -> str | None:
 
 
 def turned_reasons(header: Header) -> Iterator[Reason]:
-    """A CC or MLO that is stored upside down or turned by a quarter, by Patient Orientation.
+    """Reasons against a CC or MLO that Patient Orientation says is stored upside down or turned by a quarter.
 
-    Rows of an upright one run to A or P; columns to F, R or L, never to A, P or H.
+    Upright, rows run to A or P; columns to F, R or L, never to A, P or H.
     """
     rows, columns = _directions(header) or ("A", "F")
     if columns[0] in "AP" or rows[0] in "HF":
@@ -275,9 +276,9 @@ def turned_reasons(header: Header) -> Iterator[Reason]:
 
 
 def chest_wall_side(pixels: NDArray[np.uint16]) -> str | None:
-    """``"L"`` or ``"R"``: the side of the image with the chest wall; None where it is not plain to see.
+    """The side of the image with the chest wall, ``"L"`` or ``"R"``; None where that is not clear.
 
-    The chest wall's side is that along which tissue reaches the image edge; the other is air.
+    Along the chest wall's side tissue reaches the image edge; along the other there is air.
     """
     rows, columns = pixels.shape
     small = pixels[:: max(1, rows // 256), :: max(1, columns // 256)].astype(np.float64)
@@ -299,7 +300,7 @@ def chest_wall_side(pixels: NDArray[np.uint16]) -> str | None:
 
 
 def orientation_warnings(header: Header, projection: Projection, pixels: NDArray[np.uint16]) -> Iterator[Reason]:
-    """Check header against pixels.
+    """Check the stated projection against the pixels; yield warnings.
 
     Raises
     ------
@@ -315,7 +316,7 @@ def orientation_warnings(header: Header, projection: Projection, pixels: NDArray
         if said is not None and said != side:
             yield Reason("orientation-disagrees", WARNINGS["orientation-disagrees"])
         return
-    # rows alone do not do: a swapped label of an upright image looks the same; the columns or the detector must agree
+    # rows are not enough: a swapped label of an upright image looks the same; the columns or the detector must agree
     mirrored = header.text("FieldOfViewHorizontalFlip") == "YES"
     confirmed = mirrored or (said == side and side_by_columns(header) == projection.laterality)
     if said not in (side, None) or not confirmed:
