@@ -19,6 +19,7 @@ from mammodensity.results.calibration import (
     COMBINATIONS,
     Calibration,
     fit_calibration,
+    fuse_combinations,
     read_calibration,
     write_calibration,
 )
@@ -291,13 +292,13 @@ def test_exams_of_one_category_are_refused():
     with pytest.raises(TableError, match=r"exams of several categories\. Got 30 exams of B only"):
         cross_validate(scores, only)
     with pytest.raises(TableError, match="Got 30 exams of B only"):
-        fit_calibration(dict.fromkeys(PROJECTIONS, scores), only)
+        fit_calibration({PROJECTIONS: scores}, only)
 
 
 @pytest.mark.parametrize("kind", SET_KINDS)
 def test_sets_of_a_useless_model_cover_as_stated(kind):
     rng = np.random.default_rng(18)
-    alike = {Projection.CC_R: np.full((300, 4), 0.25)}
+    alike = {(Projection.CC_R,): np.full((300, 4), 0.25)}
     covered = []
     for _ in range(20):
         reference = rng.choice(4, size=300, p=[0.1, 0.4, 0.4, 0.1])
@@ -316,7 +317,7 @@ def calibration() -> Calibration:
     views, reference = readers(60, 15)
     scores = dict(zip(PROJECTIONS, views, strict=True))
     scores[Projection.CC_R][:45] = np.nan
-    return fit_calibration(scores, reference)
+    return fit_calibration(fuse_combinations(scores), reference)
 
 
 def test_every_combination_with_enough_exams_is_calibrated(calibration):
@@ -344,7 +345,7 @@ def test_it_is_read_back_as_it_was(calibration, tmp_path):
 
 def test_a_calibration_that_made_scores_worse_is_told():
     views, reference = readers(60, 15)
-    found = fit_calibration(dict(zip(PROJECTIONS, views, strict=True)), reference)
+    found = fit_calibration(fuse_combinations(dict(zip(PROJECTIONS, views, strict=True))), reference)
     for change, told in ((-0.1, False), (0.1, True)):
         before = {"nll_before": 1.0, "accuracy_before": 0.7}
         after = {"nll_after": 1.0 + change, "accuracy_after": 0.7 - change}
@@ -380,7 +381,7 @@ def test_neither_order_nor_row_of_exams_changes_a_calibration():
     views, reference = readers(60, 19)
     order = np.random.default_rng(1).permutation(60)
     first, second = (
-        fit_calibration({Projection.CC_R: views[0][o], Projection.CC_L: views[1][o]}, reference[o])
+        fit_calibration({(Projection.CC_R,): views[0][o], (Projection.CC_L,): views[1][o]}, reference[o])
         for o in (np.arange(60), order)
     )
     for combination, one in first.views.items():

@@ -165,7 +165,7 @@ def test_calibrated_results_and_their_schema(run, tiny_model, tmp_path):
     assert code == 0
     assert "15 of 15 combinations of views calibrated, on 24 exams each" in output
     assert "covered" in output
-    assert "chose its epochs, by their names: a model is surer" in output
+    assert "chose its epochs, by their names: the model is overconfident" in output
     assert RESEARCH_USE_ONLY in output
     forms = ("--json", tmp_path / "r.json", "--results", tmp_path / "r.csv", "--html", tmp_path / "r.html")
     code, output, _ = run("predict", data, "--model", model, *forms, "--notification")

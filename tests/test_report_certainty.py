@@ -11,7 +11,7 @@ import pytest
 from mammodensity.evaluation.score_tables import ScoreTable, fuse_levels
 from mammodensity.pages.certainty import certainty
 from mammodensity.pages.plots import reliability_diagram
-from mammodensity.results.calibration import Calibration, Overlap, fit_calibration
+from mammodensity.results.calibration import Calibration, Overlap, fit_calibration, scores_of_views
 from mammodensity.results.cross_validation import expected_calibration_error
 from mammodensity.terms import PROJECTIONS
 
@@ -42,7 +42,7 @@ def test_without_calibration_scores_are_judged_as_they_are(cohort):
 
 def test_with_calibration_sets_are_counted(cohort):
     table, reference = cohort
-    calibration = fit_calibration({view: table.scores[view.value] for view in PROJECTIONS}, reference)
+    calibration = fit_calibration(scores_of_views(table), reference)
     found = certainty(table, reference, calibration)
     assert found["sets"].coverage == 0.9
     assert found["sets"].covered >= 0.85  # of the exams it was fitted to

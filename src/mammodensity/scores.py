@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,15 +17,17 @@ from mammodensity.errors import OptionError, TableError
 from mammodensity.exam import Flag
 from mammodensity.terms import DENSITY, FUSED_LEVELS, PROJECTIONS, SCALES, Category, Projection, Scale
 
-FUSION_METHODS: tuple[str, ...] = ("mean", "geometric-mean", "vote")
-"""``mean`` is the default and the origin's; see `fuse` for each."""
+FusionMethod = Literal["mean", "geometric-mean", "vote"]
+FUSION_METHODS: tuple[FusionMethod, ...] = get_args(FusionMethod)
+"""Methods that fuse the scores of single views; see `fuse`. ``mean`` is the default, and the INFN reference's."""
 
 BY_THE_NETWORK = "joint"
-"""The fusion of a joint network, which sees several views at once: no method on the scores of single views."""
+"""The fusion of a joint network, which takes several views at once."""
 
-POLICIES: tuple[str, ...] = ("mean", "denser")
-"""What speaks for the subject: ``mean``, all views alike (the origin's), or ``denser``, the breast with the higher
-expected category, as radiologists report by BI-RADS (5th edition, 2013: the denser one decides where they differ)."""
+Policy = Literal["mean", "denser"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+"""Which views decide the exam: ``mean``, all alike (as in the INFN reference), or ``denser``, those of the breast with
+the higher expected category, as in BI-RADS reports (5th edition, 2013)."""
 
 _TIE_WEIGHT = 1e-6  # of the mean within a vote: far below one vote, far above the spacing of float64 near 1
 _SMALLEST_SCORE = float(np.finfo(np.float64).tiny)

@@ -1,16 +1,17 @@
-"""Whether labelled exams had a part in the training of the model that they are to calibrate.
+"""The calibration of a model: a calibration map and thresholds for each combination of views.
 
-The calibration of a model: a map and thresholds for every combination of views, fitted to labelled predictions.
+It is fitted to exams with known categories. They should not be exams of the model's training, so `find_overlap` looks
+for them in the manifest of the training.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -28,49 +29,40 @@ from mammodensity.results.cross_validation import (
     require_enough,
 )
 from mammodensity.results.score_calibration import (
-    SET_KINDS,
     CalibrationMap,
     Floats,
     Positions,
+    SetKind,
     fit_map,
     prediction_sets,
-    require_coverage,
     thresholds,
 )
-from mammodensity.scores import BY_THE_NETWORK, FUSION_METHODS, POLICIES, denser, fuse_views
+from mammodensity.scores import BY_THE_NETWORK, FusionMethod, Policy, denser, fuse_views
+from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 
-@dataclass(frozen=True)
+@settings
 class Overlap:
-    """How many of the exams of a calibration stand in each split of the model's own manifest."""
+    """Number of calibration exams in each split of the manifest that the model was trained with."""
 
     train: int = 0
     validation: int = 0
     test: int = 0
     by_name: int = 0
-    """Of these, known by name alone, as no images could be compared."""
+    """Of these, exams that were recognised by name only, as there were no images to compare."""
 
     @property
     def trained(self) -> int:
-        """Exams that weights or epochs were chosen by."""
+        """Exams that the weights or the number of epochs depend on."""
         return self.train + self.validation
-
-    def to_dict(self) -> dict[str, int]:
-        """As plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Overlap:
-        """The reverse of `to_dict`."""
-        return cls(**{name: int(value) for name, value in content.items()})
 
 
 def find_overlap(model: Path, labels: Path, exam_ids: Iterable[str]) -> Overlap:
-    """Look for labelled exams in the manifest that a trained model's folder holds.
+    """Look for labelled exams in the manifest in a trained model's folder.
 
-    Exams of one name are the same where an image file is (by its place or its content); where the table of labels, or
-    the manifest, names no file that is there, by their name alone.
+    Two exams of one name are the same exam if they share an image file (by path or by content), or if one of them has
+    no image file that exists.
 
     Parameters
     ----------
@@ -84,13 +76,13 @@ def find_overlap(model: Path, labels: Path, exam_ids: Iterable[str]) -> Overlap:
     """
     if not (model / MANIFEST_NAME).is_file():
         return Overlap()
-    known, given = read_exam_columns(model / MANIFEST_NAME), read_exam_columns(labels)
+    manifest, labelled = read_exam_columns(model / MANIFEST_NAME), read_exam_columns(labels)
     count = {"train": 0, "validation": 0, "test": 0, "by_name": 0}
     for exam_id in exam_ids:
-        splits = known.exams.get(exam_id, {}).get("split", ())
+        splits = manifest.exams.get(exam_id, {}).get("split", ())
         if not splits or splits[0] not in count:
             continue
-        same = _same_image(_files(known, exam_id), _files(given, exam_id))
+        same = _same_image(_files(manifest, exam_id), _files(labelled, exam_id))
         if same is not False:
             count[splits[0]] += 1
             count["by_name"] += same is None
@@ -98,13 +90,12 @@ def find_overlap(model: Path, labels: Path, exam_ids: Iterable[str]) -> Overlap:
 
 
 def _files(table: ExamColumns, exam_id: str) -> list[Path]:
-    texts = table.exams.get(exam_id, {}).get("path", ())
-    files = [table.path.parent / text for text in texts]
+    files = [table.path.parent / text for text in table.exams.get(exam_id, {}).get("path", ())]
     return [file for file in files if file.is_file()]
 
 
 def _same_image(first: list[Path], second: list[Path]) -> bool | None:
-    """Whether any file of one exam is one of the other; None where there are none to compare."""
+    """Whether two exams share an image file; None if one of them has none."""
     if not first or not second:
         return None
     if {file.resolve() for file in first} & {file.resolve() for file in second}:
@@ -125,22 +116,45 @@ COMBINATIONS: tuple[Views, ...] = tuple(
 
 @dataclass(frozen=True, eq=False)
 class ViewsCalibration:
-    """Calibration of what is fused from one combination of views."""
+    """Calibration of the scores that are fused from one combination of views."""
 
     calibration_map: CalibrationMap
     held_out: Floats
-    """(N, 4) scores of the labelled exams, calibrated by maps that did not see them."""
+    """(N, 4) scores of the labelled exams, calibrated by maps that were fitted to other exams."""
     reference: Positions
-    """(N,) their categories."""
+    """(N,) positions of their categories."""
 
     def limits(self, kind: str, coverage: float) -> Floats:
-        """Threshold of each category (4,) for sets of one kind and coverage."""
+        """Threshold of each category (4,) for sets of a kind and coverage."""
         return thresholds(self.held_out, self.reference, kind, coverage)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "map": {
+                "kind": self.calibration_map.kind,
+                "coefficients": list(self.calibration_map.coefficients),
+            },
+            "held_out": np.round(self.held_out, 7).tolist(),
+            "reference": "".join(CATEGORIES[index] for index in self.reference),
+        }
 
-@dataclass(frozen=True, eq=False)
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ViewsCalibration:
+        """Read what `to_dict` gave; raise ``ValueError``, ``KeyError`` or ``OptionError`` if it is damaged."""
+        held_out = np.array(content["held_out"], dtype=np.float64)
+        reference = np.array([DensityCategory(letter).index for letter in content["reference"]], dtype=np.intp)
+        if held_out.shape != (len(reference), len(CATEGORIES)):
+            raise ValueError("held-out scores and reference do not agree")
+        if not ((held_out >= 0) & (held_out <= 1)).all():  # NaN compares False
+            raise ValueError("held-out scores are not from 0 to 1")
+        kind, coefficients = content["map"]["kind"], content["map"]["coefficients"]
+        return cls(CalibrationMap(kind, tuple(map(float, coefficients))), held_out, reference)
+
+
+@settings
 class Calibration:
-    """What makes the scores of a model calibrated, and gives prediction sets.
+    """Calibration of a model's scores, and its prediction sets.
 
     Raises
     ------
@@ -149,92 +163,83 @@ class Calibration:
     """
 
     views: Mapping[Views, ViewsCalibration]
-    fusion: str = "mean"
-    policy: str = "mean"
-    coverage: float = 0.9
-    set_kind: str = "ordinal"
+    fusion: Literal[FusionMethod, "joint"] = "mean"
+    policy: Policy = "mean"
+    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    set_kind: SetKind = "ordinal"
     figures: Mapping[str, Any] = field(default_factory=dict)
-    """Of all four views, by cross-validation; empty where fewer than 20 exams have all four."""
-    overlap: Overlap = field(default_factory=Overlap)
-    """Exams that had a part in the model's training."""
-
-    def __post_init__(self) -> None:
-        require_coverage(self.coverage)
-        for name, value, known in (
-            ("fusion", self.fusion, (*FUSION_METHODS, BY_THE_NETWORK)),
-            ("policy", self.policy, POLICIES),
-            ("set_kind", self.set_kind, SET_KINDS),
-        ):
-            if value not in known:
-                raise OptionError(f"{name} must be one of {', '.join(known)}. Got {value!r} instead.")
+    """Cross-validated figures for all four views; empty if fewer than 20 exams have all four."""
+    overlap: Overlap = Overlap()
+    """Calibration exams that are in the manifest of the model's training."""
 
     @property
     def warnings(self) -> list[str]:
-        """What a user of calibrated scores must know, a line each."""
-        overlap, of_all = self.overlap, max((len(one.reference) for one in self.views.values()), default=0)
-        if not overlap.trained:
+        """Warnings for the user of calibrated scores, a line each."""
+        if not self.overlap.trained:
             return []
-        known = ", by their names" if overlap.by_name else ""
+        exams = max((len(fitted.reference) for fitted in self.views.values()), default=0)
+        by_name = ", by their names" if self.overlap.by_name else ""
         return [
-            f"calibrated on {of_all} exams, of which {overlap.train} trained the model and {overlap.validation} chose "
-            f"its epochs{known}: a model is surer of such exams than of new ones, so that calibrated scores and "
-            "prediction sets promise too much; calibrate on exams that training never saw"
+            f"calibrated on {exams} exams, of which {self.overlap.train} trained the model and "
+            f"{self.overlap.validation} chose its epochs{by_name}: the model is overconfident on such exams, so the "
+            "calibrated scores and prediction sets promise too much; calibrate on exams that training never saw"
         ]
 
     def calibrated(self, views: Iterable[Projection], scores: Floats) -> Floats | None:
-        """Calibrate scores (4,) that were fused from these views; None where the combination was not calibrated."""
-        found = self.views.get(_sorted(views))
-        return None if found is None else found.calibration_map(scores[np.newaxis])[0]
+        """Calibrate scores (4,) that were fused from these views; None if the combination was not calibrated."""
+        fitted = self.views.get(_sorted(views))
+        return None if fitted is None else fitted.calibration_map(scores[np.newaxis])[0]
 
     def prediction_set(
         self, views: Iterable[Projection], calibrated: Floats, coverage: float | None = None
     ) -> tuple[DensityCategory, ...]:
-        """Categories of the set for calibrated scores (4,) of these views, which must have been calibrated."""
+        """Prediction set for calibrated scores (4,) of these views, which must have been calibrated."""
         limits = self.views[_sorted(views)].limits(self.set_kind, coverage or self.coverage)
         inside = prediction_sets(calibrated[np.newaxis], self.set_kind, limits)[0]
         return tuple(category for category in CATEGORIES if inside[category.index])
 
 
 def scores_of_views(table: ScoreTable, fusion: str = "mean", policy: str = "mean") -> dict[Views, Floats]:
-    """Scores (N, 4) of every combination of views in a table, a row of NaN where an exam has none.
+    """Scores (N, 4) of each combination of views in a table, with a row of NaN where an exam lacks a view.
 
-    By a method, the views' own scores are fused anew. Those of a joint network are the table's: of single views, of
-    breasts, and of the subject, where it says from which views.
+    Scores of single views are fused anew. A joint network's are those of the table: of single views and breasts, and of
+    the subject, with the views that it has.
     """
     single = {view: table.scores[view.value] for view in PROJECTIONS}
     if fusion != BY_THE_NETWORK:
-        return _fused(single, fusion, policy)
-    found = {views: np.full((len(table.exam_ids), len(CATEGORIES)), np.nan) for views in COMBINATIONS}
-    found |= {(view,): scores for view, scores in single.items()}
-    for level, wanted in FUSED_LEVELS.items():
+        return fuse_combinations(single, fusion, policy)
+    scores = {views: np.full((len(table.exam_ids), len(CATEGORIES)), np.nan) for views in COMBINATIONS}
+    scores |= {(view,): of_view for view, of_view in single.items()}
+    for level, complete in FUSED_LEVELS.items():
         for exam, missing in enumerate(table.missing.get(level, ((),) * len(table.exam_ids))):
-            views = tuple(view for view in wanted if view not in missing)
+            views = tuple(view for view in complete if view not in missing)
             if views:
-                found[views][exam] = table.scores[level][exam]
+                scores[views][exam] = table.scores[level][exam]
     if policy == "denser":
-        right, left = found[FUSED_LEVELS["right"]], found[FUSED_LEVELS["left"]]
-        found[PROJECTIONS] = np.where(np.isnan(right + left), np.nan, denser(right, left))
-    return found
+        right, left = scores[FUSED_LEVELS["right"]], scores[FUSED_LEVELS["left"]]
+        scores[PROJECTIONS] = np.where(np.isnan(right + left), np.nan, denser(right, left))
+    return scores
 
 
-def _fused(scores: Mapping[Projection, Floats], fusion: str, policy: str) -> dict[Views, Floats]:
-    """Scores (N, 4) of every combination of the projections there are, a row of NaN where an exam lacks a view."""
-    found = {}
+def fuse_combinations(
+    scores: Mapping[Projection, Floats], fusion: str = "mean", policy: str = "mean"
+) -> dict[Views, Floats]:
+    """Fuse each combination of projections, (N, 4) each, with a row of NaN where an exam lacks a view."""
+    combined = {}
     for views in COMBINATIONS:
         if set(views) <= set(scores):
-            lacks = np.any([np.isnan(scores[view]).any(axis=1) for view in views], axis=0)
-            fused = np.full((len(lacks), len(CATEGORIES)), np.nan)
-            if not lacks.all():
-                fused[~lacks] = fuse_views({view: scores[view][~lacks] for view in views}, fusion, policy)
-            found[views] = fused
-    return found
+            complete = ~np.any([np.isnan(scores[view]).any(axis=1) for view in views], axis=0)
+            combined[views] = np.full((len(complete), len(CATEGORIES)), np.nan)
+            if complete.any():
+                present = {view: scores[view][complete] for view in views}
+                combined[views][complete] = fuse_views(present, fusion, policy)
+    return combined
 
 
 def fit_calibration(
-    scores: Mapping[Projection, Floats],
+    scores: Mapping[Views, Floats],
     reference: Positions,
     *,
-    fused: Mapping[Views, Floats] | None = None,
     fusion: str = "mean",
     policy: str = "mean",
     coverage: float = 0.9,
@@ -242,18 +247,18 @@ def fit_calibration(
     seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Calibrate every combination of views that at least 20 exams of two categories or more have.
+    """Calibrate each combination of views that at least 20 exams of two or more categories have.
 
-    The order of the exams has no influence.
+    The result does not depend on the order of the exams.
 
     Parameters
     ----------
     scores
-        (N, 4) of each projection, a row of NaN where an exam lacks it.
-    fused
-        The same of each combination of views, as :func:`scores_of_views` has them; None fuses ``scores``.
+        (N, 4) for each combination of views, as `scores_of_views` and `fuse_combinations` give them.
     reference
         (N,) positions of the reference categories.
+    fusion, policy
+        How the scores were fused; kept with the calibration.
 
     Raises
     ------
@@ -262,53 +267,40 @@ def fit_calibration(
     OptionError
         A setting is unknown or out of range.
     """
-    settings: dict[str, Any] = {"fusion": fusion, "policy": policy, "coverage": coverage, "set_kind": set_kind}
-    Calibration({}, **settings)  # wrong settings are told before any work
+    chosen: dict[str, Any] = {"fusion": fusion, "policy": policy, "coverage": coverage, "set_kind": set_kind}
+    Calibration({}, **chosen)  # refuses wrong settings before any work
     fitted: dict[Views, ViewsCalibration] = {}
     figures: CalibrationFigures | None = None
-    combined = _fused(scores, fusion, policy) if fused is None else fused
     most = reference[:0]
-    for done, views in enumerate(COMBINATIONS):
-        if views not in combined:
-            continue
-        has = ~np.isnan(combined[views]).any(axis=1)
-        known = reference[has]
-        most = max(most, known, key=len)
-        if len(known) >= LEAST_EXAMS and len(set(known.tolist())) > 1:
-            ordered, known = in_canonical_order(combined[views][has], known)
-            held_out = fit_held_out(ordered, known, np.random.default_rng(seed))
-            fitted[views] = ViewsCalibration(fit_map(held_out.kind, ordered, known), held_out.held_out, known)
+    for done, (views, fused) in enumerate(scores.items(), start=1):
+        complete = ~np.isnan(fused).any(axis=1)
+        categories = reference[complete]
+        most = max(most, categories, key=len)
+        if len(categories) >= LEAST_EXAMS and len(set(categories.tolist())) > 1:
+            ordered, categories = in_canonical_order(fused[complete], categories)
+            held_out = fit_held_out(ordered, categories, np.random.default_rng(seed))
+            calibration_map = fit_map(held_out.kind, ordered, categories)
+            fitted[views] = ViewsCalibration(calibration_map, held_out.scores, categories)
             if len(views) == len(PROJECTIONS):
-                figures = cross_validate(ordered, known, coverages=sorted({0.8, 0.9, 0.95, coverage}), seed=seed)
+                figures = cross_validate(ordered, categories, coverages=sorted({0.8, 0.9, 0.95, coverage}), seed=seed)
         if progress:
-            progress(done + 1, len(COMBINATIONS))
+            progress(done, len(scores))
     if not fitted:
         require_enough(most)
-    return Calibration(fitted, **settings, figures=figures.to_dict() if figures else {})
+    return Calibration(fitted, **chosen, figures=figures.to_dict() if figures else {})
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> Path:
-    """Write ``calibration.json`` into a model folder, with the hashes of the model it is for."""
+    """Write ``calibration.json`` into a model folder, with the hashes of the model's files."""
     path = Path(folder) / CALIBRATION_FILE
     content = {
         "note": RESEARCH_USE_ONLY,
         "format": _FORMAT,
-        "fusion": calibration.fusion,
-        "policy": calibration.policy,
-        "coverage": calibration.coverage,
-        "set_kind": calibration.set_kind,
+        **{name: getattr(calibration, name) for name in _SETTINGS},
         "model": _hashes(folder),
-        "exams_of_training": calibration.overlap.to_dict(),
+        "exams_of_training": asdict(calibration.overlap),
         "figures": dict(calibration.figures),
-        "views": [
-            {
-                "views": list(views),
-                "map": {"kind": one.calibration_map.kind, "coefficients": list(one.calibration_map.coefficients)},
-                "held_out": np.round(one.held_out, 7).tolist(),
-                "reference": "".join(CATEGORIES[place] for place in one.reference),
-            }
-            for views, one in calibration.views.items()
-        ],
+        "views": [{"views": list(views), **fitted.to_dict()} for views, fitted in calibration.views.items()],
         "receipt": receipt("calibrate"),
     }
     write_json(path, content)
@@ -316,12 +308,12 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
 
 
 def read_calibration(folder: Path) -> Calibration | None:
-    """Read the calibration of a model folder; None where there is none.
+    """Read the calibration of a model folder; None if there is none.
 
     Raises
     ------
     CheckpointError
-        The file is damaged, or of a later format, or the model was trained or fitted anew since.
+        The file is damaged, or of a later format, or the model has changed since.
     """
     path = Path(folder) / CALIBRATION_FILE
     if not path.is_file():
@@ -330,52 +322,43 @@ def read_calibration(folder: Path) -> Calibration | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
             raise CheckpointError(f"{path} has format {content['format']}, expected {_FORMAT}; calibrate again")
-        views = _read_all_views(content["views"])
-        settings = {name: content[name] for name in ("fusion", "policy", "coverage", "set_kind", "figures")}
+        calibration = _calibration(content)
         _require_same_model(path, content.get("model", {}))
-        overlap = Overlap.from_dict(content.get("exams_of_training", {}))
-        return Calibration(views, **settings, overlap=overlap)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {error}); calibrate again") from error
+    return calibration
+
+
+_SETTINGS = ("fusion", "policy", "coverage", "set_kind")
+
+
+def _calibration(content: Mapping[str, Any]) -> Calibration:
+    views = {
+        _sorted(Projection(name) for name in entry["views"]): ViewsCalibration.from_dict(entry)
+        for entry in content["views"]
+    }
+    if not views:
+        raise ValueError("no combination of views")
+    overlap = Overlap(**content.get("exams_of_training", {}))
+    return Calibration(views, **{name: content[name] for name in (*_SETTINGS, "figures")}, overlap=overlap)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that make the scores; torch, which this needs, only loads here."""
-    from mammodensity.models.trained import model_hashes
+    """SHA-256 of the files that the scores depend on."""
+    from mammodensity.models.trained import model_hashes  # imports torch
 
     return {name: value for name, value in model_hashes(folder).items() if name != CALIBRATION_FILE}
 
 
 def _require_same_model(path: Path, made_for: Mapping[str, str]) -> None:
-    """Raise ``CheckpointError`` where a file of the model changed or went; files of 0.1 say nothing of the model."""
-    found = _hashes(path.parent) if made_for else {}
-    changed = [name for name, value in made_for.items() if found.get(name) != value]
+    """Raise ``CheckpointError`` if a file of the model has changed; calibrations of version 0.1 have no hashes."""
+    hashes = _hashes(path.parent) if made_for else {}
+    changed = [name for name, value in made_for.items() if hashes.get(name) != value]
     if changed:
         raise CheckpointError(
             f"{path} was made for scores of another model: {changed[0]} has changed since; calibrate again with the "
             "predictions of this model, or remove the file"
         )
-
-
-def _read_all_views(content: Sequence[Mapping[str, Any]]) -> dict[Views, ViewsCalibration]:
-    if not content:
-        raise ValueError("no combination of views")
-    return {_sorted(Projection(name) for name in one["views"]): _read_views(one) for one in content}
-
-
-def _read_views(content: Mapping[str, Any]) -> ViewsCalibration:
-    held_out = np.array(content["held_out"], dtype=np.float64)
-    reference = np.array([DensityCategory(letter).index for letter in content["reference"]], dtype=np.intp)
-    if held_out.shape != (len(reference), len(CATEGORIES)):
-        raise ValueError("held-out scores and reference do not agree")
-    if not ((held_out >= 0) & (held_out <= 1)).all():  # NaN compares False
-        raise ValueError("held-out scores are not from 0 to 1")
-    described = content["map"]
-    return ViewsCalibration(
-        CalibrationMap(described["kind"], tuple(float(value) for value in described["coefficients"])),
-        held_out,
-        reference,
-    )
 
 
 def _sorted(views: Iterable[Projection]) -> Views:

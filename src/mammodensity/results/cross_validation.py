@@ -1,14 +1,12 @@
-"""How far scores are from meaning what they say, beside what chance alone gives.
+"""Calibration error with its null band, and repeated cross-validation: how well calibration works on new exams.
 
-The expected calibration error is biased upwards: with few exams a perfectly calibrated predictor has a large one, too.
-So it is never given without its null band: what it is when the categories are drawn by the scores themselves.
+The expected calibration error is biased upwards: with few exams even a perfectly calibrated model has a large one. It
+is therefore always given with its null band: the values that it has when the categories are drawn from the scores.
 
 References
 ----------
 Naeini, Cooper and Hauskrecht, AAAI 2015 (expected calibration error). Vaicenavicius et al., AISTATS 2019 (consistency
 resampling).
-
-What calibration is worth on exams it has not seen, by repeated cross-validation.
 """
 
 from __future__ import annotations
@@ -26,7 +24,9 @@ from mammodensity.results.score_calibration import (
     MAPS,
     SET_KINDS,
     Floats,
+    MapKind,
     Positions,
+    SetKind,
     choose_map,
     fit_map,
     fit_maps,
@@ -36,8 +36,14 @@ from mammodensity.results.score_calibration import (
 )
 from mammodensity.terms import CATEGORIES
 
+Sets = NDArray[np.bool_]
+
+LEAST_EXAMS = 20
+"""Calibration needs so many labelled exams."""
 BINS = 10
+FOLDS = 10
 _DRAWS = 2000
+_MANY = 1000  # exams: from here on, fewer repeats are enough
 
 
 @dataclass(frozen=True)
@@ -46,19 +52,19 @@ class Reliability:
 
     count: tuple[int, ...]
     confidence: tuple[float | None, ...]
-    """Mean score in each bin; None where there is no exam."""
+    """Mean score in each bin; None in an empty bin."""
     accuracy: tuple[float | None, ...]
-    """Share of right categories in each bin."""
+    """Share of correct categories in each bin; None in an empty bin."""
 
 
 def expected_calibration_error(scores: Floats, reference: Positions) -> float:
-    """Mean distance of confidence and accuracy over ten bins of the highest score, weighted by their exams."""
-    right = (scores.argmax(axis=1) == reference)[np.newaxis]
-    return float(_errors(scores.max(axis=1), right)[0])
+    """Mean difference between confidence and accuracy over ten bins of the highest score, weighted by exams."""
+    correct = (scores.argmax(axis=1) == reference)[np.newaxis]
+    return float(_errors(scores.max(axis=1), correct)[0])
 
 
 def null_band(scores: Floats, *, draws: int = _DRAWS, seed: int = 1) -> tuple[float, float, float]:
-    """Low (5 %), mean and high (95 %) of the error if the scores were perfectly calibrated, for as many exams."""
+    """5 % quantile, mean and 95 % quantile of the error that perfectly calibrated scores of as many exams have."""
     rng = np.random.default_rng(seed)
     top = scores.max(axis=1)
     values = np.concatenate([_errors(top, rng.random((len(part), len(top))) < top) for part in _parts(draws, len(top))])
@@ -67,56 +73,46 @@ def null_band(scores: Floats, *, draws: int = _DRAWS, seed: int = 1) -> tuple[fl
 
 
 def reliability(scores: Floats, reference: Positions) -> Reliability:
-    """Confidence and accuracy by bin."""
-    top, right = scores.max(axis=1), scores.argmax(axis=1) == reference
-    bins = _bins(top)
-    chosen = [bins == place for place in range(BINS)]
+    """Confidence and accuracy in each bin."""
+    top, correct = scores.max(axis=1), scores.argmax(axis=1) == reference
+    bins = [_bins(top) == index for index in range(BINS)]
     return Reliability(
-        tuple(int(one.sum()) for one in chosen),
-        tuple(float(top[one].mean()) if one.any() else None for one in chosen),
-        tuple(float(right[one].mean()) if one.any() else None for one in chosen),
+        tuple(int(chosen.sum()) for chosen in bins),
+        tuple(float(top[chosen].mean()) if chosen.any() else None for chosen in bins),
+        tuple(float(correct[chosen].mean()) if chosen.any() else None for chosen in bins),
     )
 
 
-def _errors(top: Floats, right: NDArray[np.bool_]) -> Floats:
-    """(N,) highest scores and (B, N) whether they are right -> (B,)."""
+def _errors(top: Floats, correct: NDArray[np.bool_]) -> Floats:
+    """Calibration errors (B,) from highest scores (N,) and whether their categories are correct (B, N)."""
     member = np.eye(BINS)[_bins(top)]  # (N, BINS)
-    result: Floats = np.abs((right - top) @ member).sum(axis=1) / len(top)
+    result: Floats = np.abs((correct - top) @ member).sum(axis=1) / len(top)
     return result
 
 
 def _bins(top: Floats) -> NDArray[np.intp]:
-    """Bin of each score; one on a border belongs to the bin above."""
+    """Bin of each score; a score on a border belongs to the bin above."""
     return np.minimum((top * BINS).astype(np.intp), BINS - 1)
 
 
 def _parts(draws: int, exams: int) -> list[range]:
-    """Draws in parts whose arrays stay small."""
+    """Divide the draws into parts whose arrays stay small."""
     step = max(1, 2**20 // exams)
     return [range(start, min(start + step, draws)) for start in range(0, draws, step)]
 
 
-Sets = NDArray[np.bool_]
-
-FOLDS = 10
-LEAST_EXAMS = 20
-_MANY = 1000  # exams, from which on fewer repeats do
-
-
 @dataclass(frozen=True)
-class Fitted:
-    """What one set of exams gives: the map, and scores of the same exams by maps that did not see them."""
+class HeldOut:
+    """The kind of map chosen for a set of exams, and their scores calibrated by maps fitted to other exams."""
 
-    kind: str
-    held_out: Floats
+    kind: MapKind
+    scores: Floats
     """(N, 4), by maps of the chosen kind."""
-    losses: dict[str, float]
-    """Held-out negative log likelihood by kind of map."""
 
 
 @dataclass(frozen=True)
 class CalibrationFigures:
-    """Means over the repeats; every exam is judged by maps and thresholds of other exams."""
+    """Means over the repeats; each exam is judged with maps and thresholds fitted to other exams."""
 
     exams: int
     repeats: int
@@ -127,49 +123,48 @@ class CalibrationFigures:
     ece_null_mean: float
     ece_null_high: float
     inside_band: float
-    """Share of the repeats whose error after calibration is not above the band."""
+    """Share of the repeats whose error after calibration does not exceed the null band."""
     nll_before: float
     nll_after: float
     accuracy_before: float
     accuracy_after: float
     coverage: dict[str, float]
-    """Share of exams whose set holds their category, by nominal coverage, for the default kind of set."""
+    """Share of exams whose set contains their category, by nominal coverage; for the default kind of set."""
     mean_set_size: float
     """At the coverage nearest to 0.9."""
     mean_set_size_by_coverage: dict[str, float]
-    by_kind_of_set: dict[str, dict[str, Any]]
-    """``coverage``, ``mean_set_size`` and ``coverage_by_category`` of every kind of set."""
+    by_kind_of_set: dict[SetKind, dict[str, Any]]
+    """``coverage``, ``mean_set_size`` and ``coverage_by_category`` for each kind of set."""
     maps: dict[str, float]
-    """How often each kind of map was chosen, as a share."""
+    """Share of the folds in which each kind of map was chosen."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return dict(vars(self))
 
 
-def fit_held_out(scores: Floats, reference: Positions, rng: np.random.Generator) -> Fitted:
-    """Choose a map by held-out likelihood (ten folds), and keep the held-out scores for the thresholds of sets."""
+def fit_held_out(scores: Floats, reference: Positions, rng: np.random.Generator) -> HeldOut:
+    """Choose a map by its held-out likelihood in ten folds, and keep the held-out scores for the thresholds of sets."""
     by_kind = {kind: np.empty_like(scores) for kind in MAPS}
     for train, held in _folds(len(reference), rng):
         for kind, fitted in fit_maps(scores[train], reference[train]).items():
             by_kind[kind][held] = fitted(scores[held])
-    losses = {kind: losses_of(one, reference) for kind, one in by_kind.items()}
-    kind = choose_map(losses)
-    return Fitted(kind, by_kind[kind], {name: float(values.mean()) for name, values in losses.items()})
+    chosen = choose_map({kind: losses_of(calibrated, reference) for kind, calibrated in by_kind.items()})
+    return HeldOut(chosen, by_kind[chosen])
 
 
 def in_canonical_order(scores: Floats, reference: Positions) -> tuple[Floats, Positions]:
-    """Scores (N, 4) and categories (N,) in an order of content: folds then do not depend on how exams came."""
+    """Sort scores (N, 4) and categories (N,) by content, so that folds do not depend on the order of the exams."""
     order = canonical_order(np.column_stack([reference, scores[:, ::-1]]), None)[0]
     return scores[order], reference[order]
 
 
 def held_out_set_size(scores: Floats, reference: Positions, coverage: float = 0.9, seed: int = 1) -> float:
-    """Mean number of categories in ordinal sets of exams calibrated by others; NaN for fewer than 20 exams."""
+    """Mean size of ordinal sets of exams calibrated with other exams; NaN for fewer than 20 exams."""
     if len(reference) < LEAST_EXAMS:
         return float("nan")
     scores, reference = in_canonical_order(scores, reference)
-    held_out = fit_held_out(scores, reference, np.random.default_rng(seed)).held_out
+    held_out = fit_held_out(scores, reference, np.random.default_rng(seed)).scores
     limits = thresholds(held_out, reference, SET_KINDS[0], coverage)
     return float(prediction_sets(held_out, SET_KINDS[0], limits).sum(axis=1).mean())
 
@@ -183,16 +178,16 @@ def cross_validate(
     seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> CalibrationFigures:
-    """Calibrate nine tenths of the exams and judge the other tenth, ten times over, in ``repeats`` other divisions.
+    """Calibrate with nine tenths of the exams and judge the rest, for each tenth, in several random divisions.
 
-    The order of the exams has no influence.
+    The result does not depend on the order of the exams.
 
     Parameters
     ----------
     scores, reference
-        (N, 4) fused scores, and the positions (N,) of the reference categories.
+        Fused scores (N, 4), and positions (N,) of the reference categories.
     repeats
-        50 without a word, 5 from 1,000 exams on.
+        Number of divisions; None is 50, or 5 from 1,000 exams on.
 
     Raises
     ------
@@ -208,9 +203,11 @@ def cross_validate(
         trials.append(_trial(scores, reference, coverages, rng))
         if progress:
             progress(done + 1, rounds)
-    low, mean, high = _mean_band([trial.calibrated for trial in trials])
+    bands = [null_band(trial.calibrated, draws=200, seed=index) for index, trial in enumerate(trials)]
+    low, mean, high = np.mean(bands, axis=0).tolist()
     errors = [expected_calibration_error(trial.calibrated, reference) for trial in trials]
     sets = {kind: _set_figures([trial.sets[kind] for trial in trials], reference) for kind in SET_KINDS}
+    standard = sets[SET_KINDS[0]]
     chosen = [kind for trial in trials for kind in trial.kinds]
     return CalibrationFigures(
         exams=len(reference),
@@ -226,16 +223,16 @@ def cross_validate(
         nll_after=float(np.mean([losses_of(trial.calibrated, reference).mean() for trial in trials])),
         accuracy_before=float((scores.argmax(axis=1) == reference).mean()),
         accuracy_after=float(np.mean([trial.calibrated.argmax(axis=1) == reference for trial in trials])),
-        coverage=sets[SET_KINDS[0]]["coverage"],
-        mean_set_size=sets[SET_KINDS[0]]["mean_set_size"][f"{min(coverages, key=lambda one: abs(one - 0.9)):g}"],
-        mean_set_size_by_coverage=sets[SET_KINDS[0]]["mean_set_size"],
+        coverage=standard["coverage"],
+        mean_set_size=standard["mean_set_size"][f"{min(coverages, key=lambda nominal: abs(nominal - 0.9)):g}"],
+        mean_set_size_by_coverage=standard["mean_set_size"],
         by_kind_of_set=sets,
         maps={kind: chosen.count(kind) / len(chosen) for kind in MAPS if kind in chosen},
     )
 
 
 def require_enough(reference: Positions) -> None:
-    """Raise ``TableError`` below 20 exams, and where all are of one category: every exam would become one of it."""
+    """Raise ``TableError`` for fewer than 20 exams, or if all are of one category, which would always be predicted."""
     if len(reference) < LEAST_EXAMS:
         raise TableError(f"calibration needs at least {LEAST_EXAMS} labelled exams. Got {len(reference)} instead.")
     if len(set(reference.tolist())) == 1:
@@ -247,27 +244,28 @@ def require_enough(reference: Positions) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
+    """One division of all exams into folds."""
+
     calibrated: Floats
-    sets: dict[str, dict[str, Sets]]
-    """Kind of set, nominal coverage: (N, 4) of what each set holds."""
-    kinds: list[str]
+    sets: dict[SetKind, dict[str, Sets]]
+    """Sets (N, 4) by kind and nominal coverage."""
+    kinds: list[MapKind]
 
 
 def _trial(scores: Floats, reference: Positions, coverages: Sequence[float], rng: np.random.Generator) -> _Trial:
-    """One division of all exams into folds."""
     calibrated = np.empty_like(scores)
-    sets: dict[str, dict[str, Sets]] = {
-        kind: {f"{one:g}": np.zeros(scores.shape, dtype=np.bool_) for one in coverages} for kind in SET_KINDS
+    sets: dict[SetKind, dict[str, Sets]] = {
+        kind: {f"{coverage:g}": np.zeros(scores.shape, dtype=np.bool_) for coverage in coverages} for kind in SET_KINDS
     }
     kinds = []
     for train, held in _folds(len(reference), rng):
-        fitted = fit_held_out(scores[train], reference[train], rng)
-        calibrated[held] = fit_map(fitted.kind, scores[train], reference[train])(scores[held])
-        kinds.append(fitted.kind)
+        held_out = fit_held_out(scores[train], reference[train], rng)
+        calibrated[held] = fit_map(held_out.kind, scores[train], reference[train])(scores[held])
+        kinds.append(held_out.kind)
         for kind in SET_KINDS:
-            for one in coverages:
-                limits = thresholds(fitted.held_out, reference[train], kind, one)
-                sets[kind][f"{one:g}"][held] = prediction_sets(calibrated[held], kind, limits)
+            for coverage in coverages:
+                limits = thresholds(held_out.scores, reference[train], kind, coverage)
+                sets[kind][f"{coverage:g}"][held] = prediction_sets(calibrated[held], kind, limits)
     return _Trial(calibrated, sets, kinds)
 
 
@@ -277,20 +275,15 @@ def _folds(exams: int, rng: np.random.Generator) -> Iterator[tuple[Positions, Po
         yield np.setdiff1d(order, held), held
 
 
-def _mean_band(calibrated: Sequence[Floats]) -> tuple[float, float, float]:
-    bands = np.array([null_band(one, draws=200, seed=place) for place, one in enumerate(calibrated)])
-    low, mean, high = bands.mean(axis=0)
-    return float(low), float(mean), float(high)
-
-
 def _set_figures(trials: Sequence[dict[str, Sets]], reference: Positions) -> dict[str, Any]:
-    own = np.arange(len(reference)), reference
+    of_reference = np.arange(len(reference)), reference
     coverage, size, by_category = {}, {}, {}
     for nominal in trials[0]:
-        covered = np.mean([trial[nominal][own] for trial in trials], axis=0)  # (N,)
+        covered = np.mean([trial[nominal][of_reference] for trial in trials], axis=0)  # (N,)
         coverage[nominal] = float(covered.mean())
         size[nominal] = float(np.mean([trial[nominal].sum(axis=1).mean() for trial in trials]))
         by_category[nominal] = [
-            float(covered[reference == place].mean()) if (reference == place).any() else None for place in range(4)
+            float(covered[reference == category.index].mean()) if (reference == category.index).any() else None
+            for category in CATEGORIES
         ]
     return {"coverage": coverage, "mean_set_size": size, "coverage_by_category": by_category}

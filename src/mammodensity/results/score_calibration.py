@@ -1,49 +1,47 @@
-"""Calibration maps: fused scores to scores that mean what they say, fitted to exams with known categories.
+"""Calibration maps, and prediction sets with a stated coverage (split conformal prediction).
 
-Every map is a softmax of features that are linear in few coefficients, so its likelihood is concave and Newton's method
-finds the one best fit. Few exams allow few coefficients: the sites this is for have one to a few hundred.
+A calibration map turns fused scores into probabilities. It is fitted to exams with known categories. Every map is a
+softmax of features that are linear in few coefficients, so the likelihood is concave and Newton's method finds its
+maximum. The maps have few coefficients because most sites have only one to a few hundred labelled exams.
+
+A prediction set contains each category whose nonconformity does not exceed a threshold. The threshold is a quantile of
+the nonconformity of exams with known categories. An exam from the same population is then covered with the stated
+probability, whatever the quality of the model; a poor model has large sets. A set may be empty.
 
 References
 ----------
 Guo et al., ICML 2017 (temperature and vector scaling). Agresti, Analysis of Ordinal Categorical Data, 2nd ed. 2010,
 section 4.1 (adjacent-categories logits). Ranjan and Gneiting, J. R. Stat. Soc. B 2010 (means of calibrated forecasts
-are under-confident).
-
-Prediction sets with stated coverage: split conformal prediction.
-
-A set holds every category whose nonconformity does not exceed a threshold, and the threshold is the quantile of the
-nonconformity of exams with known categories. An exam drawn from the same population is then covered with the stated
-probability, whatever the model is worth; a poor model gives large sets. A set may be empty: no category conforms.
-
-References
-----------
-Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005. Sadinle, Lei and Wasserman, J. Am. Stat.
-Assoc. 2019 (least ambiguous sets, class-conditional coverage).
+are under-confident). Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005 (conformal prediction).
+Sadinle, Lei and Wasserman, J. Am. Stat. Assoc. 2019 (least ambiguous sets, class-conditional coverage).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
 from mammodensity.errors import OptionError
+from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.intp]
 
-MAPS: tuple[str, ...] = ("none", "temperature", "vector", "ordinal", "half-ordinal")
-"""``none`` leaves scores alone. ``temperature`` multiplies their logarithms by one number; ``vector`` by one for each
-category, and adds one for each. ``ordinal`` forgets all but the expected category, and spreads scores about a line of
-it like a normal curve. ``half-ordinal`` is the mean of the scores as they were and of those ``ordinal`` makes."""
+MapKind = Literal["none", "temperature", "vector", "ordinal", "half-ordinal"]
+MAPS: tuple[MapKind, ...] = get_args(MapKind)
+"""``none`` leaves the scores unchanged. ``temperature`` multiplies the log scores by one number. ``vector`` multiplies
+them by one number for each category and adds another. ``ordinal`` uses the expected category only, and spreads the
+scores around a linear function of it like a normal curve. ``half-ordinal`` is the mean of the raw and the ``ordinal``
+scores."""
 
-STANDARD_MAP = "half-ordinal"
-"""Kept unless another is better beyond doubt: see :func:`choose_map`."""
+STANDARD_MAP: MapKind = "half-ordinal"
+"""Used unless another map is better beyond doubt; see `choose_map`."""
 
 _K = np.arange(len(CATEGORIES), dtype=np.float64)
 _LEAST_SCORE = 1e-6  # scores of 0 would leave the logarithm without a value
@@ -52,30 +50,26 @@ _START = {"temperature": np.ones(1), "vector": np.repeat([1.0, 0.0], [4, 3]), "o
 _DOUBT = 2.0  # standard errors
 
 
-@dataclass(frozen=True)
+@settings
 class CalibrationMap:
-    """A map of scores (N, 4) to calibrated scores (N, 4).
+    """A map from scores (N, 4) to calibrated scores (N, 4).
 
     Raises
     ------
     OptionError
-        Unknown kind, or another number of coefficients than the kind has, or one that is no finite number.
+        The kind is unknown, or the number of coefficients is not that of the kind, or one is not finite.
     """
 
-    kind: str
-    coefficients: tuple[float, ...] = ()
+    kind: MapKind
+    coefficients: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in MAPS:
-            raise OptionError(f"calibration map must be one of {', '.join(MAPS)}. Got {self.kind!r} instead.")
-        wanted = 0 if self.kind == "none" else len(_START[_fitted_kind(self.kind)])
-        if len(self.coefficients) != wanted:
-            raise OptionError(f"a {self.kind} map has {wanted} coefficients. Got {len(self.coefficients)} instead.")
-        if not np.isfinite(self.coefficients).all():
-            raise OptionError(f"a {self.kind} map has finite coefficients. Got {self.coefficients} instead.")
+        expected = 0 if self.kind == "none" else len(_START[_fitted_kind(self.kind)])
+        if len(self.coefficients) != expected:
+            raise OptionError(f"a {self.kind} map has {expected} coefficients. Got {len(self.coefficients)} instead.")
 
     def __call__(self, scores: Floats) -> Floats:
-        """Calibrate scores (N, 4); rows of NaN stay so."""
+        """Calibrate scores (N, 4); rows of NaN stay NaN."""
         if self.kind == "none":
             return scores
         features = _features(_fitted_kind(self.kind), scores)
@@ -87,67 +81,61 @@ def _fitted_kind(kind: str) -> str:
     return "ordinal" if kind == "half-ordinal" else kind
 
 
-def fit_map(kind: str, scores: Floats, reference: Positions) -> CalibrationMap:
+def fit_map(kind: MapKind, scores: Floats, reference: Positions) -> CalibrationMap:
     """Fit a map of one kind to scores (N, 4) of exams with the reference categories (N,), by maximum likelihood."""
-    if kind in {"none", "half-ordinal"}:
-        return CalibrationMap(kind, fit_map("ordinal", scores, reference).coefficients if kind != "none" else ())
-    start = _START[kind]
-    return CalibrationMap(
-        kind, tuple(_newton(_features(kind, scores), reference, start, _PRIOR[kind] / len(reference)).tolist())
-    )
+    if kind == "none":
+        return CalibrationMap("none")
+    fitted = _fitted_kind(kind)
+    prior = _PRIOR[fitted] / len(reference)
+    return CalibrationMap(kind, tuple(_newton(_features(fitted, scores), reference, _START[fitted], prior).tolist()))
 
 
-def fit_maps(scores: Floats, reference: Positions) -> dict[str, CalibrationMap]:
+def fit_maps(scores: Floats, reference: Positions) -> dict[MapKind, CalibrationMap]:
     """Fit a map of every kind."""
+    fitted: dict[MapKind, CalibrationMap]
     fitted = {kind: fit_map(kind, scores, reference) for kind in MAPS if kind != "half-ordinal"}
     return fitted | {"half-ordinal": CalibrationMap("half-ordinal", fitted["ordinal"].coefficients)}
 
 
-def choose_map(losses: Mapping[str, Floats]) -> str:
-    """Choose a kind by its held-out losses (N,), one an exam.
+def choose_map(losses: Mapping[MapKind, Floats]) -> MapKind:
+    """Choose a kind of map by the held-out losses (N,) of the exams.
 
-    The standard map is kept unless another's mean loss is lower by more than two standard errors of the difference:
-    with a hundred exams the best of several is mostly the luckiest.
+    The standard map is kept unless the mean loss of another is lower by more than two standard errors of the
+    difference. With a hundred exams, the map with the lowest loss is otherwise often best by chance.
     """
     standard = losses[STANDARD_MAP]
     best = min(losses, key=lambda kind: float(losses[kind].mean()))
     gain = standard - losses[best]
-    sure = gain.mean() > _DOUBT * gain.std() / len(gain) ** 0.5
-    return best if sure else STANDARD_MAP
+    better = gain.mean() > _DOUBT * gain.std() / len(gain) ** 0.5
+    return best if better else STANDARD_MAP
 
 
 def losses_of(scores: Floats, reference: Positions) -> Floats:
     """Negative log likelihood of each exam's reference category, (N,)."""
-    given = scores[np.arange(len(reference)), reference]
-    losses: Floats = -np.log(np.maximum(given, _LEAST_SCORE))
+    chosen = scores[np.arange(len(reference)), reference]
+    losses: Floats = -np.log(np.maximum(chosen, _LEAST_SCORE))
     return losses
 
 
-def expected_category(scores: Floats) -> Floats:
-    """Mean position (A is 0) under the scores, (..., 4) -> (...)."""
-    result: Floats = scores @ _K
-    return result
-
-
 def _features(kind: str, scores: Floats) -> Floats:
-    """Features (N, 4, P) whose product with the coefficients are the logits."""
+    """Features (N, 4, P) whose product with the coefficients gives the logits."""
     logs = np.log(np.maximum(scores, _LEAST_SCORE))
     if kind == "temperature":
         return logs[:, :, np.newaxis]
     if kind == "vector":
         offsets = np.broadcast_to(np.eye(len(_K))[:, 1:], (len(scores), len(_K), len(_K) - 1))
         return np.concatenate([logs[:, :, np.newaxis] * np.eye(len(_K)), offsets], axis=2)
-    # -(k - line)^2 / (2 s^2) with a line of the expected category, less what all categories share
-    slopes = expected_category(scores)[:, np.newaxis] * _K
+    # -(k - m)^2 / (2 s^2) with m linear in the expected category, without the terms that all categories share
+    slopes = (scores @ _K)[:, np.newaxis] * _K
     flat = np.ones((len(scores), 1))
     features: Floats = np.stack([slopes, flat * _K, flat * -(_K**2)], axis=-1)
     return features
 
 
 def _newton(features: Floats, reference: Positions, start: Floats, ridge: float) -> Floats:
-    """Coefficients (P,) of the least mean loss, plus half the ridge times the squared distance from the start."""
+    """Coefficients (P,) that minimise the mean loss plus half the ridge times the squared distance from the start."""
     count = len(reference)
-    given = features[np.arange(count), reference].mean(axis=0)
+    observed = features[np.arange(count), reference].mean(axis=0)
 
     def loss(coefficients: Floats) -> float:
         logits = features @ coefficients
@@ -158,10 +146,10 @@ def _newton(features: Floats, reference: Positions, start: Floats, ridge: float)
     for _ in range(60):
         weights = softmax(features @ coefficients, axis=1)
         means = np.einsum("nk,nkp->np", weights, features)
-        slope = means.mean(axis=0) - given + ridge * (coefficients - start)
+        gradient = means.mean(axis=0) - observed + ridge * (coefficients - start)
         squares = np.einsum("nk,nkp,nkq->pq", weights, features, features, optimize=True)
-        bend = (squares - means.T @ means) / count + (ridge + 1e-9) * np.eye(len(start))
-        step: Floats = np.linalg.solve(bend, slope)
+        hessian = (squares - means.T @ means) / count + (ridge + 1e-9) * np.eye(len(start))
+        step: Floats = np.linalg.solve(hessian, gradient)
         while (lower := loss(coefficients - step)) > value and np.abs(step).max() > 1e-9:
             step = step / 2
         coefficients = coefficients - step
@@ -171,34 +159,35 @@ def _newton(features: Floats, reference: Positions, start: Floats, ridge: float)
     return coefficients
 
 
-SET_KINDS: tuple[str, ...] = ("ordinal", "marginal", "class-conditional")
-"""``marginal``: 1 minus the score. ``ordinal``: 1 minus the score, or minus the highest score beyond it seen from the
-most likely category, so that sets have no gaps. ``class-conditional``: as ``marginal``, with a threshold for each
-category, so that each is covered as often as stated."""
+SetKind = Literal["ordinal", "marginal", "class-conditional"]
+SET_KINDS: tuple[SetKind, ...] = get_args(SetKind)
+"""Kinds of prediction sets, by their nonconformity. ``marginal``: 1 minus the score. ``ordinal``: 1 minus the highest
+score at or beyond the category, as seen from the most likely one; these sets have no gaps. ``class-conditional``: as
+``marginal``, but with a threshold for each category, so that each category reaches the coverage."""
 
 
 def nonconformity(scores: Floats, kind: str) -> Floats:
-    """How little each category fits, 0 to 1: (N, 4) -> (N, 4)."""
+    """Nonconformity of each category, 0 (fits) to 1: (N, 4) -> (N, 4)."""
     if kind not in SET_KINDS:
         raise OptionError(f"prediction sets must be one of {', '.join(SET_KINDS)}. Got {kind!r} instead.")
     return 1 - _without_gaps(scores) if kind == "ordinal" else 1 - scores
 
 
 def thresholds(scores: Floats, reference: Positions, kind: str, coverage: float) -> Floats:
-    """Threshold of each category (4,), from scores (N, 4) of exams whose categories (N,) are known.
+    """Threshold of each category (4,), from scores (N, 4) of exams with the reference categories (N,).
 
-    It is the k-th smallest nonconformity, k = ceil((n + 1) coverage); 1, which admits everything, where n is too small
-    for that.
+    The threshold is the k-th smallest nonconformity, k = ceil((n + 1) coverage). If n is too small for that, it is 1,
+    which admits every category.
     """
     require_coverage(coverage)
-    own = nonconformity(scores, kind)[np.arange(len(reference)), reference]
+    values = nonconformity(scores, kind)[np.arange(len(reference)), reference]
     if kind != "class-conditional":
-        return np.full(len(CATEGORIES), _quantile(own, coverage))
-    return np.array([_quantile(own[reference == category.index], coverage) for category in CATEGORIES])
+        return np.full(len(CATEGORIES), _quantile(values, coverage))
+    return np.array([_quantile(values[reference == category.index], coverage) for category in CATEGORIES])
 
 
 def prediction_sets(scores: Floats, kind: str, limits: Floats) -> NDArray[np.bool_]:
-    """Which categories each set holds, (N, 4)."""
+    """Categories of each prediction set, (N, 4)."""
     result: NDArray[np.bool_] = nonconformity(scores, kind) <= limits
     return result
 
@@ -215,7 +204,7 @@ def _quantile(values: Floats, coverage: float) -> float:
 
 
 def _without_gaps(scores: Floats) -> Floats:
-    """Scores raised so that they fall on either side of the highest: the highest score at or beyond each category."""
+    """The highest score at or beyond each category, so that scores fall on either side of the most likely one."""
     top = scores.argmax(axis=1)[:, np.newaxis]
     upward = np.maximum.accumulate(scores[:, ::-1], axis=1)[:, ::-1]  # highest at or above
     downward = np.maximum.accumulate(scores, axis=1)  # highest at or below
