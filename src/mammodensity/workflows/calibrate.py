@@ -24,7 +24,7 @@ from mammodensity.results.calibration import (
 )
 from mammodensity.results.category_fit import ENOUGH_EXAMS, CategoryFit, fit_categories
 from mammodensity.scores import BY_THE_NETWORK
-from mammodensity.terms import CATEGORIES, PROJECTIONS
+from mammodensity.terms import CATEGORIES
 from mammodensity.workers import Progress
 from mammodensity.workflows.evaluate import Labels, Scores, read_reference, read_scores, require_densities
 from mammodensity.workflows.predict import Predictions, find_data
@@ -115,9 +115,8 @@ def calibrate(
     table = read_scores(data, None if joint else fusion)
     require_densities(table)
     calibration = fit_calibration(
-        {view: table.scores[view.value] for view in PROJECTIONS},
+        scores_of_views(table, fusion, policy),
         match(table, read_reference(labels, data)),
-        fused=scores_of_views(table, fusion, policy),
         fusion=fusion,
         policy=policy,
         coverage=0.9 if coverage is None else coverage,
