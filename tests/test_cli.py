@@ -97,7 +97,7 @@ def test_check_fails_on_a_severe_problem(run, tmp_path):
     next((data / "CC_R" / "A").iterdir()).write_bytes(b"nothing")
     code, output, _ = run("check", data)
     assert code == 1
-    assert "ERROR [unreadable-image]" in output
+    assert re.search("error +unreadable-image +1 ", output)
     assert "not usable yet" in output
 
 

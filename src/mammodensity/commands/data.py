@@ -39,6 +39,7 @@ def check(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write a list with one entry a file.", metavar="FILE")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Name every file that is refused or has a note.")] = False,
     no_pixels: Annotated[bool, typer.Option("--no-pixels", help="Judge by headers and names alone.")] = False,
     synthetic: Synthetic = False,
 ) -> None:
@@ -49,12 +50,12 @@ def check(
     from mammodensity.commands.show import progress_bar
     from mammodensity.commands.show_data import show_check
     from mammodensity.outputs import require_not_input, write_json
-    from mammodensity.workflows.check import check_paths
+    from mammodensity.workflows.check import check as check_data
 
     with progress_bar("check") as progress:
-        results = check_paths(paths, read_pixels=not no_pixels, synthetic=synthetic, progress=progress)
+        results = check_data(paths, read_pixels=not no_pixels, synthetic=synthetic, progress=progress)
     for result in results:
-        show_check(result)
+        show_check(result, verbose=verbose)
     require_not_input(json_file, (Path(file.path) for result in results for file in result.files))
     if json_file:
         write_json(json_file, [entry for result in results for entry in result.to_list()])

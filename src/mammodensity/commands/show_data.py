@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mammodensity.commands.show import say, show_table
+from mammodensity.commands.show import how_many, say, show_table
 from mammodensity.terms import PROJECTIONS
 
 if TYPE_CHECKING:
-    from mammodensity.data.dicom.file_checks import FileCheck, Reason
-    from mammodensity.workflows.check import CheckResult, Problem
+    from mammodensity.workflows.check import CheckResult
     from mammodensity.workflows.prepare import FoundExams
 
-_MOST = 20  # lines of one kind
+_MOST = 12  # exams of a list
 
 
-def show_check(result: CheckResult) -> None:
-    """What a data set holds, and each problem."""
-    say(f"{result.root}: {result.images} images of {result.exams} exams of {result.patients} patients, {result.layout}")
+def show_check(result: CheckResult, *, verbose: bool = False) -> None:
+    """Print what a data set holds, and a line for each kind of problem; with ``verbose`` also for each file."""
+    images, exams = how_many(result.images, "image"), how_many(result.exams, "exam")
+    say(f"{result.root}: {images} of {exams} of {how_many(result.patients, 'patient')}, {result.layout}")
     columns = list(result.scale.letters)
     categories = {name for splits in result.counts.values() for found in splits.values() for name in found}
     columns += sorted(categories - set(columns))
@@ -30,25 +29,28 @@ def show_check(result: CheckResult) -> None:
     ]
     if rows:
         show_table(["projection", "split", *columns], rows)
-    _show_files(result)
+    findings = result.findings()
+    if findings:
+        # the only one is told as it is
+        texts = [one.meaning if len(one.texts) > 1 else one.texts[0] for one in findings]
+        rows = [[one.kind, one.code, str(len(one.texts)), text] for one, text in zip(findings, texts, strict=True)]
+        show_table(["", "code", "count", "meaning"], rows)
+    several = [one for one in findings if len(one.texts) > 1]
+    for one in several if verbose else ():
+        for text in one.texts:
+            say(f"{one.kind} [{one.code}] {text}")
+    if several and not verbose:
+        say("--verbose names every file, as --json FILE does")
+    refused = sum(not file.accepted for file in result.judged)
+    say(f"{how_many(len(result.judged) - refused, 'file')} accepted, {refused} refused")
     if result.ignored and not result.named:
-        say(f"{result.ignored} files that are no images were left alone")
-    for problems in _by_code(result.problems):
-        for problem in problems[:_MOST]:
-            say(f"{'ERROR' if problem.severe else 'note'} [{problem.code}] {problem.text}")
-        if len(problems) > _MOST:
-            say(f"... and {len(problems) - _MOST} more [{problems[0].code}]; --json FILE lists every file")
+        say(f"{how_many(result.ignored, 'file is not an image', 'files are not images')}, and so left alone")
     severe = sum(problem.severe for problem in result.problems)
-    say(f"{severe} errors, {len(result.problems) - severe} notes: {'usable' if result.usable else 'not usable yet'}")
+    counts = f"{how_many(severe, 'error')}, {how_many(len(result.problems) - severe, 'note')}"
+    say(f"{counts}: {'usable' if result.usable else 'not usable yet'}")
 
 
-def _by_code(problems: Sequence[Problem]) -> Iterator[list[Problem]]:
-    """Problems of one code together, in the order in which codes first appear."""
-    for code in dict.fromkeys(problem.code for problem in problems):
-        yield [problem for problem in problems if problem.code == code]
-
-
-def show_found(found: FoundExams, most: int = 12) -> None:
+def show_found(found: FoundExams, most: int = _MOST) -> None:
     """The first exams of a public data set, its counts, and what was left out for which reason."""
     summary = found.summary()
     rows = []
@@ -72,7 +74,7 @@ def show_found(found: FoundExams, most: int = 12) -> None:
             say(f"{word} [{reason.code}] {reason.count} {reason.unit}: {reason.text}")
 
 
-def show_listed(listed: Mapping[str, Any], most: int = 12) -> None:
+def show_listed(listed: Mapping[str, Any], most: int = _MOST) -> None:
     """The first exams of a data set without tables, as ``found_images`` lists them."""
     rows = []
     for exam in listed["exams"][:most]:
@@ -85,33 +87,3 @@ def show_listed(listed: Mapping[str, Any], most: int = 12) -> None:
     say(f"{listed['dataset']}: {summary['exams']} exams, {summary['images']} images")
     if summary["refused"]:
         say(f"{summary['refused']} files would not be used; `mammodensity check` says why")
-
-
-def _show_files(result: CheckResult) -> None:
-    """How many files were refused or marked for which reason, and the first of them by name.
-
-    What is said of the whole data set, or of files that are no images, is said once, by ``show_check``.
-    """
-    if result.layout != "DICOM archive" and all(one.accepted for one in result.files):
-        return
-    files = [file for file in result.files if result.named or "not-dicom" not in {one.code for one in file.reasons}]
-    count = Counter((kind, one.code) for file in files for kind, ones in _told(file) for one in ones)
-    if count:
-        ordered = sorted(count.items(), key=lambda pair: (pair[0][0] != "refused", -pair[1]))
-        show_table(["", "code", "files"], [[kind, code, str(number)] for (kind, code), number in ordered])
-    said = {problem.text for problem in result.problems}
-    refused = [file for file in files if not file.accepted]
-    lines = []
-    for file in refused:
-        if others := [one for one in file.reasons if one.text not in said]:
-            codes = ", ".join(dict.fromkeys(one.code for one in others))
-            lines.append(f"refused [{codes}] {'; '.join(dict.fromkeys(one.text for one in others))}")
-    for line in lines[:_MOST]:
-        say(line)
-    if len(lines) > _MOST:
-        say(f"... and {len(lines) - _MOST} more; --json FILE lists every file")
-    say(f"{len(files) - len(refused)} files accepted, {len(refused)} refused")
-
-
-def _told(file: FileCheck) -> tuple[tuple[str, Sequence[Reason]], ...]:
-    return ("refused", file.reasons), ("warning", file.warnings)

@@ -1,7 +1,4 @@
-"""What is wrong with a data set as a whole: all that can be told without reading a pixel.
-
-Look at a data set before any hour is spent on it: what is there, and what is wrong with it.
-"""
+"""Check data before any hour is spent on them: what is there, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,13 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from numpy.typing import NDArray
 
-from mammodensity.data.archive import LAYOUT, choose, data_of, is_archive, survey
+from mammodensity.data.archive import choose, data_of, is_archive, survey
 from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.dicom.file_checks import REASONS, WARNINGS, FileCheck, Reason
 from mammodensity.data.dicom.header import looks_like_dicom
@@ -30,8 +26,34 @@ from mammodensity.exam import Mammogram
 from mammodensity.terms import PROJECTIONS, Projection, Scale
 from mammodensity.workers import Progress
 
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 NO_SPLIT = "unsplit"
 NO_CATEGORY = "unlabelled"
+PROBLEMS = {
+    "unreadable-image": "The file is not an image, is damaged, or is gone.",
+    "colour-image": "The image is coloured, or has coloured marks. Export it in grey.",
+    "size-image": "A side is below 16 pixels, or there are more than 60 million pixels.",
+    "several-image": "The file holds several images. Save one image per file.",
+    "depth-image": "It is neither 8- nor 16-bit.",
+    "constant-image": "All pixels have one value.",
+    "no-breast-image": "No breast was found.",
+    "no-mammogram-image": "It does not look like a mammogram.",
+    "inverted-image": "The background is brighter than the breast. Invert it.",
+    "turned-image": "An MLO view is upside down. Turn it.",
+    "duplicate-content": "Another image has the same pixels.",
+    "doubled-projection": "Two images of one exam have the same projection.",
+    "partly-split": "Only some images have a split. Give all a split, or none.",
+    "patient-in-two-splits": "A patient is in more than one split.",
+    "contradicting-density": "Images of one exam have different categories.",
+    "unknown-layout": "The arrangement is not known.",
+    "stored-flipped": "The chest wall is on the wrong side for this projection. `prepare` mirrors it.",
+    "incomplete-exam": "Projections are missing. `--allow-missing` scores the exam anyway.",
+    "empty-class": "A split has no images of a category. The category cannot be learned or tested.",
+}
+"""Code of a problem of a data set to what it means; stable. Those of DICOM files are `REASONS` and `WARNINGS`."""
+NOTES = frozenset({"stored-flipped", "incomplete-exam", "empty-class"})
+"""Codes of problems that do not keep a data set from being used."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +61,33 @@ class Problem:
     """One thing wrong with a data set."""
 
     code: str
-    """Stable name; ``docs/data.md`` explains each."""
+    """One of `PROBLEMS`, or for a DICOM file of `REASONS`."""
     text: str
     """What was found and what to do, in one line."""
-    severe: bool
-    """True when the data set should not be used before this is mended."""
-    path: str | None = None
-    """The one file concerned."""
     about: tuple[Path, ...] = ()
-    """The files concerned, where they are several."""
+    """The files concerned."""
+
+    @property
+    def severe(self) -> bool:
+        """True when the data set should not be used before this is mended."""
+        return self.code not in NOTES
+
+
+@dataclass(frozen=True)
+class Finding:
+    """All that has one code: problems of the data set, or files that are refused or have a warning."""
+
+    kind: Literal["error", "refused", "warning", "note"]
+    code: str
+    texts: tuple[str, ...]
+    """One for each problem or file."""
+
+    @property
+    def meaning(self) -> str:
+        """What the code means, in a sentence."""
+        known = {**PROBLEMS, **WARNINGS} if self.kind == "warning" else {**REASONS, **PROBLEMS}
+        text = known.get(self.code, self.code)
+        return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
 
 
 def counts_of(data: DataSet) -> dict[str, dict[str, dict[str, int]]]:
@@ -66,11 +106,11 @@ def structure_problems(data: DataSet) -> Iterator[Problem]:
     unsplit = tuple(record.path for record in data.records if record.split is None)
     if 0 < len(unsplit) < len(data.records):
         text = f"{len(unsplit)} of {len(data.records)} images have no split; give all of them one, or none"
-        yield Problem("partly-split", text, True, about=unsplit)
+        yield Problem("partly-split", text, about=unsplit)
     for patient, splits in patients_in_two_splits(data).items():
         about = tuple(record.path for record in data.records if record.patient_id == patient)
         text = f"patient {patient} is in {' and '.join(splits)}; keep to one"
-        yield Problem("patient-in-two-splits", text, True, about=about)
+        yield Problem("patient-in-two-splits", text, about=about)
     paths_of = defaultdict(list)
     for record in data.records:
         paths_of[record.exam_id].append(record.path)
@@ -81,7 +121,7 @@ def structure_problems(data: DataSet) -> Iterator[Problem]:
     for exam_id, found in sorted(categories.items()):
         if len(found) > 1:
             text = f"exam {exam_id} is labelled {' and '.join(sorted(found))}; an exam has one category"
-            yield Problem("contradicting-density", text, True, about=tuple(paths_of[exam_id]))
+            yield Problem("contradicting-density", text, about=tuple(paths_of[exam_id]))
     yield from _incomplete_exams(data)
     yield from _empty_classes(data)
 
@@ -93,7 +133,7 @@ def _doubled_projections(data: DataSet) -> Iterator[Problem]:
     for (exam_id, projection), paths in paths_of.items():
         if len(paths) > 1:
             text = f"exam {exam_id} has {len(paths)} {projection} images; keep one"
-            yield Problem("doubled-projection", text, True, about=tuple(paths))
+            yield Problem("doubled-projection", text, about=tuple(paths))
 
 
 def _incomplete_exams(data: DataSet) -> Iterator[Problem]:
@@ -104,7 +144,7 @@ def _incomplete_exams(data: DataSet) -> Iterator[Problem]:
         missing = [projection.value for projection in PROJECTIONS if projection not in projections]
         if missing:
             text = f"exam {exam_id} lacks {', '.join(missing)}"
-            yield Problem("incomplete-exam", text, False, about=tuple(projections.values()))
+            yield Problem("incomplete-exam", text, about=tuple(projections.values()))
 
 
 def _empty_classes(data: DataSet) -> Iterator[Problem]:
@@ -113,33 +153,31 @@ def _empty_classes(data: DataSet) -> Iterator[Problem]:
             empty = [letter for letter in data.scale.letters if letter not in found]
             if set(found) - {NO_CATEGORY} and empty:
                 place = f"{projection} {split}" if split != NO_SPLIT else projection
-                yield Problem("empty-class", f"{place} has no image of category {', '.join(empty)}", False)
-
-
-_Given = TypeVar("_Given")
-_Made = TypeVar("_Made")
+                yield Problem("empty-class", f"{place} has no image of category {', '.join(empty)}")
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What ``check_data`` or ``check_path`` found."""
+    """What a data set or an archive holds, and what is wrong with it."""
 
     root: Path
     layout: str
+    """How it is arranged, in words for the user."""
     images: int
     exams: int
     patients: int
     counts: dict[str, dict[str, dict[str, int]]]
     """Images by projection, split and category."""
     scale: Scale
-    """The categories that they are of."""
+    """The scale of their categories."""
     problems: tuple[Problem, ...]
+    """Problems of the data set, the severe ones first."""
     ignored: int
-    """Files that are no images."""
+    """How many files are no images."""
     files: tuple[FileCheck, ...] = ()
-    """The verdict on every file, with what is wrong with the whole data set laid to the files concerned."""
+    """The verdict on every file, with the problems of the data set that concern it."""
     named: bool = False
-    """Files that were named one by one: each of them is wanted."""
+    """True for files that were named one by one: each of them is wanted."""
 
     @property
     def usable(self) -> bool:
@@ -148,9 +186,31 @@ class CheckResult:
             return False
         return self.images > 0 and not any(problem.severe for problem in self.problems)
 
+    @property
+    def judged(self) -> tuple[FileCheck, ...]:
+        """The files without those that are no images, unless they were named."""
+        return tuple(file for file in self.files if self.named or "not-dicom" not in {one.code for one in file.reasons})
+
+    def findings(self) -> list[Finding]:
+        """List what was found, code by code: errors, refused files, warnings and notes."""
+        texts: dict[tuple[Any, str], list[str]] = defaultdict(list)
+        for problem in self.problems:
+            texts["error" if problem.severe else "note", problem.code].append(problem.text)
+        said = {problem.text for problem in self.problems}
+        for file in self.judged:
+            for kind, reasons in (("refused", file.reasons), ("warning", file.warnings)):
+                for reason in dict.fromkeys(reasons):
+                    if reason.text not in said:
+                        texts[kind, reason.code].append(reason.text)
+        found = [Finding(kind, code, tuple(lines)) for (kind, code), lines in texts.items()]
+        return sorted(found, key=lambda one: (_KINDS.index(one.kind), -len(one.texts)))
+
     def to_list(self) -> list[dict[str, Any]]:
         """One entry a file, JSON values only."""
         return [_entry(verdict) for verdict in self.files]
+
+
+_KINDS = ("error", "refused", "warning", "note")
 
 
 def _entry(verdict: FileCheck) -> dict[str, Any]:
@@ -164,25 +224,43 @@ def _entry(verdict: FileCheck) -> dict[str, Any]:
     }
 
 
-def check_paths(
-    paths: Iterable[Path], *, read_pixels: bool = True, synthetic: bool = False, progress: Progress | None = None
+def check(
+    data: Path | str | Iterable[Path | str],
+    *,
+    read_pixels: bool = True,
+    synthetic: bool = False,
+    progress: Progress | None = None,
 ) -> list[CheckResult]:
-    """Inspect data sets and archives, each for itself, and the files among ``paths`` together as one archive.
+    """Check data sets and archives, each by itself, and the files among the paths together as one archive.
+
+    Parameters
+    ----------
+    data
+        A path, or several: data sets, DICOM archives, folders or files of any kind.
+    read_pixels
+        Decode every image whose header is accepted; False judges by headers and names alone.
+    synthetic
+        Accept 2-D images computed from tomosynthesis.
+    progress
+        Called with how many files are done and how many there are, for headers and again for pixels.
 
     Raises
     ------
     LayoutError
-        One of them is not there.
+        A path is not there.
     """
-    wanted = list(dict.fromkeys(paths))
-    for path in wanted:
+    paths = list(dict.fromkeys(map(Path, [data] if isinstance(data, (str, Path)) else data)))
+    for path in paths:
         if not path.exists():
             raise LayoutError(f"{path} not found; expected a data set, a DICOM archive or a file")
-    files = [path for path in wanted if not path.is_dir() and path.suffix.lower() != ".csv"]
+    files = [path for path in paths if not path.is_dir() and path.suffix.lower() != ".csv"]
     if len(files) < 2:
         files = []  # one file says by itself what it is
-    check = partial(check_path, read_pixels=read_pixels, synthetic=synthetic, progress=progress)
-    results = [check(path) for path in wanted if path not in files]
+    results = [
+        check_path(path, read_pixels=read_pixels, synthetic=synthetic, progress=progress)
+        for path in paths
+        if path not in files
+    ]
     if files:
         root = Path(os.path.commonpath([path.absolute().parent for path in files]))
         together = _check_archive(root, files, read_pixels=read_pixels, synthetic=synthetic, progress=progress)
@@ -193,9 +271,7 @@ def check_paths(
 def check_path(
     path: Path | str, *, read_pixels: bool = True, synthetic: bool = False, progress: Progress | None = None
 ) -> CheckResult:
-    """Inspect whatever is under ``path``: a data set, a DICOM archive, or a folder of anything.
-
-    The pixels of a DICOM file are read only when its header is accepted, and not at all without ``read_pixels``.
+    """Check whatever is under one path: a data set, a DICOM archive, or a folder of anything.
 
     Raises
     ------
@@ -211,8 +287,25 @@ def check_path(
         if not root.exists():
             raise
         result = _check_archive(root, [root], read_pixels=read_pixels, synthetic=synthetic, progress=progress)
-        problem = Problem("unknown-layout", str(error), True)
+        problem = Problem("unknown-layout", str(error))
         return replace(result, layout="no known layout", problems=(problem, *result.problems))
+
+
+def check_data(
+    data: DataSet, *, read_pixels: bool = True, find_breast: bool = False, progress: Progress | None = None
+) -> CheckResult:
+    """Check a data set; every image is decoded unless ``read_pixels`` is False.
+
+    ``find_breast`` also refuses images without a breast and inverted ones, as ``prepare`` does.
+    """
+    problems = [*structure_problems(data)]
+    if read_pixels:
+        problems += _pixel_problems(data, find_breast, progress)
+    files = [
+        *(FileCheck(one.path, projection=one.projection, exam_id=one.exam_id) for one in data.records),
+        *(FileCheck(path, (Reason("not-dicom", f"{path}: {REASONS['not-dicom']}"),)) for path in data.ignored),
+    ]
+    return _result(data, sorted(problems, key=lambda problem: not problem.severe), files)
 
 
 def _check_archive(
@@ -223,18 +316,21 @@ def _check_archive(
         verdicts = list(_with_pixels(verdicts, progress))
     verdicts = choose(verdicts)
     data = data_of(root, verdicts)
-    problems = tuple(structure_problems(data))
+    return _result(data, list(structure_problems(data)), verdicts)
+
+
+def _result(data: DataSet, problems: Sequence[Problem], files: Iterable[FileCheck]) -> CheckResult:
     return CheckResult(
-        root=root,
-        layout=LAYOUT,
+        root=data.root,
+        layout=data.layout,
         images=len(data.records),
         exams=len({record.exam_id for record in data.records}),
         patients=len({record.patient_id for record in data.records}),
         counts=counts_of(data),
         scale=data.scale,
-        problems=problems,
+        problems=tuple(problems),
         ignored=len(data.ignored),
-        files=_with_problems(verdicts, problems),
+        files=_with_problems(files, problems),
     )
 
 
@@ -295,7 +391,7 @@ def _with_problems(verdicts: Iterable[FileCheck], problems: Iterable[Problem]) -
     warnings: dict[Path, list[Reason]] = defaultdict(list)
     for problem in problems:
         where = reasons if problem.severe else warnings
-        for path in (*problem.about, *([Path(problem.path)] if problem.path else [])):
+        for path in problem.about:
             where[path].append(Reason(problem.code, problem.text))
     return tuple(
         replace(
@@ -308,34 +404,6 @@ def _with_problems(verdicts: Iterable[FileCheck], problems: Iterable[Problem]) -
     )
 
 
-def check_data(
-    data: DataSet, *, read_pixels: bool = True, find_breast: bool = False, progress: Progress | None = None
-) -> CheckResult:
-    """Inspect a data set; every image is decoded unless ``read_pixels`` is False.
-
-    ``find_breast`` also refuses images without a breast and inverted ones, as ``prepare`` does.
-    """
-    problems = [*structure_problems(data)]
-    if read_pixels:
-        problems += _pixel_problems(data, find_breast, progress)
-    files = [
-        *(FileCheck(one.path, projection=one.projection, exam_id=one.exam_id) for one in data.records),
-        *(FileCheck(path, (Reason("not-dicom", f"{path}: {REASONS['not-dicom']}"),)) for path in data.ignored),
-    ]
-    return CheckResult(
-        root=data.root,
-        layout=data.layout,
-        images=len(data.records),
-        exams=len({record.exam_id for record in data.records}),
-        patients=len({record.patient_id for record in data.records}),
-        counts=counts_of(data),
-        scale=data.scale,
-        problems=tuple(sorted(problems, key=lambda problem: not problem.severe)),
-        ignored=len(data.ignored),
-        files=_with_problems(files, problems),
-    )
-
-
 def _pixel_problems(data: DataSet, find_breast: bool, progress: Progress | None) -> Iterator[Problem]:
     first_with: dict[str, ImageRecord] = {}
     for done, (record, digest, found) in enumerate(_decode_all(data, find_breast), start=1):
@@ -344,14 +412,14 @@ def _pixel_problems(data: DataSet, find_breast: bool, progress: Progress | None)
         if isinstance(found, ImageError):
             is_dicom = looks_like_dicom(record.path)
             code = found.code if is_dicom else f"{found.code}-image"
-            yield Problem(code, str(found), True, str(record.path))
+            yield Problem(code, str(found), (record.path,))
             continue
         if found:
-            yield Problem("stored-flipped", found, False, str(record.path))
+            yield Problem("stored-flipped", found, (record.path,))
         other = first_with.setdefault(digest, record)
         if other is not record:
             text = f"{record.path} has the same pixels as {other.path}; keep one"
-            yield Problem("duplicate-content", text, True, str(record.path))
+            yield Problem("duplicate-content", text, (record.path,))
 
 
 def _decode_all(data: DataSet, find_breast: bool) -> Iterator[tuple[ImageRecord, str, ImageError | str]]:
@@ -372,9 +440,9 @@ def _digest(pixels: NDArray[Any]) -> str:
     return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
 
 
-def _in_chunks(work: Callable[[_Given], _Made], given: Sequence[_Given]) -> Iterator[_Made]:
+def _in_chunks(work: Callable[[Item], Outcome], items: Sequence[Item]) -> Iterator[Outcome]:
     """Work in threads, in order; chunks bound how much waits, whatever the size of the data set."""
     chunk = 64
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(given), chunk):
-            yield from pool.map(work, given[start : start + chunk])
+        for start in range(0, len(items), chunk):
+            yield from pool.map(work, items[start : start + chunk])
