@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,7 +128,9 @@ class Processes:
         if self.size == 1:
             loss.backward()  # type: ignore[no-untyped-call]
             return
-        with _contact():
+        with _contact(), warnings.catch_warnings():
+            # The strides of 1 x 1 kernels differ in name only.
+            warnings.filterwarnings("ignore", message="Grad strides do not match", category=UserWarning)
             (loss * self.size).backward()  # type: ignore[no-untyped-call]  # as gradients are averaged
 
     def average_statistics(self, network: nn.Module) -> None:
