@@ -1,4 +1,4 @@
-"""Which parts of the recipe `small` earn their place: each is put back to the origin's choice, on phantoms.
+"""Which parts of the recipe `small` are worth it: each is put back to INFN's choice, on phantoms.
 
 usage: python benchmarks/recipes.py [--exams N] [--rows N] [--epochs N] [--seeds N] [--workers N]
 
@@ -31,7 +31,7 @@ SPLIT_SEED = 1
 
 
 def variants(rows: int, epochs: int) -> dict[str, Recipe]:
-    """Recipes by what is changed."""
+    """The recipes, by what is changed."""
     small, origin = (
         replace(recipe, epochs=epochs, preprocess=replace(recipe.preprocess, rows=rows, columns=rows))
         for recipe in (RECIPES["small"], RECIPES["origin"])
@@ -43,12 +43,12 @@ def variants(rows: int, epochs: int) -> dict[str, Recipe]:
         "small, plain SGD on a plateau schedule": replace(small, **sgd),
         "small, mean-centred only": replace(small, preprocess=replace(small.preprocess, centring="mean")),
         "small, nearest pixel": replace(small, preprocess=replace(small.preprocess, interpolation="nearest")),
-        "small, the origin's augmentation": replace(small, augment=AugmentSpec()),
+        "small, INFN's augmentation": replace(small, augment=AugmentSpec()),
         "small, no augmentation": replace(small, augment=AugmentSpec(zoom=0, shift=0, rotation_degrees=0)),
         "small, Keras' norm momentum": replace(small, network=replace(small.network, norm_momentum=0.01)),
         "small, batch 4": replace(small, batch=4),
         "small, kept by accuracy": replace(small, select="accuracy"),
-        "small, the origin's network": replace(small, network=replace(origin.network, channels=1, norm_momentum=0.1)),
+        "small, INFN's network": replace(small, network=replace(origin.network, channels=1, norm_momentum=0.1)),
     }
 
 

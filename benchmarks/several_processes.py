@@ -1,9 +1,9 @@
-"""One process with all cores against two that divide them, in turns: predicting exams, and training.
+"""Compare one process on all cores with two that share them, in turns: predicting exams, and training.
 
 python benchmarks/several_processes.py [--exams 16] [--size 650] [--engines torch openvino] [--rounds 3]
 
-Whole commands are timed, starting included; memory is that of all their processes together, looked at from outside,
-what they share counted once. Training: seconds an epoch, from the second on.
+Whole commands are timed, with their start. Memory is that of all processes of a command together; what they share is
+counted once. Training is timed in seconds an epoch, from the second epoch on.
 """
 
 from __future__ import annotations
@@ -57,29 +57,29 @@ def main() -> None:
 def _report(ways: dict[str, list[str]], rounds: int) -> None:
     for command in ways.values():
         _run([sys.executable, "-m", "mammodensity", *command])  # exported networks are kept from then on
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, command in ways.items():
-            found[name].append(_run([sys.executable, "-m", "mammodensity", *command]))
+            runs[name].append(_run([sys.executable, "-m", "mammodensity", *command]))
     print(f"\n{usable_cores()} cores, {rounds} rounds in turns")
     print("| command, processes | seconds, median (range) | most memory, GB |\n|---|---|---|")
-    for name, runs in found.items():
-        seconds = [one for one, _ in runs]
+    for name, measured in runs.items():
+        seconds = [duration for duration, _ in measured]
         times = f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-        print(f"| {name} | {times} | {max(memory for _, memory in runs) / 1e9:.2f} |", flush=True)
+        print(f"| {name} | {times} | {max(memory for _, memory in measured) / 1e9:.2f} |", flush=True)
 
 
 def _run(command: list[str], **environment: str) -> tuple[float, float]:
-    """Seconds, and the most bytes held."""
+    """Run a command; its seconds, and the most bytes it held."""
     begin, most = time.perf_counter(), 0
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **environment}
     )
     while process.poll() is None:
         held = 0
-        for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        for part in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
             try:
-                held += one.memory_full_info().pss
+                held += part.memory_full_info().pss
             except psutil.Error:
                 continue
         most = max(most, held)
@@ -91,24 +91,24 @@ def _run(command: list[str], **environment: str) -> tuple[float, float]:
 
 def _report_training(folder: Path, rounds: int) -> None:
     write_phantoms(PhantomSpec(rows=128), 60, folder / "training")
-    wanted = ["train", str(folder / "training"), "--size", "128", "--epochs", "6", "--projection", "CC_R"]
+    train = ["train", str(folder / "training"), "--size", "128", "--epochs", "6", "--projection", "CC_R"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     cores = usable_cores()
     ways = {1: ([sys.executable, "-m"], str(cores)), 2: (torchrun, str(max(cores // 2, 1)))}
-    found: dict[int, list[float]] = {1: [], 2: []}
+    durations: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(rounds):
         for count, (start, threads) in ways.items():
             model = folder / f"model-{count}-{turn}"
-            command = [*start, "mammodensity", *wanted, "--model", str(model)]
+            command = [*start, "mammodensity", *train, "--model", str(model)]
             environment = {**os.environ, "OMP_NUM_THREADS": threads}
             with subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True
             ) as process:
                 assert process.stderr is not None
                 ends = [time.perf_counter() for line in process.stderr if line.startswith("train CC_R epoch")]
-            found[count].append((ends[5] - ends[0]) / 5)
+            durations[count].append((ends[5] - ends[0]) / 5)
     print("\n| train, recipe small at 128 x 128, processes | seconds an epoch, median (range) |\n|---|---|")
-    for count, seconds in found.items():
+    for count, seconds in durations.items():
         print(f"| {count} | {statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f}) |")
 
 

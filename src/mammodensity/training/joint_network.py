@@ -254,8 +254,8 @@ class _JointLearner:
             kept_views(row, self.plan.view_dropout, rng_for(seed, "views", epoch, int(index)))
             for row, index in zip(exams.present[chosen].numpy(), chosen, strict=True)
         ]
-        of_all = torch.from_numpy(np.stack(kept))
-        share, present = self.processes.share(chosen), self.processes.share(of_all)
+        all_present = torch.from_numpy(np.stack(kept))
+        share, present = self.processes.share(chosen), self.processes.share(all_present)
         views = _augmented(exams.views[share], present, self.recipe.augment, share, (seed, epoch))
         categories = exams.categories[share].to(device)
         torch.manual_seed(seed_for(seed, "dropout", epoch, step, *self.processes.numbered))
@@ -265,8 +265,8 @@ class _JointLearner:
             categories,
             exams.breasts[share].to(device),
             count=len(chosen),
-            # Batch statistics of all processes are waited for, so that each runs the branches that any of them needs.
-            branches=self.network.branches_of(of_all if device.type == "cuda" else present),
+            # On GPUs a process waits for the batch statistics of all, so each runs the branches that any of them needs.
+            branches=self.network.branches_of(all_present if device.type == "cuda" else present),
         )
         with still_statistics(self.network):
             self.processes.backward(loss)
