@@ -523,5 +523,5 @@ def test_the_networks_are_made_again_bit_for_bit_also_after_a_stop(tmp_path, ask
     (tmp_path / "whole" / "recipe.json").write_text("[1")
     with pytest.raises(CheckpointError, match=r"recipe\.json is damaged"):
         train_default(tmp_path / "whole", recipe, device)
-    with pytest.raises(OptionError, match="tissue_steps must be positive"):
+    with pytest.raises(OptionError, match="tissue_steps must be greater than"):
         replace(recipe, tissue_steps=0)

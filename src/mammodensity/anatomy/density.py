@@ -1,4 +1,4 @@
-"""From percent density to scores of the four categories: an ordinal map with a default, which a site can refit."""
+"""Category map: from percent density to scores of the four categories. A site can refit the default map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mammodensity.errors import OptionError, TableError
 from mammodensity.terms import CATEGORIES, DensityCategory
 
 LEAST_EXAMS = 10
-"""Fewer labelled exams do not make a map; from 20 on it is one to rely on."""
+"""Least number of labelled exams for a refit; a reliable map needs 20."""
 
 _CUT_SPREAD, _SLOPE_SPREAD = 2.0, 0.5  # prior of a refit: cuts on the square root scale, logarithm of the slope
 _LEAST_STEP = 0.05  # between cuts, on the square root scale
@@ -24,8 +24,8 @@ _LEAST_STEP = 0.05  # between cuts, on the square root scale
 class CategoryMap:
     """Ordinal logistic regression on the square root of percent density.
 
-    The score of "at least B" is 1/2 where percent density equals the first cut, and so on. The square root, because
-    that is the scale on which percent density varies alike within the categories.
+    The score of "at least B" is 1/2 where percent density equals the first cut, and so on for C and D. On the scale of
+    the square root, percent density varies by similar amounts within each category.
 
     Raises
     ------
@@ -41,7 +41,7 @@ class CategoryMap:
     cuts: tuple[float, float, float]
     """Percent densities between A and B, B and C, C and D."""
     slope: float
-    """Of the logit, for one unit of the square root of percent density."""
+    """Change of the logit for one unit of the square root of percent density."""
     source: str
     """Where the numbers come from."""
 
@@ -68,9 +68,10 @@ DEFAULT_MAP = CategoryMap(
     source="the ordinal logistic regression closest to percent dense areas of 403 women published by BI-RADS category "
     "(means 4.3, 19.3, 40.4, 62.3 %, SD 4.3, 11.3, 14.8, 11.7 %, n 56, 183, 131, 33)",
 )
-"""Of a study of volume and area densities in Cancer Epidemiology, Biomarkers & Prevention (table 57002 of its site),
-taken as normal on the square root scale, on which the study itself compares the categories. The median percent
-densities of 200 women in Martin et al., Acad. Radiol. 2006 (6.0, 14.8, 51.2, 78.4 %) fall into the same categories."""
+"""The published means and standard deviations are from a study of volumetric and area density in Cancer Epidemiology,
+Biomarkers & Prevention (table 57002 of its site). They are taken as those of normal distributions on the square root
+scale, on which the study compares the categories. The median percent densities of 200 women in Martin et al., Acad.
+Radiol. 2006 (6.0, 14.8, 51.2, 78.4 %) fall into the same categories."""
 
 
 def fit_category_map(
@@ -80,10 +81,10 @@ def fit_category_map(
     *,
     least: int = LEAST_EXAMS,
 ) -> CategoryMap:
-    """Refit the map to labelled exams, by maximum likelihood with the default map as prior.
+    """Refit the map to labelled exams by maximum likelihood, with the default map as prior.
 
-    The prior (standard deviation of 2 on the square root scale for cuts, a factor of 1.6 for the slope) weighs little
-    against twenty exams, and holds cuts in place between categories that are absent.
+    The prior (standard deviation of 2 on the square root scale for cuts, a factor of 1.6 for the slope) has little
+    weight against twenty exams. It keeps the cuts between absent categories in place.
 
     Raises
     ------
@@ -105,8 +106,8 @@ def fit_category_map(
         prior += (np.log(slope / DEFAULT_MAP.slope) / _SLOPE_SPREAD) ** 2
         return float(prior / 2 - np.log(np.maximum(chosen, 1e-12)).sum())
 
-    found = minimize(cost, start, method="Nelder-Mead", options={"maxiter": 5000, "xatol": 1e-5, "fatol": 1e-7})
-    cuts, slope = _from_free(found.x)
+    optimum = minimize(cost, start, method="Nelder-Mead", options={"maxiter": 5000, "xatol": 1e-5, "fatol": 1e-7})
+    cuts, slope = _from_free(optimum.x)
     first, second, third = (float(min(max(cut, 0.0) ** 2, 100.0)) for cut in cuts)
     return CategoryMap((first, second, third), slope, source)
 
@@ -124,6 +125,6 @@ def _to_free(cuts: NDArray[np.float64], slope: float) -> NDArray[np.float64]:
 
 
 def _from_free(free: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Any four numbers to rising cuts and a positive slope."""
+    """Turn any four numbers into rising cuts and a positive slope."""
     steps = _LEAST_STEP + np.exp(np.clip(free[1:3], -20, 3))
     return np.cumsum([free[0], *steps]), float(np.exp(np.clip(free[3], -10, 10)))

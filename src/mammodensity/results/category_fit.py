@@ -1,4 +1,4 @@
-"""A site's own category map: percent densities of labelled exams, and the map that fits them."""
+"""Category fit: the category map that fits the percent densities of labelled exams of a site."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ _FOLDS = 10
 
 @dataclass(frozen=True)
 class CategoryFit:
-    """A category map fitted to a site, and what it is worth there."""
+    """A category map fitted to the exams of a site, and its agreement with their reference categories."""
 
     category_map: CategoryMap
     exams: int
     agreement_default: float
-    """Share of the exams whose category the default map gives."""
+    """Share of exams to which the default map gives their reference category."""
     agreement_refitted: float
     """The same for maps fitted to the other nine tenths of the exams."""
     refused: tuple[str, ...]
-    """Images that were not used, and why."""
+    """Why images could not be used, a line each."""
 
     @property
     def worse(self) -> bool:
-        """The fitted map agrees with fewer exams than the default map."""
+        """Whether the fitted map agrees with fewer exams than the default map."""
         return self.agreement_refitted < self.agreement_default
 
 
 def fit_categories(
     data: DataSet, folder: Path, *, force: bool = False, progress: Progress | None = None
 ) -> CategoryFit:
-    """Fit the category map of the default model to labelled exams, and write it as a model folder.
+    """Fit the category map of the default model to labelled exams, and write it into a model folder.
 
-    Exams with fewer than four views count with those they have. A map that is worse than the default map is not
-    written, unless ``force`` asks for it.
+    Exams with fewer than four views are used with the views they have. A map that is worse than the default map is
+    written only with ``force``.
 
     Raises
     ------
@@ -75,37 +75,37 @@ def fit_categories(
         raise ImageError(refused[0])
     categories = [reference[exam_id] for exam_id in percents]
     values = list(percents.values())
-    counts = ", ".join(f"{categories.count(one)} {one}" for one in DensityCategory)
+    counts = ", ".join(f"{categories.count(category)} {category}" for category in DensityCategory)
     fitted = fit_category_map(values, categories, f"fitted to {len(values)} exams of a site ({counts})")
-    found = CategoryFit(
+    fit = CategoryFit(
         fitted,
         len(values),
         _agreement([DEFAULT_MAP.category(value) for value in values], categories),
         _agreement(_held_out(values, categories), categories),
         tuple(refused),
     )
-    facts: dict[str, Any] = {
-        "exams": found.exams,
-        "agreement_default_map": found.agreement_default,
-        "agreement_refitted_ten_fold": found.agreement_refitted,
-    }
-    if force or not found.worse:
-        write_category_map(folder, fitted, {**facts, "receipt": receipt("calibrate")})
-    return found
+    if force or not fit.worse:
+        facts: dict[str, Any] = {
+            "exams": fit.exams,
+            "agreement_default_map": fit.agreement_default,
+            "agreement_refitted_ten_fold": fit.agreement_refitted,
+            "receipt": receipt("calibrate"),
+        }
+        write_category_map(folder, fitted, facts)
+    return fit
 
 
-def _held_out(values: Sequence[float], categories: Sequence[DensityCategory]) -> list[DensityCategory]:
-    """The category of each exam by a map that has not seen it."""
-    order = np.random.default_rng(0).permutation(len(values))
-    found: dict[int, DensityCategory] = {}
-    for fold in np.array_split(order, min(_FOLDS, len(values))):
-        held = set(fold.tolist())
-        rest = [index for index in range(len(values)) if index not in held]
-        seen = [categories[index] for index in rest]
-        fitted = fit_category_map([values[index] for index in rest], seen, "", least=2)
-        found |= {index: fitted.category(values[index]) for index in held}
-    return [found[index] for index in range(len(values))]
+def _held_out(percents: Sequence[float], categories: Sequence[DensityCategory]) -> list[DensityCategory]:
+    """Category of each exam by a map that was fitted to other exams."""
+    values, references = np.array(percents), np.array(categories, dtype=object)
+    predicted = np.empty_like(references)
+    for held in np.array_split(np.random.default_rng(0).permutation(len(values)), min(_FOLDS, len(values))):
+        rest = np.setdiff1d(np.arange(len(values)), held)
+        fitted = fit_category_map(values[rest].tolist(), references[rest].tolist(), "", least=2)
+        predicted[held] = [fitted.category(value) for value in values[held]]
+    return list(predicted)
 
 
-def _agreement(found: Sequence[DensityCategory], categories: Sequence[DensityCategory]) -> float:
-    return sum(one == other for one, other in zip(found, categories, strict=True)) / len(categories)
+def _agreement(predicted: Sequence[DensityCategory], categories: Sequence[DensityCategory]) -> float:
+    pairs = zip(predicted, categories, strict=True)
+    return sum(category == reference for category, reference in pairs) / len(categories)
