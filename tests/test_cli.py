@@ -274,7 +274,7 @@ def test_options_that_would_do_nothing_are_refused(run, tmp_path):
         (("--policy", "worst"), "'worst' is not one of 'mean', 'denser'"),
         (("--coverage", 1.5), "coverage must be between 0 and 1"),
         (("--fusion", "sum"), "'sum' is not one of 'mean', 'geometric-mean', 'vote'"),
-        (("--rules", "absent.json"), "cannot be read as rules"),
+        (("--rules", "absent.json"), "cannot be used as rules"),
     ],
 )
 def test_wrong_settings_of_results_are_named(run, blobs, tiny_model, arguments, message):

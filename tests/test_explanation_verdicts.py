@@ -20,8 +20,6 @@ from mammodensity.explanation.verdicts import (
     Dependence,
     Verdict,
     VerdictRules,
-    caption,
-    captioned,
     judge,
     worst,
 )
@@ -193,19 +191,6 @@ def test_maps_without_a_say():
     assert score_explanation(view.image * 1.0, view.image, view.labels).verdict.text.startswith(
         "Weak: no better than a map of the bright pixels"
     )
-
-
-def test_captions():
-    assert caption(None) == f"{VERDICTS['not-scored']}."
-    picture = np.full((30, 200, 3), 7, np.uint8)
-    weak, good = captioned(picture, Verdict("weak", "weak: w")), captioned(picture, Verdict("supported", "s"))
-    for one in (weak, good):
-        assert np.array_equal(one[:30], picture)
-        assert one.shape[1] == 200
-        assert one[30:].max() > 150, "letters"
-    assert weak[30:, :, 2].max() < good[30:, :, 2].max(), "amber and green"
-    longer = captioned(picture, Verdict("weak", "weak: " + "no better than a very plain map " * 5))
-    assert len(longer) > len(weak)
 
 
 @pytest.fixture(scope="module")

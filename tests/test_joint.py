@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.anatomy.network_input import PreprocessSpec, preprocess
 from mammodensity.data.dataset import read_manifest, write_manifest
 from mammodensity.data.find import find_images
 from mammodensity.data.images import load_exam
@@ -301,7 +301,9 @@ def test_every_level_is_the_network_with_its_views(joint_models, lacking, fusion
         images = load_exam(exam.exam_id, records[exam.exam_id]).mammograms
         views = torch.zeros(1, 4, 1, 32, 32)
         for view, image in images.items():
-            views[0, PROJECTIONS.index(view), 0] = torch.from_numpy(model._input(view, image))
+            views[0, PROJECTIONS.index(view), 0] = torch.from_numpy(
+                preprocess(image, model.checkpoints[view].preprocess)
+            )
         for level in (*images, *FUSED_LEVELS):
             wanted = FUSED_LEVELS.get(level, (level,))
             present = torch.tensor([[view in wanted and view in images for view in PROJECTIONS]])

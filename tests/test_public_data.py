@@ -836,7 +836,7 @@ def test_dry_run_without_tables(run, tmp_path):
     code, output, _ = run("prepare", tmp_path / "exams", "--dry-run", "--json", tmp_path / "exams.json")
     assert code == 0
     assert "2 exams, 4 images" in output
-    assert "1 files would not be used" in output
+    assert "1 file would not be used" in output
     listing = json.loads((tmp_path / "exams.json").read_text())
     assert [exam["projections"] for exam in listing["exams"]] == [["CC_R", "MLO_L"]] * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exams", "exams.json"]
@@ -846,7 +846,7 @@ def test_what_the_command_refuses(run, tmp_path):
     write(tmp_path / "train.csv", table(RSNA, rsna_rows()))
     cases = {
         ("prepare", tmp_path): "OUT is needed",
-        ("prepare", tmp_path, "--dry-run", "--dataset", "mias"): "--dataset must be one of vindr",
+        ("prepare", tmp_path, "--dry-run", "--dataset", "mias"): "'mias' is not one of 'vindr'",
         ("prepare", tmp_path, "--dry-run", "--columns", "exam_id=a"): "are for --dataset csv",
     }
     for arguments, message in cases.items():

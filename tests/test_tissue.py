@@ -42,7 +42,7 @@ from mammodensity.results.category_fit import fit_categories
 from mammodensity.results.result import exam_result
 from mammodensity.results.rules import FLAGS
 from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
-from mammodensity.workflows.segment import table_row, write_segmentations
+from mammodensity.workflows.segment import segment, table_row
 
 
 @pytest.fixture(scope="module")
@@ -323,9 +323,9 @@ def test_files_of_a_segmentation(exams, tmp_path):
         Image.fromarray(pixels).save(images / f"{name}.png")
     (images / "damaged.png").write_bytes(b"nothing")
     calls = []
-    count, notes = write_segmentations([images], tmp_path / "out", progress=lambda *done: calls.append(done))
-    assert count == len(names) == len(calls) - 1
-    assert len(notes) == 2
+    done = segment([images], tmp_path / "out", progress=lambda *done: calls.append(done))
+    assert len(done.labels) == len(names) == len(calls) - 1
+    assert len(done.refused) == 2
     with (tmp_path / "out" / "segment.csv").open(newline="") as stream:
         rows = {row["file"]: row for row in csv.DictReader(stream)}
     assert set(rows) == {f"{name}.png" for name in (*names, "damaged")}
@@ -353,12 +353,12 @@ def test_files_of_a_segmentation(exams, tmp_path):
 def test_a_folder_used_again_holds_the_last_run_only(exams, tmp_path):
     for name in ("a_L-CC", "b_L-CC"):
         Image.fromarray(exams[0].views[Projection.CC_L].image).save(tmp_path / f"{name}.png")
-    write_segmentations([tmp_path / "a_L-CC.png"], tmp_path / "out")
+    segment([tmp_path / "a_L-CC.png"], tmp_path / "out")
     (tmp_path / "out" / "mine.png").write_bytes(b"kept")
-    write_segmentations([tmp_path / "b_L-CC.png"], tmp_path / "out")
+    segment([tmp_path / "b_L-CC.png"], tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_L-CC.png", "segment.csv", "mine.png"}
     (tmp_path / "out" / "segment.csv").write_text("file\nmine.png\n")
-    write_segmentations([tmp_path / "a_L-CC.png"], tmp_path / "out")
+    segment([tmp_path / "a_L-CC.png"], tmp_path / "out")
     assert (tmp_path / "out" / "mine.png").exists(), "a table of someone else says nothing of ours"
     assert (tmp_path / "out" / "b_L-CC.png").exists()
 
@@ -367,7 +367,7 @@ def test_segment_reads_dicom(exams, tmp_path):
     view = exams[2].views[Projection.MLO_L]
     pixels = np.asarray(Image.fromarray(view.image).resize((640, 800))).astype(np.uint16) * 16
     dicom_mammogram(Projection.MLO_L, pixels).save_as(tmp_path / "IM0001")
-    write_segmentations([tmp_path / "IM0001"], tmp_path / "out")
+    segment([tmp_path / "IM0001"], tmp_path / "out")
     with (tmp_path / "out" / "segment.csv").open(newline="") as stream:
         [row] = csv.DictReader(stream)
     assert row["projection"] == "MLO_L"
@@ -402,13 +402,13 @@ def test_nothing_is_written_where_no_picture_can_be_read(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "b.png").write_bytes(b"nothing")
     with pytest.raises(ImageError):
-        write_segmentations([tmp_path / "images"], tmp_path / "out")
+        segment([tmp_path / "images"], tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def segmented(*arguments, **options) -> dict[str, dict[str, str]]:
     *images, output = arguments
-    write_segmentations(images, output, **options)
+    segment(images, output, **options)
     with (output / "segment.csv").open(newline="") as stream:
         return {row["file"]: row for row in csv.DictReader(stream)}
 

@@ -290,9 +290,9 @@ def test_specs(tmp_path):
         ("[1]", "holds no JSON object"),
         ('{"crops": "none"}', "unknown entry 'crops'; expected rows, columns"),
         ('{"crop": "half"}', "crop must be one of none, breast. Got 'half' instead"),
-        ('{"rows": "650"}', "rows must be a whole number. Got '650' instead"),
-        ('{"rows": 650.5}', "rows must be a whole number. Got 650.5 instead"),
-        ('{"columns": true}', "columns must be a whole number. Got True instead"),
+        ('{"rows": "650"}', "rows must be a valid integer. Got '650' instead"),
+        ('{"rows": 650.5}', "rows must be a valid integer. Got 650.5 instead"),
+        ('{"columns": true}', "columns must be a valid integer. Got True instead"),
     ):
         bad.write_text(text)
         with pytest.raises(OptionError, match=re.escape(told)) as error:
@@ -329,7 +329,7 @@ def test_input_that_changed_is_not_resumed(phantoms, tmp_path):
 
     with pytest.raises(Interrupted):
         export_exams(sources, tmp_path / "out", SALTED, workers=1, progress=stop)
-    image = sources[0].images[PROJECTIONS[0]]
+    image = sources[0].records[PROJECTIONS[0]].path
     os.utime(image, (1, 1))
     with pytest.raises(CheckpointError, match="image files have changed"):
         export_exams(sources, tmp_path / "out", SALTED, resume=True, workers=1)

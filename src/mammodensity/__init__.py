@@ -15,14 +15,20 @@ if TYPE_CHECKING:
     from mammodensity.models.checkpoint import load_network
     from mammodensity.models.trained import load_model
     from mammodensity.workflows.calibrate import calibrate
+    from mammodensity.workflows.check import check
     from mammodensity.workflows.evaluate import evaluate
     from mammodensity.workflows.explain import explain
     from mammodensity.workflows.predict import predict
+    from mammodensity.workflows.prepare import prepare
+    from mammodensity.workflows.report import report
+    from mammodensity.workflows.segment import segment
+    from mammodensity.workflows.train import train
 
 __version__ = "0.1.0"
 
 __all__ = [
     "calibrate",
+    "check",
     "evaluate",
     "explain",
     "explain_images",
@@ -31,13 +37,18 @@ __all__ = [
     "load_model",
     "load_network",
     "predict",
+    "prepare",
     "preprocess",
     "read_exam",
+    "report",
     "score_explanation",
+    "segment",
+    "train",
 ]
 
 _HOMES = {
     "calibrate": "mammodensity.workflows.calibrate",
+    "check": "mammodensity.workflows.check",
     "evaluate": "mammodensity.workflows.evaluate",
     "explain": "mammodensity.workflows.explain",
     "explain_images": "mammodensity.explanation.methods",
@@ -46,9 +57,13 @@ _HOMES = {
     "load_model": "mammodensity.models.trained",
     "load_network": "mammodensity.models.checkpoint",
     "predict": "mammodensity.workflows.predict",
+    "prepare": "mammodensity.workflows.prepare",
     "preprocess": "mammodensity.anatomy.network_input",
     "read_exam": "mammodensity.data.images",
+    "report": "mammodensity.workflows.report",
     "score_explanation": "mammodensity.explanation.map_scores",
+    "segment": "mammodensity.workflows.segment",
+    "train": "mammodensity.workflows.train",
 }
 
 

@@ -15,7 +15,6 @@ from mammodensity.commands.options import (
     Policy,
     Split,
     Synthetic,
-    model_files,
 )
 from mammodensity.errors import OptionError
 
@@ -180,11 +179,9 @@ def report(
     Example: mammodensity report model
     """
     from mammodensity.commands.show import progress_bar, say, say_research_use_only
-    from mammodensity.outputs import require_not_input
-    from mammodensity.pages.report import write_report
+    from mammodensity.workflows.report import report as write_report
 
-    require_not_input(output, model_files(run))
     with progress_bar("report") as progress:
-        page = write_report(run, output or run / "report.html", progress=progress)
+        page = write_report(run, output, progress=progress)
     say(f"report: {page.resolve()}")
     say_research_use_only()

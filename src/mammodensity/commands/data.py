@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -66,104 +66,104 @@ def check(
 
 
 def prepare(
-    data: Annotated[Path, typer.Argument(help="Folder of a data set, or its table.", metavar="DATA")],
-    out: Annotated[Path | None, typer.Argument(help="New folder to write to.", metavar="OUT")] = None,
+    data: Annotated[Path, typer.Argument(help="Give an archive, a data set, or its table.", metavar="DATA")],
+    out: Annotated[Path | None, typer.Argument(help="Name a new folder to write to.", metavar="OUT")] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="vindr, rsna, cbis-ddsm, ddsm, inbreast, embed, mini-mias, origin, csv; default: by its tables.",
-            metavar="NAME",
-        ),
+        Literal["vindr", "rsna", "cbis-ddsm", "ddsm", "inbreast", "embed", "mini-mias", "origin", "csv"] | None,
+        typer.Option(help="Name the public data set; default: the one whose tables are there."),
     ] = None,
     tables: Annotated[
-        Path | None, typer.Option(help="Folder of the data set's tables, if it is not DATA.", metavar="DIR")
+        Path | None, typer.Option(help="Read the data set's tables from this folder, if not from DATA.", metavar="DIR")
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="For csv: field=column,... e.g. exam_id=StudyID,density=acr.", metavar="PAIRS")
+        str | None,
+        typer.Option(help="For csv: say which column is what, e.g. exam_id=StudyID,density=acr.", metavar="PAIRS"),
     ] = None,
-    meaning: Annotated[
-        str | None, typer.Option("--values", help="For csv: value=category,... e.g. 1=A,2=B,9=.", metavar="PAIRS")
+    values: Annotated[
+        str | None, typer.Option(help="For csv: say which value means what, e.g. 1=A,2=B,9=.", metavar="PAIRS")
     ] = None,
     keep_unlabelled: Annotated[
-        bool, typer.Option("--keep-unlabelled", help="With --dataset: keep exams without a category.")
+        bool, typer.Option("--keep-unlabelled", help="Keep exams of a public data set that have no category.")
     ] = False,
     spec_file: Annotated[
-        Path | None, typer.Option("--spec", help="JSON with crop, pectoral, background, depth.", metavar="FILE")
+        Path | None,
+        typer.Option("--spec", help="Read crop, pectoral, background and depth from a JSON file.", metavar="FILE"),
     ] = None,
-    salt: Annotated[str, typer.Option(help="Secret that goes into the keys; by default drawn and forgotten.")] = "",
+    salt: Annotated[
+        str, typer.Option(help="Make the keys with this secret; default: one that is drawn and forgotten.")
+    ] = "",
     keep_names: Annotated[
-        bool, typer.Option("--keep-names", help="Keep names of exams and patients, and dates.")
+        bool, typer.Option("--keep-names", help="Keep the names of exams and patients, and dates.")
     ] = False,
     synthetic: Synthetic = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list the exams, by tables or by headers and names.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the exams only, and write no picture.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Make a training set of an archive or a public data set: cropped pictures in the origin's folders, and a manifest.
+    """Make a training set from an archive or a public data set: cropped pictures and a manifest.
+
+    Pictures go into the folders that INFN uses, one for each projection and category. Names become keys.
 
     Example: mammodensity prepare archive training-set
     """
     from mammodensity.commands.show import how_many, progress_bar, say
-    from mammodensity.commands.show_data import show_found, show_listed
-    from mammodensity.data.dataset import exam_sources, found_images, refused_files
-    from mammodensity.data.public.csv_table import column_spec
+    from mammodensity.commands.show_data import show_exams
     from mammodensity.outputs import require_apart, require_not_input, write_json
-    from mammodensity.workflows.prepare import find_exams, find_untabled, holds_known_tables, sources_of
-    from mammodensity.workflows.training_set import ExportSpec, export_exams, read_preprocess
+    from mammodensity.workflows.prepare import list_exams
+    from mammodensity.workflows.prepare import prepare as prepare_exams
 
     if out is None and not dry_run:
         raise OptionError("OUT is needed: the folder to write to; or give --dry-run to list the exams only")
     if out is not None:
         require_apart(out, data)
-    spec = ExportSpec(read_preprocess(spec_file), salt, keep_names)
-    mapping = column_spec(columns, meaning) if columns or meaning else None
-    by_tables = dataset or mapping or tables or holds_known_tables(data)
-    images = None if by_tables else find_untabled(data, synthetic=synthetic, dry_run=dry_run)
-    if images is None:
-        with progress_bar("exams") as progress:
-            found = find_exams(
-                data, dataset, tables=tables, columns=mapping, keep_unlabelled=keep_unlabelled, progress=progress
-            )
-        show_found(found)
-        if json_file:
-            write_json(json_file, found.to_dict())
-        exams = sources_of(found)
-        refused = []
-    else:
-        require_not_input(json_file, (record.path for record in images.records))
-        if dry_run:
-            show_listed(found_images(images))
-        if json_file:
-            write_json(json_file, found_images(images))
-        exams, refused = exam_sources(images), refused_files(images)
+    with progress_bar("exams") as progress:
+        exams = list_exams(
+            data,
+            dataset=dataset,
+            tables=tables,
+            columns=columns,
+            values=values,
+            keep_unlabelled=keep_unlabelled,
+            synthetic=synthetic,
+            by_name=dry_run,
+            progress=progress,
+        )
+    require_not_input(json_file, exams.files)
+    if dry_run or exams.tables:
+        show_exams(exams)
+    if json_file:
+        write_json(json_file, exams.values)
     if dry_run or out is None:
         return
-    if not exams:
-        raise LayoutError(f"{data} holds no image file of the exams in its tables; expected them beside or below it")
     with progress_bar("prepare") as progress:
-        manifest = export_exams(exams, out, spec, refused=refused, resume=resume, progress=progress)
-    say(f"{how_many(len(exams), 'exam')} in {out}, listed in {manifest}; files that were not used are in refused.csv")
+        done = prepare_exams(
+            exams, out, spec=spec_file, salt=salt, keep_names=keep_names, resume=resume, progress=progress
+        )
+    say(f"{how_many(done.exams, 'exam')} in {out}, listed in {done.manifest}; refused.csv names the files left out")
 
 
 def segment(
     images: Annotated[
-        list[Path], typer.Argument(help="Pictures, DICOM files, or folders of them, of any depth.", metavar="IMAGES...")
+        list[Path], typer.Argument(help="Give pictures, DICOM files, or folders of them.", metavar="IMAGES")
     ],
-    output: Annotated[Path, typer.Option(help="Folder to write to.", metavar="DIR")],
+    output: Annotated[Path, typer.Option(help="Name a folder to write to.", metavar="DIR")],
     synthetic: Synthetic = False,
 ) -> None:
-    """Find adipose (1), fibroglandular (2) and pectoral (3): label images, and segment.csv with percent density.
+    """Segment images: write label images and segment.csv, with areas and percent density.
+
+    The labels are 1 adipose tissue, 2 fibroglandular tissue, 3 pectoral muscle.
 
     Example: mammodensity segment phantoms/MLO_R/A --output tissue
     """
-    from mammodensity.commands.show import progress_bar, say, say_research_use_only
-    from mammodensity.workflows.segment import write_segmentations
+    from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only
+    from mammodensity.workflows.segment import TABLE
+    from mammodensity.workflows.segment import segment as segment_images
 
     with progress_bar("segment") as progress:
-        count, notes = write_segmentations(images, output, synthetic=synthetic, progress=progress)
-    for note in notes:
-        say(f"refused: {note}")
-    say(f"{count} label images and segment.csv in {output}")
+        done = segment_images(images, output, synthetic=synthetic, progress=progress)
+    for text in done.refused:
+        say(f"refused: {text}")
+    for text in done.doubts:
+        say(f"note: {text}")
+    say(f"{how_many(len(done.labels), 'label image')} and {TABLE} in {output}")
     say_research_use_only()

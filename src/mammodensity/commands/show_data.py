@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mammodensity.commands.show import how_many, say, show_table
 from mammodensity.terms import PROJECTIONS
 
 if TYPE_CHECKING:
     from mammodensity.workflows.check import CheckResult
-    from mammodensity.workflows.prepare import FoundExams
+    from mammodensity.workflows.prepare import ExamList
 
 _MOST = 12  # exams of a list
 
@@ -50,40 +49,35 @@ def show_check(result: CheckResult, *, verbose: bool = False) -> None:
     say(f"{counts}: {'usable' if result.usable else 'not usable yet'}")
 
 
-def show_found(found: FoundExams, most: int = _MOST) -> None:
-    """The first exams of a public data set, its counts, and what was left out for which reason."""
-    summary = found.summary()
+def show_exams(exams: ExamList, most: int = _MOST) -> None:
+    """Print the first exams of a list, its counts, and what is left out for which reason."""
+    found, summary = exams.tables, exams.values["summary"]
+    names = [exam["exam_id"] for exam in exams.values["exams"]]
+    if found is None:
+        columns, cells = ["exam's", "split"], [[exam["density"], exam["split"]] for exam in exams.values["exams"]]
+    else:
+        columns = ["right", "left", "exam's", "split"]
+        cells = [[*map(one.breast_categories.get, "RL"), one.category, one.split] for one in found.data.exams]
     rows = []
-    for exam in found.data.exams[:most]:
-        right, left = (exam.breast_categories.get(side) or "-" for side in "RL")
-        views = ["x" if projection in exam.images else "-" for projection in PROJECTIONS]
-        rows.append([exam.exam_id, *views, right, left, exam.category or "-", exam.split or "-"])
-    show_table(["exam", *PROJECTIONS, "right", "left", "exam's", "split"], rows)
-    if summary["exams"] > most:
-        say(f"... and {summary['exams'] - most} more exams; --json lists all")
-    say(
-        f"{found.data.dataset}: {summary['exams']} exams of {summary['patients']} patients, "
-        f"{summary['images']} images; {summary['complete_exams']} exams have all four projections"
-    )
+    for exam, words in zip(exams.values["exams"][:most], cells, strict=False):
+        views = ["x" if projection.value in exam["projections"] else "-" for projection in PROJECTIONS]
+        rows.append([exam["exam_id"], *views, *(word or "-" for word in words)])
+    show_table(["exam", *PROJECTIONS, *columns], rows)
+    if len(names) > most:
+        say(f"... and {how_many(len(names) - most, 'more exam')}; --json lists all")
+    counts = f"{exams.values['dataset']}: {how_many(summary['exams'], 'exam')}"
+    images = how_many(summary["images"], "image")
+    if found is None:
+        say(f"{counts}, {images}")
+        if summary["refused"]:
+            say(f"{how_many(summary['refused'], 'file')} would not be used; `mammodensity check` says why")
+        return
+    complete = how_many(summary["complete_exams"], "exam has", "exams have")
+    say(f"{counts} of {how_many(summary['patients'], 'patient')}, {images}; {complete} all four projections")
     for name in ("by_category", "images_by_category", "images_by_tissue", "by_projection", "by_split"):
         if name in summary:
             say(f"{name.replace('_', ' ')}: {', '.join(f'{key} {count}' for key, count in summary[name].items())}")
     say(f"image files: {summary['files_found']} found, {summary['files_absent']} not there")
     for word, reasons in (("left out", found.data.left_out), ("note", found.data.notes)):
         for reason in reasons:
-            say(f"{word} [{reason.code}] {reason.count} {reason.unit}: {reason.text}")
-
-
-def show_listed(listed: Mapping[str, Any], most: int = _MOST) -> None:
-    """The first exams of a data set without tables, as ``found_images`` lists them."""
-    rows = []
-    for exam in listed["exams"][:most]:
-        views = ["x" if projection.value in exam["projections"] else "-" for projection in PROJECTIONS]
-        rows.append([exam["exam_id"], *views, exam["density"] or "-", exam["split"] or "-"])
-    show_table(["exam", *PROJECTIONS, "exam's", "split"], rows)
-    if len(listed["exams"]) > most:
-        say(f"... and {len(listed['exams']) - most} more exams; --json lists all")
-    summary = listed["summary"]
-    say(f"{listed['dataset']}: {summary['exams']} exams, {summary['images']} images")
-    if summary["refused"]:
-        say(f"{summary['refused']} files would not be used; `mammodensity check` says why")
+            say(f"{word} [{reason.code}] {how_many(reason.count, reason.unit.removesuffix('s'))}: {reason.text}")

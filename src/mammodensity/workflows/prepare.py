@@ -1,4 +1,4 @@
-"""A data set's own tables to exams."""
+"""Prepare a training set from an archive or a public data set: list its exams, then write pictures and a manifest."""
 
 from __future__ import annotations
 
@@ -8,24 +8,35 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mammodensity.data.dataset import DataSet, ExamSource, ImageRecord
+from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.data.dataset import (
+    DataSet,
+    ExamSource,
+    ImageRecord,
+    exam_sources,
+    found_images,
+    refused_files,
+)
+from mammodensity.data.dicom.file_checks import FileCheck
 from mammodensity.data.find import find_images
 from mammodensity.data.public import csv_table
 from mammodensity.data.public.adapters import ADAPTERS
 from mammodensity.data.public.assemble import ImageEntry, PublicData, PublicExam, of_scale, without_unlabelled
-from mammodensity.data.public.csv_table import ColumnSpec
+from mammodensity.data.public.csv_table import ColumnSpec, column_spec
 from mammodensity.data.public.image_files import FileList
 from mammodensity.errors import LayoutError, OptionError
+from mammodensity.outputs import require_apart
 from mammodensity.terms import CATEGORIES, DENSITY, PROJECTIONS, TISSUE, Category, Projection
+from mammodensity.workers import Progress
+from mammodensity.workflows.training_set import ExportSpec, export_exams, read_preprocess
 
 DATA_SETS = (*ADAPTERS, "csv")
 NO_CATEGORY = "none"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class FoundExams:
-    """The exams of a data set, and the files of their images where these are there."""
+    """The exams that the tables of a public data set name, and the files of their images, as far as they are there."""
 
     root: Path
     data: PublicData
@@ -83,6 +94,174 @@ class FoundExams:
 def _density(category: Category | None) -> str:
     """The letter of a density category, for counts."""
     return category.value if category is not None and of_scale(category, DENSITY) else NO_CATEGORY
+
+
+@dataclass(frozen=True, eq=False)
+class ExamList:
+    """The exams that `prepare` makes a training set of."""
+
+    root: Path
+    sources: list[ExamSource]
+    """Exams with image files."""
+    refused: list[FileCheck]
+    """Files that are not used."""
+    tables: FoundExams | None
+    """What the tables of a public data set say; None where there are none."""
+    values: dict[str, Any]
+    """JSON values: the data set, its exams, and a summary."""
+
+    @property
+    def files(self) -> list[Path]:
+        """The images of all exams."""
+        records = (record for exam in self.sources for record in exam.records.values())
+        return [path for record in records for path, _ in record.candidates]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A training set."""
+
+    folder: Path
+    manifest: Path
+    exams: int
+
+
+def prepare(
+    data: ExamList | Path | str,
+    out: Path | str,
+    *,
+    dataset: str | None = None,
+    tables: Path | str | None = None,
+    columns: str | None = None,
+    values: str | None = None,
+    keep_unlabelled: bool = False,
+    spec: PreprocessSpec | Path | None = None,
+    salt: str = "",
+    keep_names: bool = False,
+    synthetic: bool = False,
+    resume: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Make a training set: cropped pictures in INFN's folders, ``manifest.csv``, and ``refused.csv``.
+
+    Names of exams and patients become keys, and dates are shifted, unless ``keep_names`` asks to keep them.
+
+    Parameters
+    ----------
+    data
+        An archive, a data set or a public data set; or its exams as `list_exams` lists them.
+    out
+        A new folder.
+    dataset, tables, columns, values, keep_unlabelled, synthetic
+        As of `list_exams`.
+    spec
+        Crop, muscle, background and depth of the pictures, or a JSON file with some of them.
+    salt
+        A secret that goes into the keys; by default drawn, and forgotten at the end.
+    keep_names
+        Keep the names of exams and patients, and dates.
+    resume
+        Go on with an interrupted run.
+    workers
+        Processes; by default as many as there are cores.
+    progress
+        Called with how many exams are prepared and how many there are.
+
+    Raises
+    ------
+    OptionError
+        An option makes no sense.
+    LayoutError, TableError
+        The data are not there or not as expected.
+    OutputError, CheckpointError, Interrupted
+        As of `mammodensity.workflows.training_set.export_exams`.
+    """
+    folder = Path(out)
+    require_apart(folder, data.root if isinstance(data, ExamList) else Path(data))
+    preprocess = spec if isinstance(spec, PreprocessSpec) else read_preprocess(spec)
+    if not isinstance(data, ExamList):
+        data = list_exams(
+            data,
+            dataset=dataset,
+            tables=tables,
+            columns=columns,
+            values=values,
+            keep_unlabelled=keep_unlabelled,
+            synthetic=synthetic,
+        )
+    if not data.sources:
+        raise LayoutError(
+            f"{data.root} holds no image file of the exams in its tables; expected them beside or below it"
+        )
+    manifest = export_exams(
+        data.sources,
+        folder,
+        ExportSpec(preprocess, salt, keep_names),
+        refused=data.refused,
+        resume=resume,
+        workers=workers,
+        progress=progress,
+    )
+    return Prepared(folder, manifest, len(data.sources))
+
+
+def list_exams(
+    data: Path | str,
+    *,
+    dataset: str | None = None,
+    tables: Path | str | None = None,
+    columns: str | None = None,
+    values: str | None = None,
+    keep_unlabelled: bool = False,
+    synthetic: bool = False,
+    by_name: bool = False,
+    progress: Progress | None = None,
+) -> ExamList:
+    """List the exams of a data set, by its tables if it has some, else by headers and names; no pixel is read.
+
+    Parameters
+    ----------
+    data
+        The folder of an archive or a data set, or its table.
+    dataset
+        One of `DATA_SETS`; None finds it out from the names of the tables.
+    tables
+        Folder (or file) of the tables, if it is not ``data``.
+    columns, values
+        For ``csv``: which column is what (``exam_id=StudyID,density=acr``), and which value means what
+        (``1=A,2=B,9=``).
+    keep_unlabelled
+        Keep exams without a category.
+    synthetic
+        Accept 2-D images computed from tomosynthesis.
+    by_name
+        Take INFN's folders for a public data set, too, and ask for the name of one that is not known.
+    progress
+        Called with how many exams are looked up and how many there are.
+
+    Raises
+    ------
+    OptionError
+        An unknown data set, or one that cannot be told, or columns for another one than ``csv``.
+    LayoutError, TableError
+        The data are not there or not as expected.
+    """
+    root = Path(data)
+    mapping = column_spec(columns, values) if columns or values else None
+    if not (dataset or mapping or tables or holds_known_tables(root)):
+        images = _find_untabled(root, synthetic=synthetic, by_name=by_name)
+        if images is not None:
+            return ExamList(root, exam_sources(images), refused_files(images), None, found_images(images))
+    found = find_exams(
+        root,
+        dataset,
+        tables=Path(tables) if tables else None,
+        columns=mapping,
+        keep_unlabelled=keep_unlabelled,
+        progress=progress,
+    )
+    return ExamList(root, sources_of(found), [], found, found.to_dict())
 
 
 def find_exams(
@@ -146,20 +325,20 @@ def holds_known_tables(data: Path) -> bool:
     return any(files.named(adapter.TABLES) for adapter in ADAPTERS.values())
 
 
-def find_untabled(data: Path, *, synthetic: bool = False, dry_run: bool = False) -> DataSet | None:
-    """The images of a data set that no table describes; for a dry run None where only its tables can tell.
+def _find_untabled(data: Path, *, synthetic: bool, by_name: bool) -> DataSet | None:
+    """Find the images of a data set that no table describes; None where only the name of the data set can tell.
 
     Raises
     ------
     LayoutError
         There is no arrangement that is known.
     """
-    if dry_run and any((data / projection).is_dir() for projection in PROJECTIONS):
-        return None  # the origin's folders, which are a public data set by name
+    if by_name and any((data / projection).is_dir() for projection in PROJECTIONS):
+        return None  # INFN's folders, which are a public data set by name
     try:
         return find_images(data, synthetic=synthetic)
     except LayoutError:
-        if dry_run:
+        if by_name:
             return None
         raise
 

@@ -1,9 +1,10 @@
-"""``mammodensity segment``: label images, overlays and a table of areas and percent density."""
+"""Segment images: a label image of each, and a table of areas and percent density."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from mammodensity.data.picture_files import PICTURE_SUFFIXES, projection_in_name
 from mammodensity.errors import ImageError, LayoutError, OptionError, OutputError, TableError
 from mammodensity.exam import Mammogram
 from mammodensity.outputs import staged_folder, write_csv
+from mammodensity.workers import Progress
 
 COLUMNS = (
     "file",
@@ -43,13 +45,37 @@ COLUMNS = (
 TABLE = "segment.csv"
 
 
-def write_segmentations(
-    images: Sequence[Path],
-    output: Path,
+@dataclass(frozen=True)
+class Segmented:
+    """What `segment` wrote into a folder."""
+
+    folder: Path
+    rows: list[dict[str, Any]]
+    """The rows of ``segment.csv``, one an image, with `COLUMNS`; an absent column is blank."""
+
+    @property
+    def labels(self) -> list[Path]:
+        """The label images."""
+        return [self.folder / row["labels"] for row in self.rows if row.get("labels")]
+
+    @property
+    def refused(self) -> list[str]:
+        """Why images have no tissue map, a line each."""
+        return [row["note"] for row in self.rows if "percent_density" not in row]
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why tissue maps are doubtful, a line each."""
+        return [row["note"] for row in self.rows if "percent_density" in row and row["note"]]
+
+
+def segment(
+    images: Path | str | Sequence[Path | str],
+    output: Path | str,
     *,
     synthetic: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[int, list[str]]:
+    progress: Progress | None = None,
+) -> Segmented:
     """Write a label image for each image, ``<stem>.png`` of its size, and ``segment.csv``.
 
     Where images of several folders have one name, those of the folders come before it. Label images that an earlier
@@ -65,10 +91,8 @@ def write_segmentations(
         given twice is segmented once.
     synthetic
         Accept 2-D DICOM images computed from tomosynthesis.
-
-    Returns
-    -------
-    How many label images there are, and the notes, one line each.
+    progress
+        Called with how many images are done and how many there are.
 
     Raises
     ------
@@ -79,9 +103,11 @@ def write_segmentations(
     OutputError
         The folder is one that images come from, or cannot be written.
     """
+    output = Path(output)
+    places = [Path(image) for image in ([images] if isinstance(images, (str, Path)) else images)]
     earlier = _earlier(output / TABLE)
-    files = find_image_files(images, {output.resolve() / name for name in earlier})
-    _require_apart(output, images, files.values())
+    files = find_image_files(places, {output.resolve() / name for name in earlier})
+    _require_apart(output, places, files.values())
     labels = _label_names(files)
     rows: list[dict[str, Any]] = []
     with staged_folder(output, earlier) as folder:
@@ -89,11 +115,10 @@ def write_segmentations(
             rows.append(_segment(path, name, folder / labels[name], synthetic=synthetic))
             if progress:
                 progress(done, len(files))
-        count = sum(1 for _ in folder.iterdir())
-        if not count:
+        if not any(row.get("labels") for row in rows):
             raise ImageError(rows[0]["note"])
         write_csv(folder / TABLE, COLUMNS, rows)
-    return count, [row["note"] for row in rows if row["note"]]
+    return Segmented(output, rows)
 
 
 def _earlier(table: Path) -> list[str]:

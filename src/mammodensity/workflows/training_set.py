@@ -1,4 +1,4 @@
-"""From an archive to a training set: decoded, preprocessed pictures in the origin's folders, and a manifest."""
+"""Write a training set: prepared pictures in INFN's folders, and a manifest without names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date, timedelta
@@ -35,7 +35,7 @@ from mammodensity.errors import CheckpointError, ImageError, Interrupted, Option
 from mammodensity.exam import Mammogram
 from mammodensity.outputs import receipt, require_new_folder, write_bytes, write_csv, write_json
 from mammodensity.terms import Projection
-from mammodensity.workers import in_workers, usable_cores
+from mammodensity.workers import Progress, in_workers, usable_cores
 
 FACTS = ("vendor", "model", "spacing_mm", "thickness_mm", "age")
 """Columns of the manifest beyond the usual ones; blank where nothing says."""
@@ -46,8 +46,6 @@ _WORK = ".prepare"
 _OLDEST = 90
 _SHIFT_DAYS = 31, 3650  # earlier: least and most
 _REFUSED_COLUMNS = ("exam_id", "projection", "code", "text", "path")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def export_exams(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a training set: the origin's folders, ``manifest.csv``, ``refused.csv`` and ``receipt.json``.
+    """Write a training set: INFN's folders, ``manifest.csv``, ``refused.csv`` and ``receipt.json``.
 
     Where the best file of a projection cannot be used, the next is taken. Every other file goes into ``refused.csv``
     with its reason, those ``refused`` before among them. No name or other identity is copied: names of exams and
@@ -262,7 +260,7 @@ def _shifted(day: str, patient_id: str, salt: str) -> str:
 
 
 def _place(exam: ExamSource, projection: Projection, spec: ExportSpec) -> Path:
-    """Where a picture goes, named as the origin's: ``CC_R/A/<patient>_<exam>_A_CC_R.png``."""
+    """Where a picture goes, named as INFN's: ``CC_R/A/<patient>_<exam>_A_CC_R.png``."""
     category = exam.category.value if exam.category else ""
     exam_key = _key(exam.exam_id, spec)
     name = exam_key if spec.keep_names else f"{_key(exam.patient_id, spec)}_{exam_key}"
