@@ -70,6 +70,11 @@ def test_pages_named_in_the_code_exist():
             assert (REPOSITORY / "docs" / name).exists(), f"{path.name}: docs/{name}"
 
 
+def test_the_pages_stay_short():
+    pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")]
+    assert sum(len(page.read_text().split()) for page in pages) <= 20_000
+
+
 def test_one_version_everywhere():
     changelog = (REPOSITORY / "CHANGELOG.md").read_text()
     citation = (REPOSITORY / "CITATION.cff").read_text()
