@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mammodensity.anatomy.network_input import PreprocessSpec
-from mammodensity.data.dataset import DataSet, ExamSource, Refusal, exam_sources, found_images, refused_files
+from mammodensity.data.dataset import (
+    DataSet,
+    ExamSource,
+    ImageRecord,
+    exam_sources,
+    found_images,
+    refused_files,
+)
+from mammodensity.data.dicom.file_checks import FileCheck
 from mammodensity.data.find import find_images
 from mammodensity.data.public import csv_table
 from mammodensity.data.public.adapters import ADAPTERS
@@ -95,7 +103,7 @@ class ExamList:
     root: Path
     sources: list[ExamSource]
     """Exams with image files."""
-    refused: list[Refusal]
+    refused: list[FileCheck]
     """Files that are not used."""
     tables: FoundExams | None
     """What the tables of a public data set say; None where there are none."""
@@ -105,7 +113,8 @@ class ExamList:
     @property
     def files(self) -> list[Path]:
         """The images of all exams."""
-        return [candidate.path for exam in self.sources for view in exam.images for candidate in exam.candidates(view)]
+        records = (record for exam in self.sources for record in exam.records.values())
+        return [path for record in records for path, _ in record.candidates]
 
 
 @dataclass(frozen=True, eq=False)
