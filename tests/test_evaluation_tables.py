@@ -303,7 +303,7 @@ def test_origin_files_need_every_projection(tmp_path):
     scores = origin_scores(2)
     scores[MLO_L][1] = np.nan
     scores[CC_L][1] = np.nan
-    with pytest.raises(TableError, match="exam b lacks CC_L, MLO_L; the origin's files need all four projections"):
+    with pytest.raises(TableError, match="exam b lacks CC_L, MLO_L; INFN's files need all four projections"):
         write_origin_tables(tmp_path / "new", ["a", "b"], scores)
     del scores[CC_R]
     with pytest.raises(TableError, match="every exam lacks CC_R"):

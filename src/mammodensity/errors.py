@@ -78,7 +78,7 @@ class CheckpointError(InputError):
 
 
 class KerasFileError(InputError):
-    """An HDF5 file that is not a whole Keras model of the origin's network."""
+    """An HDF5 file that is not a whole Keras model of INFN's network."""
 
 
 class TrainingError(MammodensityError):

@@ -1,6 +1,6 @@
 """Fusion: the one place where scores of several projections become one set of scores.
 
-The mean is the origin's method. The geometric mean (the mean of log scores) and the vote are other methods with other
+The mean is INFN's method. The geometric mean (the mean of log scores) and the vote are other methods with other
 answers, not other names for the same. Standard library and numpy only.
 """
 

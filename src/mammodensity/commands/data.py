@@ -19,7 +19,7 @@ def phantom(
     mix: Annotated[str, typer.Option(help="Categories A-D: balanced, or population (10/40/40/10 %).")] = "balanced",
     bits: Annotated[int, typer.Option(help="Bits a pixel: 8 or 16.")] = 8,
 ) -> None:
-    """Make synthetic exams with known dense tissue, in the origin's folders.
+    """Make synthetic exams with known dense tissue, in INFN's folders.
 
     Example: mammodensity phantom --exams 40 --size 256 --seed 1 phantoms
     """

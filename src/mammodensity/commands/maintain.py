@@ -14,11 +14,11 @@ from mammodensity.terms import Projection
 
 
 def import_keras(
-    file: Annotated[Path, typer.Argument(help="Whole-model HDF5 file of the origin's network.", metavar="FILE.h5")],
+    file: Annotated[Path, typer.Argument(help="Whole-model HDF5 file of INFN's network.", metavar="FILE.h5")],
     projection: Annotated[Projection, typer.Option(help="The projection it was trained on.")],
     model: Model,
 ) -> None:
-    """Turn a Keras file of the origin's network (Keras 2.2, tf.keras or Keras 3) into a network of ours.
+    """Turn a Keras file of INFN's network (Keras 2.2, tf.keras or Keras 3) into a network of this package.
 
     Example: mammodensity import-keras resnet_ccr.h5 --projection CC_R --model model
     """

@@ -22,7 +22,7 @@ ROWS_FILE = "rows.csv"
 
 
 def read_origin_tables(folder: Path, method: str = "mean") -> ScoreTable:
-    """Read the four prediction files of the origin and fuse them.
+    """Read the four prediction files of INFN and fuse them.
 
     Exam ids are the row numbers as text, from ``"0"``; where `write_origin_tables` left a ``rows.csv``, its exam ids.
 
@@ -58,7 +58,7 @@ def write_origin_tables(
     scores: Mapping[Projection, NDArray[np.floating]],
     labels: Mapping[str, DensityCategory] | None = None,
 ) -> None:
-    """Write the origin's four files, and ``rows.csv`` that names the exam (and, with ``labels``, density) of each row.
+    """Write INFN's four files, and ``rows.csv`` that names the exam (and, with ``labels``, density) of each row.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def _check_complete(
         )
     absent = [view.value for view in PROJECTIONS if view not in scores]
     if absent:
-        raise TableError(f"{doing}: every exam lacks {', '.join(absent)}; the origin's files need all four projections")
+        raise TableError(f"{doing}: every exam lacks {', '.join(absent)}; INFN's files need all four projections")
     arrays = {view: np.asarray(scores[view], dtype=np.float64) for view in PROJECTIONS}
     shape = (len(exam_ids), len(CATEGORIES))
     for view, array in arrays.items():
@@ -151,7 +151,7 @@ def _check_complete(
         lacking = [view.value for view, array in arrays.items() if np.isnan(array[row]).all()]
         if lacking:
             raise TableError(
-                f"{doing}: exam {exam_id} lacks {', '.join(lacking)}; the origin's files need all four projections, "
+                f"{doing}: exam {exam_id} lacks {', '.join(lacking)}; INFN's files need all four projections, "
                 "leave the exam out or write the CSV table instead"
             )
         for view, array in arrays.items():

@@ -165,7 +165,7 @@ def read_labels(path: Path) -> dict[str, Category]:
     The table has a column ``density`` (A to D, small letters too) or ``tissue`` (F, G, D; looked at where every density
     is blank) and one of ``exam_id``, ``exam`` or ``row`` (looked for in this order). A manifest with several rows per
     exam will do: blank categories are skipped, the others must agree. Of a folder, the categories are those of the data
-    set in it, as the class folders of the origin's arrangement say.
+    set in it, as the class folders of INFN's arrangement say.
 
     Raises
     ------

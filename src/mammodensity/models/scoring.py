@@ -288,9 +288,7 @@ def require_networks(model: Model, data: DataSet, *, all_projections: bool = Fal
             f"the model has networks for {has}, but {data.root} only holds {holds}; name another model"
         )
     if all_projections and set(model.projections) != set(PROJECTIONS):
-        raise CheckpointError(
-            f"the model has networks for {has} only; the origin's text files need all four projections"
-        )
+        raise CheckpointError(f"the model has networks for {has} only; INFN's text files need all four projections")
 
 
 def stacked_projections(exams: Sequence[ExamScores]) -> dict[Projection, NDArray[np.float64]]:

@@ -54,7 +54,7 @@ class Reading:
 
 
 def read_reading(path: Path) -> Reading:
-    """Read a score table, a table of results, a folder with the origin's files, or a reader's table with ``density``.
+    """Read a score table, a table of results, a folder with INFN's files, or a reader's table with ``density``.
 
     Of scores the level ``subject`` is taken, its category that of the highest score, also where a result abstains.
 

@@ -344,7 +344,7 @@ def _find_untabled(data: Path, *, synthetic: bool, by_name: bool) -> DataSet | N
 
 
 def _recognise(tables: FileList) -> str:
-    """The data set whose table names are there, or the origin's folders."""
+    """The data set whose table names are there, or INFN's folders."""
     names = [name for name, adapter in ADAPTERS.items() if tables.named(adapter.TABLES)]
     if len(names) == 1:
         return names[0]
