@@ -455,7 +455,7 @@ def test_names_cannot_drive_the_terminal(run, tmp_path):
     write_blobs(tmp_path / "a", 1)
     (tmp_path / "a" / "CC_R" / "A" / "x\n\x1b[31m_CC_R.png").write_bytes(b"")
     _, output, _ = run("check", tmp_path / "a")
-    assert r"x\n\x1b[31m_CC_R.png" in output
+    assert r"x\n\x1b[31m_CC_R.png" in "".join(output.split()), "a table may break the name"
     assert "\x1b" not in output
     _, _, error = run("predict", tmp_path / "no\x1b[31m", "--model", tmp_path, "--csv", tmp_path / "t.csv")
     assert r"no\x1b[31m not found" in error

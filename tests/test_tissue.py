@@ -386,7 +386,7 @@ def test_areas_in_mm2_where_the_spacing_is_known(exams, tmp_path):
 def test_the_segment_command(exams, tmp_path, capsys):
     Image.fromarray(exams[0].views[Projection.MLO_L].image).save(tmp_path / "L-MLO.png")
     for arguments, code, words in (
-        ([tmp_path / "L-MLO.png", "--output", tmp_path / "out"], 0, "1 label images"),
+        ([tmp_path / "L-MLO.png", "--output", tmp_path / "out"], 0, "1 label image and segment.csv"),
         ([tmp_path / "none.png", "--output", tmp_path / "out2"], 1, "none.png not found"),
         ([tmp_path / "out" / "segment.csv", "--output", tmp_path / "L-MLO.png"], 1, "is a file, expected a folder"),
         ([tmp_path / "L-MLO.png", "--output", tmp_path], 1, "holds images to be segmented"),
