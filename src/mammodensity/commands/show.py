@@ -119,7 +119,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, bold: s
     """Print a table of plain texts; the row that begins with ``bold`` stands out."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
     for name in columns:
-        table.add_column(Text("\n".join(map(printable, name.split("\n")))))
+        table.add_column(Text("\n".join(map(printable, name.split("\n")))), overflow="fold")
     for row in rows:
         cells = (Text(printable(cell)) for cell in row)  # names in brackets are no markup
         table.add_row(*cells, style="bold" if row[0] == bold else None)
