@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import numpy as np
@@ -21,9 +22,18 @@ from PIL import Image
 
 from mammodensity.anatomy.network_input import PreprocessSpec
 from mammodensity.commands import app as cli
+from mammodensity.data.dataset import SPLITS
 from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mammodensity.models.engines import ENGINES
+from mammodensity.models.export import FORMATS
+from mammodensity.models.joint import Branches, JointFusion
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
+from mammodensity.results.score_calibration import SET_KINDS
+from mammodensity.scores import FUSION_METHODS, POLICIES
+from mammodensity.studies.drift import PERIODS
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
+from mammodensity.training.recipes import Precision
+from mammodensity.workflows.prepare import DATA_SETS
 from samples import write_blobs
 
 
@@ -47,32 +57,57 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_help_and_version(run):
+GROUPS = {
+    "Read exams": ["predict"],
+    "Data": ["check", "prepare", "segment", "phantom"],
+    "Train": ["train", "recipe", "train-default"],
+    "Audit": ["evaluate", "calibrate", "compare", "readers", "drift", "sample-size", "report"],
+    "Explain": ["explain", "counterfactual", "explain-benchmark"],
+    "Maintain": ["import-keras", "export", "schema"],
+}
+
+
+def test_help_lists_commands_in_groups_with_whole_sentences(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     code, output, _ = run("--version")
     assert (code, output) == (0, "mammodensity 0.1.0\n")
     code, output, _ = run("--help")
     assert code == 0
-    commands = [
-        "phantom",
-        "check",
-        "segment",
-        "recipe",
-        "train",
-        "predict",
-        "evaluate",
-        "compare",
-        "readers",
-        "drift",
-        "sample-size",
-        "import-keras",
-        "explain",
-        "report",
-    ]
-    assert all(f"  {command} " in output for command in commands)
-    for command in commands:
+    assert "..." not in output.replace("[ARGS]...", "")
+    assert max(map(len, output.splitlines())) <= 80
+    listed = re.findall(r"^(?:  ([a-z-]+)  |([A-Z][a-z ]+):$)", output, re.MULTILINE)
+    groups: dict[str, list[str]] = {}
+    for command, group in listed:
+        if group:
+            groups[group] = []
+        else:
+            groups[list(groups)[-1]].append(command)
+    assert {name: commands for name, commands in groups.items() if name != "Options"} == GROUPS
+    for command in (command for commands in GROUPS.values() for command in commands):
         code, output, _ = run(command, "--help")
         assert code == 0
-        assert f"Example: mammodensity {command}" in output
+        assert f"Example: mammodensity {command}" in " ".join(output.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "choices"),
+    [
+        ("predict", FUSION_METHODS),
+        ("predict", POLICIES),
+        ("predict", SPLITS),
+        ("predict", ENGINES),
+        ("evaluate", FUSION_METHODS),
+        ("calibrate", SET_KINDS),
+        ("prepare", DATA_SETS),
+        ("export", FORMATS),
+        ("train", get_args(JointFusion)),
+        ("train", get_args(Branches)),
+        ("train", get_args(Precision)),
+        ("drift", PERIODS),
+    ],
+)
+def test_help_lists_the_choices_of_the_library(run, command, choices):
+    assert f"<{'|'.join(choices)}>" in run(command, "--help")[1]
 
 
 def test_phantom_and_check(run, fails, tmp_path):
@@ -249,6 +284,7 @@ def test_options_that_would_do_nothing_are_refused(run, tmp_path):
         (("predict", tmp_path / "data", "--coverage", 0.8), "coverage needs a calibrated model"),
         (("predict", tmp_path / "data", "--json", table, "--html", table), "must name different files"),
         (("predict", tmp_path / "data", "--notification"), "--notification adds to --json and --html"),
+        (("predict", tmp_path / "data", "--identify"), "--identify adds to --json and --results and --html"),
         ((*calibrate, "--coverage", 0.8), "coverage is for scores: give their labels"),
         ((*calibrate, "--policy", "mean"), "policy is for scores: give their labels"),
         ((*calibrate, "--labels", labels, "--split", "test"), "split is for images, not for scores with labels"),
@@ -327,7 +363,7 @@ def test_missing_views_are_said_and_evaluation_counts_them(run, tiny_model, tmp_
     (tmp_path / "labels.csv").write_text("exam_id,density\n100_1,A\n101_1,B\n102_1,C\n103_1,D\n")
     code, output, _ = run("evaluate", "--csv", table, "--labels", tmp_path / "labels.csv", "--bootstrap", 50)
     assert code == 0
-    assert "subject: exams without scores, as views are missing, and so not counted: 1" in output
+    assert "subject: 1 exam not counted (views are missing, and so scores)" in output
     run("predict", data, "--model", tiny_model, "--csv", table, "--allow-missing")
     subject = [row for row in rows_of(table) if row["projection"] == "subject" and row["exam_id"] == "100_1"]
     assert subject[0]["A"] != ""

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
 import mammodensity
+from dicom_samples import save_exam
 from mammodensity.anatomy.density import DEFAULT_MAP
 from mammodensity.commands.show_results import show_results
 from mammodensity.data.dataset import DataSet
 from mammodensity.data.find import find_all_images, find_images
 from mammodensity.data.images import load_exam
 from mammodensity.errors import Interrupted, LayoutError, OptionError
-from mammodensity.results.result import exam_result
+from mammodensity.results.result import exam_result, result_columns, result_schema, write_result_table
 from mammodensity.scores import ExamScores, fuse_exam
 from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 from samples import write_blobs
@@ -86,6 +89,35 @@ def test_several_paths(two, tiny_model):
         (two / "other" / first.name / view.name).write_bytes(view.read_bytes())
     with pytest.raises(LayoutError, match=f"exam {first.name} is in .* and in .*other"):
         find_all_images([first, two / "other" / first.name])
+
+
+def test_results_name_their_images_on_request(run, tiny_model, tmp_path):
+    facts = {"StudyDate": "20240315", "StationName": "ROOM1", "AccessionNumber": "A77", "Manufacturer": "Maker"}
+    files = save_exam(tmp_path / "study", **facts)
+    forms = ("--json", tmp_path / "r.json", "--results", tmp_path / "r.csv", "--html", tmp_path / "r.html")
+    for identify in (False, True):
+        options = ("--identify",) if identify else ()
+        code, _, error = run("predict", tmp_path / "study", "--model", tiny_model, *forms, *options)
+        assert code == 0, error
+        results = json.loads((tmp_path / "r.json").read_text())
+        jsonschema.Draft202012Validator(result_schema()).validate(results)
+        texts = [(tmp_path / f"r.{kind}").read_text() for kind in ("json", "csv", "html")]
+        for secret in ("A77", "ROOM1", "2024-03-15", "IM0003"):
+            assert [secret in text for text in texts] == [identify] * 3, secret
+    assert results[0]["sources"]["MLO_L"]["file"] == str(files[3])
+    [row] = csv.DictReader((tmp_path / "r.csv").open(newline=""))
+    assert (row["accession_number"], row["station"], row["vendor"]) == ("A77", "ROOM1", "Maker")
+    assert row["file"].split("; ") == [str(file) for file in files]
+
+
+def test_the_table_has_the_density_of_each_level(tmp_path):
+    views = {Projection.CC_L: np.array([0.1, 0.7, 0.2, 0.0])}
+    exam = ExamScores("e", views, fuse_exam(views, allow_missing=True), {"CC_L": 33.4, "left": 33.4, "subject": 33.4})
+    write_result_table(tmp_path / "r.csv", [exam_result(exam)])
+    [row] = csv.DictReader((tmp_path / "r.csv").open(newline=""))
+    assert tuple(row)[: len(result_columns())] == result_columns()
+    assert tuple(row)[len(result_columns()) :] == ("percent_density_CC_L", "percent_density_left")
+    assert row["percent_density_CC_L"] == row["percent_density"] == "33.40"
 
 
 def test_ctrl_c_hands_over_what_is_scored(two, tiny_model):

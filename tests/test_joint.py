@@ -347,7 +347,7 @@ def test_a_joint_file_that_is_no_joint_network(joint_models, tiny_model, tmp_pat
 def test_the_commands_take_a_joint_model(run, joint_models, blobs, recipe, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
     model = tmp_path / "model"
-    options = ("--recipe", tmp_path / "recipe.json", "--device", "cpu", "--joint", "--fusion", "concat")
+    options = ("--recipe", tmp_path / "recipe.json", "--device", "cpu", "--joint", "--joint-fusion", "concat")
     code, out, error = run("train", blobs, "--model", model, *options, "--checkpointing", "views")
     assert code == 0, error
     assert "Research use only" in out
@@ -380,9 +380,12 @@ def test_the_commands_take_a_joint_model(run, joint_models, blobs, recipe, tmp_p
         (("calibrate", table, "--labels", blobs, "--model", model, "--fusion", "mean"), "leave --fusion out"),
         (("calibrate", blobs, "--model", model), "holds trained networks"),
         (("import-keras", table, "--projection", "CC_R", "--model", model), "holds a joint network; name another"),
-        (("train", blobs, "--model", tmp_path / "no", "--fusion", "mean"), "--fusion is of the joint network"),
+        (("train", blobs, "--model", tmp_path / "no", "--fusion", "mean"), "--joint-fusion is of the joint network"),
         (("train", blobs, "--model", tmp_path / "no", "--joint", "--projection", "CC_R"), "leave --projection out"),
-        (("train", blobs, "--model", tmp_path / "no", "--joint", "--fusion", "vote"), "'vote' is not one of 'mean'"),
+        (
+            ("train", blobs, "--model", tmp_path / "no", "--joint", "--joint-fusion", "vote"),
+            "'vote' is not one of 'mean'",
+        ),
     ):
         code, _, error = run(*arguments)
         assert code != 0

@@ -12,21 +12,26 @@ from mammodensity.errors import LayoutError, OptionError
 
 
 def phantom(
-    out: Annotated[Path, typer.Argument(help="New folder to write to.", metavar="OUT")],
-    exams: Annotated[int, typer.Option(help="Exams to make, four images each.")] = 40,
-    size: Annotated[int, typer.Option(help="Rows of each image.", metavar="ROWS")] = 256,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 1,
-    mix: Annotated[str, typer.Option(help="Categories A-D: balanced, or population (10/40/40/10 %).")] = "balanced",
-    bits: Annotated[int, typer.Option(help="Bits a pixel: 8 or 16.")] = 8,
+    out: Annotated[Path, typer.Argument(help="Name a new folder to write to.", metavar="OUT")],
+    exams: Annotated[int, typer.Option(help="Make so many exams, of four images each.", metavar="N")] = 40,
+    size: Annotated[int, typer.Option(help="Make images of so many rows.", metavar="N")] = 256,
+    seed: Annotated[
+        int, typer.Option(help="Draw from this seed; the same seed gives the same images.", metavar="N")
+    ] = 1,
+    mix: Annotated[
+        Literal["balanced", "population"],
+        typer.Option(help="Make as many exams of each category, or 10/40/40/10 % (population)."),
+    ] = "balanced",
+    bits: Annotated[int, typer.Option(help="Write images of 8 or 16 bits.", metavar="8|16")] = 8,
 ) -> None:
-    """Make synthetic exams with known dense tissue, in INFN's folders.
+    """Make synthetic exams whose dense tissue is known, in the folders that INFN uses.
 
     Example: mammodensity phantom --exams 40 --size 256 --seed 1 phantoms
     """
     from mammodensity.commands.show import how_many, progress_bar, say
     from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 
-    spec = PhantomSpec(rows=size, seed=seed, mix=mix, bits=bits)  # type: ignore[arg-type]  # it checks them
+    spec = PhantomSpec(rows=size, seed=seed, mix=mix, bits=bits)  # type: ignore[arg-type]  # checked there
     with progress_bar("phantoms") as progress:
         manifest = write_phantoms(spec, exams, out, progress=progress)
     say(f"{how_many(exams, 'exam')} in {out}, listed in {manifest}")
@@ -34,16 +39,18 @@ def phantom(
 
 def check(
     paths: Annotated[
-        list[Path], typer.Argument(help="Data sets, DICOM archives or files of any kind.", metavar="PATH...")
+        list[Path], typer.Argument(help="Give data sets, DICOM archives, or files of any kind.", metavar="PATH")
     ],
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write a list with one entry a file.", metavar="FILE")
+        Path | None, typer.Option("--json", help="Also write a list with an entry for each file.", metavar="FILE")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Name every file that is refused or has a note.")] = False,
-    no_pixels: Annotated[bool, typer.Option("--no-pixels", help="Judge by headers and names alone.")] = False,
+    no_pixels: Annotated[bool, typer.Option("--no-pixels", help="Check headers and names only.")] = False,
     synthetic: Synthetic = False,
 ) -> None:
-    """Say what is there, which files are refused and why; exit code 1 if it should not be used.
+    """Check data before they are used: what is there, and which files are refused and why.
+
+    The exit code is 1 if the data should not be used as they are.
 
     Example: mammodensity check phantoms
     """

@@ -1,4 +1,4 @@
-"""Commands that explain what a model answers."""
+"""Commands that explain the results of a model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from mammodensity.commands.options import (
-    Data,
     Device,
+    Exams,
+    First,
     JsonFile,
     ModelOrDefault,
     Split,
@@ -23,32 +24,34 @@ from mammodensity.errors import OutputError
 
 
 def explain(
-    data: Data,
+    data: Exams,
     output: Annotated[
-        Path, typer.Option(help="Folder to write to; what explain wrote there before goes.", metavar="DIR")
+        Path, typer.Option(help="Name a folder to write to; pages of an earlier run are replaced.", metavar="DIR")
     ],
     model: ModelOrDefault = None,
     category: Annotated[
         str | None,
         typer.Option(
-            help="Category to explain, instead of the predicted one: A to D, or F, G, D of a network of those.",
+            help="Explain this category, A to D or F, G, D, instead of the one that predict gives.",
             metavar="LETTER",
         ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="Explain why the category rather than this one.", metavar="LETTER")
+        str | None, typer.Option(help="Explain why the category, and not this one.", metavar="LETTER")
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="For trained networks, one or several of: grad-cam (default), grad-cam++, hires-cam, layer-cam, "
+            help="Choose methods for trained networks: grad-cam (default), grad-cam++, hires-cam, layer-cam, "
             "score-cam, integrated-gradients, occlusion.",
             metavar="NAME[,NAME...]",
         ),
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer, e.g. stages.2; by default the last block.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Explain at this layer, e.g. stages.2; default: the last block.", metavar="NAME")
+    ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Give exams with missing views a result from those present.")
+        bool, typer.Option("--allow-missing", help="Fuse the views present where an exam lacks some, and flag it.")
     ] = False,
     arrays: Annotated[
         bool, typer.Option("--arrays", help="Also write each map as a NumPy array at the size of its image.")
@@ -58,18 +61,18 @@ def explain(
         typer.Option("--side-by-side", help="Also write each image and its map next to each other, at full size."),
     ] = False,
     split: Split = None,
-    first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
+    first: First = None,
     synthetic: Synthetic = False,
     device: Device = "auto",
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Also write each map's scores, baselines and verdict.", metavar="FILE"),
+        typer.Option("--json", help="Also write the scores, baselines and verdict of each map.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Show the evidence for each result: one page an exam, with a map of each view and the verdict on it.
+    """Explain results: write a page for each exam, with a map of each view and the verdict on it.
 
     Without --model, the map is the dense tissue that the default model measured; with a trained model, where the
-    network looked. Each map explains the category that predict gives. Several methods stand one below the other.
+    network looked. Each map explains the category that predict gives.
 
     Example: mammodensity explain phantoms --first 4 --output explanations
     """
@@ -81,7 +84,8 @@ def explain(
     images = find_exams(data, split, synthetic=synthetic).first_exams(first)
     if output.resolve() in {record.path.resolve().parent for record in images.records}:
         raise OutputError(f"{output} holds images of the data set; name another folder for the pages")
-    require_apart(output, data)
+    for path in data:
+        require_apart(output, path)
     require_not_input(json_file, files_read(images, data, model))
     if json_file and json_file.resolve() == (output / SUMMARY_FILE).resolve():
         raise OutputError(f"{json_file} is the summary that explain writes itself; name another file for --json")
@@ -114,21 +118,23 @@ def explain(
 
 
 def counterfactual(
-    output: Annotated[Path, typer.Option(help="Folder to write plots to.", metavar="DIR")],
+    output: Annotated[Path, typer.Option(help="Name a folder to write plots to.", metavar="DIR")],
     data: Annotated[
-        Path | None, typer.Argument(help="Exams, which are painted with more or less dense tissue.", metavar="DATA")
+        Path | None, typer.Argument(help="Give exams, whose dense tissue is painted over.", metavar="DATA")
     ] = None,
     model: ModelOrDefault = None,
-    phantoms: Annotated[int, typer.Option(help="Also so many phantoms, rendered anew.", metavar="N", min=0)] = 0,
-    steps: Annotated[int, typer.Option(help="Amounts of dense tissue, from 1 to 80 per cent.", metavar="N")] = 9,
-    seed: Annotated[int, typer.Option(help="Of the phantoms.")] = 1,
+    phantoms: Annotated[
+        int, typer.Option(help="Also make so many phantoms with more and less dense tissue.", metavar="N", min=0)
+    ] = 0,
+    steps: Annotated[int, typer.Option(help="Try so many amounts of dense tissue, from 1 to 80 %.", metavar="N")] = 9,
+    seed: Annotated[int, typer.Option(help="Draw the phantoms from this seed.", metavar="N")] = 1,
     split: Split = None,
-    first: Annotated[int | None, typer.Option(help="Only the first N exams.", metavar="N", min=1)] = None,
+    first: First = None,
     synthetic: Synthetic = False,
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
-    """Ask what the answer would be with more or less dense tissue, and how far each exam is from another answer.
+    """Show how the result would change with more or less dense tissue, and at which percent density.
 
     Example: mammodensity counterfactual phantoms --first 4 --output density --json density.json
 
@@ -144,15 +150,16 @@ def counterfactual(
         require_apart(output, data)
         images = find_exams(data, split, synthetic=synthetic).first_exams(first)
         require_not_input(json_file, files_read(images, data, model))
-    read = load_model(model, device)
+    loaded = load_model(model, device)
     with progress_bar("counterfactual") as progress:
         result = write_counterfactuals(
-            read, images, output, phantoms=phantoms, steps=steps, seed=seed, progress=progress
+            loaded, images, output, phantoms=phantoms, steps=steps, seed=seed, progress=progress
         )
     show_table(
-        ["exam", "category", "% dense", "flips below", "flips above", "points to flip", "monotone"], rows_of(result)
+        ["exam", "category", "% dense", "changes below", "changes above", "points to change", "monotone"],
+        rows_of(result),
     )
-    say(f"in {result['monotone_share']:.0%} of the exams more dense tissue never lowers the expected category")
+    say(f"in {result['monotone_share']:.0%} of the exams, more dense tissue never lowers the expected category")
     for text in result["refused"]:
         say(f"refused: {text}")
     if json_file:
@@ -163,30 +170,32 @@ def counterfactual(
 
 
 def explain_benchmark(
-    json_file: Annotated[Path, typer.Option("--json", help="File to write the table to.", metavar="FILE")],
+    json_file: Annotated[Path, typer.Option("--json", help="Name a file to write all scores to.", metavar="FILE")],
     model: Annotated[
-        Path | None, typer.Option(help="Model with a network for MLO_R; without it, three small ones.", metavar="DIR")
+        Path | None,
+        typer.Option(help="Explain this model's network for MLO_R; without it, three small ones.", metavar="DIR"),
     ] = None,
     other: Annotated[
         Path | None,
-        typer.Option(help="Another model, trained on shuffled labels, say: how alike are the maps?", metavar="DIR"),
+        typer.Option(help="Compare the maps with those of another model, e.g. of shuffled labels.", metavar="DIR"),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Also images/ and masks/ of right MLO views.", metavar="FOLDER")
+        Path | None,
+        typer.Option(help="Also score on images/ and masks/ of right MLO views in this folder.", metavar="DIR"),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Only these methods; by default all.", metavar="NAME[,NAME...]")
+        str | None, typer.Option(help="Score only these methods; default: all.", metavar="NAME[,NAME...]")
     ] = None,
-    exams: Annotated[int, typer.Option(help="Phantoms to train on.", metavar="N")] = 64,
-    held_back: Annotated[int, typer.Option("--held-back", help="Phantoms to score on.", metavar="N")] = 8,
-    epochs: Annotated[int, typer.Option(help="Of training.", metavar="N")] = 24,
-    seed: Annotated[int, typer.Option(help="Of phantoms and training.")] = 5,
+    exams: Annotated[int, typer.Option(help="Train on so many phantoms.", metavar="N")] = 64,
+    held_back: Annotated[int, typer.Option("--held-back", help="Score on so many phantoms.", metavar="N")] = 8,
+    epochs: Annotated[int, typer.Option(help="Train so many epochs.", metavar="N")] = 24,
+    seed: Annotated[int, typer.Option(help="Draw phantoms and weights from this seed.", metavar="N")] = 5,
     device: Device = "auto",
 ) -> None:
-    """Score explanation methods where the dense tissue is known: on phantoms, and on real masks if given.
+    """Score explanation methods on phantoms, whose dense tissue is known, and on real masks if given.
 
-    Without --model, three networks are trained on the fly: on true categories, on shuffled ones, and on phantoms with a
-    marker that tells the category. Their maps show what the scores and verdicts can tell.
+    Without --model, three networks are trained: on true categories, on shuffled ones, and on phantoms with a marker
+    that shows the category. Their maps show which errors the scores and verdicts find.
 
     Example: mammodensity explain-benchmark --json benchmark.json
     """
@@ -198,8 +207,8 @@ def explain_benchmark(
     from mammodensity.research.explanation_benchmark import COLUMNS, run_benchmark, tables
 
     spec = BenchmarkSpec(exams=exams, held_back=held_back, epochs=epochs, seed=seed)
-    files = [file for one in (model, other) for file in model_files(one)]
-    require_not_input(json_file, [*(data.rglob("*.png") if data else []), *files])
+    masks = data.rglob("*.png") if data else []
+    require_not_input(json_file, [*masks, *model_files(model), *model_files(other)])
     with stage_bars() as progress:
         result = run_benchmark(
             spec,

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from mammodensity.commands.options import Model
-from mammodensity.errors import OptionError, OutputError
+from mammodensity.errors import OutputError
 from mammodensity.terms import Projection
 
 
 def import_keras(
-    file: Annotated[Path, typer.Argument(help="Whole-model HDF5 file of INFN's network.", metavar="FILE.h5")],
-    projection: Annotated[Projection, typer.Option(help="The projection it was trained on.")],
+    file: Annotated[Path, typer.Argument(help="Give an HDF5 file of the whole Keras model.", metavar="FILE.h5")],
+    projection: Annotated[Projection, typer.Option(help="Say which projection it was trained on.")],
     model: Model,
 ) -> None:
-    """Turn a Keras file of INFN's network (Keras 2.2, tf.keras or Keras 3) into a network of this package.
+    """Convert a Keras file of INFN's network (Keras 2.2, tf.keras or Keras 3) into a network of this package.
 
     Example: mammodensity import-keras resnet_ccr.h5 --projection CC_R --model model
     """
@@ -37,26 +37,26 @@ def import_keras(
 
 
 def export(
-    output: Annotated[Path, typer.Argument(help="New folder, a file or bundle a network.", metavar="OUT")],
+    output: Annotated[Path, typer.Argument(help="Name a new folder to write to.", metavar="OUT")],
     model: Model,
-    file_format: Annotated[str, typer.Option("--format", help="onnx, leaderboard or monai.")] = "onnx",
+    file_format: Annotated[
+        Literal["onnx", "leaderboard", "monai"], typer.Option("--format", help="Choose the format of the files.")
+    ] = "onnx",
 ) -> None:
-    """Write a model's networks as files that other programs can run, each compared with the network it was made from.
+    """Export the networks of a model for other programs, and compare the scores of each file with the network's.
 
     Example: mammodensity export exported --model model
     """
     from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only
-    from mammodensity.models.export import FORMATS, export_network, networks_to_export
+    from mammodensity.models.export import export_network, networks_to_export
     from mammodensity.outputs import atomic_folder
 
-    if file_format not in FORMATS:
-        raise OptionError(f"--format must be one of {', '.join(FORMATS)}. Got {file_format!r} instead.")
     networks = networks_to_export(model, file_format)
     with progress_bar("export") as progress, atomic_folder(output) as staging:
         for done, network in enumerate(networks, start=1):
             name, difference = export_network(network, staging, file_format)
             progress(done, len(networks))
-            say(f"{name}: scores as the network's within {difference:.1g}")
+            say(f"{name}: scores differ from the network's by at most {difference:.1g}")
     say(f"{how_many(len(networks), 'network')} in {output}")
     say_research_use_only()
 

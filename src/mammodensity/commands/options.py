@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from mammodensity.data.dataset import DataSet
     from mammodensity.models.default import TissueModel
     from mammodensity.models.trained import DensityModel
-    from mammodensity.results.calibration import Calibration
 
 Exams = Annotated[
     list[Path],
@@ -48,9 +47,11 @@ First = Annotated[int | None, typer.Option(help="Use only the first N exams.", m
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result as JSON.", metavar="FILE")]
 Manifest = Annotated[
     Path | None,
-    typer.Option("--manifest", help="Table with patient and other columns by exam, if not the labels.", metavar="FILE"),
+    typer.Option("--manifest", help="Read patients and other columns from this table, too.", metavar="FILE"),
 ]
-Bootstrap = Annotated[int, typer.Option(help="Resamples for the intervals.", min=1, max=100_000)]
+Bootstrap = Annotated[
+    int, typer.Option(help="Draw so many resamples for the intervals.", metavar="N", min=1, max=100_000)
+]
 
 
 def find_exams(paths: Path | list[Path], split: str | None, *, synthetic: bool = False) -> DataSet:
@@ -89,14 +90,3 @@ def load_model(path: Path | None, device: str, engine: str = "torch") -> Density
     for warning in model.warnings:
         say(f"note: {path}: {warning}" if path else f"note: {warning}")
     return model
-
-
-def read_calibration(model: Path | None) -> Calibration | None:
-    """The calibration of a model folder, and what its user must know."""
-    from mammodensity.commands.show import say
-    from mammodensity.results import calibration
-
-    found = calibration.read_calibration(model) if model else None
-    for warning in found.warnings if found else ():
-        say(f"note: {model}: {warning}")
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,14 @@ def predict(
     notification: Annotated[
         bool, typer.Option("--notification", help="Add the sentence of 21 CFR 900.12(c) to --json and --html.")
     ] = False,
+    identify: Annotated[
+        bool,
+        typer.Option(
+            "--identify",
+            help="Name the file, study date, unit and accession number of each image in --json, --results and --html. "
+            "This may identify patients.",
+        ),
+    ] = False,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Fuse the views present where an exam lacks some, and flag it.")
     ] = False,
@@ -78,8 +87,12 @@ def predict(
     outputs = [path for path in (csv, json_file, results, html) if path]
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OptionError("--csv, --json, --results and --html must name different files")
-    if notification and not (json_file or html):
-        raise OptionError("--notification adds to --json and --html; give one of them")
+    for option, asked, files in (
+        ("--identify", identify, {"--json": json_file, "--results": results, "--html": html}),
+        ("--notification", notification, {"--json": json_file, "--html": html}),
+    ):
+        if asked and not any(files.values()):
+            raise OptionError(f"{option} adds to {' and '.join(files)}; give one of them")
     exams = find_exams(data, split, synthetic=synthetic)
     for output in outputs:
         require_not_input(output, files_read(exams, data, model))
@@ -98,6 +111,7 @@ def predict(
                 engine=engine,
                 workers=workers,
                 pictures=_MOST_PICTURED if html else 0,
+                identify=identify,
                 progress=progress,
             )
     except Interrupted as stopped:
@@ -108,14 +122,14 @@ def predict(
         say(f"refused: {text}")
     if origin_txt:
         done.write_infn(origin_txt, table=csv)
-    elif csv:
-        done.write_scores(csv)
-    if json_file:
-        done.write_json(json_file, notification=notification)
-    if results:
-        done.write_results(results)
-    if html:
-        done.write_page(html, notification=notification)
+    for path, write in (
+        (None if origin_txt else csv, done.write_scores),
+        (json_file, partial(done.write_json, notification=notification)),
+        (results, done.write_results),
+        (html, partial(done.write_page, notification=notification)),
+    ):
+        if path:
+            write(path)
     show_results(done.results, most=None if show_all else 12)
     for output in outputs:
         say(f"{how_many(len(done.results), 'exam')} in {output}")

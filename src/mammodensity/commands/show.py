@@ -52,7 +52,7 @@ def say_research_use_only() -> None:
 def say_resampled(patients: int | None) -> None:
     """Say what was resampled for the intervals."""
     if patients is None:
-        say("(intervals over exams, as no patient_id is known; they are too narrow if a patient has several)")
+        say("(intervals over exams, as there is no patient_id; too narrow if patients have several exams)")
     else:
         say(f"(intervals over {how_many(patients, 'patient')})")
 

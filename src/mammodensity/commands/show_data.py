@@ -19,12 +19,12 @@ def show_check(result: CheckResult, *, verbose: bool = False) -> None:
     images, exams = how_many(result.images, "image"), how_many(result.exams, "exam")
     say(f"{result.root}: {images} of {exams} of {how_many(result.patients, 'patient')}, {result.layout}")
     columns = list(result.scale.letters)
-    categories = {name for splits in result.counts.values() for found in splits.values() for name in found}
+    categories = {name for splits in result.counts.values() for counts in splits.values() for name in counts}
     columns += sorted(categories - set(columns))
     rows = [
-        [projection, split, *(str(found.get(name, 0)) for name in columns)]
+        [projection, split, *(str(counts.get(name, 0)) for name in columns)]
         for projection, splits in result.counts.items()
-        for split, found in splits.items()
+        for split, counts in splits.items()
     ]
     if rows:
         show_table(["projection", "split", *columns], rows)
@@ -51,13 +51,13 @@ def show_check(result: CheckResult, *, verbose: bool = False) -> None:
 
 def show_exams(exams: ExamList, most: int = _MOST) -> None:
     """Print the first exams of a list, its counts, and what is left out for which reason."""
-    found, summary = exams.tables, exams.values["summary"]
+    tables, summary = exams.tables, exams.values["summary"]
     names = [exam["exam_id"] for exam in exams.values["exams"]]
-    if found is None:
+    if tables is None:
         columns, cells = ["exam's", "split"], [[exam["density"], exam["split"]] for exam in exams.values["exams"]]
     else:
         columns = ["right", "left", "exam's", "split"]
-        cells = [[*map(one.breast_categories.get, "RL"), one.category, one.split] for one in found.data.exams]
+        cells = [[*map(one.breast_categories.get, "RL"), one.category, one.split] for one in tables.data.exams]
     rows = []
     for exam, words in zip(exams.values["exams"][:most], cells, strict=False):
         views = ["x" if projection.value in exam["projections"] else "-" for projection in PROJECTIONS]
@@ -67,7 +67,7 @@ def show_exams(exams: ExamList, most: int = _MOST) -> None:
         say(f"... and {how_many(len(names) - most, 'more exam')}; --json lists all")
     counts = f"{exams.values['dataset']}: {how_many(summary['exams'], 'exam')}"
     images = how_many(summary["images"], "image")
-    if found is None:
+    if tables is None:
         say(f"{counts}, {images}")
         if summary["refused"]:
             say(f"{how_many(summary['refused'], 'file')} would not be used; `mammodensity check` says why")
@@ -77,7 +77,7 @@ def show_exams(exams: ExamList, most: int = _MOST) -> None:
     for name in ("by_category", "images_by_category", "images_by_tissue", "by_projection", "by_split"):
         if name in summary:
             say(f"{name.replace('_', ' ')}: {', '.join(f'{key} {count}' for key, count in summary[name].items())}")
-    say(f"image files: {summary['files_found']} found, {summary['files_absent']} not there")
-    for word, reasons in (("left out", found.data.left_out), ("note", found.data.notes)):
+    say(f"image files: {summary['files_found']} tables, {summary['files_absent']} not there")
+    for word, reasons in (("left out", tables.data.left_out), ("note", tables.data.notes)):
         for reason in reasons:
             say(f"{word} [{reason.code}] {how_many(reason.count, reason.unit.removesuffix('s'))}: {reason.text}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
-    """Figures of merit by level, with the interval of the accuracy, and the subject's confusion matrix."""
+    """Print figures of merit by level, with the interval of the accuracy, and the exams' confusion matrix."""
     names = {
         "accuracy": "acc.",
         "macro_recall": "recall",
@@ -44,19 +44,19 @@ def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
         scale = subject.scale
         counts = zip(scale, subject.confusion, strict=True)
         rows = [[category.value, *map(str, row)] for category, row in counts]
-        show_table(["subject is", *(f"said {category}" for category in scale)], rows)
+        show_table(["reference", *(f"predicted {category}" for category in scale)], rows)
     for level, one in figures.items():
         for name, reason in one.undefined.items() if one.n else ():
             if name in names:
                 say(f"{level}: {name.replace('_', ' ')} is undefined, {reason}")
         if one.n_not_given:
-            say(f"{level}: exams without scores, as views are missing, and so not counted: {one.n_not_given}")
+            say(f"{level}: {how_many(one.n_not_given, 'exam')} not counted (views are missing, and so scores)")
         if one.n_partial:
-            say(f"{level}: exams scored without all of their views: {one.n_partial}")
+            say(f"{level}: {how_many(one.n_partial, 'exam')} scored without all of the views")
 
 
 def show_calibration(calibration: Calibration) -> None:
-    """How many combinations of views were calibrated, and what it is worth for all four."""
+    """Print how many combinations of views were calibrated, and what it is worth for all four views."""
     exams = {len(one.reference) for one in calibration.views.values()}
     counts = f"{min(exams)} to {max(exams)}" if len(exams) > 1 else f"{max(exams)}"
     say(f"{len(calibration.views)} of 15 combinations of views calibrated, on {counts} exams each")
@@ -73,12 +73,13 @@ def show_category_fit(fit: CategoryFit) -> None:
 
 
 def show_calibration_figures(figures: Mapping[str, Any], kind: str = "ordinal") -> None:
-    """Figures before and after calibration, and the sets, by cross-validation."""
+    """Print figures before and after calibration, and of prediction sets, by cross-validation."""
     names = (("log likelihood, negative", "nll"), ("accuracy", "accuracy"), ("calibration error", "ece"))
     rows = [[name, number(figures[f"{key}_before"]), number(figures[f"{key}_after"])] for name, key in names]
     show_table(["calibration", "before", "after"], rows)
     band = f"{figures['ece_null_low']:.3f} to {figures['ece_null_high']:.3f}"
-    say(f"with {figures['exams']} exams a perfectly calibrated reader has a calibration error of {band} (9 in 10)")
+    exams = how_many(figures["exams"], "exam")
+    say(f"(with {exams}, perfect calibration gives a calibration error of {band} in 90 % of samples)")
     rows = []
     sets = figures["by_kind_of_set"][kind]
     for coverage, covered in sets["coverage"].items():
@@ -86,23 +87,23 @@ def show_calibration_figures(figures: Mapping[str, Any], kind: str = "ordinal") 
         size = sets["mean_set_size"][coverage]
         rows.append([f"{100 * float(coverage):g} %", f"{100 * covered:.1f} %", f"{size:.2f}", *by_category])
     show_table([f"{kind} sets for", "covered", "mean size", "covered A", "B", "C", "D"], rows)
-    say(f"(each exam judged by others: {figures['folds']} folds, {figures['repeats']} times)")
+    say(f"(by cross-validation: {figures['folds']} folds, {figures['repeats']} times)")
 
 
 def limits(interval: tuple[float, float] | None) -> str:
-    """Of an interval, which may lie below zero; a dash where there is none."""
+    """Write an interval; a dash where there is none."""
     return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def number(value: float) -> str:
-    """A figure of merit; a dash where it is undefined."""
+    """Write a figure of merit; a dash where it is undefined."""
     return "-" if value != value else f"{value:.3f}"  # noqa: PLR0124  (NaN is not equal to itself)
 
 
-def show_comparison(found: Comparison) -> None:
-    """Figures of two readings side by side, and how heavy their errors are."""
+def show_comparison(comparison: Comparison) -> None:
+    """Print figures of two readings next to each other, and how large their errors are."""
     rows = []
-    for name, one in found.figures.items():
+    for name, one in comparison.figures.items():
         difference = one.difference
         if difference.reason:
             say(f"{name.replace('_', ' ')} is not compared: {difference.reason}")
@@ -112,16 +113,16 @@ def show_comparison(found: Comparison) -> None:
         rows.append(
             [name.replace("_", " "), f"{one.a:.3f}", f"{one.b:.3f}", f"{difference.value:+.3f}", interval, p_value]
         )
-    show_table(["", found.a, found.b, "difference", f"{found.confidence:.0%}", "p"], rows)
+    show_table(["", comparison.a, comparison.b, "difference", f"{comparison.confidence:.0%}", "p"], rows)
     tests: dict[str, list[str]] = {}
-    for name, one in found.figures.items():
+    for name, one in comparison.figures.items():
         if not one.difference.reason:
             tests.setdefault(one.test, []).append(name.replace("_", " "))
     methods = [f"{test} for {', '.join(names)}" for test, names in tests.items()]
     say(f"(p: {'; '.join(methods)})")
-    counts = (found.errors_a, found.errors_b, found.between)
+    counts = (comparison.errors_a, comparison.errors_b, comparison.between)
     show_table(
-        ["exams", found.a, found.b, "the two differ"],
+        ["exams", comparison.a, comparison.b, "the two differ"],
         [
             [words, *(str(getattr(one, name)) for one in counts)]
             for words, name in (
@@ -131,18 +132,18 @@ def show_comparison(found: Comparison) -> None:
             )
         ],
     )
-    for name, others in ((found.a, found.only_in_a), (found.b, found.only_in_b)):
+    for name, others in ((comparison.a, comparison.only_in_a), (comparison.b, comparison.only_in_b)):
         if others:
-            say(f"{name}: exams that the other gives no category, and so left aside: {others}")
+            say(f"{name}: {how_many(others, 'exam')} not compared (no category by the other)")
 
 
-def show_readers(found: ReadersAgreement) -> None:
-    """Pairs of readers, each reader against the consensus and the reference, and figures of all."""
+def show_readers(agreement: ReadersAgreement) -> None:
+    """Print how well each two readers agree, each with the consensus and the reference, and all of them."""
     columns = ["exams", "agree", "linear kappa", "95 %", "quadratic kappa", "dense or not", "2 off", "flips"]
     tables = (
-        ("two readers", found.pairs),
-        ("with the others' consensus", found.with_consensus if len(found.readers) > 2 else ()),
-        ("with the reference", found.with_reference),
+        ("two readers", agreement.pairs),
+        ("with the others' consensus", agreement.with_consensus if len(agreement.readers) > 2 else ()),
+        ("with the reference", agreement.with_reference),
     )
     for heading, pairs in tables:
         if not pairs:
@@ -152,7 +153,7 @@ def show_readers(found: ReadersAgreement) -> None:
             figures = pair.figures
             rows.append(
                 [
-                    f"{pair.a}, {pair.b}" if pairs is found.pairs else pair.a,
+                    f"{pair.a}, {pair.b}" if pairs is agreement.pairs else pair.a,
                     str(pair.n),
                     _value(figures["accuracy"]),
                     _value(figures["linear_kappa"]),
@@ -165,7 +166,7 @@ def show_readers(found: ReadersAgreement) -> None:
             )
         show_table([heading, *columns], rows)
     names = ("fleiss_kappa", "mean_linear_kappa", "mean_quadratic_kappa", "ordinal_alpha")
-    whole = [(name, getattr(found, name)) for name in names]
+    whole = [(name, getattr(agreement, name)) for name in names]
     show_table(
         ["all readers", "", "95 %"], [[name.replace("_", " "), _value(one), _interval(one)] for name, one in whole]
     )
@@ -174,43 +175,42 @@ def show_readers(found: ReadersAgreement) -> None:
             say(f"{name.replace('_', ' ')} is undefined: {one.reason}")
 
 
-def show_drift(found: Drift) -> None:
-    """A row a period, and the comparison in words."""
-    flags = list(found.periods[0].flags)
+def show_drift(drift: Drift) -> None:
+    """Print a row for each period, and the comparison in words."""
+    flags = list(drift.periods[0].flags)
     rows = []
-    for one in found.periods:
+    for one in drift.periods:
         confidence = "-" if one.mean_confidence is None else f"{one.mean_confidence.value:.3f}"
         shares = [f"{share.value:.1%}" for share in (*one.shares.values(), one.dense)]
         flagged = [f"{share.value:.1%}" for share in one.flags.values()]
         dense = f"{one.dense.low:.1%} to {one.dense.high:.1%}"
         rows.append([one.period, str(one.n), *shares, dense, confidence, *flagged])
-    show_table([found.period, "exams", *"ABCD", "dense", "95 %", "confidence", *flags], rows)
-    if found.not_dated:
-        say(f"exams without a date, and so left aside: {found.not_dated}")
-    if not found.patients_known:
-        say("(each exam counts as a patient of its own, as no patient_id is known)")
-    for one in found.periods:
+    show_table([drift.period, "exams", *"ABCD", "dense", "95 %", "confidence", *flags], rows)
+    if drift.not_dated:
+        say(f"{how_many(drift.not_dated, 'exam')} left out (no date)")
+    if not drift.patients_known:
+        say("(each exam counts as one patient, as there is no patient_id)")
+    for one in drift.periods:
         for warning in one.warnings:
             say(f"note: {one.period}: {warning}")
-    if found.comparison is not None:
-        say(found.comparison.summary)
+    if drift.comparison is not None:
+        say(drift.comparison.summary)
 
 
-def show_further(found: FurtherFigures) -> None:
-    """What `evaluate` shows below its figures of merit: groups, subsets of views, one line of the reject curve."""
-    if found.groups is not None:
-        _show_groups(str(found.spec.by), found.groups)
-    if found.subsets is not None:
-        _show_subsets(found.subsets)
-    elif found.spec.subsets:
+def show_further(further: FurtherFigures) -> None:
+    """Print what `evaluate` was asked for: groups, subsets of views; and a line of the reject curve."""
+    if further.groups is not None:
+        _show_groups(str(further.spec.by), further.groups)
+    if further.subsets is not None:
+        _show_subsets(further.subsets)
+    elif further.spec.subsets:
         say("no exam has all four projections, so that subsets of views cannot be compared")
-    if found.reject is not None and len(found.reject.points) > 1:
-        first, left = found.reject.points[0], found.reject.at(0.2)
+    if further.reject is not None and len(further.reject.points) > 1:
+        first, left = further.reject.points[0], further.reject.at(0.2)
         say(
-            f"leaving the least sure fifth, the {first.kept - left.kept} of {first.kept} exams whose highest score is "
-            f"lowest, to a reader: accuracy {first.accuracy:.3f} -> {left.accuracy:.3f}, errors of two categories "
-            f"{first.two_or_more} -> {left.two_or_more}, "
-            f"dense or not mistaken {first.dense_flips} -> {left.dense_flips}"
+            f"if the 20 % least certain exams ({first.kept - left.kept} of {first.kept}) go to a radiologist: accuracy "
+            f"{first.accuracy:.3f} -> {left.accuracy:.3f}, errors of two categories or more {first.two_or_more} -> "
+            f"{left.two_or_more}, dense taken for not dense or the reverse {first.dense_flips} -> {left.dense_flips}"
         )
 
 
@@ -232,17 +232,17 @@ def _show_groups(column: str, groups: list[Group]) -> None:
             say(f"note: {column} {group.value}: {warning}")
 
 
-def _show_subsets(found: ViewSubsets) -> None:
-    named = [(" ".join(one.views), one) for one in found.combinations]
-    named += [(f"mean of {size} view{'s' if size > 1 else ''}", one) for size, one in found.by_number.items()]
+def _show_subsets(subsets: ViewSubsets) -> None:
+    named = [(" ".join(one.views), one) for one in subsets.combinations]
+    named += [(f"mean of {how_many(size, 'view')}", one) for size, one in subsets.by_number.items()]
     shown = ("accuracy", "linear_kappa", "quadratic_kappa", "mean_confidence")
     rows = []
     for views, one in named:
         accuracy, *others = (one.figures[name] for name in shown)
         rows.append([views, _value(accuracy), _interval(accuracy), *map(_value, others), number(one.mean_set_size)])
     show_table(["views", "accuracy", "95 %", "linear kappa", "quadratic kappa", "mean confidence", "90 % set"], rows)
-    if found.left_out:
-        say(f"(on the {found.n} exams with all four projections; {found.left_out} lack one)")
+    if subsets.left_out:
+        say(f"(of {how_many(subsets.n, 'exam')} with all four projections; {subsets.left_out} left out)")
 
 
 def _value(figure: Figure) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,14 +12,19 @@ from mammodensity.commands.options import Bootstrap, JsonFile, Manifest
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="Score table, origin's folder, or a reader's table.", metavar="A")],
-    b: Annotated[Path, typer.Argument(help="Another of the same exams.", metavar="B")],
-    labels: Annotated[Path, typer.Option(help="Table of exam and density: the reference.", metavar="FILE")],
+    a: Annotated[
+        Path,
+        typer.Argument(help="Give a score table, a folder of INFN's text files, or a reader's table.", metavar="A"),
+    ],
+    b: Annotated[Path, typer.Argument(help="Give another of the same exams.", metavar="B")],
+    labels: Annotated[
+        Path, typer.Option(help="Read the reference from a table of exam_id and density.", metavar="FILE")
+    ],
     manifest: Manifest = None,
     json_file: JsonFile = None,
     bootstrap: Bootstrap = 2000,
 ) -> None:
-    """Compare two models or readers on the same exams: McNemar's test, and differences with intervals over patients.
+    """Compare two models or readers on the same exams: differences, with intervals and p values.
 
     A reader's table has the columns exam_id and density.
 
@@ -35,33 +40,37 @@ def compare(
 
     require_not_input(json_file, _files(a, b, labels, manifest))
     first, second = read_readings([a, b])
-    found = compare_readings(
+    comparison = compare_readings(
         first,
         second,
         read_densities(labels),
         patients=_patients(manifest, labels),
         spec=BootstrapSpec(bootstrap),
     )
-    show_comparison(found)
-    say_resampled(found.patients)
-    say(found.summary)
-    for warning in found.warnings:
+    show_comparison(comparison)
+    say_resampled(comparison.patients)
+    say(comparison.summary)
+    for warning in comparison.warnings:
         say(f"note: {warning}")
-    _write_figures(found.to_dict(), json_file)
+    _write_figures(comparison.to_dict(), json_file)
 
 
 def readers(
     files: Annotated[
-        list[Path], typer.Argument(help="One table a reader; score tables of models will do.", metavar="FILE...")
+        list[Path],
+        typer.Argument(help="Give one table for each reader; score tables of models count, too.", metavar="FILE"),
     ],
-    reference: Annotated[Path | None, typer.Option(help="Table of exam and density.", metavar="FILE")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Also compare with this table of exam_id and density.", metavar="FILE")
+    ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="Table with patients by exam, if not the reference.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Read patients by exam from this table, if not from the reference.", metavar="FILE"),
     ] = None,
     json_file: JsonFile = None,
     bootstrap: Bootstrap = 2000,
 ) -> None:
-    """Measure how far several readers agree: with each other, with their consensus, and with a reference if given.
+    """Measure how well readers agree: with each other, with their consensus, and with a reference if given.
 
     A reader's table has the columns exam_id and density.
 
@@ -76,37 +85,41 @@ def readers(
     from mammodensity.studies.readings import read_readings
 
     require_not_input(json_file, _files(*files, reference, manifest))
-    found = readers_agreement(
+    agreement = readers_agreement(
         read_readings(files),
         read_densities(reference) if reference else None,
         patients=_patients(manifest, reference),
         spec=BootstrapSpec(bootstrap),
     )
-    show_readers(found)
-    say_resampled(found.patients)
-    say(found.summary)
-    for warning in found.warnings:
+    show_readers(agreement)
+    say_resampled(agreement.patients)
+    say(agreement.summary)
+    for warning in agreement.warnings:
         say(f"note: {warning}")
-    _write_figures(found.to_dict(), json_file)
+    _write_figures(agreement.to_dict(), json_file)
 
 
 def drift(
-    table: Annotated[Path, typer.Argument(help="Score table, or a reader's table.", metavar="TABLE")],
+    table: Annotated[Path, typer.Argument(help="Give a score table, or a reader's table.", metavar="TABLE")],
     manifest: Annotated[
-        Path, typer.Option(help="Table with the date of each exam, and patients if it has them.", metavar="FILE")
+        Path,
+        typer.Option(help="Read the date of each exam, and patients if there are any, from a table.", metavar="FILE"),
     ],
     date: Annotated[
-        str | None, typer.Option(help="Column of the dates; else study_date, exam_date or date.", metavar="COLUMN")
+        str | None,
+        typer.Option(help="Take dates from this column; default: study_date, exam_date or date.", metavar="COLUMN"),
     ] = None,
-    period: Annotated[str, typer.Option(help="month, quarter or year.")] = "month",
+    period: Annotated[
+        Literal["month", "quarter", "year"], typer.Option(help="Count the exams of each of these periods.")
+    ] = "month",
     compare_periods: Annotated[
-        tuple[str, str] | None, typer.Option("--compare", help="Two periods to compare.", metavar="PERIOD PERIOD")
+        tuple[str, str] | None, typer.Option("--compare", help="Compare these two periods.", metavar="PERIOD PERIOD")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Also draw it, as .svg or .png.", metavar="FILE")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also write a plot, as .svg or .png.", metavar="FILE")] = None,
     json_file: JsonFile = None,
     bootstrap: Bootstrap = 2000,
 ) -> None:
-    """Show how predictions change over time: shares of A to D and of dense, confidence and flags by period.
+    """Show how predictions change over time: shares of A to D and of dense exams, confidence, and flags.
 
     Example: mammodensity drift predictions.csv --manifest dates.csv --period quarter --compare 2024-Q1 2024-Q3
     """
@@ -124,7 +137,7 @@ def drift(
     for output in (json_file, plot):
         require_not_input(output, _files(table, manifest))
     columns = read_exam_columns(manifest)
-    found = drift_of(
+    changes = drift_of(
         read_reading(table),
         columns.texts(date or date_column(columns)),
         period=period,
@@ -133,25 +146,30 @@ def drift(
         flags={} if table.is_dir() else read_flags(table),
         spec=BootstrapSpec(bootstrap),
     )
-    show_drift(found)
+    show_drift(changes)
     if plot:
-        write_bytes(plot, drift_plot(found, file_format))
+        write_bytes(plot, drift_plot(changes, file_format))
         say(f"plot in {plot}")
-    _write_figures(found.to_dict(), json_file)
+    _write_figures(changes.to_dict(), json_file)
 
 
 def sample_size(
-    figure: Annotated[str, typer.Option(help="linear_kappa, quadratic_kappa, accuracy, dense_accuracy or coverage.")],
-    expected: Annotated[float, typer.Option(help="What you expect the figure to be.")],
-    above: Annotated[float, typer.Option(help="What it is to be shown to exceed.")],
-    power: Annotated[float, typer.Option(help="Share of such studies that are to show it.")] = 0.8,
-    confidence: Annotated[float, typer.Option(help="Of the two-sided interval.")] = 0.95,
+    figure: Annotated[
+        Literal["linear_kappa", "quadratic_kappa", "accuracy", "dense_accuracy", "coverage"],
+        typer.Option(help="Choose the figure that the study measures."),
+    ],
+    expected: Annotated[float, typer.Option(help="Say which value you expect.", metavar="VALUE")],
+    above: Annotated[float, typer.Option(help="Say which value it is to exceed.", metavar="VALUE")],
+    power: Annotated[float, typer.Option(help="Set the share of such studies that show it.", metavar="SHARE")] = 0.8,
+    confidence: Annotated[
+        float, typer.Option(help="Set the confidence of the two-sided interval.", metavar="SHARE")
+    ] = 0.95,
     mix: Annotated[
-        str, typer.Option(help="Per cent of A to D among the exams, for kappas.", metavar="A/B/C/D")
+        str, typer.Option(help="For kappas: say which per cent of the exams are A to D.", metavar="A/B/C/D")
     ] = "10/40/40/10",
     json_file: JsonFile = None,
 ) -> None:
-    """Say how many exams a study needs to show that a figure lies above a value.
+    """Calculate how many exams a study needs to show that a figure is above a value.
 
     Example: mammodensity sample-size --figure linear_kappa --expected 0.80 --above 0.75
     """
@@ -160,11 +178,11 @@ def sample_size(
     from mammodensity.studies.sample_size import SampleSizeSpec, parse_mix
     from mammodensity.studies.sample_size import sample_size as needed_exams
 
-    found = needed_exams(SampleSizeSpec(figure, expected, above, power, confidence, parse_mix(mix)))
-    say(found.summary)
-    say(f"(by {found.method}; exams of different patients, and more if patients have several)")
+    needed = needed_exams(SampleSizeSpec(figure, expected, above, power, confidence, parse_mix(mix)))
+    say(needed.summary)
+    say(f"(by {needed.method}; exams of different patients, and more if patients have several)")
     if json_file:
-        write_json(json_file, found.to_dict())
+        write_json(json_file, needed.to_dict())
     say_research_use_only()
 
 
@@ -175,14 +193,14 @@ def _patients(*paths: Path | None) -> dict[str, str] | None:
 
 
 def _files(*paths: Path | None) -> Iterable[Path]:
-    """What a command reads: files, and those in folders."""
+    """List the files that a command reads, also those in folders."""
     for path in paths:
         if path is not None:
             yield from path.glob("*") if path.is_dir() else [path]
 
 
 def _write_figures(figures: dict[str, Any], json_file: Path | None) -> None:
-    """Write the figures if a file is named, say where, and end with what every result ends with."""
+    """Write the figures if a file is named, and print where."""
     from mammodensity.commands.show import say, say_research_use_only
     from mammodensity.outputs import write_json
 

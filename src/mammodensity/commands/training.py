@@ -13,60 +13,76 @@ from mammodensity.errors import OptionError
 from mammodensity.terms import Projection
 from mammodensity.workers import launched
 
+JointFusion = Literal["mean", "concat", "attention"]
+
 
 def train(
     data: Data,
     model: Model,
     projection: Annotated[
-        list[Projection] | None, typer.Option(help="Train only these, e.g. --projection CC_R MLO_R.")
+        list[Projection] | None, typer.Option(help="Train only these projections, e.g. --projection CC_R MLO_R.")
     ] = None,
-    recipe_name: Annotated[str, typer.Option("--recipe", help="small, origin, or a .json file.")] = "small",
-    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the recipe's.")] = None,
-    size: Annotated[int | None, typer.Option(help="Image rows and columns, instead of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of splits, weights and augmentation.")] = None,
+    recipe_name: Annotated[
+        str, typer.Option("--recipe", help="Follow this recipe: small, origin, or a .json file.", metavar="NAME")
+    ] = "small",
+    epochs: Annotated[
+        int | None, typer.Option(help="Train so many epochs, instead of the recipe's.", metavar="N")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Scale images to so many rows and columns, instead of the recipe's.", metavar="N")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Draw splits, weights and augmentation from this seed.", metavar="N")
+    ] = None,
     shares: Annotated[
         tuple[float, float, float],
         typer.Option(
-            help="Shares of train, validation and test, if the data set has no splits.",
+            help="Split the exams by these shares, if the data set has no splits.",
             metavar="TRAIN VALIDATION TEST",
             show_default="0.8 0.1 0.1",
         ),
     ] = (0.8, 0.1, 0.1),
     start: Annotated[
         Path | None,
-        typer.Option(help="Model folder whose networks to begin with, e.g. trained on phantoms.", metavar="DIR"),
+        typer.Option(help="Begin with the weights of this model, e.g. one trained on phantoms.", metavar="DIR"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
     device: Device = "auto",
-    joint: Annotated[bool, typer.Option("--joint", help="Train one network of all four projections.")] = False,
-    fusion: Annotated[
-        Literal["mean", "concat", "attention"] | None,
-        typer.Option(help="Joint: how it fuses views; mean by default."),
+    joint: Annotated[bool, typer.Option("--joint", help="Train one network for all four projections.")] = False,
+    joint_fusion: Annotated[
+        JointFusion | None, typer.Option(help="Choose how the joint network fuses views; default: mean.")
     ] = None,
+    old_fusion: Annotated[JointFusion | None, typer.Option("--fusion", hidden=True)] = None,
     branches: Annotated[
         Literal["separate", "shared"] | None,
-        typer.Option(help="Joint: a branch for each projection (default), or shared by right and mirrored left."),
+        typer.Option(
+            help="Give each projection of the joint network a branch of its own (separate, the default), or share one "
+            "between right and mirrored left."
+        ),
     ] = None,
     view_dropout: Annotated[
-        float | None, typer.Option(help="Joint: share of views left out at random; by default 0.25.", metavar="SHARE")
+        float | None,
+        typer.Option(
+            help="Leave out this share of the joint network's views at random; default: 0.25.", metavar="SHARE"
+        ),
     ] = None,
     view_loss: Annotated[
         float | None,
-        typer.Option(help="Joint: weight of what each view alone gets right; by default 1.", metavar="WEIGHT"),
+        typer.Option(help="Weigh the loss of the joint network's single views by this; default: 1.", metavar="WEIGHT"),
     ] = None,
     precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="bf16 is for processors and GPUs that compute in it.")
+        Literal["fp32", "bf16"], typer.Option(help="Compute in this precision; not every processor has bf16.")
     ] = "fp32",
     checkpointing: Annotated[
         Literal["none", "views", "layers"] | None,
-        typer.Option(help="Joint: what is computed twice to save memory; none by default."),
+        typer.Option(help="Save memory of the joint network by computing views or layers twice; default: none."),
     ] = None,
 ) -> None:
-    """Train a network for each projection of the data, or with --joint one of all four; then score the test split.
+    """Train a network for each projection of the data, or one for all (--joint), and score the test split.
 
     Example: mammodensity train phantoms --model model --epochs 20 --size 128
 
-    Example: mammodensity train phantoms --model joint --joint --fusion attention --epochs 20 --size 128
+    Example: mammodensity train phantoms --model joint --joint --joint-fusion attention --epochs 20 --size 128
 
     Example: torchrun --standalone --nproc-per-node 2 -m mammodensity train phantoms --model model --size 128
     """
@@ -75,18 +91,19 @@ def train(
     from mammodensity.training.joint_network import JointPlan
     from mammodensity.workflows.train import train as train_networks
 
-    asked = {
-        "fusion": fusion,
+    if old_fusion is not None:
+        typer.echo("warning: --fusion of train is now called --joint-fusion", err=True)
+    options: dict[str, Any] = {
+        "fusion": joint_fusion or old_fusion,
         "branches": branches,
         "view_dropout": view_dropout,
         "view_loss": view_loss,
         "checkpointing": checkpointing,
     }
-    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    if given and not joint:
-        raise OptionError(f"--{next(iter(given)).replace('_', '-')} is of the joint network; add --joint")
-    place = launched()
-    first = place is None or place.rank == 0
+    options = {name: value for name, value in options.items() if value is not None}
+    if options and not joint:
+        name = next(iter(options)).replace("fusion", "joint-fusion").replace("_", "-")
+        raise OptionError(f"--{name} is of the joint network; add --joint")
     with training_bars() as (loading, report, testing):
         trained = train_networks(
             data,
@@ -96,7 +113,7 @@ def train(
             size=size,
             seed=seed,
             projections=projection,
-            joint=JointPlan(**given, precision=precision) if joint else None,
+            joint=JointPlan(**options, precision=precision) if joint else None,
             precision=precision,
             device=device,
             shares=shares,
@@ -107,7 +124,8 @@ def train(
             testing=testing,
             note=say,
         )
-    if not first:
+    place = launched()
+    if place is not None and place.rank > 0:
         return
     if trained.figures:
         show_figures(trained.figures)
@@ -115,8 +133,10 @@ def train(
     say_research_use_only()
 
 
-def recipe(name: Annotated[str, typer.Argument(help="Name of a recipe.")] = "small") -> None:
-    """Print a training recipe as JSON, to look at or to change and give to `train --recipe FILE.json`.
+def recipe(
+    name: Annotated[str, typer.Argument(help="Name a recipe: small or origin.", metavar="NAME")] = "small",
+) -> None:
+    """Print a training recipe as JSON, to read it, or to change it for `train --recipe FILE.json`.
 
     Example: mammodensity recipe origin
     """
@@ -126,15 +146,22 @@ def recipe(name: Annotated[str, typer.Argument(help="Name of a recipe.")] = "sma
 
 
 def train_default(
-    out: Annotated[Path, typer.Argument(help="Folder to write to, or to go on in.", metavar="OUT")],
-    breasts: Annotated[int, typer.Option(help="Phantoms to trace.")] = 480,
-    outline_steps: Annotated[int, typer.Option(help="Training steps of the segmenter.")] = 5000,
-    tissue_steps: Annotated[int, typer.Option(help="Training steps of the first tissue network.")] = 7500,
-    readers_steps: Annotated[int, typer.Option(help="Training steps of the second, of readers who differ.")] = 15000,
-    seed: Annotated[int, typer.Option(help="Seed of weights and disturbances.")] = 1,
+    out: Annotated[Path, typer.Argument(help="Name a folder to write to, or one to continue in.", metavar="OUT")],
+    breasts: Annotated[int, typer.Option(help="Make so many phantom breasts.", metavar="N")] = 480,
+    outline_steps: Annotated[
+        int, typer.Option(help="Train the network for breast and muscle so many steps.", metavar="N")
+    ] = 5000,
+    tissue_steps: Annotated[
+        int, typer.Option(help="Train the first tissue network so many steps.", metavar="N")
+    ] = 7500,
+    readers_steps: Annotated[
+        int,
+        typer.Option(help="Train the second, on outlines by readers who differ, so many steps.", metavar="N"),
+    ] = 15000,
+    seed: Annotated[int, typer.Option(help="Draw weights and disturbances from this seed.", metavar="N")] = 1,
     device: Device = "auto",
 ) -> None:
-    """Make the default model's networks again, from synthetic breasts and a seed; two hours on two cores.
+    """Train the networks of the default model again, on synthetic breasts; it takes two hours on two cores.
 
     Example: mammodensity train-default default-networks
     """

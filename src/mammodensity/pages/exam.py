@@ -321,7 +321,10 @@ def _sentences(result: ExamResult) -> list[str]:
             found.append(f"The highest score is that of {result.exam.category}.")
     if result.exam:
         found.append(_dense_sentence(result.exam))
-    return found
+    names = {"study_date": "Study date", "accession_number": "Accession number", "file": "Files"}
+    unit = " ".join(filter(None, map(result.source, ("vendor", "model", "station"))))
+    facts = [(title, result.source(name)) for name, title in names.items()]
+    return found + [f"{title}: {text}." for title, text in (("Unit", unit), *facts) if text]
 
 
 def _dense_sentence(exam: LevelResult) -> str:

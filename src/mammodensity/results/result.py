@@ -21,6 +21,7 @@ from mammodensity.scores import ExamScores
 from mammodensity.terms import (
     DENSITY,
     FUSED_LEVELS,
+    LEVELS,
     PROJECTIONS,
     RESEARCH_USE_ONLY,
     Category,
@@ -38,7 +39,7 @@ NOTIFICATION: dict[DensityCategory, str] = {
 """The sentence on density that a mammography report must hold in the United States: 21 CFR 900.12(c)(1)(vi), in force
 since 10 September 2024. The interpreting physician has to state it."""
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 
 def result_schema() -> dict[str, Any]:
@@ -126,6 +127,8 @@ class ExamResult:
     calibration: str
     """How the scores were calibrated, or why they were not."""
     provenance: dict[str, Any] = field(default_factory=dict)
+    sources: Mapping[Projection, Mapping[str, str]] = field(default_factory=dict)
+    """File and header facts of each image, by the names in `SOURCE_FACTS`; they may identify the patient."""
 
     @property
     def abstained(self) -> bool:
@@ -136,6 +139,10 @@ class ExamResult:
     def notification(self) -> str | None:
         """The sentence of the United States rule for the category; None without a category of A to D."""
         return NOTIFICATION[self.category] if isinstance(self.category, DensityCategory) else None
+
+    def source(self, name: str) -> str:
+        """One of `SOURCE_FACTS` of all images, different ones separated by semicolons."""
+        return "; ".join(dict.fromkeys(facts[name] for facts in self.sources.values() if facts[name]))
 
     def to_dict(self, *, notification: bool = False) -> dict[str, Any]:
         """As plain values that follow `result_schema`."""
@@ -161,6 +168,8 @@ class ExamResult:
             "calibration": self.calibration,
             "provenance": self.provenance,
         }
+        if self.sources:
+            content["sources"] = {view.value: dict(facts) for view, facts in self.sources.items()}
         return content | ({"notification": self.notification} if notification else {})
 
 
@@ -171,6 +180,7 @@ def exam_result(
     rules: Rules = STANDARD_RULES,
     coverage: float | None = None,
     provenance: Mapping[str, Any] | None = None,
+    sources: Mapping[Projection, Mapping[str, str]] | None = None,
 ) -> ExamResult:
     """Make the result of an exam from its scores.
 
@@ -180,6 +190,8 @@ def exam_result(
         The model's calibration; without it the scores stay raw and there is no prediction set.
     coverage
         Coverage of the prediction set; None is that of the calibration.
+    sources
+        File and header facts of each image, where results are to name them.
 
     Raises
     ------
@@ -217,6 +229,7 @@ def exam_result(
         policy=exam.policy,
         calibration=_calibration_text(calibration, whole),
         provenance=dict(provenance or {}),
+        sources=sources or {},
     )
 
 
@@ -259,6 +272,8 @@ def _calibration_text(calibration: Calibration | None, whole: LevelResult | None
     return f"calibrated on {len(fitted.reference)} exams ({fitted.calibration_map.kind}){trained}"
 
 
+SOURCE_FACTS = ("file", "study_date", "vendor", "model", "station", "accession_number")
+"""What `ExamResult.sources` says of an image: its path, and what a DICOM header says; blank where nothing does."""
 _FIRST_COLUMNS = ("exam_id", "category", "most_likely", "abstained_for")
 _LAST_COLUMNS = (
     "calibrated",
@@ -273,21 +288,40 @@ _LAST_COLUMNS = (
     "policy",
     "note",
 )
+_MEASURED = tuple(level for level in LEVELS if level != "subject")
 
 
 def write_result_table(path: Path, results: Sequence[ExamResult]) -> None:
     """Write one row for each exam; the category is blank where the result abstains.
 
-    The scores have columns A to D, or F, G, D. Codes and the categories of a set are separated by spaces.
+    The scores have columns A to D, or F, G, D. Codes and the categories of a set are separated by spaces. Columns
+    follow for the percent density of each projection and breast, where the model measures it, and for the sources of
+    the images, where the results name them.
     """
     scale = scale_of(results)
     columns = result_columns(scale)
-    write_csv(path, columns, (dict(zip(columns, _row(result, scale), strict=True)) for result in results))
+    rows = [dict(zip(columns, _row(result, scale), strict=True)) | _more(result) for result in results]
+    further = dict.fromkeys(name for row in rows for name in row if name not in columns)
+    order = [*(f"percent_density_{level}" for level in _MEASURED), *SOURCE_FACTS]
+    write_csv(path, (*columns, *sorted(further, key=order.index)), rows)
 
 
 def result_columns(scale: Scale = DENSITY) -> tuple[str, ...]:
-    """Columns of the table of results."""
+    """Columns that every table of results has."""
     return (*_FIRST_COLUMNS, *scale, *_LAST_COLUMNS)
+
+
+def _more(result: ExamResult) -> dict[str, str]:
+    """Cells that not every table has: percent density by level, and what is known of the images."""
+    levels = {**{view.value: level for view, level in result.projections.items()}, **result.breasts}
+    cells = {
+        f"percent_density_{name}": f"{level.percent_density:.2f}"
+        for name, level in levels.items()
+        if level.percent_density is not None
+    }
+    for name in SOURCE_FACTS if result.sources else ():
+        cells[name] = result.source(name)
+    return cells
 
 
 def scale_of(results: Sequence[ExamResult]) -> Scale:

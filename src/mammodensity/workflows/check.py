@@ -85,8 +85,8 @@ class Finding:
     @property
     def meaning(self) -> str:
         """What the code means, in a sentence."""
-        known = {**PROBLEMS, **WARNINGS} if self.kind == "warning" else {**REASONS, **PROBLEMS}
-        text = known.get(self.code, self.code)
+        meanings = {**PROBLEMS, **WARNINGS} if self.kind == "warning" else {**REASONS, **PROBLEMS}
+        text = meanings.get(self.code, self.code)
         return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
 
 
@@ -101,7 +101,7 @@ def counts_of(data: DataSet) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def structure_problems(data: DataSet) -> Iterator[Problem]:
-    """What can be told without reading a pixel."""
+    """Find the problems that no pixel is needed for."""
     yield from _doubled_projections(data)
     unsplit = tuple(record.path for record in data.records if record.split is None)
     if 0 < len(unsplit) < len(data.records):
@@ -118,9 +118,9 @@ def structure_problems(data: DataSet) -> Iterator[Problem]:
     for record in data.records:
         if record.category is not None:
             categories[record.exam_id].add(record.category.value)
-    for exam_id, found in sorted(categories.items()):
-        if len(found) > 1:
-            text = f"exam {exam_id} is labelled {' and '.join(sorted(found))}; an exam has one category"
+    for exam_id, letters in sorted(categories.items()):
+        if len(letters) > 1:
+            text = f"exam {exam_id} is labelled {' and '.join(sorted(letters))}; an exam has one category"
             yield Problem("contradicting-density", text, about=tuple(paths_of[exam_id]))
     yield from _incomplete_exams(data)
     yield from _empty_classes(data)
@@ -149,9 +149,9 @@ def _incomplete_exams(data: DataSet) -> Iterator[Problem]:
 
 def _empty_classes(data: DataSet) -> Iterator[Problem]:
     for projection, splits in counts_of(data).items():
-        for split, found in splits.items():
-            empty = [letter for letter in data.scale.letters if letter not in found]
-            if set(found) - {NO_CATEGORY} and empty:
+        for split, counts in splits.items():
+            empty = [letter for letter in data.scale.letters if letter not in counts]
+            if set(counts) - {NO_CATEGORY} and empty:
                 place = f"{projection} {split}" if split != NO_SPLIT else projection
                 yield Problem("empty-class", f"{place} has no image of category {', '.join(empty)}")
 
@@ -189,7 +189,9 @@ class CheckResult:
     @property
     def judged(self) -> tuple[FileCheck, ...]:
         """The files without those that are no images, unless they were named."""
-        return tuple(file for file in self.files if self.named or "not-dicom" not in {one.code for one in file.reasons})
+        return tuple(
+            file for file in self.files if self.named or "not-dicom" not in {reason.code for reason in file.reasons}
+        )
 
     def findings(self) -> list[Finding]:
         """List what was found, code by code: errors, refused files, warnings and notes."""
@@ -202,8 +204,8 @@ class CheckResult:
                 for reason in dict.fromkeys(reasons):
                     if reason.text not in said:
                         texts[kind, reason.code].append(reason.text)
-        found = [Finding(kind, code, tuple(lines)) for (kind, code), lines in texts.items()]
-        return sorted(found, key=lambda one: (_KINDS.index(one.kind), -len(one.texts)))
+        findings = [Finding(kind, code, tuple(lines)) for (kind, code), lines in texts.items()]
+        return sorted(findings, key=lambda finding: (_KINDS.index(finding.kind), -len(finding.texts)))
 
     def to_list(self) -> list[dict[str, Any]]:
         """One entry a file, JSON values only."""
@@ -217,10 +219,10 @@ def _entry(verdict: FileCheck) -> dict[str, Any]:
     return {
         "path": str(verdict.path),
         "accepted": verdict.accepted,
-        "reasons": [{"code": one.code, "text": one.text} for one in verdict.reasons],
+        "reasons": [{"code": reason.code, "text": reason.text} for reason in verdict.reasons],
         "exam_id": verdict.exam_id,
         "projection": verdict.projection.value if verdict.projection else None,
-        "warnings": [{"code": one.code, "text": one.text} for one in verdict.warnings],
+        "warnings": [{"code": warning.code, "text": warning.text} for warning in verdict.warnings],
     }
 
 
@@ -302,7 +304,7 @@ def check_data(
     if read_pixels:
         problems += _pixel_problems(data, find_breast, progress)
     files = [
-        *(FileCheck(one.path, projection=one.projection, exam_id=one.exam_id) for one in data.records),
+        *(FileCheck(record.path, projection=record.projection, exam_id=record.exam_id) for record in data.records),
         *(FileCheck(path, (Reason("not-dicom", f"{path}: {REASONS['not-dicom']}"),)) for path in data.ignored),
     ]
     return _result(data, sorted(problems, key=lambda problem: not problem.severe), files)
@@ -360,8 +362,8 @@ def _with_pixels(verdicts: list[FileCheck], progress: Progress | None) -> Iterat
             progress(done, len(verdicts))
         first = first_with.setdefault(digest, verdict.path) if digest else verdict.path
         if first is not verdict.path:
-            told = Reason("duplicate-content", f"{WARNINGS['duplicate-content']}: {first}")
-            yield replace(verdict, warnings=(*verdict.warnings, told))
+            reason = Reason("duplicate-content", f"{WARNINGS['duplicate-content']}: {first}")
+            yield replace(verdict, warnings=(*verdict.warnings, reason))
         else:
             yield verdict
 
@@ -406,16 +408,16 @@ def _with_problems(verdicts: Iterable[FileCheck], problems: Iterable[Problem]) -
 
 def _pixel_problems(data: DataSet, find_breast: bool, progress: Progress | None) -> Iterator[Problem]:
     first_with: dict[str, ImageRecord] = {}
-    for done, (record, digest, found) in enumerate(_decode_all(data, find_breast), start=1):
+    for done, (record, digest, finding) in enumerate(_decode_all(data, find_breast), start=1):
         if progress:
             progress(done, len(data.records))
-        if isinstance(found, ImageError):
+        if isinstance(finding, ImageError):
             is_dicom = looks_like_dicom(record.path)
-            code = found.code if is_dicom else f"{found.code}-image"
-            yield Problem(code, str(found), (record.path,))
+            code = finding.code if is_dicom else f"{finding.code}-image"
+            yield Problem(code, str(finding), (record.path,))
             continue
-        if found:
-            yield Problem("stored-flipped", found, (record.path,))
+        if finding:
+            yield Problem("stored-flipped", finding, (record.path,))
         other = first_with.setdefault(digest, record)
         if other is not record:
             text = f"{record.path} has the same pixels as {other.path}; keep one"

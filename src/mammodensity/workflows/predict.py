@@ -14,7 +14,7 @@ from mammodensity.data.find import find_all_images
 from mammodensity.errors import ImageError, Interrupted, LayoutError, OptionError
 from mammodensity.evaluation.infn_tables import write_origin_tables
 from mammodensity.evaluation.score_tables import write_score_table
-from mammodensity.exam import Exam
+from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.maps import explain_exam
 from mammodensity.models.default import TissueModel
 from mammodensity.models.scoring import (
@@ -31,10 +31,11 @@ from mammodensity.outputs import receipt, staged_folder, write_json
 from mammodensity.pages.exam import LIST_PX, MethodBlock, image_block, map_block
 from mammodensity.pages.results import MadeBy, write_results_page
 from mammodensity.results.calibration import Calibration, read_calibration
-from mammodensity.results.result import ExamResult, exam_result, require_same_fusion, write_result_table
+from mammodensity.results.result import SOURCE_FACTS, ExamResult, exam_result, require_same_fusion, write_result_table
 from mammodensity.results.rules import STANDARD_RULES, Rules, read_rules
 from mammodensity.results.score_calibration import require_coverage
 from mammodensity.scores import POLICIES, ExamScores
+from mammodensity.terms import Projection
 from mammodensity.workers import Progress
 
 Data = Path | str | Sequence[Path | str] | DataSet | Exam
@@ -126,6 +127,7 @@ def predict(
     engine: str = "torch",
     workers: int = 1,
     pictures: int = 0,
+    identify: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
     """Predict the category of each exam, or abstain, with flags, scores and percent density.
@@ -160,6 +162,8 @@ def predict(
         Processes that score exams side by side; more than one needs a model folder or the default model.
     pictures
         How many exams get pictures for a page; those of the default model show the dense tissue.
+    identify
+        Let results name the file, study date, unit and accession number of each image, which may identify patients.
     progress
         Called with how many exams are scored, and how many there are.
 
@@ -198,20 +202,30 @@ def predict(
     )
     how: dict[str, Any] = {"fusion": fusion or scorer.fusion, "policy": policy, "allow_missing": allow_missing}
     names = list(exams.exams()) if isinstance(exams, DataSet) else [exams.exam_id]
-    keep = partial(_keep, frozenset(names[:pictures]))
+    keep = partial(_keep, frozenset(names[:pictures]), identify)
     scored: list[ExamScores] = []
     blocks: dict[str, Sequence[MethodBlock]] = {}
+    sources: dict[str, Sources] = {}
 
     def predictions() -> Predictions:
         results = [
-            exam_result(exam, calibration, rules=applied, coverage=coverage, provenance=provenance) for exam in scored
+            exam_result(
+                exam,
+                calibration,
+                rules=applied,
+                coverage=coverage,
+                provenance=provenance,
+                sources=sources[exam.exam_id],
+            )
+            for exam in scored
         ]
         data_set = exams if isinstance(exams, DataSet) else None
         return Predictions(results, scored, data_set, name, warnings, blocks, provenance)
 
     try:
         with closing(_scored(exams, scorer, load=load, workers=workers, keep=keep, **how)) as kept:
-            for exam, views in kept:
+            for exam, views, facts in kept:
+                sources[exam.exam_id] = facts
                 scored.append(exam)
                 if views:
                     blocks[exam.exam_id] = views
@@ -225,7 +239,8 @@ def predict(
     return done
 
 
-Kept = tuple[ExamScores, Sequence[MethodBlock]]
+Sources = Mapping[Projection, Mapping[str, str]]
+Kept = tuple[ExamScores, Sequence[MethodBlock], Sources]
 
 
 def _scored(
@@ -247,13 +262,18 @@ def _scored(
             yield keep(scorer, exam)
 
 
-def _keep(pictured: frozenset[str], scorer: Model, exam: ScoredExam) -> Kept:
-    """Keep the scores of an exam, and pictures of its views if they are asked for; let its images go."""
+def _keep(pictured: frozenset[str], identify: bool, scorer: Model, exam: ScoredExam) -> Kept:
+    """Keep the scores of an exam, and pictures and facts of its views if they are asked for; let its images go."""
+    facts = {projection: _source(view.mammogram) for projection, view in exam.views.items()} if identify else {}
     if exam.scores.exam_id not in pictured or not exam.views:
-        return exam.scores, ()
+        return exam.scores, (), facts
     if isinstance(scorer, TissueModel):
-        return exam.scores, (map_block(explain_exam(scorer, exam), longest_px=LIST_PX),)
-    return exam.scores, (image_block(exam.views, longest_px=LIST_PX),)
+        return exam.scores, (map_block(explain_exam(scorer, exam), longest_px=LIST_PX),), facts
+    return exam.scores, (image_block(exam.views, longest_px=LIST_PX),), facts
+
+
+def _source(image: Mammogram) -> dict[str, str]:
+    return {name: image.facts.get(name, "") for name in SOURCE_FACTS} | {"file": str(image.path or "")}
 
 
 def find_data(

@@ -44,7 +44,7 @@ class FoundExams:
     """By exam and projection; an image that is absent is not in it."""
 
     def summary(self) -> dict[str, Any]:
-        """Counts of what was found and of what was left out, as JSON values."""
+        """Count exams, images and files, and what was left out, as JSON values."""
         exams = self.data.exams
         images = sum(len(exam.images) for exam in exams)
         density = Counter(_density(exam.category) for exam in exams)
@@ -243,7 +243,7 @@ def list_exams(
     Raises
     ------
     OptionError
-        An unknown data set, or one that cannot be told, or columns for another one than ``csv``.
+        An unknown data set, or one whose tables are not recognised, or columns for another one than ``csv``.
     LayoutError, TableError
         The data are not there or not as expected.
     """
@@ -253,7 +253,7 @@ def list_exams(
         images = _find_untabled(root, synthetic=synthetic, by_name=by_name)
         if images is not None:
             return ExamList(root, exam_sources(images), refused_files(images), None, found_images(images))
-    found = find_exams(
+    public = find_exams(
         root,
         dataset,
         tables=Path(tables) if tables else None,
@@ -261,7 +261,7 @@ def list_exams(
         keep_unlabelled=keep_unlabelled,
         progress=progress,
     )
-    return ExamList(root, sources_of(found), [], found, found.to_dict())
+    return ExamList(root, sources_of(public), [], public, public.to_dict())
 
 
 def find_exams(
@@ -289,7 +289,7 @@ def find_exams(
     Raises
     ------
     OptionError
-        An unknown data set, one that cannot be told, or columns for another one than ``csv``.
+        An unknown data set, one whose tables are not recognised, or columns for another one than ``csv``.
     LayoutError, TableError
         The tables are absent or not as expected.
     """
@@ -302,19 +302,19 @@ def find_exams(
     name = dataset or _recognise(sources)
     locate: Callable[[FileList, PublicExam, ImageEntry], Path | None]
     if name == "csv":
-        found, locate = csv_table.read(sources, columns or ColumnSpec()), csv_table.locate
+        public, locate = csv_table.read(sources, columns or ColumnSpec()), csv_table.locate
     else:
-        found, locate = ADAPTERS[name].read(sources, images), ADAPTERS[name].locate
+        public, locate = ADAPTERS[name].read(sources, images), ADAPTERS[name].locate
     if not keep_unlabelled:
-        found = without_unlabelled(found)
+        public = without_unlabelled(public)
     files = {}
-    for done, exam in enumerate(found.exams, start=1):
+    for done, exam in enumerate(public.exams, start=1):
         for projection, entry in exam.images.items():
             if (path := locate(images, exam, entry)) is not None:
                 files[exam.exam_id, projection] = path
         if progress:
-            progress(done, len(found.exams))
-    return FoundExams(images.root, found, files)
+            progress(done, len(public.exams))
+    return FoundExams(images.root, public, files)
 
 
 def holds_known_tables(data: Path) -> bool:
@@ -344,32 +344,32 @@ def _find_untabled(data: Path, *, synthetic: bool, by_name: bool) -> DataSet | N
 
 
 def _recognise(tables: FileList) -> str:
-    """The data set whose table names are there, or INFN's folders."""
+    """Name the data set by its tables, or by INFN's folders."""
     names = [name for name, adapter in ADAPTERS.items() if tables.named(adapter.TABLES)]
     if len(names) == 1:
         return names[0]
     if not names and any((tables.root / projection).is_dir() for projection in PROJECTIONS):
         return "origin"
-    found = f"tables of {' and '.join(names)}" if names else "no table with a known name"
-    raise OptionError(f"{tables.root} holds {found}; name the data set with --dataset {'|'.join(DATA_SETS)}")
+    tables_found = f"tables of {' and '.join(names)}" if names else "no table with a known name"
+    raise OptionError(f"{tables.root} holds {tables_found}; name the data set with --dataset {'|'.join(DATA_SETS)}")
 
 
-def sources_of(found: FoundExams) -> list[ExamSource]:
+def sources_of(exams: FoundExams) -> list[ExamSource]:
     """The exams of a data set that have image files, ready to be prepared."""
     sources = []
-    for exam in found.data.exams:
+    for exam in exams.data.exams:
         records = {
             projection: ImageRecord(
                 exam.exam_id,
                 exam.patient_id,
                 projection,
-                found.files[exam.exam_id, projection],
+                exams.files[exam.exam_id, projection],
                 exam.category,
                 exam.split,
                 exam.breast_categories.get(projection.laterality),
             )
             for projection in exam.images
-            if (exam.exam_id, projection) in found.files
+            if (exam.exam_id, projection) in exams.files
         }
         if records:
             facts = dict(exam.facts)

@@ -137,13 +137,13 @@ def _segment(path: Path, name: str, target: Path, *, synthetic: bool) -> dict[st
     except ImageError as error:
         return {"file": name, "note": str(error).replace(str(path), name)}
     try:
-        found, note = find_tissue(mammogram), ""
-        labels = found.labels
+        tissue, note = find_tissue(mammogram), ""
+        labels = tissue.labels
     except ImageError as error:
-        found, note = None, str(error).replace(str(path), name)
+        tissue, note = None, str(error).replace(str(path), name)
         labels = np.zeros(mammogram.pixels.shape, np.uint8)
     Image.fromarray(labels).save(target)
-    return {**table_row(path, mammogram, found, note), "file": name, "labels": target.name}
+    return {**table_row(path, mammogram, tissue, note), "file": name, "labels": target.name}
 
 
 def find_image_files(images: Sequence[Path], without: Collection[Path] = ()) -> dict[str, Path]:
@@ -165,12 +165,12 @@ def find_image_files(images: Sequence[Path], without: Collection[Path] = ()) -> 
         Two images have one name.
     """
     files: dict[str, Path] = {}
-    seen: set[Path] = set()
+    resolved: set[Path] = set()
     for image in images:
         for path in _images_in(image):
-            if path.resolve() in seen or path.resolve() in without:
+            if path.resolve() in resolved or path.resolve() in without:
                 continue
-            seen.add(path.resolve())
+            resolved.add(path.resolve())
             name = _name_below(path, image)
             if len(images) > 1 and image.is_dir():
                 name = f"{image.resolve().name}/{name}"
@@ -203,10 +203,10 @@ def _images_in(image: Path) -> list[Path]:
         return [image]
     if (image / MANIFEST_NAME).is_file():
         return [record.path for record in read_manifest(image / MANIFEST_NAME).records]
-    found = [path for path in files_under(image, _refuse_closed) if _is_image(path)]
-    if not found:
+    files = [path for path in files_under(image, _refuse_closed) if _is_image(path)]
+    if not files:
         raise LayoutError(f"{image} holds no image; expected DICOM files or {' '.join(PICTURE_SUFFIXES)}")
-    return found
+    return files
 
 
 def _refuse_closed(error: OSError) -> NoReturn:
@@ -224,11 +224,11 @@ def _label_names(files: Mapping[str, Path]) -> dict[str, str]:
         name: f"{next((one for one in several if times[one] == 1), several[-1])}.png"
         for name, several in choices.items()
     }
-    found: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for name, label in names.items():
-        if label in found:
-            raise OptionError(f"{found[label]} and {name} would both give {label}; segment them into two folders")
-        found[label] = name
+        if label in taken:
+            raise OptionError(f"{taken[label]} and {name} would both give {label}; segment them into two folders")
+        taken[label] = name
     return names
 
 
@@ -236,25 +236,25 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES or looks_like_dicom(path)
 
 
-def table_row(path: Path, mammogram: Mammogram, found: TissueMap | None, note: str = "") -> dict[str, Any]:
+def table_row(path: Path, mammogram: Mammogram, tissue: TissueMap | None, note: str = "") -> dict[str, Any]:
     """One row of ``segment.csv``; areas are counted on the label image, percent density as ``TissueMap`` has it."""
-    known = mammogram.projection
-    row: dict[str, Any] = {"file": path.name, "projection": known or "", "note": note}
-    if found is None:
+    projection = mammogram.projection
+    row: dict[str, Any] = {"file": path.name, "projection": projection or "", "note": note}
+    if tissue is None:
         return row
-    row["note"] = "; ".join(filter(None, (note, *(flag.text for flag in found.doubts))))
-    flipped = stored_flipped(known, found.chest_side)
-    guessed = "MLO" if (found.labels == PECTORAL).any() else "CC"
+    row["note"] = "; ".join(filter(None, (note, *(flag.text for flag in tissue.doubts))))
+    flipped = stored_flipped(projection, tissue.chest_side)
+    guessed = "MLO" if (tissue.labels == PECTORAL).any() else "CC"
     says = "header" if looks_like_dicom(path) else "name"
     row |= {
-        "view_position": known.view_position if known else guessed,
-        "view_from": says if known else "pixels",
-        "chest_side": found.chest_side,
+        "view_position": projection.view_position if projection else guessed,
+        "view_from": says if projection else "pixels",
+        "chest_side": tissue.chest_side,
         "stored_flipped": "" if flipped is None else ("yes" if flipped else "no"),
-        "percent_density": round(found.percent_density, 1),
+        "percent_density": round(tissue.percent_density, 1),
     }
     for name, value in (("adipose", ADIPOSE), ("fibroglandular", FIBROGLANDULAR), ("pectoral", PECTORAL)):
-        area = int(np.count_nonzero(found.labels == value))
+        area = int(np.count_nonzero(tissue.labels == value))
         row[f"{name}_px"] = area
         if mammogram.spacing_mm is not None:
             row[f"{name}_mm2"] = round(area * mammogram.spacing_mm**2, 1)

@@ -79,9 +79,9 @@ def read_preprocess(path: Path | None) -> PreprocessSpec:
         raise OptionError(f"--spec {path} is no JSON text; {expected}") from error
     if not isinstance(values, dict):
         raise OptionError(f"--spec {path} holds no JSON object; {expected}")
-    known = [one.name for one in fields(PreprocessSpec)]
-    if unknown := sorted(values.keys() - set(known)):
-        raise OptionError(f"--spec {path}: unknown entry {unknown[0]!r}; expected {', '.join(known)}")
+    names = [one.name for one in fields(PreprocessSpec)]
+    if unknown := sorted(values.keys() - set(names)):
+        raise OptionError(f"--spec {path}: unknown entry {unknown[0]!r}; expected {', '.join(names)}")
     try:
         return replace(RAW_PREPROCESS, **values)
     except OptionError as error:
@@ -312,13 +312,13 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
 
 
 def _labels(exam: ExamSource) -> list[tuple[str, str]]:
-    """What is known of each image's breast."""
+    """The category of the breast in each image."""
     return [(name.value, str(record.breast_category or "")) for name, record in sorted(exam.records.items())]
 
 
 def _state(exam: ExamSource) -> list[tuple[str, str, int, int]]:
     """Of each image its projection and file, with size and time of the last change (ns); -1 where it is gone."""
-    found = []
+    states = []
     for projection, record in sorted(exam.records.items()):
         for path, _ in record.candidates:
             try:
@@ -326,5 +326,5 @@ def _state(exam: ExamSource) -> list[tuple[str, str, int, int]]:
                 size, changed = state.st_size, state.st_mtime_ns
             except OSError:
                 size = changed = -1
-            found.append((projection.value, str(path.resolve()), size, changed))
-    return found
+            states.append((projection.value, str(path.resolve()), size, changed))
+    return states
