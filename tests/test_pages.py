@@ -16,9 +16,9 @@ from PIL import Image, ImageOps
 from mammodensity import __version__
 from mammodensity.anatomy.read_view import ReadView
 from mammodensity.exam import Flag, Mammogram
-from mammodensity.explanation.maps import ActivationMap, ExamMaps
+from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.explanation.verdicts import Verdict
-from mammodensity.pages.exam import TISSUE, MethodBlock, ViewPictures, map_block, render_exam_page
+from mammodensity.pages.exam import MethodBlock, ViewPictures, map_block, render_exam_page
 from mammodensity.pages.pictures import (
     FILL_COLOUR,
     FILL_OPACITY,

@@ -1,4 +1,4 @@
-"""The page of one exam: its result in words, its views with their evidence, and what the pictures show."""
+"""The page of one exam: its result in words, and its views with their evidence."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity import __version__
 from mammodensity.anatomy.field import STORED_FLIPPED
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.errors import ImageError
+from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.explanation.verdicts import VERDICTS, Verdict
 from mammodensity.pages.pictures import (
     FILL_COLOUR,
@@ -29,16 +31,9 @@ from mammodensity.pages.pictures import (
     view_picture,
 )
 from mammodensity.pages.templates import render, template_text
-from mammodensity.pages.wording import listed, percent
+from mammodensity.pages.wording import listed, percent, plain, sentence
 from mammodensity.results.result import ExamResult, LevelResult, PredictionSet, scale_of
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory, Projection
-
-if TYPE_CHECKING:
-    from mammodensity.anatomy.read_view import ReadView
-    from mammodensity.explanation.maps import ActivationMap, ExamMaps
-
-TISSUE = "tissue"
-"""The method of the default model, whose map is the dense tissue that it measured."""
 
 METHOD_NAMES = {
     "grad-cam": "Grad-CAM",
@@ -52,13 +47,14 @@ METHOD_NAMES = {
 
 IMAGES = "images"
 """The method of a block that shows the images alone."""
+DOCUMENTATION = "The documentation explains results and flags in docs/results.md, and maps in docs/explanations.md."
 EXAM_PAGE_PX, LIST_PX = 1200, 640
 """Longer side of a picture on the page of one exam, and on a page of many."""
 
 
 @dataclass(frozen=True)
 class ViewPictures:
-    """One view of an exam with what a method says about it."""
+    """One view of an exam with the map of one method."""
 
     projection: Projection
     picture: Picture
@@ -185,7 +181,7 @@ def render_exam_page(
             "exam": exam_section(result, blocks, reference=reference, statement=statement),
             "categories": scale_of([result]),
             "warnings": [sentence(text) for text in warnings],
-            "footer": [made_by_sentence(model), *small_print(result)],
+            "footer": [made_by_sentence(model), *small_print(result), DOCUMENTATION],
         },
     )
 
@@ -217,7 +213,7 @@ def exam_section(
             if flag.code not in hidden_flags and flag not in result.abstained_for
         ],
         "rows": rows,
-        "measured": any(row["percent_density"] is not None for row in rows),
+        "measured": any(reading.percent_density is not None for _, reading in rows),
         "blocks": [_block(block, result) for block in blocks if block.views],
         "statement": sentence(statement) if statement else None,
         "notification": result.notification if notification else None,
@@ -255,33 +251,22 @@ def small_print(result: ExamResult) -> list[str]:
         "vote": "The exam's scores are the votes of its views.",
         "joint": "One network read all views together.",
     }
-    found = [rules.get(result.fusion, f"The views were combined by {result.fusion}.")]
+    sentences = [rules.get(result.fusion, f"The views were combined by {result.fusion}.")]
     if result.policy == "denser":
-        found.append("The denser breast decides the exam's category.")
+        sentences.append("The denser breast decides the exam's category.")
     if result.exam:
-        found.append(f"The scores are {_calibration_in_words(result.calibration)}.")
+        sentences.append(f"The scores are {_calibration_in_words(result.calibration)}.")
     if result.prediction_set:
         share = percent(result.prediction_set.coverage)
-        found.append(
+        sentences.append(
             f"A {share} prediction set holds the reader's category in {share} of exams like those of the calibration."
         )
-    return found
+    return sentences
 
 
 def _calibration_in_words(text: str) -> str:
-    """What was calibrated, without the command that would do it and without the kind of the map."""
+    """Whether the scores are calibrated, without the name of a command or method."""
     return re.sub(r" \([a-z-]+\)", "", plain(text).split("; ")[0])
-
-
-def sentence(text: str) -> str:
-    """A text with a capital at its beginning and a full stop at its end."""
-    text = text.strip()
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
-
-
-def plain(text: str) -> str:
-    """A text without backticks."""
-    return re.sub(r"`([^`]*)`", r"\1", text)
 
 
 def _in_words(category: Category) -> str:
@@ -314,17 +299,17 @@ def _set_in_words(prediction_set: PredictionSet) -> str:
 
 def _sentences(result: ExamResult) -> list[str]:
     """The result in words, one thought a sentence."""
-    found = []
+    sentences = []
     if result.abstained:
-        found.append(f"Reason: {_reasons(result)}.")
-        if result.exam:
-            found.append(f"The highest score is that of {result.exam.category}.")
+        sentences.append(f"Reason: {_reasons(result)}.")
     if result.exam:
-        found.append(_dense_sentence(result.exam))
+        if result.abstained:
+            sentences.append(f"The highest score is that of {result.exam.category}.")
+        sentences.append(_dense_sentence(result.exam))
     names = {"study_date": "Study date", "accession_number": "Accession number", "file": "Files"}
     unit = " ".join(filter(None, map(result.source, ("vendor", "model", "station"))))
     facts = [(title, result.source(name)) for name, title in names.items()]
-    return found + [f"{title}: {text}." for title, text in (("Unit", unit), *facts) if text]
+    return sentences + [f"{title}: {text}." for title, text in (("Unit", unit), *facts) if text]
 
 
 def _dense_sentence(exam: LevelResult) -> str:
@@ -337,26 +322,16 @@ def _dense_sentence(exam: LevelResult) -> str:
     return f"{word}: {kind} of {listed(several, 'or')} {shown}{differs}."
 
 
-def _rows(result: ExamResult) -> list[dict[str, Any]]:
+def _rows(result: ExamResult) -> list[tuple[str, LevelResult]]:
     """Exam, breasts and views with their scores; those without any are left out."""
-    levels = [("exam", result.exam)]
+    levels: list[tuple[str, LevelResult | None]] = [("exam", result.exam)]
     levels += [(f"{side} breast", result.breasts.get(side)) for side in ("right", "left")]
     levels += [(view.value, result.projections.get(view)) for view in PROJECTIONS]
-    return [
-        {
-            "name": name,
-            "scores": reading.scores,
-            "category": reading.category,
-            "percent_density": reading.percent_density,
-            "calibrated": reading.calibrated,
-        }
-        for name, reading in levels
-        if reading
-    ]
+    return [(name, reading) for name, reading in levels if reading]
 
 
 def _block(block: MethodBlock, result: ExamResult) -> dict[str, Any]:
-    """What the template shows of one method: the views in pairs as they hang, and what the marks mean."""
+    """The values of one method: the views in pairs as they hang, and the meaning of the lines."""
     views = {view.projection: view for view in block.views}
     shown = [_view(views[projection], block.method, result) for projection in HANGING_ORDER if projection in views]
     pairs = [[view for view in shown if view["position"] == position] for position in ("CC", "MLO")]
@@ -389,7 +364,10 @@ def _line_words(method: str) -> dict[str, str]:
 
 
 def _view(view: ViewPictures, method: str, result: ExamResult) -> dict[str, Any]:
-    reading = result.projections.get(view.projection)
+    reading, verdict, explained = result.projections.get(view.projection), view.verdict, None
+    if view.explained and method != TISSUE:
+        explained = _explained(view.projection, view.explained, view.against, result)
+        verdict = verdict or Verdict("not-scored", VERDICTS["not-scored"])
     return {
         "name": view.projection.value,
         "position": view.projection.view_position,
@@ -398,23 +376,14 @@ def _view(view: ViewPictures, method: str, result: ExamResult) -> dict[str, Any]
         "picture": view.picture,
         "category": reading.category if reading else None,
         "percent_density": reading.percent_density if reading else None,
-        "explained": _explained(view.projection, view.explained, view.against, result)
-        if view.explained and method != TISSUE
-        else None,
-        "verdict": _verdict(view, method),
+        "explained": explained,
+        "verdict": {"text": sentence(plain(verdict.text)), "trusted": verdict.trusted} if verdict else None,
         "alt": _alt(view, method, result.exam_id),
     }
 
 
-def _verdict(view: ViewPictures, method: str) -> dict[str, Any] | None:
-    verdict = view.verdict
-    if verdict is None and view.explained and method != TISSUE:
-        verdict = Verdict("not-scored", VERDICTS["not-scored"])
-    return {"text": sentence(plain(verdict.text)), "trusted": verdict.trusted} if verdict else None
-
-
 def _explained(projection: Projection, category: Category, against: Category | None, result: ExamResult) -> str:
-    """What the map of a view answers, with the scores it is about."""
+    """The question that the map of a view answers, with the scores."""
     reading = result.projections.get(projection)
     if reading is None or category not in reading.scores:
         return f"Map: why {category}"

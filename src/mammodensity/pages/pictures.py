@@ -30,6 +30,7 @@ CONTOUR_SHARE = 0.5
 _CAPTION_COLOUR = "#e0e0e0"
 _JPEG_QUALITY = 88
 _SMOOTHING = 1 / 350  # of the longer side; about one pixel of the tissue network, whose output has a 2 x 2 pattern
+_OUTLINE_SMOOTHING = 1 / 120  # breast and muscle are found on a coarser grid
 _BLACK_PERCENTILE, _WHITE_PERCENTILE = 1, 99.9  # of the pixels: a few darker ones are margins, brighter ones markers
 _BLACK = 24.0  # of 255: without an outline of the breast, the fill fades out below this grey value
 _LINE_TOLERANCE_PX = 0.3
@@ -187,23 +188,24 @@ def _layers(
 ) -> _Layers:
     rows, columns = mammogram.pixels.shape
     size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
-    blur = max(_SMOOTHING * max(size), 0.6 * factor)
 
     def fitted(image: NDArray[Any], resampling: Image.Resampling = Image.Resampling.BILINEAR) -> NDArray[np.float32]:
         turned = np.ascontiguousarray(image[:, ::-1] if flip else image, np.float32)
         return np.asarray(Image.fromarray(turned).resize(size, resampling, reducing_gap=2.0))
 
-    def smoothed(image: NDArray[Any]) -> NDArray[np.float32]:
+    def smoothed(image: NDArray[Any], share: float = _SMOOTHING) -> NDArray[np.float32]:
+        blur = max(share * max(size), 0.6 * factor)
         smooth: NDArray[np.float32] = gaussian_filter(fitted(image), blur, mode="nearest")
         return smooth
 
     grey = _windowed(fitted(mammogram.pixels, Image.Resampling.BICUBIC))
     lines: dict[str, list[Contour]] = {}
     if labels is not None:
-        masks = {"breast": labels != BACKGROUND, "muscle": labels == PECTORAL}
-        if outline_dense:
-            masks["dense"] = labels == FIBROGLANDULAR
-        lines = {name: _level_lines(smoothed(mask), 0.5) for name, mask in masks.items() if mask.any()}
+        for name, mask in (("breast", labels != BACKGROUND), ("muscle", labels == PECTORAL)):
+            if mask.any():
+                lines[name] = _level_lines(smoothed(mask, _OUTLINE_SMOOTHING), 0.5)
+        if outline_dense and (dense := labels == FIBROGLANDULAR).any():
+            lines["dense"] = _level_lines(smoothed(dense), 0.5)
     if values is None:
         return _Layers(grey, None, lines)
     smooth = smoothed(values)

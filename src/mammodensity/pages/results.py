@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammodensity.outputs import write_text
-from mammodensity.pages.exam import MethodBlock, exam_section, made_by_sentence, render_page, sentence, small_print
-from mammodensity.pages.wording import OTHER_CATEGORIES, counted
+from mammodensity.pages.exam import DOCUMENTATION, MethodBlock, exam_section, made_by_sentence, render_page, small_print
+from mammodensity.pages.wording import OTHER_CATEGORIES, counted, sentence
 from mammodensity.results.result import ExamResult, scale_of
 from mammodensity.results.rules import shared_flags
 from mammodensity.terms import DENSITY
@@ -69,7 +69,7 @@ def write_results_page(
         "codes": sorted({code for exam in exams for code in exam["codes"]}),
         "pictured": len(pictured) if 0 < len(pictured) < len(results) else None,
         "exams": exams,
-        "footer": [made_by_sentence(made_by.model), *common],
+        "footer": [made_by_sentence(made_by.model), *common, DOCUMENTATION],
     }
     write_text(Path(path), render_page("results.html.jinja", values))
     return Path(path)

@@ -1,8 +1,9 @@
-"""The sentences and numbers that the report and the model card share."""
+"""Numbers and sentences that the pages and the model card share."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from mammodensity.data.dataset import DataSet
@@ -46,6 +47,17 @@ def counted(count: int, noun: str) -> str:
     ['1 image', '1,200 images']
     """
     return f"{count:,}{_SPACE}{noun}{'' if count == 1 else 's'}"
+
+
+def sentence(text: str) -> str:
+    """A text with a capital at its beginning and a full stop at its end."""
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+
+
+def plain(text: str) -> str:
+    """A text without backticks."""
+    return re.sub(r"`([^`]*)`", r"\1", text)
 
 
 def listed(words: Sequence[str], conjunction: str = "and") -> str:
