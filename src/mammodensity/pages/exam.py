@@ -215,6 +215,7 @@ def exam_section(
         "rows": rows,
         "measured": any(reading.percent_density is not None for _, reading in rows),
         "blocks": [_block(block, result) for block in blocks if block.views],
+        "evidence": any(view.picture.lines or view.picture.fill for block in blocks for view in block.views),
         "statement": sentence(statement) if statement else None,
         "notification": result.notification if notification else None,
     }
@@ -343,7 +344,6 @@ def _block(block: MethodBlock, result: ExamResult) -> dict[str, Any]:
         "method": block.method,
         "heading": _heading(block.method),
         "pairs": [pair for pair in pairs if pair],
-        "count": len(shown),
         "graded": graded,
         "lines": [(name, text) for name, text in _line_words(block.method).items() if name in drawn],
         "verdict": verdicts[0] if shared else None,

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammodensity.outputs import write_text
-from mammodensity.pages.exam import DOCUMENTATION, MethodBlock, exam_section, made_by_sentence, render_page, small_print
+from mammodensity.pages.exam import (
+    DOCUMENTATION,
+    IMAGES,
+    MethodBlock,
+    exam_section,
+    made_by_sentence,
+    render_page,
+    small_print,
+)
 from mammodensity.pages.wording import OTHER_CATEGORIES, counted, sentence
 from mammodensity.results.result import ExamResult, scale_of
 from mammodensity.results.rules import shared_flags
@@ -68,6 +76,7 @@ def write_results_page(
         "with_sets": any(result.prediction_set for result in results),
         "codes": sorted({code for exam in exams for code in exam["codes"]}),
         "pictured": len(pictured) if 0 < len(pictured) < len(results) else None,
+        "images_only": any(block.method == IMAGES for blocks in pictured.values() for block in blocks),
         "exams": exams,
         "footer": [made_by_sentence(made_by.model), *common, DOCUMENTATION],
     }

@@ -56,8 +56,12 @@ def sentence(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text without backticks."""
-    return re.sub(r"`([^`]*)`", r"\1", text)
+    """A text without backticks and without advice on options, for readers who did not run the command.
+
+    >>> plain("no calibration; `mammodensity calibrate` makes one"), plain("no scores; predict --allow-missing helps")
+    ('no calibration; mammodensity calibrate makes one', 'no scores')
+    """
+    return re.sub(r"; [^;]* --[^;]*", "", re.sub(r"`([^`]*)`", r"\1", text))
 
 
 def listed(words: Sequence[str], conjunction: str = "and") -> str:
