@@ -47,13 +47,13 @@ worker.serve(step)
 def log(tmp_path, monkeypatch):
     """Programs that write their names into a file, step by step."""
     path = tmp_path / "log"
-    (tmp_path / "one.py").write_text(PROGRAM.format(worker=str(harness.PROGRAMS), log=str(path)))
+    (tmp_path / "program.py").write_text(PROGRAM.format(worker=str(harness.PROGRAMS), log=str(path)))
     monkeypatch.setattr(harness, "PROGRAMS", tmp_path)
     return path
 
 
 def pair(*settings, **how):
-    programs = tuple(Program(one["name"], "one.py", one, cores=1) for one in settings)
+    programs = tuple(Program(each["name"], "program.py", each, cores=1) for each in settings)
     how = {"rounds": 2, "steps": 2, "baseline": "A", **how}
     return Pair("ab", "memory", ("step_s", "peak_mb", "memory_ratio", "times_as_fast"), programs, **how)
 
@@ -89,7 +89,7 @@ def test_a_program_that_fails_is_told_in_a_line(log):
 
 
 def test_no_program_is_left_when_measuring_stops(log):
-    with pytest.raises(KeyboardInterrupt), Worker(Program("A", "one.py", {"name": "A"}, cores=1), SELF) as worker:
+    with pytest.raises(KeyboardInterrupt), Worker(Program("A", "program.py", {"name": "A"}, cores=1), SELF) as worker:
         worker.step()
         raise KeyboardInterrupt
     assert worker._process.returncode is not None
@@ -138,7 +138,7 @@ def test_spread_and_ratios():
 
 
 def made_runs(seconds, peak, **facts):
-    steps = [{"wall_s": one, "processor_s": 2 * one} for one in seconds]
+    steps = [{"wall_s": wall, "processor_s": 2 * wall} for wall in seconds]
     return [{"facts": facts, "first": [], "steps": steps, "peak_mb": peak, "others": 0.25}]
 
 
@@ -209,7 +209,7 @@ def test_an_interpreter_that_is_none_is_told(monkeypatch, tmp_path):
 
 def test_programs_get_as_many_threads_as_cores(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "somewhere")
-    own, peer = (environment_of(Program("x", "one.py", environment=name, cores=3)) for name in ("own", "keras"))
+    own, peer = (environment_of(Program("x", "program.py", environment=name, cores=3)) for name in ("own", "keras"))
     assert own["OMP_NUM_THREADS"] == own["BENCHMARK_CORES"] == "3"
     assert own["PYTHONPATH"] == "somewhere"
     assert "PYTHONPATH" not in peer

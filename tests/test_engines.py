@@ -1,4 +1,4 @@
-"""Engines give the scores of torch; files of other formats hold the same network."""
+"""Engines give the scores of torch; kept files are used again, and made again when damaged."""
 
 from __future__ import annotations
 
@@ -42,10 +42,9 @@ def cache(tmp_path_factory, monkeypatch) -> Path:
 def test_every_engine_gives_the_logits_of_torch(engine, channels):
     checkpoint = small_checkpoint(channels)
     images = np.random.default_rng(0).normal(0, 0.3, (5, channels, 40, 32)).astype(np.float32)
-    expected, found = (make_engine(name, checkpoint, CPU)(images) for name in ("torch", engine))
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
-    one = make_engine(engine, checkpoint, CPU)(images[:1])
-    np.testing.assert_allclose(one, expected[:1], atol=TOLERANCE)  # another size of batch
+    expected, run = make_engine("torch", checkpoint, CPU)(images), make_engine(engine, checkpoint, CPU)
+    for batch in (5, 1):
+        np.testing.assert_allclose(run(images[:batch]), expected[:batch], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("engine", OTHERS)
@@ -76,9 +75,16 @@ os.kill(os.getpid(), signal.SIGUSR1)
 """
 
 
+def output_of(script: str, model: Path, **environment: str) -> str:
+    process = subprocess.run(
+        [sys.executable, "-c", script, model], capture_output=True, text=True, check=False, env=environment
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
 def test_signals_reach_a_process_that_dropped_its_openvino_networks(tiny_model):
-    ended = subprocess.run([sys.executable, "-c", DROPPED, tiny_model], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
+    assert output_of(DROPPED, tiny_model, **os.environ) == "handled\n"
 
 
 ALONE = """
@@ -101,15 +107,9 @@ print(len(started))
 def test_engines_tell_their_makers_nothing(tiny_model, tmp_path):
     """OpenVINO and ONNX Runtime would send what they are used for, and keep an id in the home."""
     places = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
-    ended = subprocess.run(
-        [sys.executable, "-c", ALONE, tiny_model],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**environment, **places},
-    )
-    assert (ended.returncode, ended.stdout) == (0, "0\n"), ended.stderr
+    kept = {"CI", "ORT_DISABLE_TELEMETRY", *places}
+    environment = {name: value for name, value in os.environ.items() if name not in kept}
+    assert output_of(ALONE, tiny_model, **environment, **places) == "0\n"
     assert not (tmp_path / "home").exists()
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["mammodensity"]
 
@@ -142,15 +142,14 @@ def test_eight_bits_are_signed_around_zero(tmp_path):
     path.write_bytes(to_onnx(small_checkpoint(rows=48)))
     images = np.random.default_rng(0).normal(0, 0.3, (2, 1, 48, 32)).astype(np.float32)
     graph = onnx.load_from_string(quantised(path, images)).graph
-    points = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.name.endswith("_zero_point")]
+    points = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name.endswith("_zero_point")]
     assert len(points) > 10
-    integers = [one for one in points if one.dtype != np.int32]  # those of biases are of 32 bits
-    assert all(one.dtype == np.int8 for one in integers)
-    assert not any(one.any() for one in points)
+    assert {point.dtype for point in points} <= {np.dtype(np.int8), np.dtype(np.int32)}  # 32 bits for biases
+    assert not any(point.any() for point in points)
 
 
 def test_eight_bits_are_refused_where_they_cannot_be_made_or_cost_too_much(tiny_model, tmp_path):
-    exact = np.eye(4)[[0, 1, 2, 3]]
+    exact = np.eye(4)
     with pytest.raises(CheckpointError, match=r"in 8 bits 4 of 4 validation images of CC_L .* use --engine openvino "):
         require_same(small_checkpoint(), exact[::-1], exact)
     moved = tmp_path / "model"
@@ -186,8 +185,8 @@ def test_a_damaged_kept_file_is_made_again(tmp_path, monkeypatch, damage):
     (kept,) = (tmp_path / "mammodensity").glob("*.onnx")
     whole = kept.read_bytes()
     kept.write_bytes(damage(whole))
-    found = make_engine("onnx", checkpoint, CPU)(images)
-    np.testing.assert_allclose(found, make_engine("torch", checkpoint, CPU)(images), atol=TOLERANCE)
+    logits, expected = (make_engine(name, checkpoint, CPU)(images) for name in ("onnx", "torch"))
+    np.testing.assert_allclose(logits, expected, atol=TOLERANCE)
     assert kept.read_bytes() != damage(whole)
 
 

@@ -1,4 +1,4 @@
-"""Networks as files for other programs: the same scores, told what they are, whole or not at all."""
+"""Networks as files for other programs: the same scores, described, whole or not at all."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ def test_a_network_of_whole_images_does_what_preprocessing_does(spec, channels):
     with torch.inference_mode():
         expected = torch.softmax(checkpoint.network(inputs), 1).numpy()
         grey = torch.from_numpy((image.pixels / 65535).astype(np.float32))[None, None]
-        found = WholeImageNetwork(checkpoint, (120, 90))(grey).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        scores = WholeImageNetwork(checkpoint, (120, 90))(grey).numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
 def test_a_leaderboard_file_takes_one_image_of_1024_pixels(tmp_path):
     checkpoint = small_checkpoint()
     name, difference = export_network(checkpoint, tmp_path, "leaderboard")
     assert difference < 1e-5
-    (given,), (got,) = onnx.load(tmp_path / name).graph.input, onnx.load(tmp_path / name).graph.output
-    assert [size.dim_value for size in given.type.tensor_type.shape.dim] == [1, 1, 1024, 1024]
-    assert [size.dim_value for size in got.type.tensor_type.shape.dim] == [1, 4]
+    graph = onnx.load(tmp_path / name).graph
+    shapes = [[size.dim_value for size in end.type.tensor_type.shape.dim] for end in (*graph.input, *graph.output)]
+    assert shapes == [[1, 1, 1024, 1024], [1, 4]]
     assert facts_of(tmp_path / name)["note"] == RESEARCH_USE_ONLY
 
 

@@ -45,10 +45,10 @@ def keras(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         return pytest.importorskip("keras", reason="Keras is the oracle; pip install keras")
 
 
-# --- the origin's network in Keras, written from the table in docs/infn.md ----------------------------------------
+# --- the INFN reference network in Keras, written from the table in docs/infn.md -------------------------------------
 
 
-def keras_network(keras: ModuleType, spec: NetworkSpec, size: tuple[int | None, int | None], seed: int = 1) -> Any:
+def keras_network(keras, spec: NetworkSpec, size: tuple[int | None, int | None], seed: int = 1) -> Any:
     keras.utils.clear_session()  # layer names start anew, whatever models this process made before
     layers = keras.layers
 
@@ -77,7 +77,7 @@ def keras_network(keras: ModuleType, spec: NetworkSpec, size: tuple[int | None, 
     return model
 
 
-def randomise(keras: ModuleType, model: Any, seed: int) -> None:
+def randomise(keras, model: Any, seed: int) -> None:
     """Give every weight, batch statistics included, a value that matters, and the logits a spread of about 1."""
     generator = np.random.default_rng(seed)
     for weight in model.weights:
@@ -112,17 +112,17 @@ def agreement(model: Any, network: ResidualNetwork, sizes: list[tuple[int, int]]
         images = some_images(rows, columns, network.spec.channels)
         expected = model.predict(images, verbose=0)
         with torch.inference_mode():
-            found = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).softmax(1).numpy()
+            scores = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).softmax(1).numpy()
         assert expected.min() > 1e-3, "scores near 0 and 1 say nothing"
         assert expected.max() < 0.99, "scores near 0 and 1 say nothing"
         assert np.abs(expected[0] - expected[1]).max() > 1e-2, "the scores must depend on the image"
-        worst = max(worst, float(np.abs(found - expected).max()))
+        worst = max(worst, float(np.abs(scores - expected).max()))
     print(f"largest difference {worst:.2e}")
     return worst
 
 
 @pytest.fixture(scope="session")
-def small(keras: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+def small(keras, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A small network of any input size, and its file as Keras 3 writes it."""
     model = keras_network(keras, SMALL, (None, None))
     model.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy", metrics=["accuracy"])
@@ -211,7 +211,7 @@ def read_config(path: Path) -> Config:
 # --- agreement --------------------------------------------------------------------------------------------------------
 
 
-def test_agrees_with_keras_3(small: tuple[Any, Path]) -> None:
+def test_agrees_with_keras_3(small):
     model, path = small
     network = import_keras(path, Projection.CC_R).network
     assert network.spec == SMALL
@@ -219,7 +219,7 @@ def test_agrees_with_keras_3(small: tuple[Any, Path]) -> None:
     assert agreement(model, network, SIZES) <= 1e-5
 
 
-def test_agrees_with_groups_one_channel_and_no_dropout(keras: ModuleType, tmp_path: Path) -> None:
+def test_agrees_with_groups_one_channel_and_no_dropout(keras, tmp_path):
     model = keras_network(keras, GROUPED, (None, None))
     model.save(tmp_path / "grouped.h5")
     network = import_keras(tmp_path / "grouped.h5", Projection.MLO_L).network
@@ -227,7 +227,7 @@ def test_agrees_with_groups_one_channel_and_no_dropout(keras: ModuleType, tmp_pa
     assert agreement(model, network, SIZES) <= 1e-5
 
 
-def test_agrees_at_full_width_and_keeps_the_size(keras: ModuleType, tmp_path: Path) -> None:
+def test_agrees_at_full_width_and_keeps_the_size(keras, tmp_path):
     spec = NetworkSpec(channels=3)
     model = keras_network(keras, spec, (97, 130))
     model.save(tmp_path / "full.h5")
@@ -237,7 +237,7 @@ def test_agrees_at_full_width_and_keeps_the_size(keras: ModuleType, tmp_path: Pa
     assert agreement(model, checkpoint.network, [(97, 130)]) <= 1e-5
 
 
-def separate_softmax(keras: ModuleType, layer: Any) -> Any:
+def separate_softmax(keras, layer: Any) -> Any:
     model = keras_network(keras, SMALL, (32, 32))
     logits = keras.layers.Dense(4)
     model = keras.Model(model.inputs, layer(logits(model.layers[-2].output)))
@@ -246,7 +246,7 @@ def separate_softmax(keras: ModuleType, layer: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "Activation"])
-def test_agrees_when_softmax_is_a_layer_of_its_own(kind: str, keras: ModuleType, tmp_path: Path) -> None:
+def test_agrees_when_softmax_is_a_layer_of_its_own(kind: str, keras, tmp_path):
     layer = keras.layers.Softmax() if kind == "Softmax" else keras.layers.Activation("softmax")
     model = separate_softmax(keras, layer)
     model.save(tmp_path / "softmax.h5")
@@ -255,7 +255,7 @@ def test_agrees_when_softmax_is_a_layer_of_its_own(kind: str, keras: ModuleType,
 
 
 @pytest.mark.parametrize("tensorflow", [False, True], ids=["Keras 2.2.4", "tf.keras"])
-def test_agrees_with_older_writers(tensorflow: bool, small: tuple[Any, Path], tmp_path: Path) -> None:
+def test_agrees_with_older_writers(tensorflow: bool, small, tmp_path):
     model, path = small
     config = keras2_config(read_config(path), tensorflow)
     old = rewrite(path, tmp_path / "old.h5", config, text=str if tensorflow else str.encode)
@@ -272,7 +272,7 @@ def same_tensors(one: ResidualNetwork, other: ResidualNetwork) -> bool:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("keras2", [False, True], ids=["Keras 3", "Keras 2"])
-def test_names_and_orders_carry_no_meaning(keras2: bool, seed: int, small: tuple[Any, Path], tmp_path: Path) -> None:
+def test_names_and_orders_carry_no_meaning(keras2: bool, seed: int, small, tmp_path):
     path = small[1]
     config = keras2_config(read_config(path), tensorflow=False) if keras2 else read_config(path)
     names = [layer["name"] for layer in config["config"]["layers"]]
@@ -285,8 +285,8 @@ def test_names_and_orders_carry_no_meaning(keras2: bool, seed: int, small: tuple
         if layer["class_name"] == "Add":
             shuffled.shuffle(layer["inbound_nodes"][0] if keras2 else layer["inbound_nodes"][0]["args"][0])
     shuffled_file = rewrite(path, tmp_path / "shuffled.h5", config, rename=lambda name: new_names.get(name, name))
-    found = import_keras(shuffled_file, Projection.CC_R).network
-    assert same_tensors(found, import_keras(path, Projection.CC_R).network)
+    network = import_keras(shuffled_file, Projection.CC_R).network
+    assert same_tensors(network, import_keras(path, Projection.CC_R).network)
 
 
 def rename_all(value: Any, names: dict[str, str]) -> None:
@@ -299,7 +299,7 @@ def rename_all(value: Any, names: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("way", ["plain names", "names in chunks", "float64", "weights at the root"])
-def test_ways_of_writing_weights(way: str, small: tuple[Any, Path], tmp_path: Path) -> None:
+def test_ways_of_writing_weights(way: str, small, tmp_path):
     path = small[1]
     target = rewrite(
         path, tmp_path / "other.h5", suffix="" if way == "plain names" else ":0", chunks=3 if "chunks" in way else 1
@@ -312,8 +312,8 @@ def test_ways_of_writing_weights(way: str, small: tuple[Any, Path], tmp_path: Pa
             for name in list(weights):
                 file.move(f"model_weights/{name}", name)
             del file["model_weights"]
-    found = import_keras(target, Projection.CC_R).network
-    assert same_tensors(found, import_keras(path, Projection.CC_R).network)
+    network = import_keras(target, Projection.CC_R).network
+    assert same_tensors(network, import_keras(path, Projection.CC_R).network)
 
 
 def replace_array(weights: Any, name: str, change: Callable[[Any], Any]) -> None:
@@ -322,7 +322,7 @@ def replace_array(weights: Any, name: str, change: Callable[[Any], Any]) -> None
     weights[name] = values
 
 
-def test_checkpoint_says_where_it_comes_from_and_can_be_saved(small: tuple[Any, Path], tmp_path: Path) -> None:
+def test_checkpoint_says_where_it_comes_from_and_can_be_saved(small, tmp_path):
     path = small[1]
     random_state = torch.get_rng_state()
     checkpoint = import_keras(path, Projection.MLO_R)
@@ -390,12 +390,12 @@ TOLERATED = {
 
 
 @pytest.mark.parametrize("change", TOLERATED.values(), ids=TOLERATED)
-def test_tolerated(change: Callable[[Config], None], small: tuple[Any, Path], tmp_path: Path) -> None:
-    found = import_keras(edited(small[1], tmp_path / "edited.h5", change), Projection.CC_R).network
-    assert same_tensors(found, import_keras(small[1], Projection.CC_R).network)
+def test_tolerated(change, small, tmp_path):
+    network = import_keras(edited(small[1], tmp_path / "edited.h5", change), Projection.CC_R).network
+    assert same_tensors(network, import_keras(small[1], Projection.CC_R).network)
 
 
-def test_norm_momentum_counts_the_new_value(small: tuple[Any, Path], tmp_path: Path) -> None:
+def test_norm_momentum_counts_the_new_value(small, tmp_path):
     path = edited(small[1], tmp_path / "edited.h5", set_config("BatchNormalization", momentum=0.9))
     assert import_keras(path, Projection.CC_R).network.spec == replace(SMALL, norm_momentum=0.1)
 
@@ -403,7 +403,7 @@ def test_norm_momentum_counts_the_new_value(small: tuple[Any, Path], tmp_path: P
 @pytest.mark.parametrize(
     ("size", "expected"), [((None, 40), (650, 40)), ((48, None), (48, 650)), ((17, 33), (17, 33))], ids=str
 )
-def test_input_size(size: Any, expected: tuple[int, int], small: tuple[Any, Path], tmp_path: Path) -> None:
+def test_input_size(size: Any, expected: tuple[int, int], small, tmp_path):
     change = set_config("InputLayer", batch_shape=[None, *size, 3])
     spec = import_keras(edited(small[1], tmp_path / "edited.h5", change), Projection.CC_R).preprocess
     assert (spec.rows, spec.columns) == expected
@@ -433,10 +433,6 @@ def cut_out(*which: tuple[str, int]) -> Callable[[Config], None]:
     return change
 
 
-def linear_output(config: Config) -> None:
-    nth(config, "Dense")["config"]["activation"] = "linear"
-
-
 def further_output(config: Config) -> None:
     config["config"]["output_layers"] = [config["config"]["output_layers"], ["leaky_re_lu", 0, 0]]
 
@@ -453,111 +449,88 @@ def twice(config: Config) -> None:
 
 # Keras 3 lists the first block of ``small`` as main path up to the second LeakyReLU, then convolution and norm of the
 # shortcut (the fourth convolution and norm of the file) each just before those of the main path.
+CONV, NORM, LEAK, POOL = "Conv2D", "BatchNormalization", "LeakyReLU", "MaxPooling2D"
 DIFFERENCES: dict[str, tuple[Callable[[Config], Any], str]] = {
     "padding": (
-        set_config("Conv2D", padding="valid"),
+        set_config(CONV, padding="valid"),
         "layer 2 'conv2d': expected a 3x3 convolution at stride 2 with padding 'same', found padding 'valid'",
     ),
-    "stride": (
-        set_config("Conv2D", strides=[1, 1]),
-        "3x3 convolution at stride 2 with strides (2, 2), found strides (1, 1)",
-    ),
-    "kernel": (set_config("Conv2D", kernel_size=[7, 7]), "with kernel_size (3, 3), found kernel_size (7, 7)"),
-    "bias": (set_config("Conv2D", use_bias=False), "with use_bias True, found use_bias False"),
-    "dilation": (set_config("Conv2D", dilation_rate=[2, 2]), "with dilation_rate (1, 1), found dilation_rate (2, 2)"),
-    "channels first": (set_config("Conv2D", data_format="channels_first"), "data_format 'channels_first'"),
-    "activation": (set_config("Conv2D", activation="relu"), "with activation 'linear', found activation 'relu'"),
-    "half precision": (
-        set_config("Conv2D", dtype={"config": {"name": "mixed_float16"}}),
-        "found dtype 'mixed_float16'",
-    ),
-    "filters": (set_config("Conv2D", filters="many"), "expected filters from 1 to 65536, found 'many'"),
-    "groups of 1x1": (set_config("Conv2D", 1, groups=3), "1x1 convolution at stride 1 with groups 1, found groups 3"),
-    "unequal groups": (set_config("Conv2D", 6, groups=3), "3x3 convolution at stride 1 with groups 1, found groups 3"),
+    "stride": (set_config(CONV, strides=[1, 1]), "at stride 2 with strides (2, 2), found strides (1, 1)"),
+    "kernel": (set_config(CONV, kernel_size=[7, 7]), "with kernel_size (3, 3), found kernel_size (7, 7)"),
+    "bias": (set_config(CONV, use_bias=False), "with use_bias True, found use_bias False"),
+    "dilation": (set_config(CONV, dilation_rate=[2, 2]), "with dilation_rate (1, 1), found dilation_rate (2, 2)"),
+    "channels first": (set_config(CONV, data_format="channels_first"), "data_format 'channels_first'"),
+    "activation": (set_config(CONV, activation="relu"), "with activation 'linear', found activation 'relu'"),
+    "half precision": (set_config(CONV, dtype={"config": {"name": "mixed_float16"}}), "found dtype 'mixed_float16'"),
+    "filters": (set_config(CONV, filters="many"), "expected filters from 1 to 65536, found 'many'"),
+    "groups of 1x1": (set_config(CONV, 1, groups=3), "1x1 convolution at stride 1 with groups 1, found groups 3"),
+    "unequal groups": (set_config(CONV, 6, groups=3), "3x3 convolution at stride 1 with groups 1, found groups 3"),
     "impossible groups": (
-        lambda config: [set_config("Conv2D", index, groups=2)(config) for index in (2, 6, 9)],
+        lambda config: [set_config(CONV, index, groups=2)(config) for index in (2, 6, 9)],
         "every width must be a multiple of cardinality 2",
     ),
-    "width of 3x3": (set_config("Conv2D", 2, filters=5), "with filters 3, found filters 5"),
-    "width in a stage": (set_config("Conv2D", 5, filters=5), "with filters 3, found filters 5"),
-    "outputs in a stage": (set_config("Conv2D", 7, filters=1), "with filters 6, found filters 1"),
-    "outputs of the shortcut": (set_config("Conv2D", 3, filters=1), "with filters 6, found filters 1"),
-    "norm axis": (set_config("BatchNormalization", axis=1), "batch normalisation with axis -1, found axis 1"),
-    "norm epsilon": (set_config("BatchNormalization", epsilon=1e-5), "with epsilon 0.001, found epsilon 1e-05"),
-    "norm centre": (set_config("BatchNormalization", center=False), "with center True, found center False"),
-    "norm scale": (set_config("BatchNormalization", scale=False), "with scale True, found scale False"),
-    "norm momentum": (set_config("BatchNormalization", momentum=None), "expected a number for momentum, found None"),
-    "norm that never moves": (
-        set_config("BatchNormalization", momentum=1),
-        "norm_momentum must be greater than 0",
-    ),
-    "norm training": (
-        call_with("BatchNormalization", training=True),
-        "called on its input alone, found 'training=True'",
-    ),
-    "slope": (set_config("LeakyReLU", negative_slope=0.2), "a LeakyReLU with slope 0.3, found slope 0.2"),
-    "no slope": (lambda config: nth(config, "LeakyReLU")["config"].pop("negative_slope"), "found slope 'not given'"),
-    "ReLU": (set_layer("LeakyReLU", class_name="ReLU"), "expected a LeakyReLU, found a layer of class 'ReLU'"),
+    "width of 3x3": (set_config(CONV, 2, filters=5), "with filters 3, found filters 5"),
+    "width in a stage": (set_config(CONV, 5, filters=5), "with filters 3, found filters 5"),
+    "outputs in a stage": (set_config(CONV, 7, filters=1), "with filters 6, found filters 1"),
+    "outputs of the shortcut": (set_config(CONV, 3, filters=1), "with filters 6, found filters 1"),
+    "norm axis": (set_config(NORM, axis=1), "batch normalisation with axis -1, found axis 1"),
+    "norm epsilon": (set_config(NORM, epsilon=1e-5), "with epsilon 0.001, found epsilon 1e-05"),
+    "norm centre": (set_config(NORM, center=False), "with center True, found center False"),
+    "norm scale": (set_config(NORM, scale=False), "with scale True, found scale False"),
+    "norm momentum": (set_config(NORM, momentum=None), "expected a number for momentum, found None"),
+    "norm that never moves": (set_config(NORM, momentum=1), "norm_momentum must be"),
+    "norm training": (call_with(NORM, training=True), "called on its input alone, found 'training=True'"),
+    "slope": (set_config(LEAK, negative_slope=0.2), "a LeakyReLU with slope 0.3, found slope 0.2"),
+    "no slope": (lambda config: nth(config, LEAK)["config"].pop("negative_slope"), "found slope 'not given'"),
+    "ReLU": (set_layer(LEAK, class_name="ReLU"), "expected a LeakyReLU, found a layer of class 'ReLU'"),
     "Lambda": (
-        set_layer("LeakyReLU", class_name="Lambda", config={"function": ["4wEAAAA=", None, None]}),
+        set_layer(LEAK, class_name="Lambda", config={"function": ["4wEAAAA=", None, None]}),
         "layer 4 'leaky_re_lu': expected a LeakyReLU, found a layer of class 'Lambda'",
     ),
-    "own class": (set_layer("Conv2D", registered_name="mine>Conv2D"), "found a layer of class 'mine>Conv2D'"),
-    "padding layer": (
-        set_layer("MaxPooling2D", class_name="ZeroPadding2D"),
-        "3x3 max pooling at stride 2, found a layer",
-    ),
-    "pool size": (set_config("MaxPooling2D", pool_size=[2, 2]), "with pool_size (3, 3), found pool_size (2, 2)"),
-    "pool stride": (set_config("MaxPooling2D", strides=[1, 1]), "with strides (2, 2), found strides (1, 1)"),
-    "pool padding": (set_config("MaxPooling2D", padding="valid"), "with padding 'same', found padding 'valid'"),
-    "average pool": (
-        set_layer("MaxPooling2D", class_name="AveragePooling2D"),
-        "found a layer of class 'AveragePooling2D'",
-    ),
+    "own class": (set_layer(CONV, registered_name="mine>Conv2D"), "found a layer of class 'mine>Conv2D'"),
+    "padding layer": (set_layer(POOL, class_name="ZeroPadding2D"), "3x3 max pooling at stride 2, found a layer"),
+    "pool size": (set_config(POOL, pool_size=[2, 2]), "with pool_size (3, 3), found pool_size (2, 2)"),
+    "pool stride": (set_config(POOL, strides=[1, 1]), "with strides (2, 2), found strides (1, 1)"),
+    "pool padding": (set_config(POOL, padding="valid"), "with padding 'same', found padding 'valid'"),
+    "average pool": (set_layer(POOL, class_name="AveragePooling2D"), "found a layer of class 'AveragePooling2D'"),
     "product": (set_layer("Add", class_name="Multiply"), "expected a sum"),
-    "stride in a block": (set_config("Conv2D", 2, strides=[2, 2]), "with strides (1, 1), found strides (2, 2)"),
-    "stride of a stage": (set_config("Conv2D", 9, strides=[1, 1]), "with strides (2, 2), found strides (1, 1)"),
+    "stride in a block": (set_config(CONV, 2, strides=[2, 2]), "with strides (1, 1), found strides (2, 2)"),
+    "stride of a stage": (set_config(CONV, 9, strides=[1, 1]), "with strides (2, 2), found strides (1, 1)"),
     "identity in the first block": (
-        cut_out(("Conv2D", 3), ("BatchNormalization", 3)),
+        cut_out((CONV, 3), (NORM, 3)),
         "layer 6 'conv2d_1': expected beside it a shortcut with a 1x1 convolution, found a sum with the block's input",
     ),
     "three branches": (
-        reconnect("Add", 1, "MaxPooling2D", 0),
+        reconnect("Add", 1, POOL, 0),
         "layer 5 'max_pooling2d': expected the two branches of a residual block after it, found Conv2D, Conv2D, Add",
     ),
     "shortcut across the pool": (
-        reconnect("Add", 0, "LeakyReLU", 0),
+        reconnect("Add", 0, LEAK, 0),
         "layer 4 'leaky_re_lu': expected one layer after it, found MaxPooling2D, Add",
     ),
     "sum of something else": (
-        reconnect("Add", 0, "BatchNormalization", 4),
+        reconnect("Add", 0, NORM, 4),
         "'add': expected the sum of 'batch_normalization_3' and 'batch_normalization_4', found the sum of",
     ),
     "shortcut without norm": (
-        cut_out(("BatchNormalization", 3)),
+        cut_out((NORM, 3)),
         "'add': expected a batch normalisation, found a layer of class 'Add'",
     ),
-    "main path without norm": (cut_out(("BatchNormalization", 1)), "expected a batch normalisation, found a layer of"),
-    "no pool": (cut_out(("MaxPooling2D", 0)), "expected one layer after it, found Conv2D, Conv2D"),
+    "main path without norm": (cut_out((NORM, 1)), "expected a batch normalisation, found a layer of"),
+    "no pool": (cut_out((POOL, 0)), "expected one layer after it, found Conv2D, Conv2D"),
     "layer used twice": (twice, "a LeakyReLU used once, found it used several times"),
     "no dropout rate": (set_config("Dropout", rate=None), "expected a number for rate, found None"),
-    "dropout of all": (set_config("Dropout", rate=1.0), "dropout must be less than 1"),
+    "dropout of all": (set_config("Dropout", rate=1.0), "dropout must be"),
     "dropout noise": (set_config("Dropout", noise_shape=[1, 1]), "found noise_shape (1, 1)"),
-    "other dropout": (
-        set_layer("Dropout", class_name="SpatialDropout2D"),
-        "expected a global average pooling (or dropout",
-    ),
+    "other dropout": (set_layer("Dropout", class_name="SpatialDropout2D"), "a global average pooling (or dropout"),
     "kept dimensions": (
         set_config("GlobalAveragePooling2D", keepdims=True),
-        "with keepdims False, found keepdims True",
+        "keepdims False, found keepdims True",
     ),
     "other pooling": (set_layer("GlobalAveragePooling2D", class_name="Flatten"), "found a layer of class 'Flatten'"),
-    "three categories": (
-        set_config("Dense", units=3),
-        "dense layer of the four categories with units 4, found units 3",
-    ),
+    "three categories": (set_config("Dense", units=3), "of the four categories with units 4, found units 3"),
     "sigmoid": (set_config("Dense", activation="sigmoid"), "with activation 'softmax', found activation 'sigmoid'"),
-    "logits": (linear_output, "expected a softmax after it, found nothing"),
+    "logits": (set_config("Dense", activation="linear"), "expected a softmax after it, found nothing"),
     "two outputs": (further_output, "expected one input and one output, found 1 and 2"),
     "output elsewhere": (
         lambda config: config["config"].update(output_layers=["leaky_re_lu", 0, 0]),
@@ -567,28 +540,16 @@ DIFFERENCES: dict[str, tuple[Callable[[Config], Any], str]] = {
     "two channels": (set_config("InputLayer", batch_shape=[None, 64, 64, 2]), "found shape [None, 64, 64, 2]"),
     "a volume": (set_config("InputLayer", batch_shape=[None, 64, 64, 64, 3]), "found shape [None, 64, 64, 64, 3]"),
     "no size": (set_config("InputLayer", batch_shape=[None, "a", 64, 3]), "found shape [None, 'a', 64, 3]"),
-    "tiny": (
-        set_config("InputLayer", batch_shape=[None, 8, 64, 3]),
-        "its input size cannot be used: rows must be",
-    ),
+    "tiny": (set_config("InputLayer", batch_shape=[None, 8, 64, 3]), "its input size cannot be used: rows must be"),
     "integers": (set_config("InputLayer", dtype="uint8"), "an input layer with dtype 'float32', found dtype 'uint8'"),
-    "sequential": (
-        lambda config: config.update(class_name="Sequential"),
-        "expected a functional Keras model, found one of class 'Sequential'",
-    ),
+    "sequential": (lambda config: config.update(class_name="Sequential"), "found one of class 'Sequential'"),
     "duplicate": (
         lambda config: config["config"]["layers"].append(nth(config, "Dense")),
-        "two layers are named 'dense'",
+        "layers are named 'dense'",
     ),
     "no layers": (lambda config: config["config"].pop("layers"), 'model_config is not what Keras writes ("KeyError'),
-    "layers of numbers": (
-        lambda config: config["config"].update(layers=[1, 2]),
-        "model_config is not what Keras writes",
-    ),
-    "unknown input": (
-        lambda config: config["config"].update(input_layers=["x", 0, 0]),
-        "its model_config has no layer 'x'",
-    ),
+    "layers of numbers": (lambda config: config["config"].update(layers=[1, 2]), "is not what Keras writes"),
+    "unknown input": (lambda config: config["config"].update(input_layers=["x", 0, 0]), "has no layer 'x'"),
     "only an input": (
         lambda config: config["config"].update(
             layers=config["config"]["layers"][:1], output_layers=["input_layer", 0, 0]
@@ -599,9 +560,7 @@ DIFFERENCES: dict[str, tuple[Callable[[Config], Any], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), DIFFERENCES.values(), ids=DIFFERENCES)
-def test_first_difference_is_named(
-    change: Callable[[Config], Any], message: str, small: tuple[Any, Path], tmp_path: Path
-) -> None:
+def test_first_difference_is_named(change, message, small, tmp_path):
     path = edited(small[1], tmp_path / "edited.h5", change)
     assert message in refusal(path)
 
@@ -638,28 +597,25 @@ def link_elsewhere(file: Any) -> None:
     file["model_weights/conv2d/conv2d/bias:0"] = h5py.ExternalLink(other, "bias")
 
 
+NO_WEIGHTS = "weights of layer 'conv2d': expected bias, kernel, found none"
+NOT_FINITE = "kernel of layer 'dense' has values that are not finite"
+VARIANCE = "batch_normalization/batch_normalization/moving_variance:0"
 DAMAGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "weights only": (lambda file: file.attrs.pop("model_config"), "it holds no model_config, so weights at most"),
     "not JSON": (lambda file: file.attrs.update(model_config="{'a': 1}"), "its model_config is not JSON"),
     "Theano": (lambda file: file.attrs.update(backend=b"theano"), "it was written with Theano, whose kernels are"),
     "other JSON": (lambda file: file.attrs.update(model_config="[1, 2]"), "its model_config is not what Keras writes"),
     "very deep": (lambda file: file.attrs.update(model_config="[" * 50000), "its model_config is not JSON"),
-    "no weights": (
-        lambda file: file.pop("model_weights"),
-        "weights of layer 'conv2d': expected bias, kernel, found none",
-    ),
+    "no weights": (lambda file: file.pop("model_weights"), NO_WEIGHTS),
     "weights are no group": (
         lambda file: (file.pop("model_weights"), file.update(model_weights=np.zeros(3))),
-        "weights of layer 'conv2d': expected bias, kernel, found none",
+        NO_WEIGHTS,
     ),
     "no bias": (
         lambda file: file.pop("model_weights/conv2d_1/conv2d_1/bias:0"),
         "weights of layer 'conv2d_1': expected bias, kernel, found 'kernel'",
     ),
-    "no layer": (
-        lambda file: file.pop("model_weights/dense"),
-        "weights of layer 'dense': expected bias, kernel, found none",
-    ),
+    "no layer": (lambda file: file.pop("model_weights/dense"), NO_WEIGHTS.replace("conv2d", "dense")),
     "shape": (
         change_array("conv2d/conv2d/kernel:0", lambda array: array[..., :3]),
         "kernel of layer 'conv2d': expected floating-point values of shape (3, 3, 3, 4), found float32 (3, 3, 3, 3)",
@@ -668,14 +624,11 @@ DAMAGES: dict[str, tuple[Callable[[Any], Any], str]] = {
         change_array("dense/dense/bias:0", lambda array: array.astype(np.int64)),
         "bias of layer 'dense': expected floating-point values of shape (4,), found int64 (4,)",
     ),
-    "not a number": (
-        change_array("dense/dense/kernel:0", put(np.nan)),
-        "kernel of layer 'dense' has values that are not",
-    ),
-    "infinite": (change_array("dense/dense/kernel:0", put(-np.inf)), "kernel of layer 'dense' has values that are not"),
-    "too large": (change_array("dense/dense/kernel:0", put(1e300)), "kernel of layer 'dense' has values that are not"),
+    "not a number": (change_array("dense/dense/kernel:0", put(np.nan)), NOT_FINITE),
+    "infinite": (change_array("dense/dense/kernel:0", put(-np.inf)), NOT_FINITE),
+    "too large": (change_array("dense/dense/kernel:0", put(1e300)), NOT_FINITE),
     "negative variance": (
-        change_array("batch_normalization/batch_normalization/moving_variance:0", put(-0.1)),
+        change_array(VARIANCE, put(-0.1)),
         "moving_variance of layer 'batch_normalization' has negative values",
     ),
     "elsewhere": (link_elsewhere, "bias of layer 'conv2d' is kept outside the file"),
@@ -683,41 +636,35 @@ DAMAGES: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_damage_is_named(change: Callable[[Any], Any], message: str, small: tuple[Any, Path], tmp_path: Path) -> None:
+def test_damage_is_named(change, message, small, tmp_path):
     path = rewrite(small[1], tmp_path / "damaged.h5")
     with h5py.File(path, "r+") as file:
         change(file)
     assert message in refusal(path)
 
 
-def test_files_that_are_no_hdf5(small: tuple[Any, Path], tmp_path: Path) -> None:
-    assert "not found" in refusal(tmp_path / "absent.h5")
-    assert "not found" in refusal(tmp_path)
-    (tmp_path / "empty.h5").write_bytes(b"")
-    assert "is no HDF5 file" in refusal(tmp_path / "empty.h5")
-    (tmp_path / "text.h5").write_text("hello, world")
-    assert "is no HDF5 file" in refusal(tmp_path / "text.h5")
+def test_files_that_are_no_hdf5(small, tmp_path):
+    for path in (tmp_path / "absent.h5", tmp_path):
+        assert "not found" in refusal(path)
+    for content in (b"", b"hello, world"):
+        (tmp_path / "text.h5").write_bytes(content)
+        assert "is no HDF5 file" in refusal(tmp_path / "text.h5")
     small[0].save(tmp_path / "new.keras")
     assert "zip archive such as Keras 3's .keras" in refusal(tmp_path / "new.keras")
 
 
-@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.999])
-def test_file_cut_short(share: float, small: tuple[Any, Path], tmp_path: Path) -> None:
-    content = small[1].read_bytes()
-    path = tmp_path / "short.h5"
-    path.write_bytes(content[: int(share * len(content))])
-    assert "is damaged or cut short" in refusal(path)
-
-
-def test_file_overwritten_at_its_start(small: tuple[Any, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.999, None])
+def test_a_file_cut_short_or_overwritten_at_its_start(share, small, tmp_path):
     content = bytearray(small[1].read_bytes())
-    content[8:512] = bytes(504)
-    path = tmp_path / "overwritten.h5"
-    path.write_bytes(content)
-    assert "is damaged or cut short" in refusal(path)
+    if share:
+        del content[int(share * len(content)) :]
+    else:
+        content[8:512] = bytes(504)
+    (tmp_path / "damaged.h5").write_bytes(content)
+    assert "is damaged or cut short" in refusal(tmp_path / "damaged.h5")
 
 
-def test_any_change_of_the_description_gives_a_network_or_one_line(small: tuple[Any, Path]) -> None:
+def test_any_change_of_the_description_gives_a_network_or_one_line(small):
     """What is wrong with a description is always one of our errors, never one of Python's."""
     generator = random.Random(1)
     text = json.dumps(read_config(small[1]))
@@ -742,9 +689,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return [(value, key) for key, _ in items] + [place for _, item in items for place in places(item)]
 
 
-def test_weights_saved_alone_and_other_models_of_keras(
-    keras: ModuleType, small: tuple[Any, Path], tmp_path: Path
-) -> None:
+def test_weights_saved_alone_and_other_models_of_keras(keras, small, tmp_path):
     small[0].save_weights(tmp_path / "only.weights.h5")
     assert "it holds no model_config" in refusal(tmp_path / "only.weights.h5")
     keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4)]).save(tmp_path / "sequential.h5")
@@ -758,12 +703,12 @@ def test_weights_saved_alone_and_other_models_of_keras(
     )
 
 
-def test_h5py_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_h5py_missing(monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert "install the extra mammodensity[keras]" in refusal(tmp_path / "any.h5")
 
 
-def test_one_command_makes_a_model(small: tuple[Any, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_command_makes_a_model(small, tmp_path, capsys: pytest.CaptureFixture[str]):
     arguments = ["import-keras", str(small[1]), "--projection", "CC_R", "--model", str(tmp_path / "model")]
     for code, message in ((0, "CC_R network in"), (1, "already holds a network for CC_R")):
         with pytest.raises(SystemExit) as stop:

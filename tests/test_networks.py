@@ -97,18 +97,18 @@ def test_impossible_specs(wrong):
         replace(TINY, **wrong)
 
 
-EARLIER = REPOSITORY / "tests" / "earlier"
+FILES = REPOSITORY / "tests" / "files"
 """Networks as the first version wrote them."""
 
 
 @torch.no_grad()
 def test_files_of_the_first_version_give_the_same_logits():
     image = torch.linspace(0, 1, 320).reshape(1, 1, 16, 20)
-    single = load_checkpoint(EARLIER, "CC_R")
+    single = load_checkpoint(FILES, "CC_R")
     assert single.network(image)[0].tolist() == pytest.approx([-1.179805, -1.210584, -0.320195, -0.679805], abs=1e-5)
     assert single.preprocess == replace(ORIGIN_PREPROCESS, rows=16, columns=20)
     assert single.training == {"epoch": 3}
-    joint = load_joint(EARLIER / "joint" / "network.safetensors")
+    joint = load_joint(FILES / "joint" / "network.safetensors")
     logits = joint.network(image.expand(1, 4, 1, 16, 20))[0].tolist()
     assert logits == pytest.approx([0.25, 0.951374, 1.451374, -3.652749], abs=1e-5)
     assert (joint.network.spec.fusion, joint.network.spec.branches) == ("attention", "shared")

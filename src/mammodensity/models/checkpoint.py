@@ -47,6 +47,11 @@ class Checkpoint:
     """Record of its training: recipe, epoch, figures on the validation split, data hashes; JSON values only."""
 
     @property
+    def name(self) -> str:
+        """Name of its folder in a model, and of files made of it."""
+        return self.projection.value
+
+    @property
     def scale(self) -> Scale:
         """The categories of its scores."""
         return Scale.of(self.network.categories) if isinstance(self.network, ResidualNetwork) else DENSITY
@@ -60,6 +65,7 @@ class JointCheckpoint:
     preprocess: PreprocessSpec
     training: Mapping[str, Any] = field(default_factory=dict)
     """Record of its training; JSON values only."""
+    name: ClassVar[str] = JOINT
     scale: ClassVar[Scale] = DENSITY
 
     def alone(self, projection: Projection) -> Checkpoint:

@@ -1,13 +1,12 @@
-"""A network in 8-bit integers: ranges of its layers measured on images of its training, and the loss checked on others.
+"""Engines that run a network: torch, or an inference program that may be faster on a processor.
+
+Engines are chosen by name and never replaced by another. Each gives the scores of torch within ``TOLERANCE``, except
+``openvino-int8``, which computes in 8-bit integers. The ranges of its layers are measured on training images; the loss
+is checked on validation images, and a network that loses too much is refused.
 
 References
 ----------
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018.
-
-What runs a network: torch, or another program for inference that may be faster on a processor.
-
-Engines are chosen by name and never fall back to another. Each gives the scores of torch within ``TOLERANCE``, but for
-``openvino-int8``, whose limits are those of ``mammodensity.prediction.int8``.
 """
 
 from __future__ import annotations
@@ -34,33 +33,163 @@ from mammodensity.models.onnx import INPUT, quietly, require_packages, send_noth
 from mammodensity.outputs import file_sha256, write_bytes, write_text
 from mammodensity.workers import threads_told
 
+ENGINES: tuple[str, ...] = ("torch", "onnx", "openvino", "openvino-int8")
+TOLERANCE = 1e-4
+"""Largest difference of any score in 32 bits from torch's; measured differences are about 1e-6."""
 LARGEST_MEAN_DIFFERENCE = 0.02
-"""Of a score from that of the network in 32 bits, over the images of the check."""
+"""Largest mean difference of scores in 8 bits from those in 32 bits, over the validation images of the check."""
 LEAST_AGREEMENT = 0.95
-"""Share of the images of the check that must stay in their category."""
+"""Smallest share of these images that must keep their category."""
 _IMAGES = 32
+_MAKING = 2  # part of the names of kept files; raised when networks are exported or quantised in another way
 
 Inputs = NDArray[np.float32]
 """(B, channels, rows, columns)."""
+Run = Callable[[Inputs], NDArray[np.float32]]
+"""From network inputs to the network's output: logits (B, 4), or features (B, F) of a branch."""
 Samples = Callable[[], tuple[Inputs, Inputs]]
-"""Network inputs to measure ranges on, and others for the check."""
+"""Gives network inputs to measure ranges on, and others for the check."""
 ToScores = Callable[[NDArray[np.float32]], NDArray[np.float64]]
-"""From what a network gives for B images to scores (B, 4)."""
+"""From a network's output for B images to scores (B, 4)."""
 
 
 def scores_of_logits(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scores (B, 4) of logits (B, 4)."""
-    scores: NDArray[np.float64] = softmax(logits.astype(np.float64), axis=1)
-    return scores
+    return softmax(logits.astype(np.float64), axis=1)
 
 
-def training_inputs(model: Path, checkpoint: Checkpoint) -> tuple[Inputs, Inputs]:
-    """Up to 32 images that trained a network and up to 32 of its validation, as the manifest of the model names them.
+def make_engine(
+    name: str,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    samples: Samples | None = None,
+    to_scores: ToScores = scores_of_logits,
+) -> Run:
+    """Make a network ready to run.
+
+    Parameters
+    ----------
+    samples
+        Gives images of the network's training; needed by ``openvino-int8``, and only the first time.
+    to_scores
+        Turns the network's output into scores (B, 4), for the check of ``openvino-int8``.
 
     Raises
     ------
     OptionError
-        There is no manifest, or its images are not there any more.
+        The engine is unknown, not installed or does not run on the device, or there are no samples.
+    CheckpointError
+        The network loses too much in 8 bits.
+    """
+    if name not in ENGINES:
+        raise OptionError(f"engine must be one of {', '.join(ENGINES)}. Got {name!r} instead.")
+    if name == "torch":
+        return torch_engine(checkpoint, device)
+    if device.type != "cpu":
+        raise OptionError(f"engine {name} runs on the CPU; use --device cpu, or --engine torch")
+    if name == "onnx":
+        return onnx_session(_onnx_file(checkpoint))
+    require_packages("engines", "openvino")
+    if name == "openvino":
+        return openvino_session(_onnx_file(checkpoint))
+    return _openvino_int8(checkpoint, samples, to_scores)
+
+
+def torch_engine(checkpoint: Checkpoint, device: torch.device) -> Run:
+    """Run the network itself."""
+
+    def run(inputs: Inputs) -> NDArray[np.float32]:
+        images = torch.from_numpy(inputs).to(device).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            return checkpoint.network(images).float().cpu().numpy()
+
+    return run
+
+
+def onnx_session(path: Path) -> Callable[..., NDArray[np.float32]]:
+    """Run an ONNX file of one output, called with its inputs in their order."""
+    require_packages("engines", "onnxruntime")
+    send_nothing()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads_told()  # 0: as many as it likes
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
+        return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+    return run
+
+
+def openvino_session(path: Path, precision: str = "f32") -> Run:
+    """Run an ONNX file of one input and one output; its layers that are not quantised run in ``f32`` or ``bf16``."""
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}  # some processors would choose bf16 themselves
+    if threads_told():
+        settings["INFERENCE_NUM_THREADS"] = threads_told()
+    core = _openvino_core()
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+
+    def run(inputs: Inputs) -> NDArray[np.float32]:
+        return np.asarray(compiled([inputs])[0])
+
+    return run
+
+
+@cache
+def _openvino_core() -> Any:
+    """The only core of the process, which is never dropped.
+
+    Each core takes over its thread's alternate signal stack. If cores are dropped in the order they were made, the last
+    one puts back a stack that no longer exists, and the next signal with a handler (Ctrl-C, the end of a child) kills
+    the process.
+    """
+    send_nothing()
+    import openvino
+
+    return openvino.Core()
+
+
+# 8-bit integers
+
+
+def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None, to_scores: ToScores) -> Run:
+    """The engine in 8-bit integers; quantised and checked the first time, then kept."""
+    require_packages("engines", "onnx", "onnxruntime")
+    network = _onnx_file(checkpoint)
+    precision = precision_beside_int8()
+    path = network.with_suffix(f".int8-{7 if _sums_saturate() else 8}-{precision}.onnx")  # each is checked
+    if _is_whole(path):
+        return openvino_session(path, precision)
+    if samples is None:
+        raise OptionError("engine openvino-int8 needs images of the training; load the network from its model folder")
+    measured, checked = samples()
+    with TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        trial.write_bytes(quantised(network, measured))
+        in_8_bits, in_32_bits = (
+            to_scores(np.concatenate([run(image[np.newaxis]) for image in checked]))
+            for run in (openvino_session(trial, precision), torch_engine(checkpoint, torch.device("cpu")))
+        )
+        require_same(checkpoint, in_8_bits, in_32_bits)
+        _keep(path, trial.read_bytes())
+    return openvino_session(path, precision)
+
+
+def precision_beside_int8() -> str:
+    """``bf16`` where the processor computes in it, which is precise enough beside 8 bits; otherwise ``f32``."""
+    return "bf16" if "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+def training_inputs(model: Path, checkpoint: Checkpoint) -> tuple[Inputs, Inputs]:
+    """Up to 32 training images of a network and up to 32 of its validation, as the manifest of the model names them.
+
+    Raises
+    ------
+    OptionError
+        There is no manifest, or its images are gone.
     """
     try:
         data = read_manifest(model / MANIFEST_NAME)
@@ -74,15 +203,17 @@ def training_inputs(model: Path, checkpoint: Checkpoint) -> tuple[Inputs, Inputs
 
 
 def _images(data: DataSet, split: str, checkpoint: Checkpoint) -> Inputs:
-    """Evenly drawn from the exams in sorted order."""
-    own = [one for one in data.records if (one.projection, one.split) == (checkpoint.projection, split)]
-    if not own:
+    """Images of a split, evenly drawn from the exams in sorted order."""
+    key = checkpoint.projection, split
+    records = sorted(
+        (record for record in data.records if (record.projection, record.split) == key),
+        key=lambda record: record.exam_id,
+    )
+    if not records:
         raise LayoutError(f"no {checkpoint.projection} image in the {split} split")
-    own.sort(key=lambda record: record.exam_id)
-    chosen = [own[place] for place in np.unique(np.linspace(0, len(own) - 1, _IMAGES).astype(int))]
+    chosen = [records[place] for place in np.unique(np.linspace(0, len(records) - 1, _IMAGES).astype(int))]
     images = load_images(chosen, checkpoint.preprocess).images
-    result: Inputs = with_channels(images, checkpoint.network.spec.channels).numpy()
-    return result
+    return with_channels(images, checkpoint.network.spec.channels).numpy()
 
 
 def quantised(network: Path, inputs: Inputs) -> bytes:
@@ -116,8 +247,8 @@ def quantised(network: Path, inputs: Inputs) -> bytes:
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QInt8,
             reduce_range=_sums_saturate(),
-            extra_options={"ActivationSymmetric": True},  # a zero point is a layer of its own in OpenVINO
-            op_types_to_quantize=["Conv"],  # nearly all of the time; of the rest, runtimes disagree
+            extra_options={"ActivationSymmetric": True},  # a zero point would be a layer of its own in OpenVINO
+            op_types_to_quantize=["Conv"],  # nearly all of the time; runtimes disagree about the other layers
         )
         return result.read_bytes()
 
@@ -130,155 +261,25 @@ def _sums_saturate() -> bool:
         return True
 
 
-def require_same(checkpoint: Checkpoint, found: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
-    """Raise ``CheckpointError`` where scores (B, 4) in 8 bits are too far from those in 32."""
-    difference = float(np.abs(found - expected).mean())
-    agreement = float((found.argmax(1) == expected.argmax(1)).mean())
-    if not (difference <= LARGEST_MEAN_DIFFERENCE and agreement >= LEAST_AGREEMENT):
-        changed = int((found.argmax(1) != expected.argmax(1)).sum())
+def require_same(checkpoint: Checkpoint, in_8_bits: NDArray[np.float64], in_32_bits: NDArray[np.float64]) -> None:
+    """Raise ``CheckpointError`` if scores (B, 4) in 8 bits are too far from those in 32 bits."""
+    difference = float(np.abs(in_8_bits - in_32_bits).mean())
+    changed = in_8_bits.argmax(1) != in_32_bits.argmax(1)
+    if not (difference <= LARGEST_MEAN_DIFFERENCE and changed.mean() <= 1 - LEAST_AGREEMENT):
         raise CheckpointError(
-            f"in 8 bits {changed} of {len(found)} validation images of {checkpoint.projection} change their category "
-            f"(allowed: {1 - LEAST_AGREEMENT:.0%}) and a score differs by {difference:.4f} on average (allowed: "
-            f"{LARGEST_MEAN_DIFFERENCE:g}); use --engine openvino for this model"
+            f"in 8 bits {changed.sum()} of {len(changed)} validation images of {checkpoint.projection} change their "
+            f"category (allowed: {1 - LEAST_AGREEMENT:.0%}) and a score differs by {difference:.4f} on average "
+            f"(allowed: {LARGEST_MEAN_DIFFERENCE:g}); use --engine openvino for this model"
         )
 
 
-_MAKING = 2
-"""Of kept files: raised when networks are exported or quantised in another way."""
-ENGINES: tuple[str, ...] = ("torch", "onnx", "openvino", "openvino-int8")
-TOLERANCE = 1e-4
-"""Largest difference of any score in 32 bits from torch's; measured differences are about 1e-6."""
-
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""From network inputs (B, channels, rows, columns) to what the network gives: logits (B, 4), or features (B, F)."""
-
-
-def make_engine(
-    name: str,
-    checkpoint: Checkpoint,
-    device: torch.device,
-    samples: Samples | None = None,
-    to_scores: ToScores = scores_of_logits,
-) -> Run:
-    """Make a network ready to run.
-
-    Parameters
-    ----------
-    samples
-        Gives images of the network's training; asked only by ``openvino-int8``, and only the first time.
-    to_scores
-        From what the network gives to scores (B, 4), for the check of ``openvino-int8``.
-
-    Raises
-    ------
-    OptionError
-        Unknown engine, one that is not installed, one that does not run on the device, or there are no samples.
-    CheckpointError
-        The network loses too much in 8 bits.
-    """
-    if name not in ENGINES:
-        raise OptionError(f"engine must be one of {', '.join(ENGINES)}. Got {name!r} instead.")
-    if name == "torch":
-        return torch_engine(checkpoint, device)
-    if device.type != "cpu":
-        raise OptionError(f"engine {name} runs on the CPU; use --device cpu, or --engine torch")
-    if name == "onnx":
-        return onnx_session(_onnx_file(checkpoint))
-    require_packages("engines", "openvino")
-    if name == "openvino":
-        return openvino_session(_onnx_file(checkpoint))
-    return _openvino_int8(checkpoint, samples, to_scores)
-
-
-def torch_engine(checkpoint: Checkpoint, device: torch.device) -> Run:
-    """Run the network itself."""
-
-    def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        images = torch.from_numpy(inputs).to(device).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            outputs: NDArray[np.float32] = checkpoint.network(images).float().cpu().numpy()
-        return outputs
-
-    return run
-
-
-def onnx_session(path: Path) -> Callable[..., NDArray[np.float32]]:
-    """Run an ONNX file of one output on its inputs, in their order."""
-    require_packages("engines", "onnxruntime")
-    send_nothing()
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads_told()  # 0: as many as it likes
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
-
-    def run(*inputs: NDArray[Any]) -> NDArray[np.float32]:
-        outputs: NDArray[np.float32] = session.run(None, dict(zip(names, inputs, strict=True)))[0]
-        return outputs
-
-    return run
-
-
-def openvino_session(path: Path, precision: str = "f32") -> Run:
-    """Run an ONNX file of one input and one output; what is not quantised in it runs in ``f32`` or ``bf16``."""
-    core = _openvino_core()
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}  # some processors would take bf16 by themselves
-    if threads_told():
-        settings["INFERENCE_NUM_THREADS"] = threads_told()
-    compiled = core.compile_model(core.read_model(path), "CPU", settings)
-
-    def run(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        outputs: NDArray[np.float32] = np.asarray(compiled([inputs])[0])
-        return outputs
-
-    return run
-
-
-def precision_beside_int8() -> str:
-    """``bf16`` where the processor computes in it, which is fine enough beside 8 bits; else ``f32``."""
-    return "bf16" if "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
-
-
-def _openvino_int8(checkpoint: Checkpoint, samples: Samples | None, to_scores: ToScores) -> Run:
-    """In 8-bit integers; quantised and checked the first time, then kept."""
-    require_packages("engines", "onnx", "onnxruntime")
-    network = _onnx_file(checkpoint)
-    precision = precision_beside_int8()
-    path = network.with_suffix(f".int8-{7 if _sums_saturate() else 8}-{precision}.onnx")  # each is checked
-    if _is_whole(path):
-        return openvino_session(path, precision)
-    if samples is None:
-        raise OptionError("engine openvino-int8 needs images of the training; load the network from its model folder")
-    measured, checked = samples()
-    with TemporaryDirectory() as folder:
-        trial = Path(folder) / path.name
-        trial.write_bytes(quantised(network, measured))
-        run, exact = openvino_session(trial, precision), torch_engine(checkpoint, torch.device("cpu"))
-        found, expected = (np.concatenate([one(image[np.newaxis]) for image in checked]) for one in (run, exact))
-        require_same(checkpoint, to_scores(found), to_scores(expected))
-        _keep(path, trial.read_bytes())
-    return openvino_session(path, precision)
-
-
-@cache
-def _openvino_core() -> Any:
-    """One for the process, never dropped.
-
-    Each takes over its thread's alternate signal stack. Dropped in the order they were made, the last one puts back
-    a stack that is gone already, and the next signal with a handler (Ctrl-C, the end of a child) kills the process.
-    """
-    send_nothing()
-    import openvino
-
-    return openvino.Core()
+# Files kept for the next time
 
 
 def _onnx_file(checkpoint: Checkpoint) -> Path:
-    """The exported network, kept for the next time under a name that changes with its weights.
+    """The exported network, kept under a name that depends on its weights and its projection.
 
-    And with its projection: mirrored views share a branch's weights.
+    (Mirrored views share a branch and its weights.)
     """
     digest = hashlib.sha256(f"{_MAKING} {torch.__version__} {checkpoint.projection} {checkpoint.preprocess}".encode())
     for name, tensor in sorted(checkpoint.network.state_dict().items()):
@@ -291,7 +292,7 @@ def _onnx_file(checkpoint: Checkpoint) -> Path:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write a file for the next time, and beside it the hash that it must have."""
+    """Write a file for the next time, and its hash beside it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
@@ -304,7 +305,7 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a kept file is there and is what was written: a damaged one is made again, never run."""
+    """Whether a kept file is as it was written; a damaged one is made again, never run."""
     try:
         return file_sha256(path) == _hash_file(path).read_text()
     except (OSError, UnicodeDecodeError):

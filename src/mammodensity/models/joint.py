@@ -45,6 +45,11 @@ class JointSpec:
     branches: Branches = "separate"
 
     @property
+    def channels(self) -> int:
+        """Input channels of each branch."""
+        return self.network.channels
+
+    @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """The views of each branch, as positions in ``PROJECTIONS``."""
         if self.branches == "separate":

@@ -1,6 +1,6 @@
-"""A network as a MONAI bundle, a folder that ``python -m monai.bundle run`` can run on an image or an exam.
+"""A network as a MONAI bundle: a folder that ``python -m monai.bundle run`` can run on an image or an exam.
 
-The bundle reads and preprocesses with this package: a second preprocessing would be another one.
+The bundle reads and preprocesses with this package, as a second implementation of the preprocessing would differ.
 
 References
 ----------
@@ -25,6 +25,7 @@ from mammodensity.models.onnx import require_packages
 from mammodensity.outputs import write_bytes, write_json
 from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY
 
+_FRAMEWORKS = {"monai": "monai", "pytorch": "torch", "numpy": "numpy"}
 _README = """# {name}
 
 {note}
@@ -38,17 +39,16 @@ from. In this folder, with `mammodensity[monai]` installed:
 
 @dataclass(frozen=True)
 class _Subject:
-    """What differs between the bundle of one projection and that of whole exams."""
+    """The parts in which the bundles of one projection and of whole exams differ."""
 
     name: str
     description: str
     example: str
-    """How what is to be read is given."""
+    """Option that names the image or exam to read."""
     network: dict[str, Any]
     """Configuration of the network."""
-    channels: int
     entries: dict[str, str]
-    """Of the configuration: what is given, and how it becomes ``inputs``, a tuple."""
+    """Entries of the configuration: the image or exam, and the expression for ``inputs``, a tuple."""
 
 
 def write_bundle(checkpoint: Checkpoint | JointCheckpoint, folder: Path) -> None:
@@ -64,15 +64,15 @@ def write_bundle(checkpoint: Checkpoint | JointCheckpoint, folder: Path) -> None
     weights = io.BytesIO()
     torch.save(checkpoint.network.cpu().state_dict(), weights)
     write_bytes(folder / "models" / "model.pt", weights.getvalue())
-    write_json(folder / "configs" / "metadata.json", _metadata(subject, checkpoint.preprocess))
+    write_json(folder / "configs" / "metadata.json", _metadata(subject, checkpoint))
     write_json(folder / "configs" / "inference.json", _inference(subject, checkpoint.preprocess))
-    facts = {"note": RESEARCH_USE_ONLY, "version": _version("mammodensity"), "example": subject.example}
+    facts = {"note": RESEARCH_USE_ONLY, "version": metadata.version("mammodensity"), "example": subject.example}
     text = _README.format(name=subject.name, description=subject.description, **facts)
     write_bytes(folder / "docs" / "README.md", text.encode())
 
 
 def load_bundle(folder: Path) -> nn.Module:
-    """The network of a bundle, built by MONAI from its configuration, with its weights, in evaluation mode."""
+    """The network that MONAI builds from a bundle, with its weights, in evaluation mode."""
     require_packages("monai", "monai")
     from monai.bundle.config_parser import ConfigParser
 
@@ -93,7 +93,6 @@ def _of_images(checkpoint: Checkpoint) -> _Subject:
         description=f"Scores of the density categories A-D from one {projection} mammogram, DICOM or picture.",
         example="--image FILE",
         network={"_target_": "mammodensity.models.network.ResidualNetwork", "spec": _network_spec(spec)},
-        channels=spec.channels,
         entries={
             "image": "image.png",
             "projection": projection,
@@ -111,10 +110,9 @@ def _of_exams(checkpoint: JointCheckpoint) -> _Subject:
         f"or pictures; up to four, {', '.join(PROJECTIONS)}.",
         example="--exam FOLDER",
         network={"_target_": "mammodensity.models.joint.JointNetwork", "spec": spec},
-        channels=joint.network.channels,
         entries={
             "exam": "exam",
-            "inputs": f"$exam_batch(read_exam(pathlib.Path(@exam)), @preprocess, {joint.network.channels})",
+            "inputs": f"$exam_batch(read_exam(pathlib.Path(@exam)), @preprocess, {joint.channels})",
         },
     )
 
@@ -124,7 +122,7 @@ def _network_spec(spec: NetworkSpec) -> dict[str, Any]:
 
 
 def _inference(subject: _Subject, preprocess: PreprocessSpec) -> dict[str, Any]:
-    """What to run: entries that begin with ``$`` are expressions, ``@`` names another entry."""
+    """The configuration to run: entries that begin with ``$`` are expressions, ``@`` names another entry."""
     return {
         "imports": [
             "$import json",
@@ -148,35 +146,23 @@ def _inference(subject: _Subject, preprocess: PreprocessSpec) -> dict[str, Any]:
     }
 
 
-def _metadata(subject: _Subject, preprocess: PreprocessSpec) -> dict[str, Any]:
-    inputs = {
-        "type": "image",
-        "format": "magnitude",
-        "modality": "MG",
-        "num_channels": subject.channels,
-        "spatial_shape": [preprocess.rows, preprocess.columns],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {str(channel): "grey values, preprocessed" for channel in range(subject.channels)},
-    }
-    scores = {
-        "type": "probabilities",
-        "format": "classes",
-        "num_channels": len(CATEGORIES),
-        "spatial_shape": [],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {str(category.index): category.value for category in CATEGORIES},
-    }
+def _metadata(subject: _Subject, checkpoint: Checkpoint | JointCheckpoint) -> dict[str, Any]:
+    def tensor(kind: str, form: str, shape: list[int], channels: list[str], **more: str) -> dict[str, Any]:
+        return {
+            **{"type": kind, "format": form, **more, "num_channels": len(channels), "spatial_shape": shape},
+            **{"dtype": "float32", "value_range": [], "is_patch_data": False},
+            "channel_def": {str(place): name for place, name in enumerate(channels)},
+        }
+
+    grey, preprocess = ["grey values, preprocessed"] * checkpoint.network.spec.channels, checkpoint.preprocess
+    inputs = tensor("image", "magnitude", [preprocess.rows, preprocess.columns], grey, modality="MG")
+    scores = tensor("probabilities", "classes", [], [category.value for category in CATEGORIES])
+    version = metadata.version("mammodensity")
     return {
-        "version": _version("mammodensity"),
-        "changelog": {_version("mammodensity"): "exported"},
-        "monai_version": _version("monai"),
-        "pytorch_version": _version("torch"),
-        "numpy_version": _version("numpy"),
-        "required_packages_version": {"mammodensity": _version("mammodensity")},
+        "version": version,
+        "changelog": {version: "exported"},
+        **{f"{name}_version": metadata.version(package) for name, package in _FRAMEWORKS.items()},
+        "required_packages_version": {"mammodensity": version},
         "name": subject.name,
         "task": "Breast density classification (BI-RADS A-D)",
         "description": subject.description,
@@ -185,7 +171,3 @@ def _metadata(subject: _Subject, preprocess: PreprocessSpec) -> dict[str, Any]:
         "pred_classes": "logits in the order A, B, C, D",
         "network_data_format": {"inputs": {"image": inputs}, "outputs": {"pred": scores}},
     }
-
-
-def _version(package: str) -> str:
-    return metadata.version(package)

@@ -1,9 +1,7 @@
-"""A network together with its preprocessing: from the grey values of a whole image to the scores of A-D.
+"""A network as an ONNX file, which other programs can run: on preprocessed images, or on whole ones.
 
-For programs that hand over images as they are and know nothing of preprocessing. What is done to an image is that of
-``preprocess``: resizing is linear in rows and in columns, so it becomes two matrices.
-
-A network as an ONNX file, which other programs can run: of what ``preprocess`` makes, or of whole images.
+A network of whole images includes its preprocessing, for programs that hand over images as they are. It does the same
+as ``preprocess``: resizing is linear in rows and in columns, so it becomes two matrices.
 
 References
 ----------
@@ -34,9 +32,83 @@ from mammodensity.models.checkpoint import Checkpoint, JointCheckpoint
 from mammodensity.models.joint import WholeExam
 from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY
 
+INPUT, PRESENT, OUTPUT = "images", "present", "logits"
+WHOLE_INPUT, WHOLE_OUTPUT = "image", "scores"
+WHOLE_SHAPE = (1, 1, 1024, 1024)
+"""Shape of the input of a network of whole images, as density leaderboards require it."""
+_OPSET = 18
+_LARGEST_BATCH = 1024
+
+
+def to_onnx(checkpoint: Checkpoint | JointCheckpoint) -> bytes:
+    """Export a network that takes preprocessed images and gives ``logits`` (batch, 4), A-D.
+
+    A network of one projection takes ``images`` (batch, channels, rows, columns) float32. A joint network takes
+    ``images`` (batch, 4, channels, rows, columns) float32 and ``present`` (batch, 4) bool; absent views may hold
+    anything finite. The batch may have any size, the images the size that the network was trained at.
+
+    The file's metadata hold the preprocessing, the projection or the order of the views, and the categories.
+
+    Raises
+    ------
+    OptionError
+        The extra ``engines`` is not installed.
+    """
+    spec, batch = checkpoint.preprocess, torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    image = torch.zeros(checkpoint.network.spec.channels, spec.rows, spec.columns)
+    network: nn.Module = checkpoint.network.cpu().eval()
+    if isinstance(checkpoint, JointCheckpoint):
+        network = WholeExam(checkpoint.network).eval()
+        present = torch.ones(2, len(PROJECTIONS), dtype=torch.bool)
+        example = {INPUT: image.repeat(*present.shape, 1, 1, 1), PRESENT: present}
+        facts = {"projections": " ".join(PROJECTIONS)}
+    else:
+        example, facts = {INPUT: image.repeat(2, 1, 1, 1)}, {"projection": checkpoint.projection.value}
+    facts["preprocess"] = json.dumps(asdict(spec))
+    return _exported(network, example, OUTPUT, facts, dynamic_shapes={name: {0: batch} for name in example})
+
+
+def to_whole_image_onnx(checkpoint: Checkpoint) -> bytes:
+    """Export a network with its preprocessing: ``image`` (1, 1, 1024, 1024) float32 to ``scores`` (1, 4), A-D.
+
+    Grey values range from 0 (black) to 1 (white); the image is upright and of the checkpoint's projection.
+
+    Raises
+    ------
+    OptionError
+        The extra ``engines`` is not installed, or such a file cannot hold the preprocessing.
+    """
+    network = WholeImageNetwork(checkpoint, WHOLE_SHAPE[2:]).eval()
+    facts = {"projection": checkpoint.projection.value, "input": "grey values from 0 (black) to 1 (white)"}
+    return _exported(network, {WHOLE_INPUT: torch.zeros(WHOLE_SHAPE)}, WHOLE_OUTPUT, facts)
+
+
+def _exported(
+    network: nn.Module, example: dict[str, Tensor], output: str, facts: dict[str, str], dynamic_shapes: Any = None
+) -> bytes:
+    """The file, with ``facts`` and the usual entries in its metadata; ``example`` has the inputs by name."""
+    require_packages("engines", "onnx", "onnxscript")
+    with quietly(logging.getLogger("torch.onnx")):
+        program = torch.onnx.export(
+            network,
+            tuple(example.values()),
+            dynamo=True,
+            input_names=list(example),
+            output_names=[output],
+            dynamic_shapes=dynamic_shapes,
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update({"note": RESEARCH_USE_ONLY, "categories": " ".join(CATEGORIES), **facts})
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        program.save(path)
+        return path.read_bytes()
+
 
 class WholeImageNetwork(nn.Module):
-    """Grey images (B, 1, H, W) from 0 to 1, black to white, to scores (B, 4) in the order A-D.
+    """Grey images (B, 1, H, W) from 0 (black) to 1 (white) to scores (B, 4) in the order A-D.
 
     Parameters
     ----------
@@ -48,7 +120,7 @@ class WholeImageNetwork(nn.Module):
     Raises
     ------
     OptionError
-        The network wants breast or muscle found first, which no such network can do.
+        The preprocessing finds breast or muscle first, which such a network cannot do.
     """
 
     to_rows: Tensor
@@ -85,90 +157,8 @@ class WholeImageNetwork(nn.Module):
         return torch.softmax(self.network(values.expand(-1, self.channels, -1, -1)), dim=1)
 
 
-INPUT, PRESENT, OUTPUT = "images", "present", "logits"
-WHOLE_INPUT, WHOLE_OUTPUT = "image", "scores"
-WHOLE_SHAPE = (1, 1, 1024, 1024)
-"""Of the input of a network of whole images, as density leaderboards want it."""
-_OPSET = 18
-_LARGEST_BATCH = 1024
-
-
-def to_onnx(checkpoint: Checkpoint) -> bytes:
-    """Export a network: input ``images`` (batch, channels, rows, columns) float32, output ``logits`` (batch, 4), A-D.
-
-    The input is what ``preprocess`` makes; its spec, the projection and the categories are in the file's metadata. The
-    batch is free, the size is the one the network was trained at.
-
-    Raises
-    ------
-    OptionError
-        The extra ``engines`` is not installed.
-    """
-    network, spec = checkpoint.network.cpu().eval(), checkpoint.preprocess
-    example = torch.zeros(2, network.spec.channels, spec.rows, spec.columns)
-    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-    facts = {"projection": checkpoint.projection.value, "preprocess": json.dumps(asdict(spec))}
-    return _exported(network, {INPUT: example}, OUTPUT, facts, dynamic_shapes={INPUT: {0: batch}})
-
-
-def to_joint_onnx(checkpoint: JointCheckpoint) -> bytes:
-    """Export a joint network: ``images`` (batch, 4, channels, rows, columns) float32 and ``present`` (batch, 4) bool to
-    ``logits`` (batch, 4), A-D. The views are in the order of the file's metadata; absent ones hold anything finite.
-
-    Raises
-    ------
-    OptionError
-        The extra ``engines`` is not installed.
-    """
-    network, spec = WholeExam(checkpoint.network.cpu()).eval(), checkpoint.preprocess
-    views = torch.zeros(2, len(PROJECTIONS), network.spec.channels, spec.rows, spec.columns)
-    example = {INPUT: views, PRESENT: torch.ones(views.shape[:2], dtype=torch.bool)}
-    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-    facts = {"projections": " ".join(PROJECTIONS), "preprocess": json.dumps(asdict(spec))}
-    return _exported(network, example, OUTPUT, facts, dynamic_shapes={INPUT: {0: batch}, PRESENT: {0: batch}})
-
-
-def to_whole_image_onnx(checkpoint: Checkpoint) -> bytes:
-    """Export a network with its preprocessing: ``image`` (1, 1, 1024, 1024) float32 to ``scores`` (1, 4), A-D.
-
-    Grey values are from 0, black, to 1, white; the image is upright and of the checkpoint's projection.
-
-    Raises
-    ------
-    OptionError
-        The extra ``engines`` is not installed, or the preprocessing cannot be put into such a file.
-    """
-    network = WholeImageNetwork(checkpoint, WHOLE_SHAPE[2:]).eval()
-    facts = {"projection": checkpoint.projection.value, "input": "grey values from 0 (black) to 1 (white)"}
-    return _exported(network, {WHOLE_INPUT: torch.zeros(WHOLE_SHAPE)}, WHOLE_OUTPUT, facts)
-
-
-def _exported(
-    network: nn.Module, example: dict[str, Tensor], output: str, facts: dict[str, str], dynamic_shapes: Any = None
-) -> bytes:
-    """The file, with ``facts`` and what every file says in its metadata; ``example`` has the inputs by name."""
-    require_packages("engines", "onnx", "onnxscript")
-    with quietly(logging.getLogger("torch.onnx")):
-        program = torch.onnx.export(
-            network,
-            tuple(example.values()),
-            dynamo=True,
-            input_names=list(example),
-            output_names=[output],
-            dynamic_shapes=dynamic_shapes,
-            opset_version=_OPSET,
-            verbose=False,
-        )
-    assert program is not None
-    program.model.metadata_props.update({"note": RESEARCH_USE_ONLY, "categories": " ".join(CATEGORIES), **facts})
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        program.save(path)
-        return path.read_bytes()
-
-
 def require_packages(extra: str, *names: str) -> None:
-    """Raise ``OptionError`` where a package of an extra is absent."""
+    """Raise ``OptionError`` if a package of an extra is absent."""
     from importlib.util import find_spec
 
     absent = [name for name in names if find_spec(name) is None]
@@ -179,10 +169,10 @@ def require_packages(extra: str, *names: str) -> None:
 
 
 def send_nothing() -> None:
-    """Have OpenVINO and ONNX Runtime, imported after this, tell their makers nothing, and leave no ids in the home.
+    """Keep OpenVINO and ONNX Runtime, imported after this, from sending telemetry and leaving ids in the home folder.
 
-    OpenVINO takes a stub where its package for that cannot be imported. Its messages went out from copies of this
-    process, which could wait for each other for ever.
+    OpenVINO uses a stub if its telemetry package cannot be imported. Its messages were sent by copies of this process,
+    which could wait for each other for ever.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as the import system has it
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -190,7 +180,7 @@ def send_nothing() -> None:
 
 @contextmanager
 def quietly(log: logging.Logger) -> Iterator[None]:
-    """What a tool tells its own developers, here or through ``log``, is not for our users."""
+    """Silence warnings, output and ``log``, in which a tool speaks to its own developers."""
     level = log.level
     log.setLevel(logging.ERROR)
     try:

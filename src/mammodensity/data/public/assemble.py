@@ -102,7 +102,7 @@ class PublicExam:
 
 def of_scale(category: Category | None, scale: Scale) -> bool:
     """Whether a category is one of the scale's; D of one scale equals D of the other as text."""
-    return category is not None and category.scale is scale
+    return category is not None and category.scale == scale
 
 
 @dataclass(frozen=True)
@@ -163,15 +163,6 @@ _Views = Mapping[Projection, Mapping[str, list[ImageRow]]]
 """The images of an exam by projection and name, each with its rows."""
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """The rules of a data set, and the tally of their use."""
-
-    tally: Tally
-    per_breast: bool
-    choice: str
-
-
 def assemble(
     dataset: str,
     tables: Iterable[Path],
@@ -197,7 +188,6 @@ def assemble(
     TableError
         No row describes a CC or MLO image.
     """
-    rules = _Rules(tally, per_breast, choice)
     images: dict[str, list[ImageRow]] = defaultdict(list)
     for row in rows:
         images[row.image].append(row)
@@ -212,7 +202,11 @@ def assemble(
     sources = tuple(tables)
     if not exams:
         raise TableError(f"{sources[0]} describes no image of CC or MLO; is it the table of {dataset}?")
-    made = [_exam(exam_id, exams[exam_id], rules) for exam_id in sorted(exams) if _one_patient(exams[exam_id], tally)]
+    made = [
+        _exam(exam_id, exams[exam_id], tally, per_breast, choice)
+        for exam_id in sorted(exams)
+        if _one_patient(exams[exam_id], tally)
+    ]
     return PublicData(dataset, sources, tuple(made), tally.left_out, tally.notes)
 
 
@@ -245,18 +239,18 @@ def _one_patient(views: _Views, tally: Tally) -> bool:
     return False
 
 
-def _exam(exam_id: str, views: _Views, rules: _Rules) -> PublicExam:
-    rows, tally = _rows_of(views), rules.tally
+def _exam(exam_id: str, views: _Views, tally: Tally, per_breast: bool, choice: str) -> PublicExam:
+    rows = _rows_of(views)
     split = _split(rows, tally)
     entries = {}
     for projection in PROJECTIONS:
         if projection in views:
-            entries[projection] = _choose(projection, views[projection], split, rules.per_breast)
-            text = f"the exam has another image of this projection; taken is {rules.choice}"
+            entries[projection] = _choose(projection, views[projection], split, per_breast)
+            text = f"the exam has another image of this projection; taken is {choice}"
             tally.leave_out("second-image", text, len(views[projection]) - 1)
     rated: dict[str, set[Category]] = defaultdict(set)
     for row in rows:
-        rated[row.laterality or "" if rules.per_breast else ""] |= row.categories
+        rated[row.laterality or "" if per_breast else ""] |= row.categories
     contradiction = any(len(categories) > 1 for categories in rated.values())
     breasts = {breast: next(iter(categories)) for breast, categories in rated.items() if len(categories) == 1}
     if not contradiction and len(set(breasts.values())) > 1:
@@ -267,7 +261,7 @@ def _exam(exam_id: str, views: _Views, rules: _Rules) -> PublicExam:
         patient_id=rows[0].patient_id,
         images=entries,
         category=category,
-        breast_categories=breasts if rules.per_breast else {},
+        breast_categories=breasts if per_breast else {},
         split=split,
         facts=_facts(rows),
         unlabelled=CONTRADICTING_DENSITY if contradiction else None if category else NO_DENSITY,

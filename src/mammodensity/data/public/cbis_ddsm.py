@@ -78,5 +78,5 @@ def locate(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
     film = files.images_in_folder(folders[0])
     full = [path for path in film if "full" in path.parent.name.lower()]
     series = files.images_in_folder(folders[-1]) if len(folders) > 1 else []
-    found = series or full or film or files.images_with_stem(folders[0])
-    return max(found, key=lambda path: path.stat().st_size, default=None)
+    images = series or full or film or files.images_with_stem(folders[0])
+    return max(images, key=lambda path: path.stat().st_size, default=None)

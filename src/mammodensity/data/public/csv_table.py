@@ -90,13 +90,13 @@ def read(tables: FileList, spec: ColumnSpec) -> PublicData:
     TableError
         A column is missing, a cell blank, or a value without a meaning.
     """
-    found = tables.named(r".*\.(csv|tsv|xlsx?)")
-    if len(found) != 1:
-        raise LayoutError(f"{tables.root} holds {len(found)} tables; name the one to read with --tables FILE")
+    paths = tables.named(r".*\.(csv|tsv|xlsx?)")
+    if len(paths) != 1:
+        raise LayoutError(f"{tables.root} holds {len(paths)} tables; name the one to read with --tables FILE")
     required = dict.fromkeys((*_NEEDED, *spec.columns))
     optional = [name for name in (*FIELDS, *FACTS) if name not in required]
-    lines = read_table(found[0], [spec.column(name) for name in required], optional)
-    return assemble("csv", found, [_row(line, spec) for line in lines], Tally())
+    rows = read_table(paths[0], [spec.column(name) for name in required], optional)
+    return assemble("csv", paths, [_row(row, spec) for row in rows], Tally())
 
 
 def _row(row: TableRow, spec: ColumnSpec) -> ImageRow:

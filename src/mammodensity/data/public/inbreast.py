@@ -28,8 +28,8 @@ _SUFFIXES = (".csv", ".xlsx", ".xls")
 
 def read(tables: FileList, data: FileList) -> PublicData:
     """Read the exams; patients come from the table, or from the names of the DICOM files in ``data``."""
-    found = find_tables(tables, TABLES, _COLUMNS, "INbreast table INbreast.csv, .xls or .xlsx")
-    table = min(found, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), str(path)))
+    paths = find_tables(tables, TABLES, _COLUMNS, "INbreast table INbreast.csv, .xls or .xlsx")
+    table = min(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), str(path)))
     tally = Tally()
     kept = [row for row in read_table(table, _COLUMNS, _OPTIONAL) if _is_image(row, tally)]
     if not kept:

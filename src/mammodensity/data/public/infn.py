@@ -14,9 +14,9 @@ TABLES = r"(?!)"  # matches nothing
 
 def read(tables: FileList, data: FileList) -> PublicData:
     """Find the exams, with categories and splits from folders or a manifest."""
-    found = find_images(data.source)
+    data_set = find_images(data.source)
     tally = Tally()
-    tally.leave_out("no-image-file", "file that is no image", len(found.ignored), "files")
+    tally.leave_out("no-image-file", "file that is no image", len(data_set.ignored), "files")
     rows = [
         ImageRow(
             exam_id=record.exam_id,
@@ -27,11 +27,11 @@ def read(tables: FileList, data: FileList) -> PublicData:
             categories=frozenset([record.category] if record.category else []),
             split=record.split,
         )
-        for record in found.records
+        for record in data_set.records
     ]
     # Categories are those of exams; the tissue categories are listed by breast, as in mini-MIAS.
-    per_breast = any(of_scale(record.category, TISSUE) for record in found.records)
-    return assemble("origin", [found.root], rows, tally, per_breast=per_breast)
+    per_breast = any(of_scale(record.category, TISSUE) for record in data_set.records)
+    return assemble("origin", [data_set.root], rows, tally, per_breast=per_breast)
 
 
 def locate(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:

@@ -24,14 +24,15 @@ _BEGINNING = re.compile(r"mdb\d{3}\w*\s+\S+", re.IGNORECASE)
 
 def read(tables: FileList, data: FileList) -> PublicData:
     """Read the pairs of images from the table, or from the archive's README, which holds the same lines."""
-    found = [path for path in [*tables.named(TABLES), *tables.named(r"readme.*")] if _lines(path)]
-    if not found:
-        if there := tables.named(TABLES):
-            raise TableError(f"{there[0]} has no line such as mdb001 G CIRC B 535 425 197; copy it again")
+    named = tables.named(TABLES)
+    table = next((path for path in [*named, *tables.named(r"readme.*")] if _lines(path)), None)
+    if table is None and named:
+        raise TableError(f"{named[0]} has no line such as mdb001 G CIRC B 535 425 197; copy it again")
+    if table is None:
         raise LayoutError(f"{tables.root} holds no mini-MIAS table Info.txt; name its folder with --tables")
-    rows = [_row(found[0], line, text) for line, text in _lines(found[0])]
+    rows = [_row(table, line, text) for line, text in _lines(table)]
     tally = Tally()
-    return assemble("mini-mias", [found[0]], _without_contradictions(rows, tally), tally)
+    return assemble("mini-mias", [table], _without_contradictions(rows, tally), tally)
 
 
 def _without_contradictions(rows: list[ImageRow], tally: Tally) -> list[ImageRow]:

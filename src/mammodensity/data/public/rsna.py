@@ -50,6 +50,6 @@ def _row(row: TableRow, tally: Tally) -> ImageRow:
 
 def locate(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
     """Find ``train_images/<patient>/<image>.dcm``, or a converted ``<patient>_<image>.png``."""
-    found = files.images_with_stem(entry.image)
-    inside = [path for path in found if path.parent.name == exam.patient_id]
-    return next(iter([*inside, *found, *files.images_with_stem(f"{exam.patient_id}_{entry.image}")]), None)
+    images = files.images_with_stem(entry.image)
+    inside = [path for path in images if path.parent.name == exam.patient_id]
+    return next(iter([*inside, *images, *files.images_with_stem(f"{exam.patient_id}_{entry.image}")]), None)

@@ -52,9 +52,9 @@ def _row(row: TableRow, facts: dict[str, dict[str, str]]) -> ImageRow:
 
 def _metadata(tables: FileList) -> dict[str, dict[str, str]]:
     """Facts by image, if there is a table of them."""
-    found = [path for path in tables.named(_METADATA) if has_columns(path, [_METADATA_IMAGE])]
+    paths = [path for path in tables.named(_METADATA) if has_columns(path, [_METADATA_IMAGE])]
     facts = {}
-    for path in found[:1]:
+    for path in paths[:1]:
         for row in read_table(path, [_METADATA_IMAGE], _METADATA_FACTS):
             age, vendor, model = (row[names.split("|")[0]] for names in _METADATA_FACTS)
             facts[row[_IMAGE]] = {"age": years(age), "vendor": vendor, "model": model}
@@ -63,6 +63,6 @@ def _metadata(tables: FileList) -> dict[str, dict[str, str]]:
 
 def locate(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
     """Find ``images/<study>/<image>.dicom``, or a converted picture of that name."""
-    found = files.images_with_stem(entry.image)
-    inside = [path for path in found if exam.exam_id in path.parts]
-    return next(iter(inside or found), None)
+    images = files.images_with_stem(entry.image)
+    inside = [path for path in images if exam.exam_id in path.parts]
+    return next(iter(inside or images), None)
