@@ -72,6 +72,7 @@ def test_pages_named_in_the_code_exist():
 
 def test_the_pages_stay_short():
     pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")]
+    pages.remove(REPOSITORY / "docs" / "commands.md")  # made from the code
     assert sum(len(page.read_text().split()) for page in pages) <= 20_000
 
 

@@ -32,6 +32,7 @@ STAGES = [
     {"research"},
     {"pages"},
     {"workflows"},
+    {"clinic"},
     {"commands"},
 ]
 

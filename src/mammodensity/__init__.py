@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mammodensity.anatomy.network_input import preprocess
+    from mammodensity.clinic.objects import dicom_objects
     from mammodensity.data.images import read_exam
     from mammodensity.evaluation.figures import figures_of_merit
     from mammodensity.explanation.class_activation import grad_cam
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "calibrate",
     "check",
+    "dicom_objects",
     "evaluate",
     "explain",
     "explain_images",
@@ -48,6 +50,7 @@ __all__ = [
 _HOMES = {
     "calibrate": "mammodensity.workflows.calibrate",
     "check": "mammodensity.workflows.check",
+    "dicom_objects": "mammodensity.clinic.objects",
     "evaluate": "mammodensity.workflows.evaluate",
     "explain": "mammodensity.workflows.explain",
     "explain_images": "mammodensity.explanation.methods",

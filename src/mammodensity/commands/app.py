@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from mammodensity import __version__
-from mammodensity.commands import audit, data, explaining, maintain, reading, studies, training
+from mammodensity.commands import audit, clinic, data, explaining, maintain, reading, studies, training
 from mammodensity.errors import MammodensityError, OptionError, printable
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY
 from mammodensity.workers import launched
@@ -88,6 +88,7 @@ _GROUPS: dict[str, list[Callable[..., None]]] = {
         audit.report,
     ],
     "Explain": [explaining.explain, explaining.counterfactual, explaining.explain_benchmark],
+    "Clinic": [clinic.dicom],
     "Maintain": [maintain.import_keras, maintain.export, maintain.schema],
 }
 for _panel, _functions in _GROUPS.items():

@@ -89,7 +89,7 @@ def map_block(
     """
     views = []
     for projection, one in maps.maps.items():
-        mirrored = one.view is not None and _mirrored(one.view)
+        mirrored = one.view is not None and is_mirrored(one.view)
         picture = view_picture(
             one.mammogram,
             values=one.values,
@@ -108,7 +108,7 @@ def image_block(views: Mapping[Projection, ReadView], *, longest_px: int = EXAM_
     """Make the pictures of an exam's images alone."""
     shown = []
     for projection, view in views.items():
-        mirrored = _mirrored(view)
+        mirrored = is_mirrored(view)
         picture = view_picture(view.mammogram, flip=mirrored, longest_px=longest_px)
         shown.append(ViewPictures(projection, picture, mirrored))
     return MethodBlock(IMAGES, tuple(shown))
@@ -134,7 +134,7 @@ def side_picture(
         tissue_labels(one),
         outline_dense=maps.method != TISSUE,
         caption=[*caption, RESEARCH_USE_ONLY],
-        line_words=_line_words(maps.method),
+        line_words=line_words(maps.method),
     )
 
 
@@ -146,7 +146,7 @@ def tissue_labels(one: ActivationMap) -> NDArray[np.uint8] | None:
     return None
 
 
-def _mirrored(view: ReadView) -> bool:
+def is_mirrored(view: ReadView) -> bool:
     """Whether the file is stored mirrored."""
     return any(flag.code == STORED_FLIPPED for flag in view.flags)
 
@@ -203,7 +203,7 @@ def exam_section(
     return {
         "exam_id": result.exam_id,
         "category": result.category,
-        "headline": _in_words(result.category) if result.category else "No category",
+        "headline": category_in_words(result.category) if result.category else "No category",
         "percent_density": result.exam.percent_density if result.exam else None,
         "facts": _facts(result, reference),
         "sentences": _sentences(result),
@@ -270,12 +270,12 @@ def _calibration_in_words(text: str) -> str:
     return re.sub(r" \([a-z-]+\)", "", plain(text).split("; ")[0])
 
 
-def _in_words(category: Category) -> str:
+def category_in_words(category: Category) -> str:
     """The category in words, as a report on a mammogram has it."""
     return "scattered areas of fibroglandular density" if category is DensityCategory.B else category.description
 
 
-def _reasons(result: ExamResult) -> str:
+def reasons_in_words(result: ExamResult) -> str:
     """Why the exam has no category."""
     return listed(list(dict.fromkeys(plain(flag.text) for flag in result.abstained_for))) or "it has no scores"
 
@@ -302,7 +302,7 @@ def _sentences(result: ExamResult) -> list[str]:
     """The result in words, one thought a sentence."""
     sentences = []
     if result.abstained:
-        sentences.append(f"Reason: {_reasons(result)}.")
+        sentences.append(f"Reason: {reasons_in_words(result)}.")
     if result.exam:
         if result.abstained:
             sentences.append(f"The highest score is that of {result.exam.category}.")
@@ -345,7 +345,7 @@ def _block(block: MethodBlock, result: ExamResult) -> dict[str, Any]:
         "heading": _heading(block.method),
         "pairs": [pair for pair in pairs if pair],
         "graded": graded,
-        "lines": [(name, text) for name, text in _line_words(block.method).items() if name in drawn],
+        "lines": [(name, text) for name, text in line_words(block.method).items() if name in drawn],
         "verdict": verdicts[0] if shared else None,
     }
 
@@ -358,7 +358,7 @@ def _heading(method: str) -> str:
     return f"What the network looked at ({METHOD_NAMES.get(method, method)})"
 
 
-def _line_words(method: str) -> dict[str, str]:
+def line_words(method: str) -> dict[str, str]:
     evidence = "dense tissue found" if method == TISSUE else "half of the exam's largest map value"
     return {"evidence": evidence, "dense": "dense tissue", "breast": "edge of the breast", "muscle": "chest muscle"}
 

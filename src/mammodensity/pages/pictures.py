@@ -105,12 +105,16 @@ def evidence_picture(
     labels: NDArray[np.uint8] | None = None,
     *,
     outline_dense: bool = False,
+    flip: bool = False,
+    longest_px: int | None = None,
 ) -> RgbImage:
-    """Draw a mammogram with its evidence in one picture, at its own size, or enlarged to `LEAST_PX`.
+    """Draw a mammogram with its evidence in one picture.
 
-    The parameters are those of `view_picture`.
+    The parameters are those of `view_picture`; without ``longest_px`` the picture has the size of the image, or is
+    enlarged to `LEAST_PX`.
     """
-    return _drawn(_layers(mammogram, values, scale, labels, _enlargement(mammogram), outline_dense=outline_dense))
+    factor = longest_px / max(mammogram.pixels.shape) if longest_px else _enlargement(mammogram)
+    return _drawn(_layers(mammogram, values, scale, labels, factor, outline_dense=outline_dense, flip=flip))
 
 
 def side_by_side(
@@ -281,7 +285,7 @@ def _caption(columns: int, paragraphs: Sequence[str], line_words: Mapping[str, s
     """A strip (h, columns, 3) with paragraphs, then a sample of each line with its meaning."""
     size = max(10, columns // 90)
     font, pitch = ImageFont.load_default(size), round(1.4 * size)
-    rows = [(row, "") for text in paragraphs for row in _wrapped(text, font, columns - size)]
+    rows = [(row, "") for text in paragraphs for row in wrapped(text, font, columns - size)]
     rows += [(text, LINE_COLOURS[name]) for name, text in line_words.items()]
     strip = Image.new("RGB", (columns, pitch * len(rows) + pitch // 2))
     pen = ImageDraw.Draw(strip)
@@ -293,7 +297,7 @@ def _caption(columns: int, paragraphs: Sequence[str], line_words: Mapping[str, s
     return np.asarray(strip)
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
     """Lines of whole words no wider than asked for, unless one word alone is."""
     lines: list[str] = []
     for word in text.split():

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mammodensity.data.dataset import SPLITS, DataSet, reference_densities, require_complete
+from mammodensity.data.dataset import SPLITS, DataSet, ImageRecord, reference_densities, require_complete
 from mammodensity.data.find import find_all_images
 from mammodensity.errors import ImageError, Interrupted, LayoutError, OptionError
 from mammodensity.evaluation.infn_tables import write_origin_tables
@@ -23,6 +23,7 @@ from mammodensity.models.scoring import (
     predict_in_workers,
     require_networks,
     score_exam,
+    score_records,
     scored_exams,
     stacked_projections,
 )
@@ -40,6 +41,8 @@ from mammodensity.workers import Progress
 
 Data = Path | str | Sequence[Path | str] | DataSet | Exam
 """Exams: a path, several paths, the images found under them, or one exam."""
+Sources = Mapping[Projection, Mapping[str, str]]
+Kept = tuple[ExamScores, Sequence[MethodBlock], Sources]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +114,81 @@ class Predictions:
         write_results_page(path, self.results, made_by, notification=notification, pictures=self.pictures)
 
 
+class Predictor:
+    """A model with its calibration, rules and fusion: what turns the images of an exam into its result.
+
+    Parameters
+    ----------
+    model, fusion, policy, coverage, rules, allow_missing, device, engine
+        As of `predict`.
+
+    Raises
+    ------
+    CheckpointError
+        The model is damaged, or was calibrated with another fusion or policy.
+    OptionError, DeviceError
+        An option makes no sense, or the device is absent.
+    """
+
+    def __init__(
+        self,
+        model: Model | Path | str | None = None,
+        *,
+        fusion: str | None = None,
+        policy: str | None = None,
+        coverage: float | None = None,
+        rules: Rules | Path | None = None,
+        allow_missing: bool = False,
+        device: str = "auto",
+        engine: str = "torch",
+    ) -> None:
+        folder = Path(model) if isinstance(model, (str, Path)) else getattr(model, "folder", None)
+        self.calibration = read_calibration(folder) if folder else None
+        self.rules = rules if isinstance(rules, Rules) else read_rules(rules) if rules else STANDARD_RULES
+        fusion, policy = _fusion_and_policy(self.calibration, fusion, policy)
+        if coverage is not None:
+            require_coverage(coverage)
+            if self.calibration is None:
+                raise OptionError(
+                    "coverage needs a calibrated model: name its folder; `mammodensity calibrate` makes one"
+                )
+        self.coverage = coverage
+        self.load = partial(load_model, folder, device, engine)
+        """Loads the model anew, in a process of its own."""
+        self.model: Model = self.load() if model is None or isinstance(model, (str, Path)) else model
+        self.warnings = [*self.model.warnings, *(self.calibration.warnings if self.calibration else ())]
+        self.name = model_name(folder)
+        """The name of the model's folder, with the beginning of a hash of its files."""
+        self.provenance = receipt(
+            "predict",
+            model_name=self.name,
+            model=model_hashes(folder),
+            warnings=self.warnings,
+            rules=self.rules.to_dict(),
+        )
+        self.how: dict[str, Any] = {
+            "fusion": fusion or self.model.fusion,
+            "policy": policy,
+            "allow_missing": allow_missing,
+        }
+        """Options of `score_records`."""
+
+    def score(self, exam_id: str, records: Mapping[Projection, ImageRecord]) -> ScoredExam:
+        """Read and score one exam."""
+        return score_records(self.model, exam_id, records, **self.how)
+
+    def result(self, exam: ExamScores, *, sources: Sources | None = None) -> ExamResult:
+        """The result of an exam with these scores."""
+        return exam_result(
+            exam,
+            self.calibration,
+            rules=self.rules,
+            coverage=self.coverage,
+            provenance=self.provenance,
+            sources=sources,
+        )
+
+
 def predict(
     data: Data,
     *,
@@ -179,28 +257,22 @@ def predict(
         Ctrl-C; its ``done`` are the `Predictions` of the exams scored so far.
     """
     exams = data if isinstance(data, Exam) else find_data(data, split=split, synthetic=synthetic)
-    folder = Path(model) if isinstance(model, (str, Path)) else getattr(model, "folder", None)
-    calibration = read_calibration(folder) if folder else None
-    applied = rules if isinstance(rules, Rules) else read_rules(rules) if rules else STANDARD_RULES
-    fusion, policy = _fusion_and_policy(calibration, fusion, policy)
-    if coverage is not None:
-        require_coverage(coverage)
-        if calibration is None:
-            raise OptionError("coverage needs a calibrated model: name its folder; `mammodensity calibrate` makes one")
+    if workers > 1 and not (model is None or isinstance(model, (str, Path))):
+        raise OptionError("several workers each load the model: name its folder instead of giving a loaded one")
     if complete and isinstance(exams, DataSet):
         require_complete(exams)
-    load = partial(load_model, folder, device, engine)
-    scorer = load() if model is None or isinstance(model, (str, Path)) else model
-    if scorer is model and workers > 1:
-        raise OptionError("several workers each load the model: name its folder instead of giving a loaded one")
-    if isinstance(exams, DataSet):
-        require_networks(scorer, exams, all_projections=complete)
-    warnings = [*scorer.warnings, *(calibration.warnings if calibration else ())]
-    name = model_name(folder)
-    provenance = receipt(
-        "predict", model_name=name, model=model_hashes(folder), warnings=warnings, rules=applied.to_dict()
+    predictor = Predictor(
+        model,
+        fusion=fusion,
+        policy=policy,
+        coverage=coverage,
+        rules=rules,
+        allow_missing=allow_missing,
+        device=device,
+        engine=engine,
     )
-    how: dict[str, Any] = {"fusion": fusion or scorer.fusion, "policy": policy, "allow_missing": allow_missing}
+    if isinstance(exams, DataSet):
+        require_networks(predictor.model, exams, all_projections=complete)
     names = list(exams.exams()) if isinstance(exams, DataSet) else [exams.exam_id]
     keep = partial(_keep, frozenset(names[:pictures]), identify)
     scored: list[ExamScores] = []
@@ -208,22 +280,12 @@ def predict(
     sources: dict[str, Sources] = {}
 
     def predictions() -> Predictions:
-        results = [
-            exam_result(
-                exam,
-                calibration,
-                rules=applied,
-                coverage=coverage,
-                provenance=provenance,
-                sources=sources[exam.exam_id],
-            )
-            for exam in scored
-        ]
+        results = [predictor.result(exam, sources=sources[exam.exam_id]) for exam in scored]
         data_set = exams if isinstance(exams, DataSet) else None
-        return Predictions(results, scored, data_set, name, warnings, blocks, provenance)
+        return Predictions(results, scored, data_set, predictor.name, predictor.warnings, blocks, predictor.provenance)
 
     try:
-        with closing(_scored(exams, scorer, load=load, workers=workers, keep=keep, **how)) as kept:
+        with closing(_scored(exams, predictor, workers=workers, keep=keep)) as kept:
             for exam, views, facts in kept:
                 sources[exam.exam_id] = facts
                 scored.append(exam)
@@ -239,27 +301,17 @@ def predict(
     return done
 
 
-Sources = Mapping[Projection, Mapping[str, str]]
-Kept = tuple[ExamScores, Sequence[MethodBlock], Sources]
-
-
 def _scored(
-    exams: DataSet | Exam,
-    scorer: Model,
-    *,
-    load: Callable[[], Model],
-    workers: int,
-    keep: Callable[[Model, ScoredExam], Kept],
-    **how: Any,
+    exams: DataSet | Exam, predictor: Predictor, *, workers: int, keep: Callable[[Model, ScoredExam], Kept]
 ) -> Generator[Kept, None, None]:
     """Score exam by exam, in this process or in several."""
     if isinstance(exams, Exam):
-        yield keep(scorer, score_exam(scorer, exams, **how))
+        yield keep(predictor.model, score_exam(predictor.model, exams, **predictor.how))
     elif workers > 1:
-        yield from predict_in_workers(scorer, load, exams, workers, keep=keep, **how)
+        yield from predict_in_workers(predictor.model, predictor.load, exams, workers, keep=keep, **predictor.how)
     else:
-        for exam in scored_exams(scorer, exams, **how):
-            yield keep(scorer, exam)
+        for exam in scored_exams(predictor.model, exams, **predictor.how):
+            yield keep(predictor.model, exam)
 
 
 def _keep(pictured: frozenset[str], identify: bool, scorer: Model, exam: ScoredExam) -> Kept:
