@@ -1,5 +1,6 @@
 # make install   the package and its commands in .venv
 # make demo   the whole system on built-in phantoms: makes, trains, predicts, evaluates, explains, reports
+# make clinic   the loop with a PACS: starts an Orthanc and the node, sends phantom exams, waits for reports and cards
 # make test   all tests
 # make benchmark   measured beside Keras: writes docs/measurements.md and benchmarks/results.json; some 25 minutes
 # All make their own environment in .venv; nothing but git, make and Python 3.11 or newer is needed.
@@ -11,7 +12,7 @@ DEMO := demo-run
 # options of benchmarks/run.py, such as: make benchmark BENCHMARK="--only inference exam"
 BENCHMARK ?=
 
-.PHONY: install demo test lint docs benchmark clean
+.PHONY: install demo clinic test lint docs benchmark clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +38,14 @@ install: .venv/core
 
 demo: .venv/core
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh $(DEMO)
+
+.venv/clinic: .venv/core
+	@echo "installing what the node needs"
+	@$(PIP) -e '.[clinic]'
+	@touch $@
+
+clinic: .venv/clinic
+	@$(BIN)/python benchmarks/clinic_loop.py
 
 test: .venv/dev
 	$(BIN)/pytest -n 2

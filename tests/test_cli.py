@@ -63,6 +63,7 @@ GROUPS = {
     "Train": ["train", "recipe", "train-default"],
     "Audit": ["evaluate", "calibrate", "compare", "readers", "drift", "sample-size", "report"],
     "Explain": ["explain", "counterfactual", "explain-benchmark"],
+    "Clinic": ["dicom", "serve"],
     "Maintain": ["import-keras", "export", "schema"],
 }
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from mammodensity.clinic.fhir import diagnostic_report
 from mammodensity.clinic.images import card_object, segmentation
 from mammodensity.clinic.report import ReportClass, structured_report
-from mammodensity.clinic.sources import Revision, read_sources, revision_of
+from mammodensity.clinic.sources import MadeObject, Revision, read_sources, revision_of
 from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.errors import ImageError
 from mammodensity.explanation.maps import explain_exam
@@ -36,63 +37,68 @@ class ExamObjects:
 
     result: ExamResult
     revision: Revision
-    files: Mapping[str, bytes]
-    """Content by name: ``report.dcm``, ``card.dcm``, ``CC_R-segmentation.dcm``, ``report.json``."""
+    objects: tuple[MadeObject, ...]
 
 
 def exam_objects(
     predictor: Predictor,
     exam_id: str,
     records: Mapping[Projection, ImageRecord],
+    headers: Mapping[Projection, Dataset],
+    revision: Revision,
     *,
-    sr: ReportClass = "comprehensive3d",
+    sr: Sequence[ReportClass] = ("comprehensive3d",),
     seg: bool = False,
     fhir: bool = False,
-    number: int = 1,
-    previous: Dataset | None = None,
-    made: datetime | None = None,
+    previous: Mapping[str, bytes] | None = None,
 ) -> ExamObjects:
     """Read one exam and make its objects.
 
     Parameters
     ----------
-    records
-        Its DICOM images.
+    records, headers
+        Its DICOM images, and the header of each: see `read_sources`.
+    revision
+        See `revision_of`.
     sr
-        The class of the report: some receivers do not take Comprehensive 3D SR.
+        The classes of the report: some receivers do not take Comprehensive 3D SR.
     seg
         Also make a segmentation of each view that has tissue.
     fhir
         Also make a FHIR DiagnosticReport.
-    number, previous
-        Which revision of the study's result this is, and the report that it takes the place of.
-    made
-        When; None for now.
+    previous
+        The objects of the revision that this one takes the place of, by kind.
 
     Raises
     ------
-    DicomError
-        An image is no DICOM file, or they are of several patients.
     OptionError
         The model has other categories than A to D.
     """
-    headers = read_sources(records)
-    made = made or datetime.now()
-    revision = revision_of(records, headers, predictor.provenance, predictor.how, number=number, made=made)
     scored = predictor.score(exam_id, records)
     result = predictor.result(scored.scores)
     maps = explain_exam(cast("DensityModel | TissueModel", predictor.model), scored, result=result)
-    files = {
-        "report.dcm": _encoded(structured_report(result, headers, revision, kind=sr, previous=previous)),
-        "card.dcm": _encoded(card_object(exam_card(result, maps), next(iter(headers.values())), revision)),
-    }
+    made = []
+    for kind in sr:
+        earlier = (previous or {}).get(f"report {kind}")
+        report = structured_report(
+            result, headers, revision, kind=kind, previous=dcmread(BytesIO(earlier)) if earlier else None
+        )
+        made.append(_made(f"report {kind}", report))
+    made.append(_made("card", card_object(exam_card(result, maps), next(iter(headers.values())), revision)))
     for view, evidence in maps.maps.items() if seg else ():
         labels = tissue_labels(evidence)
         if labels is not None and labels.any():
-            files[f"{view}-segmentation.dcm"] = _encoded(segmentation(labels, headers[view], view.value, revision))
+            made.append(_made(f"segmentation {view}", segmentation(labels, headers[view], view.value, revision)))
     if fhir:
-        files["report.json"] = json.dumps(diagnostic_report(result, headers, revision), indent=2).encode()
-    return ExamObjects(result, revision, files)
+        text = json.dumps(diagnostic_report(result, headers, revision), indent=2)
+        made.append(MadeObject("fhir", "", text.encode()))
+    return ExamObjects(result, revision, tuple(made))
+
+
+def _made(kind: str, dataset: Dataset) -> MadeObject:
+    stream = BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return MadeObject(kind, str(dataset.SOPInstanceUID), stream.getvalue())
 
 
 def dicom_objects(
@@ -119,7 +125,7 @@ def dicom_objects(
     output
         A folder to write to, as ``<exam>-report.dcm``, ``<exam>-card.dcm`` and so on; all files appear together.
     sr, seg, fhir
-        As of `exam_objects`.
+        The class of the report; also make segmentations; also make FHIR.
     allow_missing
         Give exams with missing views a result from those present; without it their report says "Indeterminate".
     progress
@@ -136,26 +142,19 @@ def dicom_objects(
     """
     exams = find_data(data, synthetic=synthetic)
     predictor = Predictor(model, allow_missing=allow_missing, device=device)
-    made = list(_made(predictor, exams, progress, sr=sr, seg=seg, fhir=fhir))
-    if not any(objects.result.projections for objects in made):
-        raise ImageError(next(text for objects in made for text in objects.result.refused.values()))
+    made = []
+    for count, (exam_id, records) in enumerate(exams.exams().items(), start=1):
+        headers = read_sources(records)
+        revision = revision_of(records, headers, predictor.provenance, predictor.how, made=datetime.now())
+        made.append(exam_objects(predictor, exam_id, records, headers, revision, sr=(sr,), seg=seg, fhir=fhir))
+        if progress:
+            progress(count, len(exams.exams()))
+    if not any(exam.result.projections for exam in made):
+        raise ImageError(next(text for exam in made for text in exam.result.refused.values()))
     if output is not None:
         with staged_folder(Path(output)) as staging:
-            for objects in made:
-                for name, content in objects.files.items():
-                    write_bytes(staging / f"{safe_name(objects.result.exam_id)}-{name}", content)
+            for exam in made:
+                for file in exam.objects:
+                    name = file.file_name.replace(f"report-{sr}", "report")
+                    write_bytes(staging / f"{safe_name(exam.result.exam_id)}-{name}", file.content)
     return made
-
-
-def _made(predictor: Predictor, exams: DataSet, progress: Progress | None, **kinds: Any) -> Iterator[ExamObjects]:
-    records = exams.exams()
-    for count, (exam_id, images) in enumerate(records.items(), start=1):
-        yield exam_objects(predictor, exam_id, images, **kinds)
-        if progress:
-            progress(count, len(records))
-
-
-def _encoded(dataset: Dataset) -> bytes:
-    stream = BytesIO()
-    dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()

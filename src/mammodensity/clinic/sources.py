@@ -63,11 +63,28 @@ class Revision:
 
     def uid(self, kind: str) -> str:
         """The SOP Instance UID of an object of this kind, such as ``report``."""
-        return derived_uid("instance", kind, self.key)
+        return derived_uid("instance", kind, self.key, str(self.number))
 
     def series_uid(self, kind: str) -> str:
         """The series of all objects of this kind in the study."""
         return derived_uid("series", kind, self.study_uid)
+
+
+@dataclass(frozen=True, eq=False)
+class MadeObject:
+    """One object to send or to write."""
+
+    kind: str
+    """``report comprehensive3d`` and the like, ``card``, ``segmentation CC_R``, or ``fhir``."""
+    sop_uid: str
+    """Blank for FHIR."""
+    content: bytes
+
+    @property
+    def file_name(self) -> str:
+        """The end of its file's name."""
+        names = {"fhir": "report.json", "card": "card.dcm"}
+        return names.get(self.kind) or f"{self.kind.replace(' ', '-')}.dcm"
 
 
 def read_sources(records: Mapping[Projection, ImageRecord]) -> dict[Projection, Dataset]:

@@ -88,7 +88,7 @@ _GROUPS: dict[str, list[Callable[..., None]]] = {
         audit.report,
     ],
     "Explain": [explaining.explain, explaining.counterfactual, explaining.explain_benchmark],
-    "Clinic": [clinic.dicom],
+    "Clinic": [clinic.dicom, clinic.serve],
     "Maintain": [maintain.import_keras, maintain.export, maintain.schema],
 }
 for _panel, _functions in _GROUPS.items():

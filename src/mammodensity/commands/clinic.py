@@ -1,17 +1,24 @@
-"""Commands for a screening unit: objects for its PACS."""
+"""Commands for a screening unit: objects for its PACS, and the node that exchanges images and results with it."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mammodensity.commands.options import Device, Exams, ModelOrDefault, Synthetic
 from mammodensity.errors import OptionError
 
-_LIBRARIES = ("highdicom", "fhir")
+if TYPE_CHECKING:
+    from mammodensity.clinic.config import ClinicConfig
+    from mammodensity.clinic.database import Database
+
+_LIBRARIES = ("highdicom", "fhir", "pynetdicom", "sqlalchemy")
 
 
 def dicom(
@@ -41,11 +48,7 @@ def dicom(
     from mammodensity.commands.show_results import show_results
     from mammodensity.outputs import require_apart
 
-    absent = [name for name in _LIBRARIES if find_spec(name) is None]
-    if absent:
-        raise OptionError(
-            f"{', '.join(absent)} is not installed; install the extra: pip install 'mammodensity[clinic]'"
-        )
+    _require_libraries()
     from mammodensity.clinic.objects import dicom_objects
 
     for path in data:
@@ -66,5 +69,102 @@ def dicom(
     for text in [text for objects in made for text in objects.result.refused.values()]:
         say(f"refused: {text}")
     show_results([objects.result for objects in made])
-    say(f"{how_many(sum(len(objects.files) for objects in made), 'object')} in {output}")
+    say(f"{how_many(sum(len(objects.objects) for objects in made), 'object')} in {output}")
     say_research_use_only()
+
+
+def serve(
+    data: Annotated[Path, typer.Option("--data", help="Name the folder of the node: images and database.")],
+    config: Annotated[Path | None, typer.Option("--config", help="Read the configuration, a TOML file.")] = None,
+    dicom_port: Annotated[
+        int | None, typer.Option("--dicom-port", help="Listen on this port; 0: a free one.", min=0, max=65535)
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Tell what the node would do, and stop.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="List exams and deliveries, and stop.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what is held or has failed, and stop.")] = False,
+) -> None:
+    """Receive exams by DICOM, read them, and send the results to a PACS.
+
+    Log lines on standard error are JSON, without patient data. Ctrl-C or SIGTERM stops the node; it goes on where it
+    was when it is started again.
+
+    Example: mammodensity serve --data node --config node.toml
+    """
+    _require_libraries()
+    from dataclasses import replace
+
+    from mammodensity.clinic.config import ClinicConfig, read_config
+    from mammodensity.clinic.database import Database, database_url
+    from mammodensity.commands.show import say, say_research_use_only
+
+    settings = read_config(config) if config else ClinicConfig()
+    if dicom_port is not None:
+        settings = replace(settings, dicom_port=dicom_port)
+    if check:
+        for line in _described(settings, data):
+            say(line)
+    elif status or retry:
+        database = Database(database_url(settings.database, data))
+        if retry:
+            say(f"{database.retry(time.time())} tried again")
+        if status:
+            _show_status(database)
+        database.close()
+    else:
+        _serve(settings, data)
+        return
+    say_research_use_only()
+
+
+def _serve(settings: ClinicConfig, data: Path) -> None:
+    from mammodensity.clinic.node import Node
+    from mammodensity.commands.show import say, say_research_use_only
+
+    node = Node(settings, data)
+    try:
+        port = node.start()
+        say(f"DICOM: {settings.ae_title} at {settings.bind or 'all addresses'}, port {port}")
+        say_research_use_only()
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        say("stopped; the node goes on from here when it is started again")
+    finally:
+        node.stop()
+
+
+def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
+    """Say what a node with these settings does."""
+    yield f"listens as {settings.ae_title} on {settings.bind or 'all addresses'}, port {settings.dicom_port}"
+    senders = ", ".join(f"{sender.ae_title} ({sender.address or 'any address'})" for sender in settings.senders)
+    yield f"takes images from {senders or 'any AE title, on this machine only'}"
+    yield f"reads an exam with four views {settings.settle_s:g} s after its last image; workers: {settings.workers}"
+    fewer = f"reads it after {settings.settle_incomplete_s:g} s, with a flag"
+    yield f"an exam with fewer views: {fewer if settings.incomplete == 'read' else 'waits for the rest'}"
+    yield f"model: {settings.model or 'the default model'}"
+    for destination in settings.destinations:
+        place = f"{destination.ae_title} at {destination.host}, port {destination.port}"
+        yield f"sends results to {destination.name}: {place}, {destination.sr} SR"
+    if not settings.destinations:
+        yield "sends results nowhere: the configuration names no destination"
+    yield f"keeps images and results in {data}"
+
+
+def _show_status(database: Database) -> None:
+    from mammodensity.clinic.inbox import name_of
+    from mammodensity.commands.show import show_table
+
+    exams = database.exams()
+    rows = [[name_of(exam["study_uid"]), exam["state"], str(exam["revision"] or 0), exam["reason"]] for exam in exams]
+    show_table(["exam", "state", "results", "reason"], rows)
+    sent = [delivery for delivery in database.deliveries() if delivery["state"] != "sent"]
+    rows = [[d["destination"], d["kind"], d["state"], str(d["tries"]), d["reason"]] for d in sent]
+    if rows:
+        show_table(["destination", "object", "state", "tries", "reason"], rows)
+
+
+def _require_libraries() -> None:
+    absent = [name for name in _LIBRARIES if find_spec(name) is None]
+    if absent:
+        raise OptionError(
+            f"{', '.join(absent)} is not installed; install the extra: pip install 'mammodensity[clinic]'"
+        )

@@ -23,6 +23,7 @@ def phantom(
         typer.Option(help="Make as many exams of each category, or 10/40/40/10 % (population)."),
     ] = "balanced",
     bits: Annotated[int, typer.Option(help="Write images of 8 or 16 bits.", metavar="8|16")] = 8,
+    dicom: Annotated[bool, typer.Option("--dicom", help="Also write DICOM files, in the folder dicom.")] = False,
 ) -> None:
     """Make synthetic exams whose dense tissue is known, in the folders that INFN uses.
 
@@ -33,7 +34,7 @@ def phantom(
 
     spec = PhantomSpec(rows=size, seed=seed, mix=mix, bits=bits)  # type: ignore[arg-type]  # checked there
     with progress_bar("phantoms") as progress:
-        manifest = write_phantoms(spec, exams, out, progress=progress)
+        manifest = write_phantoms(spec, exams, out, dicom=dicom, progress=progress)
     say(f"{how_many(exams, 'exam')} in {out}, listed in {manifest}")
 
 

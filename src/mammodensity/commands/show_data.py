@@ -77,7 +77,7 @@ def show_exams(exams: ExamList, most: int = _MOST) -> None:
     for name in ("by_category", "images_by_category", "images_by_tissue", "by_projection", "by_split"):
         if name in summary:
             say(f"{name.replace('_', ' ')}: {', '.join(f'{key} {count}' for key, count in summary[name].items())}")
-    say(f"image files: {summary['files_found']} tables, {summary['files_absent']} not there")
+    say(f"image files: {summary['files_found']} found, {summary['files_absent']} not there")
     for word, reasons in (("left out", tables.data.left_out), ("note", tables.data.notes)):
         for reason in reasons:
             say(f"{word} [{reason.code}] {how_many(reason.count, reason.unit.removesuffix('s'))}: {reason.text}")

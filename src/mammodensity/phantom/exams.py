@@ -16,6 +16,7 @@ from PIL import Image
 from mammodensity import outputs
 from mammodensity.errors import OptionError
 from mammodensity.phantom.breast import FIELD_MM, Breast, Processing, draw_anatomy, stream
+from mammodensity.phantom.dicom import phantom_mammogram
 from mammodensity.phantom.gland import Tissue, draw_ducts, draw_strands, draw_vessels
 from mammodensity.phantom.projection import LABELS, Paths, cast_rays, expose, present, project, solve_volume
 from mammodensity.settings import Field, settings
@@ -173,6 +174,7 @@ def write_phantoms(
     out: Path,
     *,
     workers: int | None = None,
+    dicom: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the first ``exams`` exams of the series ``spec`` into ``out``, which appears whole or not at all.
@@ -187,6 +189,8 @@ def write_phantoms(
         A new or empty folder.
     workers
         Processes that share the work; by default one per core. Up to four exams are made in this process.
+    dicom
+        Also write each view as a DICOM file, in the folder ``dicom``.
     progress
         Called with (exams done, all exams) after each exam.
 
@@ -209,7 +213,7 @@ def write_phantoms(
     with outputs.atomic_folder(Path(out)) as folder:
         rows: dict[int, list[Row]] = {}
         # Closed before the folder is removed, so that no worker still writes into it.
-        with closing(_write_exams(spec, exams, folder, count)) as written:
+        with closing(_write_exams(spec, exams, folder, count, dicom=dicom)) as written:
             for index, exam_rows in written:
                 rows[index] = exam_rows
                 if progress is not None:
@@ -223,9 +227,9 @@ def write_phantoms(
 
 
 def _write_exams(
-    spec: PhantomSpec, exams: int, folder: Path, workers: int
+    spec: PhantomSpec, exams: int, folder: Path, workers: int, *, dicom: bool
 ) -> Generator[tuple[int, list[Row]], None, None]:
-    write = partial(write_exam, spec=spec, folder=folder)
+    write = partial(write_exam, spec=spec, folder=folder, dicom=dicom)
     if exams > _SMALL_JOB and workers > 1:
         yield from in_workers(write, range(exams), workers)
     else:
@@ -233,7 +237,7 @@ def _write_exams(
             yield index, write(index)
 
 
-def write_exam(index: int, spec: PhantomSpec, folder: Path) -> list[Row]:
+def write_exam(index: int, spec: PhantomSpec, folder: Path, *, dicom: bool = False) -> list[Row]:
     """Make and write one exam; return its rows of the manifest."""
     exam = make_exam(spec, index)
     patient = f"{index + 1:04d}"
@@ -243,6 +247,13 @@ def write_exam(index: int, spec: PhantomSpec, folder: Path) -> list[Row]:
         for file, pixels in ((folder / path, view.image), (folder / "masks" / path, view.labels)):
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(file)
+        if dicom:
+            file = folder / "dicom" / patient / f"{projection.value}.dcm"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            mammogram = phantom_mammogram(
+                view.image, projection, series=spec.seed, exam=index, spacing_mm=view.spacing_mm
+            )
+            mammogram.save_as(file, enforce_file_format=True)
         rows.append(
             {
                 "exam_id": f"{patient}_1",

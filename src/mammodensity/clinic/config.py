@@ -1,0 +1,121 @@
+"""The configuration of the node: one TOML file, checked as a whole before anything starts."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from mammodensity.errors import OptionError
+from mammodensity.settings import Field, settings
+
+Title = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e]+$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
+
+
+@settings
+class Sender:
+    """An application entity that may send images."""
+
+    ae_title: Title
+    address: str = ""
+    """Its address; blank for any."""
+
+
+@settings
+class Destination:
+    """A PACS that results are sent to."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    ae_title: Title
+    host: Annotated[str, Field(min_length=1)]
+    port: Port
+    sr: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
+    """The class of reports that it takes."""
+
+
+@settings
+class ClinicConfig:
+    """How the node receives, reads and delivers exams."""
+
+    ae_title: Title = "MAMMODENSITY"
+    bind: str = "127.0.0.1"
+    """The address to listen on; empty for all."""
+    dicom_port: Port = 11112
+    """0 for any free port."""
+    senders: tuple[Sender, ...] = ()
+    """Who may send; empty: any calling AE title, which is allowed on loopback only."""
+    destinations: tuple[Destination, ...] = ()
+    database: str = ""
+    """A URL of SQLAlchemy, such as ``postgresql+psycopg://...``; blank for a SQLite file in the data folder."""
+    model: str = ""
+    """A model folder; blank for the default model."""
+    synthetic: bool = False
+    """Accept 2-D images computed from tomosynthesis."""
+    settle_s: Seconds = 20.0
+    """Silence after which an exam with four views is read."""
+    settle_incomplete_s: Seconds = 900.0
+    """Silence after which an exam with fewer views is read or waits."""
+    incomplete: Literal["read", "wait"] = "read"
+    """An exam with fewer than four views: read it, with a flag, or wait for the rest."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    lease_s: Annotated[float, Field(ge=5, le=86400)] = 300.0
+    """Time for which a worker has an exam; after that another may take it."""
+    most_tries: Annotated[int, Field(ge=1, le=100)] = 3
+    """Workers that may die over one exam before it has failed."""
+    give_up_days: Annotated[float, Field(gt=0, le=365)] = 7.0
+    """How long an object is sent again and again to a PACS that does not answer."""
+    least_free_gb: Annotated[float, Field(ge=0)] = 1.0
+    """Free space below which the node refuses images."""
+
+    def __post_init__(self) -> None:
+        names = [destination.name for destination in self.destinations]
+        if len(set(names)) < len(names):
+            raise OptionError("destinations must have different names")
+        if not self.senders and self.bind not in ("127.0.0.1", "::1", "localhost"):
+            raise OptionError(f"senders is needed when the node listens on {self.bind or 'all addresses'}: list them")
+
+
+def read_config(path: Path) -> ClinicConfig:
+    """Read the configuration from a TOML file.
+
+    Raises
+    ------
+    OptionError
+        The file cannot be read, or a setting is unknown or out of range.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return config_from(content)
+    except (OSError, ValueError, OptionError) as error:
+        raise OptionError(f"{path} cannot be used as configuration: {error}") from error
+
+
+def config_from(content: Mapping[str, Any]) -> ClinicConfig:
+    """The configuration with these values, as TOML or JSON hold them."""
+    values = dict(content)
+    for name, kind in (("senders", Sender), ("destinations", Destination)):
+        if name in values:
+            values[name] = tuple(_item(name, kind, item) for item in _listed(name, values[name]))
+    for field in fields(ClinicConfig):  # TOML tells 20 from 20.0
+        if isinstance(field.default, float) and type(values.get(field.name)) is int:
+            values[field.name] = float(values[field.name])
+    return ClinicConfig(**values)
+
+
+def _listed(name: str, items: Any) -> list[Any]:
+    if not isinstance(items, (list, tuple)):
+        raise OptionError(f"{name} must be tables: write [[{name}]] above each")
+    return list(items)
+
+
+def _item(name: str, kind: Any, item: Any) -> Any:
+    if not isinstance(item, Mapping):
+        raise OptionError(f"{name} must be tables: write [[{name}]] above each")
+    try:
+        return kind(**item)
+    except OptionError as error:
+        raise OptionError(f"{name}: {error}") from error

@@ -1,0 +1,417 @@
+"""What the node knows: images, exams, results, objects and deliveries, in SQLite or PostgreSQL.
+
+An exam is a study. It goes through the states ``collecting``, ``scoring``, ``scored`` and ``delivered``; or it is
+``held``, because somebody has to look at it, or ``failed``. A delivery is ``waiting``, ``sent`` or ``failed``.
+
+A worker claims an exam for a time, its lease. What it found is kept only while it still holds the exam: when the lease
+has ended or a new image has come, another worker reads the exam again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    and_,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from mammodensity.clinic.sources import MadeObject
+from mammodensity.errors import OutputError
+
+_TABLES = MetaData()
+IMAGES = Table(
+    "images",
+    _TABLES,
+    Column("sop_uid", String(64), primary_key=True),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("digest", String(64), nullable=False),
+    Column("file", Text, nullable=False),
+    Column("projection", String(5)),
+    Column("code", String(32)),
+    Column("received", Float, nullable=False),
+    Column("sender", String(16), nullable=False),
+)
+EXAMS = Table(
+    "exams",
+    _TABLES,
+    Column("study_uid", String(64), primary_key=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("due", Float),
+    Column("owner", String(64)),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("reason", Text, nullable=False, default=""),
+    Column("changed", Float, nullable=False),
+)
+REVISIONS = Table(
+    "revisions",
+    _TABLES,
+    Column("study_uid", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("key", String(64), nullable=False),
+    Column("result", Text, nullable=False),
+    Column("made", Float, nullable=False),
+)
+OBJECTS = Table(
+    "objects",
+    _TABLES,
+    Column("sop_uid", String(64), primary_key=True),
+    Column("study_uid", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+DELIVERIES = Table(
+    "deliveries",
+    _TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("sop_uid", String(64), ForeignKey("objects.sop_uid"), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("due", Float, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    UniqueConstraint("sop_uid", "destination"),
+)
+ASIDE = Table(
+    "aside",
+    _TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("sop_uid", String(64), nullable=False),
+    Column("study_uid", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("file", Text, nullable=False),
+    Column("received", Float, nullable=False),
+    UniqueConstraint("sop_uid", "digest"),
+)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An object as received and stored."""
+
+    sop_uid: str
+    study_uid: str
+    digest: str
+    """SHA-256 of the data set."""
+    file: str
+    """Its place below the data folder."""
+    projection: str | None
+    """The view, where it is an accepted mammogram."""
+    code: str | None
+    """Why it is no mammogram that can be used; None for an accepted one."""
+    sender: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An exam that a worker has for the time of its lease."""
+
+    study_uid: str
+    owner: str
+    files: tuple[str, ...]
+    """Its accepted mammograms."""
+    number: int
+    """The number of the revision to make."""
+    key: str | None
+    """The key of the last revision; None without one."""
+    previous: dict[str, bytes]
+    """The objects of the last revision, by kind."""
+
+
+class _TakenError(OutputError):
+    """Another transaction wrote the same row a moment earlier."""
+
+
+class Database:
+    """The node's tables; every method is one transaction.
+
+    Parameters
+    ----------
+    url
+        Of SQLAlchemy: ``sqlite:///FILE`` or ``postgresql+psycopg://...``.
+
+    Raises
+    ------
+    OutputError
+        The database cannot be opened or written.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._engine = create_engine(url, pool_pre_ping=True)
+            if self._engine.dialect.name == "sqlite":
+                event.listen(self._engine, "connect", _prepare_sqlite)
+                event.listen(self._engine, "begin", _begin_immediate)
+            _TABLES.create_all(self._engine)
+        except (SQLAlchemyError, ImportError, OSError) as error:
+            raise OutputError(f"the database cannot be opened: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError as error:
+            raise _TakenError(f"the database has such a row: {_first_line(error)}") from error
+        except SQLAlchemyError as error:
+            raise OutputError(f"the database cannot be used: {_first_line(error)}") from error
+
+    def add(self, arrival: Arrival, now: float, *, settle_s: float, settle_incomplete_s: float | None) -> str:
+        """Keep an object that was received.
+
+        Returns
+        -------
+        ``new``, ``same`` (it was there), ``ours`` (an object of our own came back), or ``other-content`` (the UID was
+        there with another content: the first is kept, the second set aside, and the exam held).
+        """
+        try:
+            return self._add(arrival, now, settle_s, settle_incomplete_s)
+        except _TakenError:  # the same image came by two associations at once: now it is there
+            return self._add(arrival, now, settle_s, settle_incomplete_s)
+
+    def _add(self, arrival: Arrival, now: float, settle_s: float, settle_incomplete_s: float | None) -> str:
+        with self._transaction() as connection:
+            if connection.scalar(select(OBJECTS.c.sop_uid).where(OBJECTS.c.sop_uid == arrival.sop_uid)):
+                return "ours"
+            kept = connection.execute(select(IMAGES.c.digest).where(IMAGES.c.sop_uid == arrival.sop_uid)).first()
+            if kept and kept.digest == arrival.digest:
+                return "same"
+            if kept:
+                self._set_aside(connection, arrival, now)
+                return "other-content"
+            values = vars(arrival) | {"received": now}
+            connection.execute(insert(IMAGES).values(**values))
+            if arrival.projection:
+                self._collect(connection, arrival.study_uid, now, settle_s, settle_incomplete_s)
+            return "new"
+
+    @staticmethod
+    def _set_aside(connection: Connection, arrival: Arrival, now: float) -> None:
+        same = and_(ASIDE.c.sop_uid == arrival.sop_uid, ASIDE.c.digest == arrival.digest)
+        if connection.scalar(select(ASIDE.c.id).where(same)) is None:
+            values = {name: getattr(arrival, name) for name in ("sop_uid", "study_uid", "digest", "file")}
+            connection.execute(insert(ASIDE).values(received=now, **values))
+        study = connection.scalar(select(IMAGES.c.study_uid).where(IMAGES.c.sop_uid == arrival.sop_uid))
+        reason = "an image came again under the same SOP Instance UID with other content"
+        _hold(connection, str(study), reason, now)
+
+    @staticmethod
+    def _collect(
+        connection: Connection, study_uid: str, now: float, settle_s: float, settle_incomplete_s: float | None
+    ) -> None:
+        """Let the exam wait for more images."""
+        of_study = and_(IMAGES.c.study_uid == study_uid, IMAGES.c.projection.is_not(None))
+        views = connection.scalar(select(func.count(IMAGES.c.projection.distinct())).where(of_study)) or 0
+        wait = settle_s if views == 4 else settle_incomplete_s
+        values = {"due": None if wait is None else now + wait, "changed": now, "owner": None, "tries": 0}
+        state = connection.scalar(select(EXAMS.c.state).where(EXAMS.c.study_uid == study_uid))
+        if state is None:
+            connection.execute(insert(EXAMS).values(study_uid=study_uid, state="collecting", reason="", **values))
+        elif state != "held":
+            statement = update(EXAMS).where(EXAMS.c.study_uid == study_uid)
+            connection.execute(statement.values(state="collecting", reason="", **values))
+
+    def claim(self, owner: str, now: float, *, lease_s: float, most_tries: int) -> Claim | None:
+        """Take an exam that is due, or whose worker has gone; None where there is none."""
+        free = and_(EXAMS.c.state.in_(("collecting", "scoring")), EXAMS.c.due <= now)
+        with self._transaction() as connection:
+            query = select(EXAMS).where(free).order_by(EXAMS.c.due).limit(1).with_for_update(skip_locked=True)
+            exam = connection.execute(query).first()
+            if exam is None:
+                return None
+            this = update(EXAMS).where(EXAMS.c.study_uid == exam.study_uid)
+            if exam.tries >= most_tries:
+                reason = f"{exam.tries} workers died or took too long over it"
+                connection.execute(this.values(state="failed", owner=None, due=None, reason=reason, changed=now))
+                return None
+            values = {"state": "scoring", "owner": owner, "due": now + lease_s, "tries": exam.tries + 1, "changed": now}
+            connection.execute(this.values(**values))
+            return _claimed(connection, exam.study_uid, owner)
+
+    def complete(
+        self,
+        claim: Claim,
+        key: str,
+        result: dict[str, Any],
+        objects: Sequence[tuple[MadeObject, Sequence[str]]],
+        now: float,
+    ) -> bool:
+        """Keep a result and its objects, each with the destinations it goes to, all or nothing.
+
+        Returns
+        -------
+        False where the exam is no longer the worker's; nothing is kept then.
+        """
+        with self._transaction() as connection:
+            if not _still_has(connection, claim):
+                return False
+            revision = {"study_uid": claim.study_uid, "number": claim.number, "key": key, "made": now}
+            connection.execute(insert(REVISIONS).values(result=json.dumps(result), **revision))
+            for made, destinations in objects:
+                content = {"sop_uid": made.sop_uid, "kind": made.kind, "content": made.content}
+                connection.execute(insert(OBJECTS).values(study_uid=claim.study_uid, number=claim.number, **content))
+                for destination in destinations:
+                    delivery = {"sop_uid": made.sop_uid, "destination": destination, "due": now, "since": now}
+                    connection.execute(insert(DELIVERIES).values(state="waiting", tries=0, reason="", **delivery))
+            _finish(connection, claim.study_uid, now)
+            return True
+
+    def unchanged(self, claim: Claim, now: float) -> None:
+        """Say that the exam's last revision still holds: the same images, model and rules."""
+        with self._transaction() as connection:
+            if _still_has(connection, claim):
+                _finish(connection, claim.study_uid, now)
+
+    def hold(self, claim: Claim, reason: str, now: float) -> None:
+        """Hold an exam that somebody has to look at."""
+        with self._transaction() as connection:
+            if _still_has(connection, claim):
+                _hold(connection, claim.study_uid, reason, now)
+
+    def fail(self, claim: Claim, reason: str, now: float) -> None:
+        """Say that an exam cannot be read."""
+        with self._transaction() as connection:
+            if _still_has(connection, claim):
+                statement = update(EXAMS).where(EXAMS.c.study_uid == claim.study_uid)
+                connection.execute(
+                    statement.values(state="failed", owner=None, due=None, reason=reason[:1000], changed=now)
+                )
+
+    def to_send(self, now: float) -> list[tuple[int, str, str, bytes, int, float]]:
+        """Deliveries that are due: number, destination, SOP Instance UID, content, tries, and waiting since when."""
+        wanted = (DELIVERIES.c.id, DELIVERIES.c.destination, DELIVERIES.c.sop_uid, OBJECTS.c.content)
+        query = (
+            select(*wanted, DELIVERIES.c.tries, DELIVERIES.c.since)
+            .join(OBJECTS)
+            .where(and_(DELIVERIES.c.state == "waiting", DELIVERIES.c.due <= now))
+            .order_by(DELIVERIES.c.id)
+            .limit(50)
+        )
+        with self._transaction() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+
+    def sent(self, delivery: int, now: float) -> None:
+        """Say that a destination has stored an object; the exam is delivered when all are."""
+        with self._transaction() as connection:
+            connection.execute(update(DELIVERIES).where(DELIVERIES.c.id == delivery).values(state="sent", reason=""))
+            query = select(OBJECTS.c.study_uid).join(DELIVERIES).where(DELIVERIES.c.id == delivery)
+            study = connection.scalar(query)
+            if connection.scalar(select(EXAMS.c.state).where(EXAMS.c.study_uid == study)) == "scored":
+                _finish(connection, str(study), now)
+
+    def not_sent(self, delivery: int, reason: str, due: float | None) -> None:
+        """Say why an object was not stored, and when to try again; None gives up."""
+        values: dict[str, Any] = {"state": "failed"} if due is None else {"due": due}
+        statement = update(DELIVERIES).where(DELIVERIES.c.id == delivery)
+        with self._transaction() as connection:
+            connection.execute(statement.values(tries=DELIVERIES.c.tries + 1, reason=reason[:1000], **values))
+
+    def retry(self, now: float) -> int:
+        """Try again what is held or has failed; returns how many exams and deliveries that is."""
+        again = {"due": now, "tries": 0, "reason": ""}
+        with self._transaction() as connection:
+            exams = update(EXAMS).where(EXAMS.c.state.in_(("held", "failed")))
+            done = connection.execute(exams.values(state="collecting", owner=None, changed=now, **again)).rowcount
+            failed = update(DELIVERIES).where(DELIVERIES.c.state == "failed")
+            return done + connection.execute(failed.values(state="waiting", since=now, **again)).rowcount
+
+    def exams(self) -> list[dict[str, Any]]:
+        """Every exam, last changed first: study UID, state, reason, and the number of its last revision."""
+        number = select(func.max(REVISIONS.c.number)).where(REVISIONS.c.study_uid == EXAMS.c.study_uid)
+        query = select(EXAMS, number.scalar_subquery().label("revision")).order_by(EXAMS.c.changed.desc())
+        with self._transaction() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def deliveries(self) -> list[dict[str, Any]]:
+        """Every delivery: destination, SOP Instance UID, kind, state, tries and reason."""
+        columns = (DELIVERIES.c.destination, DELIVERIES.c.sop_uid, OBJECTS.c.kind, DELIVERIES.c.state)
+        query = select(*columns, DELIVERIES.c.tries, DELIVERIES.c.reason).join(OBJECTS).order_by(DELIVERIES.c.id)
+        with self._transaction() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def results(self, study_uid: str) -> list[dict[str, Any]]:
+        """The results of an exam, one a revision, in order."""
+        query = select(REVISIONS.c.result).where(REVISIONS.c.study_uid == study_uid).order_by(REVISIONS.c.number)
+        with self._transaction() as connection:
+            return [json.loads(text) for text in connection.scalars(query)]
+
+
+def database_url(url: str, folder: Path) -> str:
+    """The URL of the node's database: its own, or a SQLite file in the data folder."""
+    return url or f"sqlite:///{(folder / 'node.sqlite').absolute()}"
+
+
+def _claimed(connection: Connection, study_uid: str, owner: str) -> Claim:
+    of_study = and_(IMAGES.c.study_uid == study_uid, IMAGES.c.projection.is_not(None))
+    files = connection.scalars(select(IMAGES.c.file).where(of_study).order_by(IMAGES.c.sop_uid))
+    query = select(REVISIONS).where(REVISIONS.c.study_uid == study_uid).order_by(REVISIONS.c.number.desc()).limit(1)
+    last = connection.execute(query).first()
+    previous: dict[str, bytes] = {}
+    if last:
+        of_last = and_(OBJECTS.c.study_uid == study_uid, OBJECTS.c.number == last.number)
+        rows = connection.execute(select(OBJECTS.c.kind, OBJECTS.c.content).where(of_last))
+        previous = {row.kind: row.content for row in rows}
+    number = last.number + 1 if last else 1
+    return Claim(study_uid, owner, tuple(files), number, last.key if last else None, previous)
+
+
+def _still_has(connection: Connection, claim: Claim) -> bool:
+    query = select(EXAMS.c.owner).where(EXAMS.c.study_uid == claim.study_uid).with_for_update()
+    return connection.scalar(query) == claim.owner
+
+
+def _finish(connection: Connection, study_uid: str, now: float) -> None:
+    """The state of an exam with a result: delivered when nothing is left to send."""
+    of_study = OBJECTS.c.study_uid == study_uid
+    states = list(connection.scalars(select(DELIVERIES.c.state).join(OBJECTS).where(of_study)))
+    state = "delivered" if states and all(state == "sent" for state in states) else "scored"
+    values = {"state": state, "owner": None, "due": None, "tries": 0, "reason": "", "changed": now}
+    connection.execute(update(EXAMS).where(EXAMS.c.study_uid == study_uid).values(**values))
+
+
+def _hold(connection: Connection, study_uid: str, reason: str, now: float) -> None:
+    values = {"state": "held", "owner": None, "due": None, "reason": reason[:1000], "changed": now}
+    connection.execute(update(EXAMS).where(EXAMS.c.study_uid == study_uid).values(**values))
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where we say
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take the write lock at once: two transactions that read first and write later would lock each other out."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -1,0 +1,109 @@
+"""The node: receives exams, lets workers read them, and delivers what they made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from mammodensity.clinic.config import ClinicConfig
+from mammodensity.clinic.database import Database, database_url
+from mammodensity.clinic.delivery import Delivery
+from mammodensity.clinic.inbox import Inbox
+from mammodensity.clinic.log import log
+from mammodensity.errors import OutputError
+
+_PAUSE_S = 1.0
+
+
+class Node:
+    """Everything that runs while the node serves.
+
+    Parameters
+    ----------
+    folder
+        Its data folder, for one node alone: images, and the SQLite database unless the configuration names another.
+
+    Raises
+    ------
+    OutputError
+        The folder or database cannot be used.
+    """
+
+    def __init__(self, config: ClinicConfig, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise OutputError(f"cannot write {folder}: {error.strerror}; name another data folder") from error
+        self._config, self._folder = config, folder
+        self.database = Database(database_url(config.database, folder))
+        self._inbox = Inbox(config, folder, self.database)
+        self._delivery = Delivery(config, self.database)
+        self._stopping = threading.Event()
+        self._workers: list[subprocess.Popen[str]] = []
+        self._threads = [
+            threading.Thread(target=self._keep_delivering, daemon=True),
+            threading.Thread(target=self._keep_workers, daemon=True),
+        ]
+
+    def start(self) -> int:
+        """Start to serve; returns the DICOM port."""
+        port = self._inbox.start()
+        for thread in self._threads:
+            thread.start()
+        return port
+
+    def stop(self) -> None:
+        """Take no more exams, let workers end what they do, and stop."""
+        self._inbox.stop()
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            try:
+                worker.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+            if worker.stdin:
+                worker.stdin.close()
+        self.database.close()
+
+    def _keep_delivering(self) -> None:
+        while not self._stopping.wait(_PAUSE_S):
+            try:
+                self._delivery.send_once()
+            except OutputError as error:
+                log("database-away", reason=str(error))
+
+    def _keep_workers(self) -> None:
+        """Start the workers, and a new one for each that died."""
+        while True:
+            for dead in [worker for worker in self._workers if worker.poll() is not None]:
+                log("worker-died", code=dead.returncode)
+                self._workers.remove(dead)
+            while len(self._workers) < self._config.workers:
+                self._workers.append(self._new_worker())
+            if self._stopping.wait(_PAUSE_S):
+                return
+
+    def _new_worker(self) -> subprocess.Popen[str]:
+        """A process with one thread for each library: more make an exam ten times slower on a busy machine."""
+        quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": "1"}
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "mammodensity.clinic.worker"],
+            stdin=subprocess.PIPE,
+            text=True,
+            env=os.environ | quiet,
+            start_new_session=True,
+        )
+        assert worker.stdin is not None
+        worker.stdin.write(json.dumps({"config": asdict(self._config), "folder": str(self._folder)}) + "\n")
+        worker.stdin.flush()
+        return worker
