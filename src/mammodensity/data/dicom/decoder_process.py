@@ -23,6 +23,8 @@ def decode(request: dict[str, Any], codestream: bytes) -> tuple[dict[str, Any], 
 
     if request["plugin"] == "imagecodecs":
         array = np.asarray(import_module("imagecodecs").jpeg_decode(codestream)).astype(np.uint16)
+    elif request["plugin"] == "openjpeg":
+        array = import_module("j2k_decoder").decode(codestream)  # beside this file
     else:
         from pydicom.encaps import encapsulate
         from pydicom.pixels.decoders.base import get_decoder
