@@ -14,8 +14,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from mammodensity.data.public.adapters import ADAPTERS
-from mammodensity.data.public.csv_table import column_spec
+from mammodensity.data.public.adapters import ADAPTERS, column_spec
 from mammodensity.data.public.image_files import FileList
 from mammodensity.errors import InputError, LayoutError, OptionError, TableError
 from mammodensity.terms import PROJECTIONS, Projection

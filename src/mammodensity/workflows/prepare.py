@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from mammodensity.data.dataset import (
 )
 from mammodensity.data.dicom.file_checks import FileCheck
 from mammodensity.data.find import find_images
-from mammodensity.data.public import csv_table
-from mammodensity.data.public.adapters import ADAPTERS
-from mammodensity.data.public.assemble import ImageEntry, PublicData, PublicExam, of_scale, without_unlabelled
-from mammodensity.data.public.csv_table import ColumnSpec, column_spec
+from mammodensity.data.public.adapters import (
+    ADAPTERS,
+    ColumnSpec,
+    any_table,
+    column_spec,
+)
+from mammodensity.data.public.assemble import PublicData, PublicExam, of_scale, without_unlabelled
 from mammodensity.data.public.image_files import FileList
 from mammodensity.errors import LayoutError, OptionError
 from mammodensity.outputs import require_apart
@@ -300,17 +303,14 @@ def find_exams(
     images = FileList(data)
     sources = FileList(tables) if tables is not None else images
     name = dataset or _recognise(sources)
-    locate: Callable[[FileList, PublicExam, ImageEntry], Path | None]
-    if name == "csv":
-        public, locate = csv_table.read(sources, columns or ColumnSpec()), csv_table.locate
-    else:
-        public, locate = ADAPTERS[name].read(sources, images), ADAPTERS[name].locate
+    adapter = any_table(columns or ColumnSpec()) if name == "csv" else ADAPTERS[name]
+    public = adapter.read(sources, images)
     if not keep_unlabelled:
         public = without_unlabelled(public)
     files = {}
     for done, exam in enumerate(public.exams, start=1):
         for projection, entry in exam.images.items():
-            if (path := locate(images, exam, entry)) is not None:
+            if (path := adapter.locate(images, exam, entry)) is not None:
                 files[exam.exam_id, projection] = path
         if progress:
             progress(done, len(public.exams))
@@ -322,7 +322,7 @@ def holds_known_tables(data: Path) -> bool:
     if not data.is_dir():
         return False
     files = FileList(data)
-    return any(files.named(adapter.TABLES) for adapter in ADAPTERS.values())
+    return any(files.named(adapter.tables) for adapter in ADAPTERS.values())
 
 
 def _find_untabled(data: Path, *, synthetic: bool, by_name: bool) -> DataSet | None:
@@ -345,7 +345,7 @@ def _find_untabled(data: Path, *, synthetic: bool, by_name: bool) -> DataSet | N
 
 def _recognise(tables: FileList) -> str:
     """Name the data set by its tables, or by INFN's folders."""
-    names = [name for name, adapter in ADAPTERS.items() if tables.named(adapter.TABLES)]
+    names = [name for name, adapter in ADAPTERS.items() if tables.named(adapter.tables)]
     if len(names) == 1:
         return names[0]
     if not names and any((tables.root / projection).is_dir() for projection in PROJECTIONS):

@@ -44,7 +44,7 @@ class ImageRow:
     """The category; empty where nobody rated it, more than one where the table contradicts itself."""
     split: str | None = None
     preference: tuple[Any, ...] = ()
-    """Of several images of a projection, the one with the smallest preference is taken."""
+    """The image with the smallest preference is taken, of several images of a projection."""
     mirrored: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
     """Further facts that a manifest keeps: age, vendor, model, site."""
