@@ -68,8 +68,9 @@ def run(job: tuple[str, Recipe, Path]) -> tuple[str, float, float, float, float]
         images = with_splits(find_images(data), seed=SPLIT_SEED, shares=SHARES)
         train_model(images, model, recipe)
         seconds = time.perf_counter() - started
-        figures = evaluate_model(model, device="cpu")
-    assert figures is not None
+        evaluation = evaluate_model(model, device="cpu")
+    assert evaluation is not None
+    figures = evaluation.figures
     views = float(np.mean([figures[projection].accuracy for projection in PROJECTIONS]))
     return name, figures["subject"].accuracy, figures["subject"].quadratic_kappa, views, seconds
 

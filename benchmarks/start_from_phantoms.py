@@ -83,8 +83,9 @@ def accuracy(job: Job) -> float:
         model = Path(folder) / "model"
         images = with_few(find_images(job.site), job.labelled, job.seed)
         train_model(images, model, replace(job.recipe, seed=job.seed), projections=[ONE], start=job.start)
-        figures = evaluate_model(model, device="cpu")
-    assert figures is not None
+        evaluation = evaluate_model(model, device="cpu")
+    assert evaluation is not None
+    figures = evaluation.figures
     return figures[ONE].accuracy
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from mammodensity.evaluation.bootstrap import BootstrapSpec
 from mammodensity.evaluation.figures import evaluate_table, figures_of_merit
-from mammodensity.evaluation.infn_tables import ORIGIN_FILES, read_origin_tables, write_origin_tables
 from mammodensity.evaluation.labels import match, read_labels
+from mammodensity.evaluation.score_tables import ORIGIN_FILES, read_origin_tables, write_origin_tables
 from mammodensity.scores import fuse
 from mammodensity.studies.further import further_figures
 from mammodensity.studies.groups import view_subsets

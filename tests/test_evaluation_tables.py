@@ -9,9 +9,15 @@ from hypothesis.extra.numpy import arrays
 from mammodensity.data.dataset import reference_categories
 from mammodensity.data.find import find_images
 from mammodensity.errors import OptionError, TableError
-from mammodensity.evaluation.infn_tables import ORIGIN_FILES, read_origin_tables, write_origin_tables
 from mammodensity.evaluation.labels import match, read_labels, unused_labels
-from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, write_score_table
+from mammodensity.evaluation.score_tables import (
+    ORIGIN_FILES,
+    ScoreTable,
+    read_origin_tables,
+    read_score_table,
+    write_origin_tables,
+    write_score_table,
+)
 from mammodensity.scores import FUSION_METHODS, ExamScores, FusedScores, fuse, fuse_exam
 from mammodensity.terms import FUSED_LEVELS, LEVELS, PROJECTIONS, DensityCategory
 from samples import write_blobs

@@ -15,7 +15,7 @@ import pytest
 import mammodensity
 from dicom_samples import save_exam
 from mammodensity.anatomy.density import DEFAULT_MAP
-from mammodensity.commands.show_results import show_results
+from mammodensity.commands.reading import show_results
 from mammodensity.data.dataset import DataSet
 from mammodensity.data.find import find_all_images, find_images
 from mammodensity.data.images import load_exam

@@ -28,7 +28,7 @@ from mammodensity.pages.pictures import (
     side_by_side,
     view_picture,
 )
-from mammodensity.pages.results import MadeBy, write_results_page
+from mammodensity.pages.results import write_results_page
 from mammodensity.results.calibration import Calibration, ViewsCalibration
 from mammodensity.results.result import NOTIFICATION, ExamResult, exam_result
 from mammodensity.results.score_calibration import CalibrationMap
@@ -307,8 +307,8 @@ def test_dense_against_the_category_stands_in_the_sentence():
 # The page of many exams
 
 
-def results_page(tmp_path, results, made_by=None, **others) -> str:
-    return write_results_page(tmp_path / "r.html", results, made_by or MadeBy("m"), **others).read_text()
+def results_page(tmp_path, results, **others) -> str:
+    return write_results_page(tmp_path / "r.html", results, **({"model": "m"} | others)).read_text()
 
 
 def test_the_page_of_many_exams_has_a_table_to_sort_and_filter(tmp_path):
@@ -346,8 +346,8 @@ def test_the_page_of_many_exams_has_a_table_to_sort_and_filter(tmp_path):
 
 
 def test_the_page_of_many_exams_names_model_version_date_and_warnings(tmp_path):
-    made_by = MadeBy("densities (files 0123)", ("trained on phantoms: its answers mean nothing",))
-    text = Page(results_page(tmp_path, [result_of()], made_by)).text
+    model, warnings = "densities (files 0123)", ["trained on phantoms: its answers mean nothing"]
+    text = Page(results_page(tmp_path, [result_of()], model=model, warnings=warnings)).text
     assert f"Read by densities (files 0123) with mammodensity {__version__} on 20" in text
     assert "Trained on phantoms: its answers mean nothing." in text
     assert text.count("The scores are raw, not calibrated") == 1

@@ -19,24 +19,28 @@ from PIL import Image
 
 import mammodensity
 from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.anatomy.read_view import ReadView
 from mammodensity.data.dataset import ImageRecord, write_manifest
 from mammodensity.data.find import find_images
 from mammodensity.errors import CheckpointError, ImageError, LayoutError, MammodensityError, OptionError, TableError
+from mammodensity.evaluation.bootstrap import Figure
 from mammodensity.evaluation.figures import SCALAR_FIGURES, evaluate_table, figures_of_merit, to_json
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.evaluation.test_split import evaluate_model, read_figures, stored_evaluation
 from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
-from mammodensity.pages.examples import absent_kinds, choose_examples
-from mammodensity.pages.figure_tables import LEVEL_WORDS, Notes, figure_words
+from mammodensity.models.scoring import ViewScores
+from mammodensity.models.trained import DensityModel
 from mammodensity.pages.model_card import refresh_model_card, write_model_card
-from mammodensity.pages.report import write_report
-from mammodensity.pages.wording import cautions, number
+from mammodensity.pages.report import Notes
+from mammodensity.pages.wording import LEVEL_WORDS, cautions, figure_words, number
 from mammodensity.results.calibration import COMBINATIONS, Calibration, ViewsCalibration, write_calibration
 from mammodensity.results.score_calibration import CalibrationMap
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 from mammodensity.training.model_folder import read_run
 from mammodensity.training.recipes import find_recipe
+from mammodensity.workflows.report import absent_kinds, choose_examples
+from mammodensity.workflows.report import report as write_report
 from mammodensity.workflows.train import train_model
 
 HOSTILE = '<script>alert("1")</script> & co'
@@ -173,9 +177,9 @@ def test_evaluate_model_writes_scores_and_figures_that_agree(tested: Path) -> No
 
 def test_evaluate_model_other_split_and_progress(copy: Path) -> None:
     calls: list[tuple[int, int]] = []
-    figures = evaluate_model(copy, split="validation", progress=lambda done, total: calls.append((done, total)))
-    assert figures is not None
-    assert figures["subject"].n == 4
+    evaluation = evaluate_model(copy, split="validation", progress=lambda done, total: calls.append((done, total)))
+    assert evaluation is not None
+    assert evaluation.figures["subject"].n == 4
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert (copy / "validation" / "predictions.csv").is_file()
     assert not (copy / "test").exists()
@@ -191,8 +195,9 @@ def test_evaluate_model_says_nothing_without_exams(copy: Path) -> None:
 
 def test_evaluate_model_counts_incomplete_exams(copy: Path) -> None:
     rewrite_manifest(copy, lambda row: None if (row["exam_id"], row["projection"]) == ("second", "CC_L") else row)
-    figures = evaluate_model(copy)
-    assert figures is not None
+    evaluation = evaluate_model(copy)
+    assert evaluation is not None
+    figures = evaluation.figures
     assert (figures["subject"].n, figures["subject"].n_not_given) == (4, 1)
     assert (figures["right"].n, figures["CC_L"].n) == (5, 4)
 
@@ -339,6 +344,22 @@ def test_examples_on_the_page(page: Page) -> None:
 def test_same_run_same_page(tested_copy: Path, tested: Path, tmp_path: Path) -> None:
     write_report(tested_copy, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == (tested.parent / "page.html").read_bytes()
+
+
+def test_each_view_is_scored_once(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored: Counter[str] = Counter()
+    score_view = DensityModel.score_view
+
+    def counted(model: DensityModel, view: ReadView) -> ViewScores:
+        scored[str(view.mammogram.path)] += 1
+        return score_view(model, view)
+
+    monkeypatch.setattr(DensityModel, "score_view", counted)
+    write_report(copy, tmp_path / "first.html")  # scores the test exams for the figures
+    assert sorted(scored.values()) == [1] * 4 * len(TEST_EXAMS)
+    scored.clear()
+    write_report(copy, tmp_path / "again.html", examples=2)  # has the figures, and scores the examples
+    assert sorted(scored.values()) == [1] * 4 * 2
 
 
 def test_fewer_examples_and_none(tested_copy: Path, tmp_path: Path) -> None:
@@ -490,7 +511,8 @@ def test_cautions_where_every_exam_is_right(untested: Path) -> None:
 
 def test_notes_share_letters() -> None:
     notes = Notes()
-    assert [notes.mark(text) for text in ("x", "y", "x")] == ["a", "b", "a"]
+    undefined = [Figure(np.nan, reason=reason) for reason in ("x", "y", "x")]
+    assert [notes.marks(figure) for figure in undefined] == [["a"], ["b"], ["a"]]
 
 
 # --- the model card

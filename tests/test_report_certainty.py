@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mammodensity.evaluation.score_tables import ScoreTable, fuse_levels
-from mammodensity.pages.certainty import certainty
 from mammodensity.pages.plots import reliability_diagram
+from mammodensity.pages.report import certainty
 from mammodensity.results.calibration import Calibration, Overlap, fit_calibration, scores_of_views
 from mammodensity.results.cross_validation import expected_calibration_error
 from mammodensity.terms import PROJECTIONS
@@ -31,8 +31,8 @@ def test_without_calibration_scores_are_judged_as_they_are(cohort):
     found = certainty(table, reference, None)
     assert found["sets"] is None
     (figures,) = found["calibrations"]
-    assert figures.error == pytest.approx(expected_calibration_error(table.scores["subject"], reference))
-    assert figures.band[0] < figures.band[1]
+    assert figures["error"] == pytest.approx(expected_calibration_error(table.scores["subject"], reference))
+    assert figures["band"][0] < figures["band"][1]
     assert [share for share, _ in found["rejected"]] == [0.0, 0.1, 0.2, 0.3]
     assert found["rejected"][0][1].kept == 60
     accuracy = {count: subset.figures["accuracy"].value for count, subset in found["by_number"].items()}
@@ -44,10 +44,10 @@ def test_with_calibration_sets_are_counted(cohort):
     table, reference = cohort
     calibration = fit_calibration(scores_of_views(table), reference)
     found = certainty(table, reference, calibration)
-    assert found["sets"].coverage == 0.9
-    assert found["sets"].covered >= 0.85  # of the exams it was fitted to
+    assert found["sets"]["coverage"] == 0.9
+    assert found["sets"]["covered"] >= 0.85  # of the exams it was fitted to
     assert len(found["calibrations"]) == 2
-    assert found["calibrations"][1].error < found["calibrations"][0].error
+    assert found["calibrations"][1]["error"] < found["calibrations"][0]["error"]
 
 
 def test_it_is_said_where_figures_of_a_calibration_flatter(cohort):

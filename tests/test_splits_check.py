@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from mammodensity.commands import show
-from mammodensity.commands.show_data import show_check
+from mammodensity.commands.data import show_check
 from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.dicom.file_checks import FileCheck, Reason
 from mammodensity.data.find import find_images
@@ -177,7 +177,7 @@ def test_check_shows_every_reason_of_a_file(monkeypatch):
     problem = Problem("partly-split", "whole set")
     result = CheckResult(Path(), "DICOM archive", 0, 0, 0, {}, DENSITY, (problem,), 0, files)
     text = StringIO()
-    monkeypatch.setattr(show, "_OUT", Console(file=text, width=200))
+    monkeypatch.setattr(show, "_console", lambda: Console(file=text, width=200))
     show_check(result, verbose=True)
     lines = [line.split() for line in text.getvalue().splitlines()]
     assert ["error", "partly-split", "1", "whole", "set"] in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import numpy as np
@@ -10,11 +11,11 @@ from scipy.stats import binomtest, chi2_contingency, fisher_exact
 
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure
+from mammodensity.pages.plots import drift_plot, reject_plot
 from mammodensity.studies.drift import drift, period_of, read_flags
+from mammodensity.studies.further import reject_curve
 from mammodensity.studies.proportions import difference_interval, permutation_p_values, share, wilson
 from mammodensity.studies.readings import Reading, read_reading
-from mammodensity.studies.study_plots import drift_plot, reject_plot
-from mammodensity.studies.triage import reject_curve
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY
 
 FEW = BootstrapSpec(100)
@@ -273,7 +274,7 @@ def test_the_command(run, files, tmp_path):
         ((), 1, "has no column study_date, exam_date, date; found exam_id, patient_id, acquired; name the column"),
         (("--date", "when"), 1, "has no column 'when'"),
         (("--date", "acquired", "--plot", "drift.pdf"), 2, "--plot must name a file that ends in .svg or .png"),
-        (("--date", "acquired", "--period", "day"), 2, "--period must be one of"),
+        (("--date", "acquired", "--period", "day"), 2, "'day' is not one of 'month', 'quarter', 'year'"),
     ],
 )
 def test_mistakes_end_in_one_line(run, files, options, code, message):
@@ -302,7 +303,7 @@ def test_the_same_figures_give_the_same_plot():
     text = drift_plot(found).decode()
     assert all(one.period in text for one in found.periods)
     curve = reject_curve(np.roll(reading.predicted, 1), reading.scores, spec=BootstrapSpec(0))
-    text = reject_plot(curve).decode()
+    text = base64.b64decode(reject_plot(curve).split(",")[1]).decode()
     assert "dense or not mistaken" in text
     assert RESEARCH_USE_ONLY in text
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, cohen_kappa_score
 
 from mammodensity.evaluation.bootstrap import BootstrapSpec
-from mammodensity.studies.triage import reject_curve
+from mammodensity.studies.further import reject_curve
 
 NONE = BootstrapSpec(0)
 

@@ -100,11 +100,11 @@ def test_every_option_counts():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"figure": "auc"}, r"--figure must be one of linear_kappa, .* Got 'auc' instead"),
+        ({"figure": "auc"}, r"figure must be one of linear_kappa, .* Got 'auc' instead"),
         ({"above": 0.9}, r"--above must be above 0 and below --expected, and that below 1\. Got 0\.9 and 0\.8"),
         ({"expected": 1.0}, r"and that below 1\. Got 0\.7 and 1 instead"),
-        ({"power": 0.2}, r"--power must be from 0\.5 to below 1\. Got 0\.2"),
-        ({"confidence": 95}, r"--confidence must be from 0\.5 to below 1\. Got 95"),
+        ({"power": 0.2}, r"power must be greater than or equal to 0\.5\. Got 0\.2"),
+        ({"confidence": 95}, r"confidence must be less than 1\. Got 95"),
         ({"mix": (0.5, 0.5, 0.5, 0.5)}, r"--mix must be four shares above 0 that sum to 1 .* Got 0\.5/0\.5/0\.5/0\.5"),
         ({"mix": (0.5, 0.5)}, r"--mix must be four shares"),
     ],
@@ -141,4 +141,4 @@ def test_the_command(run, tmp_path):
     assert found["summary"] in output
     code, _, error = run(*arguments, "--power", 1)
     assert code == 2
-    assert "--power must be from 0.5 to below 1" in error
+    assert "power must be less than 1. Got 1.0 instead" in error

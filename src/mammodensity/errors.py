@@ -22,6 +22,7 @@ and exits with the class's ``exit_code``::
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 _NOT_PRINTED = ("Cc", "Cf", "Cs")  # control, format (direction of writing), and bytes of a name that are no UTF-8
@@ -115,3 +116,9 @@ class Interrupted(MammodensityError):  # noqa: N818  (it is no error of anybody'
 def one_line(error: BaseException) -> str:
     """The message of an error from elsewhere, shortened to one line; the name of its type where it has none."""
     return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise ``OptionError`` unless a value is one of the choices."""
+    if value not in (allowed := tuple(choices)):
+        raise OptionError(f"{name} must be one of {', '.join(allowed)}. Got {value!r} instead.")

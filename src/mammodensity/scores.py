@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mammodensity.errors import OptionError, TableError
+from mammodensity.errors import TableError, require_choice
 from mammodensity.exam import Flag
 from mammodensity.terms import DENSITY, FUSED_LEVELS, PROJECTIONS, SCALES, Category, Projection, Scale
 
@@ -99,7 +99,7 @@ def fuse(view_scores: ArrayLike, method: str = "mean") -> NDArray[np.float64]:
     TableError
         ``view_scores`` has another shape, holds no projection, or holds a negative number (logits, not scores).
     """
-    _require_method(method)
+    require_choice("fusion method", method, FUSION_METHODS)
     scores = np.asarray(view_scores, dtype=np.float64)
     if scores.ndim not in (2, 3) or 0 in scores.shape[-2:]:
         raise TableError(
@@ -142,7 +142,7 @@ def fuse_exam(
     TableError
         A key is not a projection, or its scores do not have the shape of the others.
     """
-    _require_method(method)
+    require_choice("fusion method", method, FUSION_METHODS)
     given = projection_scores.values()
     for name, scores in projection_scores.items():
         if name not in PROJECTIONS:
@@ -181,8 +181,7 @@ def fuse_views(
     OptionError
         Unknown method or policy.
     """
-    if policy not in POLICIES:
-        raise OptionError(f"policy must be one of {', '.join(POLICIES)}. Got {policy!r} instead.")
+    require_choice("policy", policy, POLICIES)
     sides = [
         fuse(
             np.stack([view_scores[view] for view in PROJECTIONS if view in view_scores and view in wanted], -2), method
@@ -200,11 +199,6 @@ def denser(right: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.
     positions = np.arange(right.shape[-1])
     result: NDArray[np.float64] = np.where((right @ positions >= left @ positions)[..., np.newaxis], right, left)
     return result
-
-
-def _require_method(method: str) -> None:
-    if method not in FUSION_METHODS:
-        raise OptionError(f"fusion method must be one of {', '.join(FUSION_METHODS)}. Got {method!r} instead.")
 
 
 def _geometric_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from mammodensity import __version__
-from mammodensity.commands import audit, clinic, data, explaining, maintain, reading, studies, training
+from mammodensity.commands import audit, clinic, data, explaining, reading, studies, training
 from mammodensity.errors import MammodensityError, OptionError, printable
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY
 from mammodensity.workers import launched
@@ -89,7 +89,7 @@ _GROUPS: dict[str, list[Callable[..., None]]] = {
     ],
     "Explain": [explaining.explain, explaining.counterfactual, explaining.explain_benchmark],
     "Clinic": [clinic.dicom, clinic.serve],
-    "Maintain": [maintain.import_keras, maintain.export, maintain.schema],
+    "Maintain": [training.import_keras, training.export, training.schema],
 }
 for _panel, _functions in _GROUPS.items():
     for _function in _functions:
@@ -117,9 +117,9 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, _stop_politely)
     # Names in other scripts have letters that the pictures' font lacks; a box stands for them there.
     warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
-    given = _repeat_projection_option(sys.argv[1:] if arguments is None else arguments)
+    words = _repeat_projection_option(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(given, standalone_mode=False, prog_name="mammodensity")
+        code = app(words, standalone_mode=False, prog_name="mammodensity")
     except MammodensityError as error:
         _fail(str(error), error.exit_code)
     except TyperException as error:
@@ -158,6 +158,6 @@ def _fail(message: str, code: int) -> None:
     if place is None or place.rank == 0:
         print(f"mammodensity: {printable(' '.join(message.split()))}", file=sys.stderr)
     elif code != OptionError.exit_code:  # options are the same for all processes, and the first tells what is wrong
-        whose = f"process {place.rank} of {place.size}, counted from 0"
-        print(f"mammodensity: {whose}: {printable(' '.join(message.split()))}", file=sys.stderr)
+        process = f"process {place.rank} of {place.size}, counted from 0"
+        print(f"mammodensity: {process}: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

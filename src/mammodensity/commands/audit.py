@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+import mammodensity
 from mammodensity.commands.options import (
     Bootstrap,
     Fusion,
@@ -16,7 +17,24 @@ from mammodensity.commands.options import (
     Split,
     Synthetic,
 )
+from mammodensity.commands.show import (
+    finish,
+    how_many,
+    progress_bar,
+    say,
+    say_each,
+    say_resampled,
+    say_research_use_only,
+)
+from mammodensity.commands.show_figures import (
+    show_calibration,
+    show_calibration_figures,
+    show_category_fit,
+    show_figures,
+    show_further,
+)
 from mammodensity.errors import OptionError
+from mammodensity.outputs import require_not_input
 
 
 def evaluate(
@@ -60,11 +78,6 @@ def evaluate(
 
     Example: mammodensity evaluate --csv predictions.csv --labels phantoms/manifest.csv --json figures.json
     """
-    from mammodensity.commands.show import how_many, progress_bar, say, say_resampled, say_research_use_only
-    from mammodensity.commands.show_figures import show_calibration_figures, show_figures, show_further
-    from mammodensity.outputs import require_not_input, write_json
-    from mammodensity.workflows.evaluate import evaluate as evaluate_scores
-
     if (csv is None) == (origin is None):
         raise OptionError("give either --csv FILE or --origin DIR; see mammodensity evaluate --help")
     if labels is None:
@@ -72,7 +85,7 @@ def evaluate(
     read = [labels, *([manifest] if manifest else []), *([csv] if csv else (origin or Path()).glob("*"))]
     require_not_input(json_file, read)
     with progress_bar("evaluate") as progress:
-        done = evaluate_scores(
+        done = mammodensity.evaluate(
             csv or origin or Path(),
             labels,
             manifest=manifest,
@@ -91,10 +104,7 @@ def evaluate(
         say(f"({how_many(len(done.unused_labels), 'exam')} of {labels} without scores)")
     if done.calibration:
         show_calibration_figures(done.calibration)
-    if json_file:
-        write_json(json_file, done.to_dict())
-        say(f"all figures and intervals in {json_file}")
-    say_research_use_only()
+    finish(json_file, done.to_dict())
 
 
 def calibrate(
@@ -132,14 +142,10 @@ def calibrate(
 
     Example: mammodensity calibrate phantoms --model site
     """
-    from mammodensity.commands.show import progress_bar, say, say_research_use_only
-    from mammodensity.commands.show_figures import show_calibration, show_category_fit
-    from mammodensity.workflows.calibrate import calibrate as calibrate_model
-
     if labels is not None and len(data) > 1:
         raise OptionError("with --labels, give one table of scores; see mammodensity calibrate --help")
     with progress_bar("calibrate") as progress:
-        done = calibrate_model(
+        done = mammodensity.calibrate(
             data[0] if len(data) == 1 else data,
             model=model,
             labels=labels,
@@ -152,14 +158,12 @@ def calibrate(
             force=force,
             progress=progress,
         )
-    for text in done.refused:
-        say(f"refused: {text}")
+    say_each("refused", done.refused)
     if done.calibration:
         show_calibration(done.calibration)
     if done.category_fit:
         show_category_fit(done.category_fit)
-    for warning in done.warnings:
-        say(f"note: {warning}")
+    say_each("note", done.warnings)
     if done.file is None:
         say("nothing was written; --force writes the fitted categories even so")
         say_research_use_only()
@@ -178,10 +182,7 @@ def report(
 
     Example: mammodensity report model
     """
-    from mammodensity.commands.show import progress_bar, say, say_research_use_only
-    from mammodensity.workflows.report import report as write_report
-
     with progress_bar("report") as progress:
-        page = write_report(run, output, progress=progress)
+        page = mammodensity.report(run, output, progress=progress)
     say(f"report: {page.resolve()}")
     say_research_use_only()

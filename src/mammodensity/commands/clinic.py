@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mammodensity.commands.options import Device, Exams, ModelOrDefault, Synthetic
+from mammodensity.commands.reading import show_results
+from mammodensity.commands.show import (
+    how_many,
+    progress_bar,
+    say,
+    say_each,
+    say_research_use_only,
+    show_table,
+)
 from mammodensity.errors import OptionError
+from mammodensity.outputs import require_apart
 
 if TYPE_CHECKING:
     from mammodensity.clinic.config import ClinicConfig
@@ -44,10 +54,6 @@ def dicom(
 
     Example: mammodensity dicom exam --output objects
     """
-    from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only
-    from mammodensity.commands.show_results import show_results
-    from mammodensity.outputs import require_apart
-
     _require_libraries()
     from mammodensity.clinic.objects import dicom_objects
 
@@ -66,8 +72,7 @@ def dicom(
             device=device,
             progress=progress,
         )
-    for text in [text for objects in made for text in objects.result.refused.values()]:
-        say(f"refused: {text}")
+    say_each("refused", (text for objects in made for text in objects.result.refused.values()))
     show_results([objects.result for objects in made])
     say(f"{how_many(sum(len(objects.objects) for objects in made), 'object')} in {output}")
     say_research_use_only()
@@ -95,7 +100,6 @@ def serve(
 
     from mammodensity.clinic.config import ClinicConfig, read_config
     from mammodensity.clinic.database import Database, database_url
-    from mammodensity.commands.show import say, say_research_use_only
 
     settings = read_config(config) if config else ClinicConfig()
     if dicom_port is not None:
@@ -118,7 +122,6 @@ def serve(
 
 def _serve(settings: ClinicConfig, data: Path) -> None:
     from mammodensity.clinic.node import Node
-    from mammodensity.commands.show import say, say_research_use_only
 
     node = Node(settings, data)
     try:
@@ -151,7 +154,6 @@ def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
 
 def _show_status(database: Database) -> None:
     from mammodensity.clinic.inbox import name_of
-    from mammodensity.commands.show import show_table
 
     exams = database.exams()
     rows = [[name_of(exam["study_uid"]), exam["state"], str(exam["revision"] or 0), exam["reason"]] for exam in exams]

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import mammodensity
 from mammodensity.commands.options import JsonFile, Synthetic
+from mammodensity.commands.show import MOST, how_many, progress_bar, say, say_each, say_research_use_only, show_table
 from mammodensity.errors import LayoutError, OptionError
+from mammodensity.outputs import require_apart, require_not_input, write_json
+from mammodensity.terms import PROJECTIONS
+
+if TYPE_CHECKING:
+    from mammodensity.workflows.check import CheckResult
+    from mammodensity.workflows.prepare import ExamList
 
 
 def phantom(
@@ -29,7 +37,6 @@ def phantom(
 
     Example: mammodensity phantom --exams 40 --size 256 --seed 1 phantoms
     """
-    from mammodensity.commands.show import how_many, progress_bar, say
     from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 
     spec = PhantomSpec(rows=size, seed=seed, mix=mix, bits=bits)  # type: ignore[arg-type]  # checked there
@@ -55,19 +62,14 @@ def check(
 
     Example: mammodensity check phantoms
     """
-    from mammodensity.commands.show import progress_bar
-    from mammodensity.commands.show_data import show_check
-    from mammodensity.outputs import require_not_input, write_json
-    from mammodensity.workflows.check import check as check_data
-
     with progress_bar("check") as progress:
-        results = check_data(paths, read_pixels=not no_pixels, synthetic=synthetic, progress=progress)
+        results = mammodensity.check(paths, read_pixels=not no_pixels, synthetic=synthetic, progress=progress)
     for result in results:
         show_check(result, verbose=verbose)
     require_not_input(json_file, (Path(file.path) for result in results for file in result.files))
     if json_file:
         write_json(json_file, [entry for result in results for entry in result.to_list()])
-    for problem in (one for result in results for one in result.problems if one.code == "unknown-layout"):
+    for problem in (problem for result in results for problem in result.problems if problem.code == "unknown-layout"):
         raise LayoutError(problem.text)
     if not all(result.usable for result in results):
         raise typer.Exit(1)
@@ -114,11 +116,7 @@ def prepare(
 
     Example: mammodensity prepare archive training-set
     """
-    from mammodensity.commands.show import how_many, progress_bar, say
-    from mammodensity.commands.show_data import show_exams
-    from mammodensity.outputs import require_apart, require_not_input, write_json
     from mammodensity.workflows.prepare import list_exams
-    from mammodensity.workflows.prepare import prepare as prepare_exams
 
     if out is None and not dry_run:
         raise OptionError("OUT is needed: the folder to write to; or give --dry-run to list the exams only")
@@ -144,7 +142,7 @@ def prepare(
     if dry_run or out is None:
         return
     with progress_bar("prepare") as progress:
-        done = prepare_exams(
+        done = mammodensity.prepare(
             exams, out, spec=spec_file, salt=salt, keep_names=keep_names, resume=resume, progress=progress
         )
     say(f"{how_many(done.exams, 'exam')} in {out}, listed in {done.manifest}; refused.csv names the files left out")
@@ -163,15 +161,81 @@ def segment(
 
     Example: mammodensity segment phantoms/MLO_R/A --output tissue
     """
-    from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only
     from mammodensity.workflows.segment import TABLE
-    from mammodensity.workflows.segment import segment as segment_images
 
     with progress_bar("segment") as progress:
-        done = segment_images(images, output, synthetic=synthetic, progress=progress)
-    for text in done.refused:
-        say(f"refused: {text}")
-    for text in done.doubts:
-        say(f"note: {text}")
+        done = mammodensity.segment(images, output, synthetic=synthetic, progress=progress)
+    say_each("refused", done.refused)
+    say_each("note", done.doubts)
     say(f"{how_many(len(done.labels), 'label image')} and {TABLE} in {output}")
     say_research_use_only()
+
+
+def show_check(result: CheckResult, *, verbose: bool = False) -> None:
+    """Print what a data set holds, and a line for each kind of problem; with ``verbose`` also for each file."""
+    images, exams = how_many(result.images, "image"), how_many(result.exams, "exam")
+    say(f"{result.root}: {images} of {exams} of {how_many(result.patients, 'patient')}, {result.layout}")
+    columns = list(result.scale.letters)
+    categories = {name for splits in result.counts.values() for counts in splits.values() for name in counts}
+    columns += sorted(categories - set(columns))
+    rows = [
+        [projection, split, *(str(counts.get(name, 0)) for name in columns)]
+        for projection, splits in result.counts.items()
+        for split, counts in splits.items()
+    ]
+    if rows:
+        show_table(["projection", "split", *columns], rows)
+    findings = result.findings()
+    rows = []
+    for finding in findings:
+        text = finding.meaning if len(finding.texts) > 1 else finding.texts[0]
+        rows.append([finding.kind, finding.code, str(len(finding.texts)), text])
+    if rows:
+        show_table(["", "code", "count", "meaning"], rows)
+    several = [finding for finding in findings if len(finding.texts) > 1]
+    for finding in several if verbose else ():
+        for text in finding.texts:
+            say(f"{finding.kind} [{finding.code}] {text}")
+    if several and not verbose:
+        say("--verbose names every file, as --json FILE does")
+    refused = sum(not file.accepted for file in result.judged)
+    say(f"{how_many(len(result.judged) - refused, 'file')} accepted, {refused} refused")
+    if result.ignored and not result.named:
+        say(f"{how_many(result.ignored, 'file is not an image', 'files are not images')}, and so left alone")
+    severe = sum(problem.severe for problem in result.problems)
+    counts = f"{how_many(severe, 'error')}, {how_many(len(result.problems) - severe, 'note')}"
+    say(f"{counts}: {'usable' if result.usable else 'not usable yet'}")
+
+
+def show_exams(exams: ExamList, most: int = MOST) -> None:
+    """Print the first exams of a list, its counts, and what is left out for which reason."""
+    tables, summary = exams.tables, exams.values["summary"]
+    names = [exam["exam_id"] for exam in exams.values["exams"]]
+    if tables is None:
+        columns, cells = ["exam's", "split"], [[exam["density"], exam["split"]] for exam in exams.values["exams"]]
+    else:
+        columns = ["right", "left", "exam's", "split"]
+        cells = [[*map(exam.breast_categories.get, "RL"), exam.category, exam.split] for exam in tables.data.exams]
+    rows = []
+    for values, words in zip(exams.values["exams"][:most], cells, strict=False):
+        views = ["x" if projection.value in values["projections"] else "-" for projection in PROJECTIONS]
+        rows.append([values["exam_id"], *views, *(word or "-" for word in words)])
+    show_table(["exam", *PROJECTIONS, *columns], rows)
+    if len(names) > most:
+        say(f"... and {how_many(len(names) - most, 'more exam')}; --json lists all")
+    counts = f"{exams.values['dataset']}: {how_many(summary['exams'], 'exam')}"
+    images = how_many(summary["images"], "image")
+    if tables is None:
+        say(f"{counts}, {images}")
+        if summary["refused"]:
+            say(f"{how_many(summary['refused'], 'file')} would not be used; `mammodensity check` says why")
+        return
+    complete = how_many(summary["complete_exams"], "exam has", "exams have")
+    say(f"{counts} of {how_many(summary['patients'], 'patient')}, {images}; {complete} all four projections")
+    for name in ("by_category", "images_by_category", "images_by_tissue", "by_projection", "by_split"):
+        if name in summary:
+            say(f"{name.replace('_', ' ')}: {', '.join(f'{key} {count}' for key, count in summary[name].items())}")
+    say(f"image files: {summary['files_found']} found, {summary['files_absent']} not there")
+    for word, reasons in (("left out", tables.data.left_out), ("note", tables.data.notes)):
+        for reason in reasons:
+            say(f"{word} [{reason.code}] {how_many(reason.count, reason.unit.removesuffix('s'))}: {reason.text}")

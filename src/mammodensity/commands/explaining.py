@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import mammodensity
 from mammodensity.commands.options import (
     Device,
     Exams,
@@ -20,7 +21,18 @@ from mammodensity.commands.options import (
     load_model,
     model_files,
 )
+from mammodensity.commands.show import (
+    finish,
+    how_many,
+    progress_bar,
+    say,
+    say_each,
+    say_research_use_only,
+    show_table,
+    stage_bars,
+)
 from mammodensity.errors import OutputError
+from mammodensity.outputs import require_apart, require_not_input
 
 
 def explain(
@@ -76,10 +88,7 @@ def explain(
 
     Example: mammodensity explain phantoms --first 4 --output explanations
     """
-    from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only
-    from mammodensity.outputs import require_apart, require_not_input
     from mammodensity.workflows.explain import SUMMARY_FILE
-    from mammodensity.workflows.explain import explain as explain_data
 
     images = find_exams(data, split, synthetic=synthetic).first_exams(first)
     if output.resolve() in {record.path.resolve().parent for record in images.records}:
@@ -90,7 +99,7 @@ def explain(
     if json_file and json_file.resolve() == (output / SUMMARY_FILE).resolve():
         raise OutputError(f"{json_file} is the summary that explain writes itself; name another file for --json")
     with progress_bar("explain") as progress:
-        explanations = explain_data(
+        explanations = mammodensity.explain(
             images,
             model=model,
             output=output,
@@ -105,10 +114,8 @@ def explain(
             scores_file=json_file,
             progress=progress,
         )
-    for text in explanations.warnings:
-        say(f"note: {text}")
-    for text in explanations.refused:
-        say(f"refused: {text}")
+    say_each("note", explanations.warnings)
+    say_each("refused", explanations.refused)
     say(f"{how_many(len(explanations.pages), 'exam')} in {output}; look at {explanations.pages[0]} first")
     if explanations.statement:
         say(explanations.statement)
@@ -140,8 +147,6 @@ def counterfactual(
 
     Example: mammodensity counterfactual --phantoms 8 --model model --output density
     """
-    from mammodensity.commands.show import progress_bar, say, say_research_use_only, show_table
-    from mammodensity.outputs import require_apart, require_not_input, write_json
     from mammodensity.workflows.counterfactuals import rows_of, write_counterfactuals
 
     images = None
@@ -160,13 +165,9 @@ def counterfactual(
         rows_of(result),
     )
     say(f"in {result['monotone_share']:.0%} of the exams, more dense tissue never lowers the expected category")
-    for text in result["refused"]:
-        say(f"refused: {text}")
-    if json_file:
-        write_json(json_file, result)
-        say(f"every step in {json_file}")
+    say_each("refused", result["refused"])
     say(f"plots in {output}")
-    say_research_use_only()
+    finish(json_file, result, "every step")
 
 
 def explain_benchmark(
@@ -199,10 +200,8 @@ def explain_benchmark(
 
     Example: mammodensity explain-benchmark --json benchmark.json
     """
-    from mammodensity.commands.show import say, say_research_use_only, show_table, stage_bars
     from mammodensity.explanation.methods import METHODS
     from mammodensity.models.trained import load_networks
-    from mammodensity.outputs import require_not_input, write_json
     from mammodensity.research.benchmark_networks import BenchmarkSpec
     from mammodensity.research.explanation_benchmark import COLUMNS, run_benchmark, tables
 
@@ -221,6 +220,4 @@ def explain_benchmark(
     for title, rows in tables(result):
         say(title)
         show_table(COLUMNS, rows)
-    write_json(json_file, result)
-    say(f"all scores and baselines in {json_file}")
-    say_research_use_only()
+    finish(json_file, result, "all scores and baselines")

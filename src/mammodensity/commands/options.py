@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mammodensity.commands.show import how_many, say, say_each
+
 if TYPE_CHECKING:
     from mammodensity.data.dataset import DataSet
     from mammodensity.models.default import TissueModel
@@ -56,7 +58,6 @@ Bootstrap = Annotated[
 
 def find_exams(paths: Path | list[Path], split: str | None, *, synthetic: bool = False) -> DataSet:
     """Find the images of a data set or of one of its splits, and say how many files were refused."""
-    from mammodensity.commands.show import how_many, say
     from mammodensity.workflows.predict import find_data
 
     exams = find_data(paths, split=split, synthetic=synthetic)
@@ -83,10 +84,8 @@ def model_files(model: Path | None) -> list[Path]:
 
 def load_model(path: Path | None, device: str, engine: str = "torch") -> DensityModel | TissueModel:
     """Load a model and say what its user must know."""
-    from mammodensity.commands.show import say
     from mammodensity.models.trained import load_model as load
 
     model = load(path, device, engine)
-    for warning in model.warnings:
-        say(f"note: {path}: {warning}" if path else f"note: {warning}")
+    say_each(f"note: {path}" if path else "note", model.warnings)
     return model

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import mammodensity
 from mammodensity.commands.options import (
     Device,
     Engine,
@@ -20,7 +23,13 @@ from mammodensity.commands.options import (
     files_read,
     find_exams,
 )
+from mammodensity.commands.show import MOST, how_many, progress_bar, say, say_each, say_research_use_only, show_table
 from mammodensity.errors import Interrupted, OptionError
+from mammodensity.outputs import require_not_input
+from mammodensity.terms import PROJECTIONS, Scale
+
+if TYPE_CHECKING:
+    from mammodensity.results.result import ExamResult, LevelResult
 
 _MOST_PICTURED = 40  # exams on a page of results; each has up to a megabyte of pictures
 
@@ -79,11 +88,6 @@ def predict(
 
     Example: mammodensity predict phantoms --csv predictions.csv --html results.html
     """
-    from mammodensity.commands.show import how_many, progress_bar, say, say_research_use_only
-    from mammodensity.commands.show_results import show_results
-    from mammodensity.outputs import require_not_input
-    from mammodensity.workflows.predict import predict as predict_exams
-
     outputs = [path for path in (csv, json_file, results, html) if path]
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OptionError("--csv, --json, --results and --html must name different files")
@@ -98,7 +102,7 @@ def predict(
         require_not_input(output, files_read(exams, data, model))
     try:
         with progress_bar("predict") as progress:
-            done = predict_exams(
+            done = mammodensity.predict(
                 exams,
                 model=model,
                 fusion=fusion,
@@ -116,10 +120,8 @@ def predict(
             )
     except Interrupted as stopped:
         raise _keep_incomplete(csv, stopped) from None
-    for note in done.warnings:
-        say(f"note: {note}")
-    for text in done.refused:
-        say(f"refused: {text}")
+    say_each("note", done.warnings)
+    say_each("refused", done.refused)
     if origin_txt:
         done.write_infn(origin_txt, table=csv)
     for path, write in (
@@ -130,7 +132,7 @@ def predict(
     ):
         if path:
             write(path)
-    show_results(done.results, most=None if show_all else 12)
+    show_results(done.results, most=None if show_all else MOST)
     for output in outputs:
         say(f"{how_many(len(done.results), 'exam')} in {output}")
     say_research_use_only()
@@ -143,3 +145,67 @@ def _keep_incomplete(csv: Path | None, stopped: Interrupted) -> Interrupted:
     incomplete = csv.with_name(f"{csv.stem}.incomplete{csv.suffix}")
     stopped.done.write_scores(incomplete)
     return Interrupted(f"interrupted; the {len(stopped.done.scores)} exams scored so far are in {incomplete}")
+
+
+def show_results(results: Sequence[ExamResult], most: int | None = MOST) -> None:
+    """Print the first exams, or all for None, and a summary: what each view says, the category, and the flags.
+
+    Flags that all exams have are printed once, below.
+    """
+    from mammodensity.results.result import scale_of
+    from mammodensity.results.rules import shared_flags
+
+    scale = scale_of(results)
+    shared = shared_flags([result.flags for result in results])
+    measured = any(level.percent_density is not None for result in results for level in _levels(result))
+    sets = any(result.prediction_set for result in results)
+    columns = ["exam", *PROJECTIONS, "result", "    ".join(scale)]
+    columns += [*(["possible"] if sets else []), *(["% dense"] if measured else []), "flags"]
+    rows = []
+    for result in results[:most]:
+        row = [result.exam_id, *(_cell(result.projections.get(view)) for view in PROJECTIONS), result.category or "-"]
+        row.append(" ".join(f"{score:.2f}" for score in result.exam.scores.values()) if result.exam else "-")
+        if sets:
+            row.append(" ".join(result.prediction_set.categories) if result.prediction_set else "-")
+        if measured:
+            percent = result.exam.percent_density if result.exam else None
+            row.append("-" if percent is None else f"{percent:.0f}")
+        row.append(" ".join(dict.fromkeys(flag.code for flag in result.flags if flag.code not in shared)))
+        rows.append(row)
+    show_table(columns, rows)
+    if most is not None and len(results) > most:
+        say(f"... and {len(results) - most} more; --all prints every exam")
+    for code, text in shared.items():
+        say(f"all {len(results)} exams are flagged {code}: {text}")
+    _show_summary(results, scale)
+
+
+def _levels(result: ExamResult) -> list[LevelResult]:
+    return [*([result.exam] if result.exam else []), *result.breasts.values(), *result.projections.values()]
+
+
+def _cell(view: LevelResult | None) -> str:
+    """Write the category of a view, with its percent density where the model measures it."""
+    if view is None:
+        return "-"
+    return view.category if view.percent_density is None else f"{view.category} {view.percent_density:.0f}%"
+
+
+def _show_summary(results: Sequence[ExamResult], scale: Scale) -> None:
+    """Count the exams of each category, those without one and why, and the images that were refused."""
+    count = Counter(result.category for result in results if result.category)
+    parts = [f"{count[category]} {category}" for category in scale]
+    exams = how_many(len(results), "exam")
+    if without := sum(result.abstained for result in results):
+        parts.append(f"{without} without a category")
+    if refused := sum(len(result.refused) for result in results):
+        parts.append(f"{how_many(refused, 'image')} refused")
+    say(f"{exams}: {', '.join(parts)}")
+    unread = sum(result.exam is None and not result.projections for result in results)
+    unscored = sum(result.exam is None for result in results)
+    if unscored > unread:
+        say(f"{unscored - unread} of {exams}: no category (views are missing; --allow-missing uses the views present)")
+    if unread:
+        say(f"{unread} of {exams}: no category (no image could be used)")
+    if flagged := without - unscored:
+        say(f"{flagged} of {exams}: no category (flagged; --json or --html says why)")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mammodensity.commands.show import how_many, say, show_table
-from mammodensity.studies.compare import p_text
+from mammodensity.commands.show import how_many, say, say_each, show_table
 from mammodensity.terms import LEVELS
 
 if TYPE_CHECKING:
@@ -20,44 +19,67 @@ if TYPE_CHECKING:
     from mammodensity.studies.groups import Group, ViewSubsets
     from mammodensity.studies.readers import ReadersAgreement
 
+_COLUMNS = {
+    "accuracy": "acc.",
+    "macro_recall": "recall",
+    "macro_precision": "prec.",
+    "linear_kappa": "linear\nkappa",
+    "quadratic_kappa": "quadr.\nkappa",
+    "dense_accuracy": "dense",
+    "auc": "AUC",
+}
+_ERRORS = {
+    "wrong": "wrong",
+    "two_or_more": "by two categories or more",
+    "dense_flips": "dense taken for not dense, or the reverse",
+}
+
+
+def number(value: float) -> str:
+    """Write a figure of merit; a dash where it is undefined."""
+    return "-" if value != value else f"{value:.3f}"  # noqa: PLR0124  (NaN is not equal to itself)
+
+
+def limits(figure: Figure) -> str:
+    """Write the interval of a figure; a dash where there is none."""
+    return f"{figure.low:.3f} to {figure.high:.3f}" if figure.interval else "-"
+
+
+def _cells(figures: Iterable[Figure]) -> list[str]:
+    """Write figures, each followed by its interval."""
+    return [cell for figure in figures for cell in (number(figure.value), limits(figure))]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
 
 def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
     """Print figures of merit by level, with the interval of the accuracy, and the exams' confusion matrix."""
-    names = {
-        "accuracy": "acc.",
-        "macro_recall": "recall",
-        "macro_precision": "prec.",
-        "linear_kappa": "linear\nkappa",
-        "quadratic_kappa": "quadr.\nkappa",
-        "dense_accuracy": "dense",
-        "auc": "AUC",
-    }
-    rows = []
-    for level in LEVELS:
-        if level in figures:
-            one = figures[level]
-            values = [number(one[name].value) for name in names]
-            rows.append([level, str(one.n), *values, limits(one["accuracy"].interval)])
-    show_table(["", "exams", *names.values(), "accuracy\n95 %"], rows, bold="subject")
+    levels = {level: figures[level] for level in LEVELS if level in figures}
+    rows = [
+        [level, str(merit.n), *(number(merit[name].value) for name in _COLUMNS), limits(merit["accuracy"])]
+        for level, merit in levels.items()
+    ]
+    show_table(["", "exams", *_COLUMNS.values(), "accuracy\n95 %"], rows, bold="subject")
     subject = figures.get("subject")
     if subject is not None and subject.n:
-        scale = subject.scale
-        counts = zip(scale, subject.confusion, strict=True)
+        counts = zip(subject.scale, subject.confusion, strict=True)
         rows = [[category.value, *map(str, row)] for category, row in counts]
-        show_table(["reference", *(f"predicted {category}" for category in scale)], rows)
-    for level, one in figures.items():
-        for name, reason in one.undefined.items() if one.n else ():
-            if name in names:
-                say(f"{level}: {name.replace('_', ' ')} is undefined, {reason}")
-        if one.n_not_given:
-            say(f"{level}: {how_many(one.n_not_given, 'exam')} not counted (views are missing, and so scores)")
-        if one.n_partial:
-            say(f"{level}: {how_many(one.n_partial, 'exam')} scored without all of the views")
+        show_table(["reference", *(f"predicted {category}" for category in subject.scale)], rows)
+    for level, merit in figures.items():
+        for name, reason in merit.undefined.items() if merit.n else ():
+            if name in _COLUMNS:
+                say(f"{level}: {_words(name)} is undefined, {reason}")
+        if merit.n_not_given:
+            say(f"{level}: {how_many(merit.n_not_given, 'exam')} not counted (views are missing, and so scores)")
+        if merit.n_partial:
+            say(f"{level}: {how_many(merit.n_partial, 'exam')} scored without all of the views")
 
 
 def show_calibration(calibration: Calibration) -> None:
     """Print how many combinations of views were calibrated, and what it is worth for all four views."""
-    exams = {len(one.reference) for one in calibration.views.values()}
+    exams = {len(fitted.reference) for fitted in calibration.views.values()}
     counts = f"{min(exams)} to {max(exams)}" if len(exams) > 1 else f"{max(exams)}"
     say(f"{len(calibration.views)} of 15 combinations of views calibrated, on {counts} exams each")
     if calibration.figures:
@@ -83,55 +105,34 @@ def show_calibration_figures(figures: Mapping[str, Any], kind: str = "ordinal") 
     rows = []
     sets = figures["by_kind_of_set"][kind]
     for coverage, covered in sets["coverage"].items():
-        by_category = ["-" if one is None else f"{one:.2f}" for one in sets["coverage_by_category"][coverage]]
+        by_category = ["-" if share is None else f"{share:.2f}" for share in sets["coverage_by_category"][coverage]]
         size = sets["mean_set_size"][coverage]
         rows.append([f"{100 * float(coverage):g} %", f"{100 * covered:.1f} %", f"{size:.2f}", *by_category])
     show_table([f"{kind} sets for", "covered", "mean size", "covered A", "B", "C", "D"], rows)
     say(f"(by cross-validation: {figures['folds']} folds, {figures['repeats']} times)")
 
 
-def limits(interval: tuple[float, float] | None) -> str:
-    """Write an interval; a dash where there is none."""
-    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-
-
-def number(value: float) -> str:
-    """Write a figure of merit; a dash where it is undefined."""
-    return "-" if value != value else f"{value:.3f}"  # noqa: PLR0124  (NaN is not equal to itself)
-
-
 def show_comparison(comparison: Comparison) -> None:
     """Print figures of two readings next to each other, and how large their errors are."""
+    from mammodensity.studies.compare import p_text
+
     rows = []
-    for name, one in comparison.figures.items():
-        difference = one.difference
+    tests: dict[str, list[str]] = {}
+    for name, compared in comparison.figures.items():
+        difference = compared.difference
         if difference.reason:
-            say(f"{name.replace('_', ' ')} is not compared: {difference.reason}")
+            say(f"{_words(name)} is not compared: {difference.reason}")
             continue
         interval = f"{difference.low:+.3f} to {difference.high:+.3f}" if difference.interval else "-"
-        p_value = p_text(one.p_value).removeprefix("= ")
-        rows.append(
-            [name.replace("_", " "), f"{one.a:.3f}", f"{one.b:.3f}", f"{difference.value:+.3f}", interval, p_value]
-        )
+        values = f"{compared.a:.3f}", f"{compared.b:.3f}", f"{difference.value:+.3f}"
+        rows.append([_words(name), *values, interval, p_text(compared.p_value).removeprefix("= ")])
+        tests.setdefault(compared.test, []).append(_words(name))
     show_table(["", comparison.a, comparison.b, "difference", f"{comparison.confidence:.0%}", "p"], rows)
-    tests: dict[str, list[str]] = {}
-    for name, one in comparison.figures.items():
-        if not one.difference.reason:
-            tests.setdefault(one.test, []).append(name.replace("_", " "))
     methods = [f"{test} for {', '.join(names)}" for test, names in tests.items()]
     say(f"(p: {'; '.join(methods)})")
     counts = (comparison.errors_a, comparison.errors_b, comparison.between)
-    show_table(
-        ["exams", comparison.a, comparison.b, "the two differ"],
-        [
-            [words, *(str(getattr(one, name)) for one in counts)]
-            for words, name in (
-                ("wrong", "wrong"),
-                ("by two categories or more", "two_or_more"),
-                ("dense taken for not dense, or the reverse", "dense_flips"),
-            )
-        ],
-    )
+    rows = [[words, *(str(getattr(errors, name)) for errors in counts)] for name, words in _ERRORS.items()]
+    show_table(["exams", comparison.a, comparison.b, "the two differ"], rows)
     for name, others in ((comparison.a, comparison.only_in_a), (comparison.b, comparison.only_in_b)):
         if others:
             say(f"{name}: {how_many(others, 'exam')} not compared (no category by the other)")
@@ -140,59 +141,45 @@ def show_comparison(comparison: Comparison) -> None:
 def show_readers(agreement: ReadersAgreement) -> None:
     """Print how well each two readers agree, each with the consensus and the reference, and all of them."""
     columns = ["exams", "agree", "linear kappa", "95 %", "quadratic kappa", "dense or not", "2 off", "flips"]
-    tables = (
+    for heading, pairs in (
         ("two readers", agreement.pairs),
         ("with the others' consensus", agreement.with_consensus if len(agreement.readers) > 2 else ()),
         ("with the reference", agreement.with_reference),
-    )
-    for heading, pairs in tables:
-        if not pairs:
-            continue
+    ):
         rows = []
         for pair in pairs:
-            figures = pair.figures
-            rows.append(
-                [
-                    f"{pair.a}, {pair.b}" if pairs is agreement.pairs else pair.a,
-                    str(pair.n),
-                    _value(figures["accuracy"]),
-                    _value(figures["linear_kappa"]),
-                    _interval(figures["linear_kappa"]),
-                    _value(figures["quadratic_kappa"]),
-                    _value(figures["dense_accuracy"]),
-                    str(pair.differ.two_or_more),
-                    str(pair.differ.dense_flips),
-                ]
-            )
-        show_table([heading, *columns], rows)
+            name = f"{pair.a}, {pair.b}" if pairs is agreement.pairs else pair.a
+            agree = number(pair.figures["accuracy"].value)
+            others = (number(pair.figures[figure].value) for figure in ("quadratic_kappa", "dense_accuracy"))
+            errors = str(pair.differ.two_or_more), str(pair.differ.dense_flips)
+            rows.append([name, str(pair.n), agree, *_cells([pair.figures["linear_kappa"]]), *others, *errors])
+        if rows:
+            show_table([heading, *columns], rows)
     names = ("fleiss_kappa", "mean_linear_kappa", "mean_quadratic_kappa", "ordinal_alpha")
-    whole = [(name, getattr(agreement, name)) for name in names]
-    show_table(
-        ["all readers", "", "95 %"], [[name.replace("_", " "), _value(one), _interval(one)] for name, one in whole]
-    )
-    for name, one in whole:
-        if one.reason:
-            say(f"{name.replace('_', ' ')} is undefined: {one.reason}")
+    whole = {_words(name): getattr(agreement, name) for name in names}
+    show_table(["all readers", "", "95 %"], [[name, *_cells([figure])] for name, figure in whole.items()])
+    for name, figure in whole.items():
+        if figure.reason:
+            say(f"{name} is undefined: {figure.reason}")
 
 
 def show_drift(drift: Drift) -> None:
     """Print a row for each period, and the comparison in words."""
     flags = list(drift.periods[0].flags)
     rows = []
-    for one in drift.periods:
-        confidence = "-" if one.mean_confidence is None else f"{one.mean_confidence.value:.3f}"
-        shares = [f"{share.value:.1%}" for share in (*one.shares.values(), one.dense)]
-        flagged = [f"{share.value:.1%}" for share in one.flags.values()]
-        dense = f"{one.dense.low:.1%} to {one.dense.high:.1%}"
-        rows.append([one.period, str(one.n), *shares, dense, confidence, *flagged])
+    for period in drift.periods:
+        confidence = "-" if period.mean_confidence is None else f"{period.mean_confidence.value:.3f}"
+        shares = [f"{share.value:.1%}" for share in (*period.shares.values(), period.dense)]
+        flagged = [f"{share.value:.1%}" for share in period.flags.values()]
+        dense = f"{period.dense.low:.1%} to {period.dense.high:.1%}"
+        rows.append([period.period, str(period.n), *shares, dense, confidence, *flagged])
     show_table([drift.period, "exams", *"ABCD", "dense", "95 %", "confidence", *flags], rows)
     if drift.not_dated:
         say(f"{how_many(drift.not_dated, 'exam')} left out (no date)")
     if not drift.patients_known:
         say("(each exam counts as one patient, as there is no patient_id)")
-    for one in drift.periods:
-        for warning in one.warnings:
-            say(f"note: {one.period}: {warning}")
+    for period in drift.periods:
+        say_each(f"note: {period.period}", period.warnings)
     if drift.comparison is not None:
         say(drift.comparison.summary)
 
@@ -215,39 +202,24 @@ def show_further(further: FurtherFigures) -> None:
 
 
 def _show_groups(column: str, groups: list[Group]) -> None:
-    rows = []
-    for group in groups:
-        figures = group.figures
-        cells = ["-"] * 6
-        if figures is not None:
-            cells = [
-                cell
-                for name in ("accuracy", "linear_kappa", "dense_accuracy")
-                for cell in (_value(figures[name]), _interval(figures[name]))
-            ]
-        rows.append([group.value, str(group.n), *cells])
+    names = ("accuracy", "linear_kappa", "dense_accuracy")
+    rows = [
+        [group.value, str(group.n), *(_cells(group.figures[name] for name in names) if group.figures else ["-"] * 6)]
+        for group in groups
+    ]
     show_table([column, "exams", "accuracy", "95 %", "linear kappa", "95 %", "dense or not", "95 %"], rows)
     for group in groups:
-        for warning in group.warnings:
-            say(f"note: {column} {group.value}: {warning}")
+        say_each(f"note: {column} {group.value}", group.warnings)
 
 
 def _show_subsets(subsets: ViewSubsets) -> None:
-    named = [(" ".join(one.views), one) for one in subsets.combinations]
-    named += [(f"mean of {how_many(size, 'view')}", one) for size, one in subsets.by_number.items()]
-    shown = ("accuracy", "linear_kappa", "quadratic_kappa", "mean_confidence")
+    combinations = {" ".join(subset.views): subset for subset in subsets.combinations}
+    means = {f"mean of {how_many(size, 'view')}": subset for size, subset in subsets.by_number.items()}
+    others = ("linear_kappa", "quadratic_kappa", "mean_confidence")
     rows = []
-    for views, one in named:
-        accuracy, *others = (one.figures[name] for name in shown)
-        rows.append([views, _value(accuracy), _interval(accuracy), *map(_value, others), number(one.mean_set_size)])
+    for views, subset in (combinations | means).items():
+        values = [number(subset.figures[name].value) for name in others]
+        rows.append([views, *_cells([subset.figures["accuracy"]]), *values, number(subset.mean_set_size)])
     show_table(["views", "accuracy", "95 %", "linear kappa", "quadratic kappa", "mean confidence", "90 % set"], rows)
     if subsets.left_out:
         say(f"(of {how_many(subsets.n, 'exam')} with all four projections; {subsets.left_out} left out)")
-
-
-def _value(figure: Figure) -> str:
-    return number(figure.value)
-
-
-def _interval(figure: Figure) -> str:
-    return limits(figure.interval)

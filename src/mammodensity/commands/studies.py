@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mammodensity.commands.options import Bootstrap, JsonFile, Manifest
+from mammodensity.commands.show import finish, say, say_each, say_resampled
+from mammodensity.commands.show_figures import show_comparison, show_drift, show_readers
+from mammodensity.outputs import require_not_input, write_bytes
+
+if TYPE_CHECKING:
+    from mammodensity.studies.compare import Comparison
+    from mammodensity.studies.readers import ReadersAgreement
 
 
 def compare(
@@ -30,11 +37,8 @@ def compare(
 
     Example: mammodensity compare predictions.csv reader.csv --labels labels.csv --json comparison.json
     """
-    from mammodensity.commands.show import say, say_resampled
-    from mammodensity.commands.show_figures import show_comparison
     from mammodensity.evaluation.bootstrap import BootstrapSpec
     from mammodensity.evaluation.labels import read_densities
-    from mammodensity.outputs import require_not_input
     from mammodensity.studies.compare import compare as compare_readings
     from mammodensity.studies.readings import read_readings
 
@@ -48,11 +52,7 @@ def compare(
         spec=BootstrapSpec(bootstrap),
     )
     show_comparison(comparison)
-    say_resampled(comparison.patients)
-    say(comparison.summary)
-    for warning in comparison.warnings:
-        say(f"note: {warning}")
-    _write_figures(comparison.to_dict(), json_file)
+    _summarise(comparison, json_file)
 
 
 def readers(
@@ -76,11 +76,8 @@ def readers(
 
     Example: mammodensity readers anna.csv bruno.csv carla.csv --reference labels.csv --json readers.json
     """
-    from mammodensity.commands.show import say, say_resampled
-    from mammodensity.commands.show_figures import show_readers
     from mammodensity.evaluation.bootstrap import BootstrapSpec
     from mammodensity.evaluation.labels import read_densities
-    from mammodensity.outputs import require_not_input
     from mammodensity.studies.readers import readers_agreement
     from mammodensity.studies.readings import read_readings
 
@@ -92,11 +89,7 @@ def readers(
         spec=BootstrapSpec(bootstrap),
     )
     show_readers(agreement)
-    say_resampled(agreement.patients)
-    say(agreement.summary)
-    for warning in agreement.warnings:
-        say(f"note: {warning}")
-    _write_figures(agreement.to_dict(), json_file)
+    _summarise(agreement, json_file)
 
 
 def drift(
@@ -123,15 +116,12 @@ def drift(
 
     Example: mammodensity drift predictions.csv --manifest dates.csv --period quarter --compare 2024-Q1 2024-Q3
     """
-    from mammodensity.commands.show import say
-    from mammodensity.commands.show_figures import show_drift
     from mammodensity.evaluation.bootstrap import BootstrapSpec
     from mammodensity.evaluation.labels import read_exam_columns
-    from mammodensity.outputs import require_not_input, write_bytes
+    from mammodensity.pages.plots import drift_plot, plot_format
     from mammodensity.studies.drift import date_column, read_flags
     from mammodensity.studies.drift import drift as drift_of
     from mammodensity.studies.readings import read_reading
-    from mammodensity.studies.study_plots import drift_plot, plot_format
 
     file_format = plot_format(plot) if plot else "svg"
     for output in (json_file, plot):
@@ -150,7 +140,7 @@ def drift(
     if plot:
         write_bytes(plot, drift_plot(changes, file_format))
         say(f"plot in {plot}")
-    _write_figures(changes.to_dict(), json_file)
+    finish(json_file, changes.to_dict())
 
 
 def sample_size(
@@ -173,17 +163,13 @@ def sample_size(
 
     Example: mammodensity sample-size --figure linear_kappa --expected 0.80 --above 0.75
     """
-    from mammodensity.commands.show import say, say_research_use_only
-    from mammodensity.outputs import write_json
     from mammodensity.studies.sample_size import SampleSizeSpec, parse_mix
     from mammodensity.studies.sample_size import sample_size as needed_exams
 
     needed = needed_exams(SampleSizeSpec(figure, expected, above, power, confidence, parse_mix(mix)))
     say(needed.summary)
     say(f"(by {needed.method}; exams of different patients, and more if patients have several)")
-    if json_file:
-        write_json(json_file, needed.to_dict())
-    say_research_use_only()
+    finish(json_file, needed.to_dict())
 
 
 def _patients(*paths: Path | None) -> dict[str, str] | None:
@@ -199,12 +185,9 @@ def _files(*paths: Path | None) -> Iterable[Path]:
             yield from path.glob("*") if path.is_dir() else [path]
 
 
-def _write_figures(figures: dict[str, Any], json_file: Path | None) -> None:
-    """Write the figures if a file is named, and print where."""
-    from mammodensity.commands.show import say, say_research_use_only
-    from mammodensity.outputs import write_json
-
-    if json_file:
-        write_json(json_file, figures)
-        say(f"all figures and intervals in {json_file}")
-    say_research_use_only()
+def _summarise(study: Comparison | ReadersAgreement, json_file: Path | None) -> None:
+    """Say the result of a study in words, and what its reader must know."""
+    say_resampled(study.patients)
+    say(study.summary)
+    say_each("note", study.warnings)
+    finish(json_file, study.to_dict())

@@ -47,8 +47,8 @@ def sample_figures(reference: NDArray[np.intp], scores: Floats, counts: Floats) 
     figures["auc"] = np.mean(areas, axis=0)
     dense = np.array(scale.dense)
     figures["dense_auc"] = area_under_roc(dense[reference], scores[:, dense].sum(axis=1), counts)
-    given = scores[np.arange(len(reference)), reference]  # (N,) the score of the true category
-    losses = -np.log(given, out=np.full_like(given, np.nan), where=given > 0)
+    true = scores[np.arange(len(reference)), reference]  # (N,) the score of the true category
+    losses = -np.log(true, out=np.full_like(true, np.nan), where=true > 0)
     figures["nll"] = ratio(counts @ losses, counts.sum(axis=1))
     return figures
 

@@ -40,6 +40,9 @@ class BootstrapSpec:
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
+STANDARD_BOOTSTRAP = BootstrapSpec()
+
+
 @dataclass(frozen=True)
 class Figure:
     """A figure of ``n`` exams with its interval.

@@ -219,7 +219,7 @@ def figures_of_merit(
         )
     if not len(positions):
         raise TableError("reference must hold at least one exam. Got none instead.")
-    return _figures(positions, values, patients, BootstrapSpec(bootstrap, seed, confidence))
+    return measure_exams(positions, values, patients, BootstrapSpec(bootstrap, seed, confidence))
 
 
 def evaluate_table(
@@ -247,15 +247,15 @@ def evaluate_table(
     of_exam = None if patients is None else match_patients(table.exam_ids, patients)
     figures = {}
     for level in LEVELS:
-        given = ~np.isnan(table.scores[level]).all(axis=1)  # (N,)
-        scores = check_scores(table.scores[level][given])
-        without = table.missing.get(level, ())
-        partial = sum(bool(without[exam]) for exam in np.flatnonzero(given)) if without else 0
-        drawn = None if of_exam is None else [of_exam[exam] for exam in np.flatnonzero(given)]
+        scored = np.flatnonzero(~np.isnan(table.scores[level]).all(axis=1))
+        scores = check_scores(table.scores[level][scored])
+        missing = table.missing.get(level)
         figures[level] = replace(
-            _figures(reference[given], scores, drawn, spec),
-            n_not_given=int((~given).sum()),
-            n_partial=partial,
+            measure_exams(
+                reference[scored], scores, None if of_exam is None else [of_exam[exam] for exam in scored], spec
+            ),
+            n_not_given=len(reference) - len(scored),
+            n_partial=sum(bool(missing[exam]) for exam in scored) if missing else 0,
         )
     return figures
 
@@ -265,9 +265,10 @@ def to_json(figures: Mapping[str, FiguresOfMerit]) -> dict[str, Any]:
     return {level: values.to_dict() for level, values in figures.items()}
 
 
-def _figures(
+def measure_exams(
     reference: NDArray[np.intp], scores: Floats, patients: Sequence[str] | None, spec: BootstrapSpec
 ) -> FiguresOfMerit:
+    """Do what `figures_of_merit` does, for positions (N,) and scores (N, K) that have been checked."""
     order, cluster = canonical_order(np.column_stack([reference, scores[:, ::-1]]), patients)
     reference, scores = reference[order], scores[order]
     everyone = np.ones((1, len(reference)))

@@ -1,7 +1,4 @@
-"""Further columns of a labels file or manifest, by exam: patient, vendor, age, site, date.
-
-Reference density categories, and matching them with a score table by exam.
-"""
+"""Reference categories, and further columns of a labels file or manifest by exam: patient, vendor, age, site, date."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +18,21 @@ from mammodensity.errors import TableError
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.terms import DENSITY, TISSUE, Category, DensityCategory, Scale
 
+Value = TypeVar("Value")
+
 PATIENT_COLUMNS = ("patient_id", "patient")
 
 
 @dataclass(frozen=True)
 class ExamColumns:
-    """What a table says of each exam: exam to column to the distinct texts found, blanks left out."""
+    """Columns of a table by exam: exam to column to its distinct texts, blanks left out."""
 
     path: Path
     names: tuple[str, ...]
     exams: Mapping[str, Mapping[str, tuple[str, ...]]]
 
     def texts(self, name: str) -> dict[str, str]:
-        """One text for each exam, blank where the table has none.
+        """Read one text for each exam, blank where the table has none.
 
         Where the rows of an exam hold several numbers (thickness by image), their mean.
 
@@ -43,34 +43,35 @@ class ExamColumns:
         """
         if name not in self.names:
             raise TableError(f"{self.path} has no column {name!r}; found {', '.join(self.names)}")
-        return {exam_id: self._one(exam_id, name, columns[name]) for exam_id, columns in self.exams.items()}
+        return {exam_id: self._text(exam_id, name, columns[name]) for exam_id, columns in self.exams.items()}
 
-    def _one(self, exam_id: str, name: str, found: Sequence[str]) -> str:
-        if len(found) < 2:
-            return found[0] if found else ""
-        numbers = [as_number(text) for text in found]
+    def _text(self, exam_id: str, name: str, texts: Sequence[str]) -> str:
+        if len(texts) < 2:
+            return texts[0] if texts else ""
+        numbers = [as_number(text) for text in texts]
         if any(number is None for number in numbers):
             raise TableError(
-                f"{self.path}: exam {exam_id} has {len(found)} different values of {name}, expected one an exam (or "
+                f"{self.path}: exam {exam_id} has {len(texts)} different values of {name}, expected one an exam (or "
                 "numbers, of which the mean is taken)"
             )
         return repr(sum(number for number in numbers if number is not None) / len(numbers))
 
     def patients(self) -> dict[str, str] | None:
-        """The patient of each exam, the exam itself where that is blank; None without such a column.
+        """Find the patient of each exam, the exam itself where that is blank; None without such a column.
 
         Raises
         ------
         TableError
             The rows of an exam name several patients.
         """
-        name = next((one for one in PATIENT_COLUMNS if one in self.names), None)
+        name = next((column for column in PATIENT_COLUMNS if column in self.names), None)
         if name is None:
             return None
         several = [exam_id for exam_id, columns in self.exams.items() if len(columns[name]) > 1]
         if several:
+            names = _first_names(several)
             raise TableError(
-                f"{self.path}: {len(several)} exams have more than one {name} ({few_of(several)}), expected one an exam"
+                f"{self.path}: {len(several)} exams have more than one {name} ({names}), expected one an exam"
             )
         return {exam_id: next(iter(columns[name]), exam_id) for exam_id, columns in self.exams.items()}
 
@@ -106,40 +107,52 @@ def read_exam_columns(path: Path) -> ExamColumns:
 
 
 def patients_of(tables: Sequence[ExamColumns]) -> dict[str, str] | None:
-    """The patients by the first table that has a column for them; None where none has."""
-    return next((found for table in tables if (found := table.patients()) is not None), None)
+    """Take the patients from the first table that has a column for them; None where none has."""
+    return next((patients for table in tables if (patients := table.patients()) is not None), None)
 
 
 def column_of(tables: Sequence[ExamColumns], name: str) -> dict[str, str]:
-    """A column by the first table that has it.
+    """Take a column from the first table that has it.
 
     Raises
     ------
     TableError
         None has, or the rows of an exam hold several words.
     """
-    table = next((one for one in tables if name in one.names), None)
+    table = next((table for table in tables if name in table.names), None)
     if table is None:
-        found = "; ".join(f"{one.path} has {', '.join(one.names)}" for one in tables)
-        raise TableError(f"no column {name!r} to put exams into groups: {found}")
+        present = "; ".join(f"{table.path} has {', '.join(table.names)}" for table in tables)
+        raise TableError(f"no column {name!r} to put exams into groups: {present}")
     return table.texts(name)
 
 
 def match_patients(exam_ids: Sequence[str], patients: Mapping[str, str]) -> list[str]:
-    """The patient of each exam, in the order of ``exam_ids``.
+    """Find the patient of each exam, in the order of ``exam_ids``.
 
     Raises
     ------
     TableError
         An exam has none.
     """
-    without = [exam_id for exam_id in exam_ids if exam_id not in patients]
+    return look_up(exam_ids, patients, "have no patient", "add them to the table that names patients")
+
+
+def look_up(exam_ids: Sequence[str], values: Mapping[str, Value], lacking: str, advice: str) -> list[Value]:
+    """Look up the value of each exam.
+
+    Raises
+    ------
+    TableError
+        Exams have none; ``lacking`` says so, and ``advice`` what to do.
+    """
+    without = [exam_id for exam_id in exam_ids if exam_id not in values]
     if without:
-        raise TableError(
-            f"{len(without)} of {len(exam_ids)} exams have no patient ({few_of(without)}); add them to the table that "
-            "names patients"
-        )
-    return [patients[exam_id] for exam_id in exam_ids]
+        raise TableError(f"{len(without)} of {len(exam_ids)} exams {lacking} ({_first_names(without)}); {advice}")
+    return [values[exam_id] for exam_id in exam_ids]
+
+
+def _first_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
 
 
 def as_number(text: str) -> float | None:
@@ -177,12 +190,12 @@ def read_labels(path: Path) -> dict[str, Category]:
     """
     path = Path(path)
     if path.is_dir():
-        found = reference_categories(find_images(path))
-        if not found:
+        categories = reference_categories(find_images(path))
+        if not categories:
             raise TableError(
                 f"{path}: no image in it has a density category; expected class folders A to D, or a table"
             )
-        return found
+        return categories
     rows = read_csv(path, (DENSITY.name,), (TISSUE.name,))
     of_tissue = TISSUE.name in rows.columns and not any(row[DENSITY.name] for row in rows)
     scale = TISSUE if of_tissue else DENSITY
@@ -212,10 +225,10 @@ def read_densities(path: Path) -> dict[str, DensityCategory]:
         As of `read_labels`; or the categories are F, G and D.
     """
     labels = read_labels(path)
-    found = {exam: label for exam, label in labels.items() if isinstance(label, DensityCategory)}
-    if len(found) < len(labels):
+    densities = {exam: label for exam, label in labels.items() if isinstance(label, DensityCategory)}
+    if len(densities) < len(labels):
         raise TableError(f"{path} has the categories F, G and D; expected the density categories A to D")
-    return found
+    return densities
 
 
 def match(table: ScoreTable, labels: Mapping[str, Category]) -> NDArray[np.intp]:
@@ -249,31 +262,27 @@ def match_exams(ids: Sequence[str], labels: Mapping[str, Category]) -> NDArray[n
             f"the labels number {len(labels)} rows and the score table {len(ids)}; rows can only be matched by number "
             "when both have the same length, give the labels of exactly these exams"
         )
-    without = [exam_id for exam_id in ids if exam_id not in labels]
-    if without:
-        raise TableError(
-            f"{len(without)} of {len(ids)} exams in the score table have no density label ({few_of(without)}); add "
-            "them to the labels, or leave these exams out of the score table"
-        )
-    return np.array([labels[exam_id].index for exam_id in ids], dtype=np.intp)
+    advice = "add them to the labels, or leave these exams out of the score table"
+    categories = look_up(ids, labels, "in the score table have no density label", advice)
+    return np.array([category.index for category in categories], dtype=np.intp)
 
 
 def scored_exams(
     table: ScoreTable, reference: NDArray[np.intp], level: str = "subject"
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Scores (n, K) and reference (n,) of the exams that have scores at a level."""
-    given = ~np.isnan(table.scores[level]).any(axis=1)
-    return table.scores[level][given], reference[given]
+    """Select the scores (n, K) and the reference (n,) of the exams that have scores at a level."""
+    scored = ~np.isnan(table.scores[level]).any(axis=1)
+    return table.scores[level][scored], reference[scored]
 
 
 def unused_labels(table: ScoreTable, labels: Mapping[str, Category]) -> tuple[str, ...]:
-    """Exams that have a label and no place in ``table``, in the order of the labels."""
-    known = set(table.exam_ids)
-    return tuple(exam_id for exam_id in labels if exam_id not in known)
+    """List the exams that have a label and no place in ``table``, in the order of the labels."""
+    scored = set(table.exam_ids)
+    return tuple(exam_id for exam_id in labels if exam_id not in scored)
 
 
 def exam_key(path: Path, columns: Collection[str]) -> str:
-    """The column that names the exam of each row.
+    """Find the column that names the exam of each row.
 
     Raises
     ------
@@ -287,11 +296,6 @@ def exam_key(path: Path, columns: Collection[str]) -> str:
             "names the exam of each row"
         )
     return key
-
-
-def few_of(names: Sequence[str]) -> str:
-    """The first names of a list, for a message."""
-    return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
 
 
 def _parse_category(row: CsvRow, scale: Scale) -> Category:

@@ -1,4 +1,4 @@
-"""Score tables: one row an exam and level, matched by exam and never by row order."""
+"""Score tables: one row an exam and level, matched by exam and never by row order; and INFN's text files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mammodensity.data.csv_rows import CsvRow, read_csv
+from mammodensity.data.csv_rows import CsvRow, read_csv, read_text
 from mammodensity.errors import TableError
-from mammodensity.outputs import write_csv
+from mammodensity.outputs import write_csv, write_text
 from mammodensity.scores import ExamScores, FusedScores, fuse
-from mammodensity.terms import (
-    DENSITY,
-    FUSED_LEVELS,
-    LEVELS,
-    PROJECTIONS,
-    TISSUE,
-    Projection,
-    Scale,
-)
+from mammodensity.terms import DENSITY, FUSED_LEVELS, LEVELS, PROJECTIONS, TISSUE, DensityCategory, Projection, Scale
 
 SUM_TOLERANCE = 1e-3
 """How far from 1 the scores of one row may sum."""
@@ -68,23 +60,28 @@ class ScoreTable:
     scale: Scale = DENSITY
 
     def __post_init__(self) -> None:
-        if not self.exam_ids or len(set(self.exam_ids)) != len(self.exam_ids):
-            raise TableError(
-                "exam_ids must be distinct and at least one. "
-                f"Got {len(set(self.exam_ids))} names for {len(self.exam_ids)} exams instead."
-            )
         if set(self.scores) != set(LEVELS):
             raise TableError(f"scores must hold the levels {', '.join(LEVELS)}. Got {', '.join(self.scores)} instead.")
-        shape = (len(self.exam_ids), len(self.scale))
-        for level, scores in self.scores.items():
-            if scores.shape != shape:
-                raise TableError(f"scores of {level} must have shape {shape}. Got {scores.shape} instead.")
+        _require_rows(self.exam_ids, self.scores, self.scale)
         for level, missing in self.missing.items():
             if level not in FUSED_LEVELS or len(missing) != len(self.exam_ids):
                 raise TableError(
                     f"missing must map right, left or subject to one entry per exam. Got {level} with {len(missing)} "
                     "instead."
                 )
+
+
+def _require_rows(exam_ids: Sequence[str], scores: Mapping[str, NDArray[np.float64]], scale: Scale) -> None:
+    """Raise ``TableError`` unless exams have distinct names, and each level has a row of scores for each of them."""
+    if not exam_ids or len(set(exam_ids)) != len(exam_ids):
+        raise TableError(
+            "exam_ids must be distinct and at least one. "
+            f"Got {len(set(exam_ids))} names for {len(exam_ids)} exams instead."
+        )
+    shape = (len(exam_ids), len(scale))
+    for level, values in scores.items():
+        if values.shape != shape:
+            raise TableError(f"scores of {level} must have shape {shape}. Got {values.shape} instead.")
 
 
 def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
@@ -103,27 +100,27 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
     rows = read_csv(path, (*_KEYS, *DENSITY), (*_KEYS, *TISSUE))
     scale = DENSITY if set(DENSITY) <= set(rows.columns) else TISSUE
     exam_ids: dict[str, int] = {}
-    found: dict[tuple[str, str], tuple[int, list[float], tuple[Projection, ...]]] = {}
+    records: dict[tuple[str, str], tuple[int, list[float], tuple[Projection, ...]]] = {}
     for row in rows:
         exam_id, level = row.needed("exam_id", "the name of an exam"), row["projection"]
         if level not in LEVELS:
             raise row.error(f"found projection {level!r}, expected one of {', '.join(LEVELS)}")
-        if (exam_id, level) in found:
-            first = found[exam_id, level][0]
+        if (exam_id, level) in records:
+            first = records[exam_id, level][0]
             raise row.error(f"exam {exam_id} has a second row for {level}, expected one (the first: {first})")
         exam_ids.setdefault(exam_id, len(exam_ids))
-        found[exam_id, level] = (row.line, parse_scores(row, scale), _parse_missing(row))
+        records[exam_id, level] = (row.line, parse_scores(row, scale), _parse_missing(row))
     if method is not None:
-        found = {key: row for key, row in found.items() if key[1] not in FUSED_LEVELS}
+        records = {key: record for key, record in records.items() if key[1] not in FUSED_LEVELS}
 
     scores = {level: np.full((len(exam_ids), len(scale)), np.nan) for level in LEVELS}
     missing: dict[str, list[tuple[Projection, ...]]] = {level: [()] * len(exam_ids) for level in FUSED_LEVELS}
-    for (exam_id, level), (_, values, absent) in found.items():
+    for (exam_id, level), (_, values, absent) in records.items():
         scores[level][exam_ids[exam_id]] = values
         if level in FUSED_LEVELS:
             missing[level][exam_ids[exam_id]] = absent
     for level, fused in fuse_levels(scores, method or "mean").items():
-        lacking = [index for exam_id, index in exam_ids.items() if (exam_id, level) not in found]
+        lacking = [index for exam_id, index in exam_ids.items() if (exam_id, level) not in records]
         scores[level][lacking] = fused[lacking]
     if all(np.isnan(values).all() for values in scores.values()):
         which = "every score" if method is None else "every score of a single view"
@@ -149,15 +146,15 @@ def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
     scale = next((exam.scale for exam in exams if exam.projections), DENSITY)
     columns = (*_KEYS, *scale, *_NOTES)
     rows: list[dict[str, str]] = []
-    seen: set[str] = set()
+    names: set[str] = set()
     for exam in exams:
         exam_id = exam.exam_id
-        if not exam_id or exam_id != exam_id.strip() or exam_id in seen:
+        if not exam_id or exam_id != exam_id.strip() or exam_id in names:
             raise TableError(
                 f"cannot write {path}: exam id {exam_id!r} is blank, repeated or has spaces around it; expected "
                 "distinct names"
             )
-        seen.add(exam_id)
+        names.add(exam_id)
         rows.extend(_exam_rows(path, exam, scale))
     measured = any(_DENSITY in row for row in rows)
     write_csv(Path(path), (*columns, _DENSITY) if measured else columns, rows)
@@ -222,28 +219,153 @@ def _parse_missing(row: CsvRow) -> tuple[Projection, ...]:
 
 
 def _exam_rows(path: Path, exam: ExamScores, scale: Scale) -> Iterator[dict[str, str]]:
-    for view in PROJECTIONS:
-        present = view in exam.projections
-        alone = FusedScores(
-            scores=np.asarray(exam.projections[view], dtype=np.float64) if present else None,
-            views=(view,) if present else (),
-            missing=() if present else (view,),
+    for level in LEVELS:
+        if level in FUSED_LEVELS:
+            fused = exam.fused[level]
+        else:
+            view = Projection(level)
+            present = view in exam.projections
+            scores = np.asarray(exam.projections[view], np.float64) if present else None
+            fused = FusedScores(scores, (view,) if present else (), () if present else (view,))
+        values = [] if fused.scores is None else fused.scores.tolist()
+        if fused.scores is not None:
+            wrong_number = f"found {len(values)} scores, expected {len(scale)}" if len(values) != len(scale) else None
+            if problem := score_problem(values) or wrong_number:
+                raise TableError(f"cannot write {path}: exam {exam.exam_id}, {level}: {problem}")
+        row = {"exam_id": exam.exam_id, "projection": level, "views": " ".join(fused.views)}
+        row["missing"] = " ".join(fused.missing)
+        row |= dict(zip(scale, map(repr, values), strict=False))  # blank where there are none
+        if level in exam.percent_density:
+            row[_DENSITY] = f"{exam.percent_density[level]:.2f}"
+        yield row
+
+
+# INFN's prediction files: four text tables without a header, whose rows only their order identifies
+
+ORIGIN_FILES: dict[Projection, str] = {
+    view: f"predictions_{view.view_position}{view.laterality}.txt".lower() for view in PROJECTIONS
+}
+ROWS_FILE = "rows.csv"
+"""Written with the four files: the exam of each row."""
+
+
+def read_origin_tables(folder: Path, method: str = "mean") -> ScoreTable:
+    """Read the four prediction files of INFN and fuse them.
+
+    Exam ids are the row numbers as text, from ``"0"``; where `write_origin_tables` left a ``rows.csv``, its exam ids.
+
+    Raises
+    ------
+    TableError
+        A file is absent, empty or of another length than the first, or a row does not hold four scores from 0 to 1
+        that sum to 1, or ``rows.csv`` does not number the rows.
+    OptionError
+        ``method`` is not a fusion method.
+    """
+    folder = Path(folder)
+    absent = [name for name in ORIGIN_FILES.values() if not (folder / name).is_file()]
+    if absent:
+        raise TableError(f"{folder} lacks {', '.join(absent)}; expected {', '.join(ORIGIN_FILES.values())}")
+    scores = {view.value: _read_file(folder / name) for view, name in ORIGIN_FILES.items()}
+    first = PROJECTIONS[0]
+    length = len(scores[first])
+    for view, name in ORIGIN_FILES.items():
+        if len(scores[view]) != length:
+            raise TableError(
+                f"{folder / name} has {len(scores[view])} rows and {folder / ORIGIN_FILES[first]} has {length}; "
+                "expected one row per exam in each, in the same order"
+            )
+    rows_path = folder / ROWS_FILE
+    exam_ids = _read_exam_ids(rows_path, length) if rows_path.is_file() else tuple(map(str, range(length)))
+    return ScoreTable(exam_ids, scores | fuse_levels(scores, method))
+
+
+def write_origin_tables(
+    folder: Path,
+    exam_ids: Sequence[str],
+    scores: Mapping[Projection, NDArray[np.floating]],
+    labels: Mapping[str, DensityCategory] | None = None,
+) -> None:
+    """Write INFN's four files, and ``rows.csv`` that names the exam (and, with ``labels``, density) of each row.
+
+    Parameters
+    ----------
+    folder
+        Made if absent; each file is written whole or not at all.
+    exam_ids
+        N distinct names, one per row.
+    scores
+        Shape (N, 4) for each of the four projections; a row of NaN means not given.
+    labels
+        Density by exam id; an exam without one gets a blank.
+
+    Raises
+    ------
+    TableError
+        A projection is absent altogether or for an exam (the files cannot express it), shapes differ, an exam id is
+        repeated, or a row is not four scores from 0 to 1 that sum to 1.
+    OutputError
+        A file cannot be written.
+    """
+    folder = Path(folder)
+    doing = f"cannot write the prediction files in {folder}"
+    absent = [view.value for view in PROJECTIONS if view not in scores]
+    if absent:
+        raise TableError(f"{doing}: every exam lacks {', '.join(absent)}; INFN's files need all four projections")
+    columns = {view.value: np.asarray(scores[view], dtype=np.float64) for view in PROJECTIONS}
+    _require_rows(exam_ids, columns, DENSITY)
+    for row, exam_id in enumerate(exam_ids):
+        lacking = [view for view, values in columns.items() if np.isnan(values[row]).all()]
+        if lacking:
+            raise TableError(
+                f"{doing}: exam {exam_id} lacks {', '.join(lacking)}; INFN's files need all four projections, "
+                "leave the exam out or write the CSV table instead"
+            )
+        for view, values in columns.items():
+            if problem := score_problem(values[row].tolist()):
+                raise TableError(f"{doing}: exam {exam_id}, {view}: {problem}")
+    for view, name in ORIGIN_FILES.items():
+        lines = (" ".join(f"{score:.18e}" for score in row) for row in columns[view])
+        write_text(folder / name, "".join(f"{line}\n" for line in lines))
+    rows = [
+        {"row": str(row), "exam_id": exam_id} | ({} if labels is None else {"density": labels.get(exam_id, "")})
+        for row, exam_id in enumerate(exam_ids)
+    ]
+    write_csv(folder / ROWS_FILE, list(rows[0]), rows)
+
+
+def _read_file(path: Path) -> NDArray[np.float64]:
+    rows = []
+    for line, text in enumerate(read_text(path).splitlines(), start=1):
+        fields = text.split()
+        if not fields:
+            continue
+        if len(fields) != len(DENSITY):
+            raise TableError(
+                f"{path}, line {line}: found {len(fields)} columns, expected 4 separated by spaces (A B C D)"
+            )
+        try:
+            row = [float(value) for value in fields]
+        except ValueError as error:
+            raise TableError(
+                f"{path}, line {line}: found {text.strip()!r}, expected four numbers from 0 to 1"
+            ) from error
+        if problem := score_problem(row):
+            raise TableError(f"{path}, line {line}: {problem}")
+        rows.append(row)
+    if not rows:
+        raise TableError(f"{path} is empty, expected one row of four scores per exam")
+    return np.array(rows)  # (N, 4)
+
+
+def _read_exam_ids(path: Path, length: int) -> tuple[str, ...]:
+    rows = read_csv(path, ("row", "exam_id")).rows
+    if [row["row"] for row in rows] != [str(number) for number in range(length)]:
+        raise TableError(
+            f"{path} names {len(rows)} rows and the prediction files beside it have {length}; expected the rows "
+            f"0 to {length - 1} in order"
         )
-        yield _row(path, exam, view, alone, scale)
-    for level in FUSED_LEVELS:
-        yield _row(path, exam, level, exam.fused[level], scale)
-
-
-def _row(path: Path, exam: ExamScores, level: str, given: FusedScores, scale: Scale) -> dict[str, str]:
-    values = None if given.scores is None else [float(score) for score in given.scores]
-    if values is not None:
-        problem = score_problem(values)
-        if problem or len(values) != len(scale):
-            problem = problem or f"found {len(values)} scores, expected {len(scale)}"
-            raise TableError(f"cannot write {path}: exam {exam.exam_id}, {level}: {problem}")
-    texts = [""] * len(scale) if values is None else [repr(value) for value in values]
-    cells = (exam.exam_id, str(level), *texts, " ".join(given.views), " ".join(given.missing))
-    row = dict(zip((*_KEYS, *scale, *_NOTES), cells, strict=True))
-    if level in exam.percent_density:
-        row[_DENSITY] = f"{exam.percent_density[level]:.2f}"
-    return row
+    exam_ids = tuple(row["exam_id"] for row in rows)
+    if len(set(exam_ids)) != length or "" in exam_ids:
+        raise TableError(f"{path} has a blank or repeated exam_id, expected another name in each row")
+    return exam_ids

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mammodensity.data.dataset import MANIFEST_NAME, SPLITS, read_manifest, reference_categories
-from mammodensity.errors import ImageError, OptionError, TableError
+from mammodensity.errors import ImageError, TableError, require_choice
 from mammodensity.evaluation.figures import FiguresOfMerit, evaluate_table, to_json
-from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, write_score_table
-from mammodensity.models.scoring import predict
+from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, score_table, write_score_table
+from mammodensity.models.scoring import ViewScores, scored_exams
 from mammodensity.models.trained import load_networks
 from mammodensity.outputs import file_sha256, receipt, staged_folder, write_json
 from mammodensity.scores import ExamScores
-from mammodensity.terms import LEVELS, PROJECTIONS, RESEARCH_USE_ONLY
+from mammodensity.terms import LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
 from mammodensity.training.model_folder import network_hashes
 from mammodensity.workers import Progress
 
@@ -26,26 +26,26 @@ _RECEIPT_FILE = "receipt.json"
 
 
 @dataclass(frozen=True, eq=False)
-class StoredEvaluation:
-    """What ``evaluate_model`` left in the folder."""
+class SplitEvaluation:
+    """Scores and figures of merit of a split, as they are in the model folder."""
 
     table: ScoreTable
     figures: dict[str, FiguresOfMerit]
+    """By level, in the order of `LEVELS`."""
+    view_scores: Mapping[str, Mapping[Projection, ViewScores]] = field(default_factory=dict)
+    """Scores of views by exam, if the views were scored just now, so that they need not be scored again."""
 
 
 def evaluate_model(
     model_folder: Path, *, split: str = "test", device: str = "auto", progress: Progress | None = None
-) -> dict[str, FiguresOfMerit] | None:
+) -> SplitEvaluation | None:
     """Score the exams of one split of the model's own manifest and compare with their reference.
 
     Projections are fused by their mean, or by a joint network itself; an exam that lacks a projection has no scores for
     what is fused from it, and is counted as such. Projections that the whole manifest lacks, such as CC of a data
     set of MLO alone, are done without: exams are then fused from those they have. Writes ``<split>/predictions.csv``,
-    ``<split>/figures.json`` and ``<split>/receipt.json`` in the model folder, together or not at all.
-
-    Returns
-    -------
-    Figures of merit by level, in the order of `LEVELS`; None when the model has no manifest or the split no exam.
+    ``<split>/figures.json`` and ``<split>/receipt.json`` in the model folder, together or not at all. Returns None if
+    the model has no manifest, or the split no exam.
 
     Raises
     ------
@@ -56,8 +56,7 @@ def evaluate_model(
     LayoutError, ImageError
         The manifest or an image cannot be used.
     """
-    if split not in SPLITS:
-        raise OptionError(f"split must be one of {', '.join(SPLITS)}. Got {split!r} instead.")
+    require_choice("split", split, SPLITS)
     folder = Path(model_folder)
     model = load_networks(folder, device)
     manifest = folder / MANIFEST_NAME
@@ -67,20 +66,28 @@ def evaluate_model(
     if not data.records:
         return None
     partial = {record.projection for record in read_manifest(manifest).records} != set(PROJECTIONS)
-    exams = _counted(predict(model, data, allow_missing=partial), len(data.exams()), progress)
+    exams: list[ExamScores] = []
+    view_scores = {}
+    count = len(data.exams())
+    for exam in scored_exams(model, data, allow_missing=partial):
+        for text in exam.scores.refused.values():  # figures without it would be of other exams than the reader thinks
+            raise ImageError(text)
+        exams.append(exam.scores)
+        view_scores[exam.scores.exam_id] = exam.view_scores
+        if progress:
+            progress(len(exams), count)
     facts = {"split": split, **_made_from(folder), "device": str(model.device), "fusion": model.fusion}
     with staged_folder(folder / split) as staging:
         write_score_table(staging / PREDICTIONS_FILE, exams)
         patients = {record.exam_id: record.patient_id for record in data.records}
-        table = read_score_table(staging / PREDICTIONS_FILE)
-        figures = evaluate_table(table, reference_categories(data), patients=patients)
+        figures = evaluate_table(score_table(exams), reference_categories(data), patients=patients)
         write_json(staging / FIGURES_FILE, to_json(figures))
         write_json(staging / _RECEIPT_FILE, {"note": RESEARCH_USE_ONLY, **receipt("evaluate", **facts)})
-    return figures
+    return replace(_read_evaluation(folder / split), view_scores=view_scores)
 
 
-def stored_evaluation(model_folder: Path, split: str = "test") -> StoredEvaluation | None:
-    """What ``evaluate_model`` wrote; None when there is nothing, or it is of other networks or another manifest.
+def stored_evaluation(model_folder: Path, split: str = "test") -> SplitEvaluation | None:
+    """Read what ``evaluate_model`` wrote; None if there is nothing, or it is of other networks or another manifest.
 
     Raises
     ------
@@ -94,7 +101,11 @@ def stored_evaluation(model_folder: Path, split: str = "test") -> StoredEvaluati
         noted = _read_json(folder / _RECEIPT_FILE)
         if any(noted.get(name) != value for name, value in _made_from(Path(model_folder)).items()):
             return None
-    return StoredEvaluation(read_score_table(folder / PREDICTIONS_FILE), read_figures(folder / FIGURES_FILE))
+    return _read_evaluation(folder)
+
+
+def _read_evaluation(folder: Path) -> SplitEvaluation:
+    return SplitEvaluation(read_score_table(folder / PREDICTIONS_FILE), read_figures(folder / FIGURES_FILE))
 
 
 def read_figures(path: Path) -> dict[str, FiguresOfMerit]:
@@ -109,10 +120,8 @@ def read_figures(path: Path) -> dict[str, FiguresOfMerit]:
     try:
         return {level: FiguresOfMerit.from_dict(values[level]) for level in LEVELS}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TableError(f"{path} is damaged: {_BAD_FIGURES}") from error
-
-
-_BAD_FIGURES = "expected the figures of merit of seven levels; remove the folder to evaluate again"
+        expected = "expected the figures of merit of seven levels; remove the folder to evaluate again"
+        raise TableError(f"{path} is damaged: {expected}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -126,18 +135,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _made_from(folder: Path) -> dict[str, Any]:
-    """What figures depend on: they are out of date once one of these hashes has changed."""
+    """Hashes of all that figures depend on: they are out of date once one of these hashes has changed."""
     manifest = folder / MANIFEST_NAME
     return {
         "networks": network_hashes(folder),
         "manifest_sha256": file_sha256(manifest) if manifest.is_file() else None,
     }
-
-
-def _counted(exams: Iterable[ExamScores], total: int, progress: Progress | None) -> Iterator[ExamScores]:
-    for done, exam in enumerate(exams, start=1):
-        for text in exam.refused.values():  # figures without it would be of other exams than the reader thinks
-            raise ImageError(text)
-        yield exam
-        if progress:
-            progress(done, total)

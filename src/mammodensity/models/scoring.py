@@ -76,7 +76,13 @@ class Model(Protocol):
 
 
 def score_exam(
-    model: Model, exam: Exam, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
+    model: Model,
+    exam: Exam,
+    *,
+    fusion: str | None = None,
+    allow_missing: bool = False,
+    policy: str = "mean",
+    scored: Mapping[Projection, ViewScores] | None = None,
 ) -> ScoredExam:
     """Score one exam view by view.
 
@@ -90,6 +96,8 @@ def score_exam(
         One of `FUSION_METHODS`; None is the model's own.
     policy
         One of `POLICIES`.
+    scored
+        Views that the model has scored already; they are not scored again.
 
     Raises
     ------
@@ -104,7 +112,7 @@ def score_exam(
         if projection in exam.mammograms and projection in model.projections:
             try:
                 view = ReadView(exam.mammograms[projection], projection)
-                scores[projection] = model.score_view(view)
+                scores[projection] = (scored or {}).get(projection) or model.score_view(view)
                 views[projection] = view
             except ImageError as error:
                 refused[projection] = str(error)
@@ -184,12 +192,14 @@ def score_records(
     fusion: str | None = None,
     allow_missing: bool = False,
     policy: str = "mean",
+    scored: Mapping[Projection, ViewScores] | None = None,
 ) -> ScoredExam:
     """Read and score one exam, a view while others are still being read; a refused image is a missing view."""
     with ThreadPoolExecutor(min(len(records), threads_told() or usable_cores())) as readers:
         images = _BeingRead({projection: readers.submit(read_record, record) for projection, record in records.items()})
-        scored = score_exam(model, Exam(exam_id, images), fusion=fusion, allow_missing=allow_missing, policy=policy)
-        return replace(scored, scores=replace(scored.scores, refused={**scored.scores.refused, **images.unread()}))
+        exam = Exam(exam_id, images)
+        done = score_exam(model, exam, fusion=fusion, allow_missing=allow_missing, policy=policy, scored=scored)
+        return replace(done, scores=replace(done.scores, refused={**done.scores.refused, **images.unread()}))
 
 
 class _BeingRead(Mapping[Projection, Mammogram]):

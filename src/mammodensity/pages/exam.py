@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,16 +19,13 @@ from mammodensity.errors import ImageError
 from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.explanation.verdicts import VERDICTS, Verdict
 from mammodensity.pages.pictures import (
-    FILL_COLOUR,
-    FILL_OPACITY,
     HANGING_ORDER,
-    LINE_COLOURS,
     Picture,
     RgbImage,
     side_by_side,
     view_picture,
 )
-from mammodensity.pages.templates import render, template_text
+from mammodensity.pages.templates import render_page
 from mammodensity.pages.wording import listed, percent, plain, sentence
 from mammodensity.results.result import ExamResult, LevelResult, PredictionSet, scale_of
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Category, DensityCategory, Projection
@@ -88,19 +83,19 @@ def map_block(
         Longer side of each picture.
     """
     views = []
-    for projection, one in maps.maps.items():
-        mirrored = one.view is not None and is_mirrored(one.view)
+    for projection, shown in maps.maps.items():
+        mirrored = shown.view is not None and is_mirrored(shown.view)
         picture = view_picture(
-            one.mammogram,
-            values=one.values,
+            shown.mammogram,
+            values=shown.values,
             scale=maps.scale,
-            labels=tissue_labels(one),
+            labels=tissue_labels(shown),
             outline_dense=maps.method != TISSUE,
             flip=mirrored,
             longest_px=longest_px,
         )
         verdict = (verdicts or {}).get(projection)
-        views.append(ViewPictures(projection, picture, mirrored, one.category, one.against, verdict))
+        views.append(ViewPictures(projection, picture, mirrored, shown.category, shown.against, verdict))
     return MethodBlock(maps.method, tuple(views))
 
 
@@ -118,31 +113,31 @@ def side_picture(
     result: ExamResult, maps: ExamMaps, projection: Projection, verdict: Verdict | None = None
 ) -> RgbImage:
     """Draw one view and its evidence next to each other at full size, with title, verdict and legend below."""
-    one, reading = maps.maps[projection], result.projections.get(projection)
+    shown, reading = maps.maps[projection], result.projections.get(projection)
     density = reading.percent_density if reading else None
     title = f"Exam {result.exam_id}, {projection}: {reading.category if reading else 'no category'}"
     title += f", {percent(density / 100)} dense" if density is not None else ""
     caption = [f"{title}. {_heading(maps.method)}."]
     if maps.method != TISSUE:
-        caption.append(f"{_explained(projection, one.category, one.against, result)}.")
+        caption.append(f"{_explained(projection, shown.category, shown.against, result)}.")
     if verdict:
         caption.append(sentence(plain(verdict.text)))
     return side_by_side(
-        one.mammogram,
-        one.values,
+        shown.mammogram,
+        shown.values,
         maps.scale,
-        tissue_labels(one),
+        tissue_labels(shown),
         outline_dense=maps.method != TISSUE,
         caption=[*caption, RESEARCH_USE_ONLY],
         line_words=line_words(maps.method),
     )
 
 
-def tissue_labels(one: ActivationMap) -> NDArray[np.uint8] | None:
-    """Labels (H, W) of the tissue of a map's image; None if no breast was found or looked for."""
-    if one.view is not None:
+def tissue_labels(shown: ActivationMap) -> NDArray[np.uint8] | None:
+    """Label (H, W) the tissue of a map's image; None if no breast was found or looked for."""
+    if shown.view is not None:
         with suppress(ImageError):
-            return one.view.tissue.labels
+            return shown.view.tissue.labels
     return None
 
 
@@ -219,23 +214,6 @@ def exam_section(
         "statement": sentence(statement) if statement else None,
         "notification": result.notification if notification else None,
     }
-
-
-def render_page(template: str, values: Mapping[str, Any]) -> str:
-    """Fill the template of a page with its script, style and content security policy.
-
-    The policy allows the page's own script by its hash, and nothing from outside.
-    """
-    script = template_text("viewer.js.jinja").strip()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    shared = {
-        "script": script,
-        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        "research_use_only": RESEARCH_USE_ONLY,
-        "fill": {"colour": "rgb({}, {}, {})".format(*FILL_COLOUR), "opacity": FILL_OPACITY},
-        "line_colours": LINE_COLOURS,
-    }
-    return render(template, shared | dict(values))
 
 
 def made_by_sentence(model: str) -> str:

@@ -15,9 +15,21 @@ from mammodensity.evaluation.test_split import stored_evaluation
 from mammodensity.models.checkpoint import JOINT, ViewNetwork
 from mammodensity.models.joint import JointNetwork
 from mammodensity.outputs import write_text
-from mammodensity.pages.figure_tables import LEVEL_WORDS, count_tables, figure_words, flattened
 from mammodensity.pages.templates import render
-from mammodensity.pages.wording import DASH, cautions, counted, number, percent, result_in_words, training_in_words
+from mammodensity.pages.wording import (
+    DASH,
+    LEVEL_WORDS,
+    cautions,
+    count_tables,
+    counted,
+    figure_words,
+    flattened,
+    number,
+    percent,
+    result_in_words,
+    sentence,
+    training_in_words,
+)
 from mammodensity.results.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from mammodensity.terms import DENSITY, RESEARCH_USE_ONLY, Scale
 from mammodensity.training.model_folder import RunRecord, read_run
@@ -84,7 +96,7 @@ def _card_values(run: RunRecord) -> dict[str, Any]:
         "research_use_only": RESEARCH_USE_ONLY,
         "categories": run.scale,
         "trained": training_in_words(run),
-        "found": result_in_words(subject) if subject else None,
+        "summary": result_in_words(subject) if subject else None,
         "imported": run.imported,
         "keras_files": {p: str(run.training(p).get("file", "a Keras file")).replace("`", "'") for p in run.imported},
         "joint": run.joint,
@@ -121,7 +133,7 @@ def _network_specs(run: RunRecord) -> dict[str, list[tuple[str, str]]]:
     """The shape of each network, by projection, or ``joint``."""
     if run.joint:
         return {JOINT: _network_facts(run.joint)}
-    return {view.value: _network_facts(one.network) for view, one in run.model.checkpoints.items()}
+    return {view.value: _network_facts(saved.network) for view, saved in run.model.checkpoints.items()}
 
 
 def _network_facts(network: ViewNetwork | JointNetwork) -> list[tuple[str, str]]:
@@ -165,7 +177,7 @@ def _reasons(figures: Mapping[str, FiguresOfMerit], scale: Scale) -> list[str]:
 
 
 def _calibration(run: RunRecord) -> tuple[Calibration | None, list[str]]:
-    """The calibration of the folder, and sentences on whether and how the model is calibrated."""
+    """Read the calibration of the folder, and say whether and how the model is calibrated."""
     try:
         calibration = read_calibration(run.folder)
     except CheckpointError:
@@ -190,7 +202,7 @@ def _calibration(run: RunRecord) -> tuple[Calibration | None, list[str]]:
             f"to {number(figures['ece_null_high'])}."
         )
     sentences.append(f"Prediction sets: {calibration.set_kind}, coverage {percent(calibration.coverage)}.")
-    sentences += [f"{text[:1].upper()}{text[1:]}." for text in calibration.warnings]
+    sentences += [sentence(text) for text in calibration.warnings]
     return calibration, sentences
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mammodensity.outputs import write_text
@@ -13,30 +12,21 @@ from mammodensity.pages.exam import (
     MethodBlock,
     exam_section,
     made_by_sentence,
-    render_page,
     small_print,
 )
+from mammodensity.pages.templates import render_page
 from mammodensity.pages.wording import OTHER_CATEGORIES, counted, sentence
 from mammodensity.results.result import ExamResult, scale_of
 from mammodensity.results.rules import shared_flags
 from mammodensity.terms import DENSITY
 
 
-@dataclass(frozen=True)
-class MadeBy:
-    """What made the results of a page."""
-
-    model: str
-    """Its name, as a user knows it."""
-    warnings: tuple[str, ...] = ()
-    """What a reader of its results must know, a line each."""
-
-
 def write_results_page(
     path: Path,
     results: Sequence[ExamResult],
-    made_by: MadeBy,
     *,
+    model: str,
+    warnings: Sequence[str] = (),
     notification: bool = False,
     pictures: Mapping[str, Sequence[MethodBlock]] | None = None,
 ) -> Path:
@@ -44,6 +34,8 @@ def write_results_page(
 
     Parameters
     ----------
+    model, warnings
+        The name of the model, as a user knows it, and facts that a reader of its results must know, a line each.
     notification
         Add the statutory sentence of each exam's category.
     pictures
@@ -70,7 +62,7 @@ def write_results_page(
         "categories": scale,
         "counts": {category.value: sum(result.category is category for result in results) for category in scale},
         "abstained": sum(result.abstained for result in results),
-        "warnings": [sentence(text) for text in (*made_by.warnings, *_scale_warnings(results))],
+        "warnings": [sentence(text) for text in (*warnings, *_scale_warnings(results))],
         "shared": [f"All {counted(len(results), 'exam')}: {sentence(text)}" for text in shared.values()],
         "measured": any(exam["percent_density"] is not None for exam in exams),
         "with_sets": any(result.prediction_set for result in results),
@@ -78,7 +70,7 @@ def write_results_page(
         "pictured": len(pictured) if 0 < len(pictured) < len(results) else None,
         "images_only": any(block.method == IMAGES for blocks in pictured.values() for block in blocks),
         "exams": exams,
-        "footer": [made_by_sentence(made_by.model), *common, DOCUMENTATION],
+        "footer": [made_by_sentence(model), *common, DOCUMENTATION],
     }
     write_text(Path(path), render_page("results.html.jinja", values))
     return Path(path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from mammodensity.pages.pictures import FILL_COLOUR, FILL_OPACITY, LINE_COLOURS
 from mammodensity.pages.wording import counted, listed, number, percent
+from mammodensity.terms import RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,11 +27,21 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     return _environment().get_template(template).render(values) + "\n"
 
 
-def template_text(name: str) -> str:
-    """The text of a file of this folder that holds nothing to fill in."""
-    environment = _environment()
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
+def render_page(template: str, values: Mapping[str, Any]) -> str:
+    """Fill the template of a page with its script, style and content security policy.
+
+    The policy allows the page's own script by its hash, and nothing from outside.
+    """
+    script = render("viewer.js.jinja", {}).strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    shared = {
+        "script": script,
+        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        "research_use_only": RESEARCH_USE_ONLY,
+        "fill": {"colour": "rgb({}, {}, {})".format(*FILL_COLOUR), "opacity": FILL_OPACITY},
+        "line_colours": LINE_COLOURS,
+    }
+    return render(template, shared | dict(values))
 
 
 def with_code(text: str) -> Markup:

@@ -1,14 +1,16 @@
-"""Numbers and sentences that the pages and the model card share."""
+"""Numbers, sentences and tables that the pages and the model card share."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from mammodensity.data.dataset import DataSet
+from mammodensity.data.dataset import SPLITS, DataSet
 from mammodensity.evaluation.figures import FiguresOfMerit
-from mammodensity.terms import PROJECTIONS, Projection
+from mammodensity.terms import DENSITY, PROJECTIONS, Projection, Scale
 from mammodensity.training.model_folder import RunRecord
 
 OTHER_CATEGORIES = "F, G and D are categories of background tissue of the MIAS data sets, not BI-RADS density."
@@ -172,3 +174,86 @@ def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
             "missing; left out of its figures."
         )
     return texts
+
+
+# Tables that the report and the model card share
+
+_FIGURE_WORDS: Mapping[str, tuple[str, str]] = {
+    "accuracy": ("Accuracy", "share of exams in the right category"),
+    "dense_accuracy": ("Dense or not, accuracy", "share on the right side of {others} against {dense}"),
+    "linear_kappa": ("Kappa, linear", "agreement beyond chance; disagreement weighted by distance"),
+    "quadratic_kappa": ("Kappa, quadratic", "the same, weighted by squared distance"),
+    "macro_recall": ("Macro recall", "mean recall of the categories; balanced accuracy"),
+    "macro_precision": ("Macro precision", "mean precision of the categories"),
+    "auc": ("AUC, mean of {categories}", "area under the ROC curve, each category against the others"),
+    "dense_auc": ("AUC, dense or not", "of the score {dense_sum}"),
+    "nll": (
+        "Negative log likelihood",
+        "of the reference category; lower is better, {count} equal scores give {chance}",
+    ),
+}
+"""Scalar figures in the order shown: name and explanation, in which `figure_words` names the categories."""
+
+
+def figure_words(scale: Scale = DENSITY) -> dict[str, tuple[str, str]]:
+    """Name and explanation of each scalar figure, for scores of these categories."""
+    dense = [category.value for category in scale if category.dense]
+    values = {
+        "others": ", ".join(category for category in scale if not category.dense),
+        "dense": ", ".join(dense),
+        "dense_sum": " + ".join(dense),
+        "categories": "A to D" if scale == DENSITY else listed(scale.letters),
+        "count": "four" if len(scale) == 4 else "three",
+        "chance": f"{math.log(len(scale)):.2f}",
+    }
+    return {figure: (name.format(**values), text.format(**values)) for figure, (name, text) in _FIGURE_WORDS.items()}
+
+
+LEVEL_WORDS: Mapping[str, str] = {
+    **{projection.value: projection.value for projection in PROJECTIONS},
+    "right": "right breast",
+    "left": "left breast",
+    "subject": "whole exam",
+}
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """The exams, patients and images of one split."""
+
+    split: str
+    exams: int
+    patients: int
+    images: Mapping[str, tuple[int, ...]]
+    """By projection: images of each category."""
+
+
+def count_tables(data: DataSet) -> list[SplitCounts]:
+    """Count images by split, projection and category, with zeros where there are none."""
+    tables = []
+    for split in SPLITS:
+        records = data.in_split(split).records
+        images = {}
+        for projection in PROJECTIONS:
+            categories = [record.category for record in records if record.projection == projection]
+            images[projection.value] = tuple(categories.count(category) for category in data.scale)
+        exams, patients = ({getattr(record, key) for record in records} for key in ("exam_id", "patient_id"))
+        tables.append(SplitCounts(split, len(exams), len(patients), images))
+    return tables
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested JSON values as (dotted name, text) pairs.
+
+    >>> flattened({"network": {"depths": [3, 3]}, "seed": 1})
+    [('network.depths', '3, 3'), ('seed', '1')]
+    """
+    pairs: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += flattened(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            pairs.append((f"{prefix}{name}", ", ".join(map(str, value))))
+        else:
+            pairs.append((f"{prefix}{name}", str(value)))
+    return pairs

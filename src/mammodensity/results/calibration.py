@@ -50,7 +50,7 @@ class Overlap:
     validation: int = 0
     test: int = 0
     by_name: int = 0
-    """Of these, exams that were recognised by name only, as there were no images to compare."""
+    """Exams among these that were recognised by name only, as there were no images to compare."""
 
     @property
     def trained(self) -> int:
@@ -129,7 +129,7 @@ class ViewsCalibration:
         return thresholds(self.held_out, self.reference, kind, coverage)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values."""
         return {
             "map": {
                 "kind": self.calibration_map.kind,

@@ -139,7 +139,7 @@ class CalibrationFigures:
     """Share of the folds in which each kind of map was chosen."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values."""
         return dict(vars(self))
 
 

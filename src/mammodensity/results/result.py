@@ -72,7 +72,7 @@ class LevelResult:
         return self.dense_probability > 0.5
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values."""
         return {
             "category": self.category,
             "scores": {category.value: score for category, score in self.scores.items()},
@@ -99,7 +99,7 @@ class PredictionSet:
         return f"{names} ({100 * self.coverage:g} %)"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values."""
         names = [category.value for category in self.categories]
         return {"categories": names, "coverage": self.coverage, "kind": self.kind, "text": self.text}
 
@@ -145,7 +145,7 @@ class ExamResult:
         return "; ".join(dict.fromkeys(facts[name] for facts in self.sources.values() if facts[name]))
 
     def to_dict(self, *, notification: bool = False) -> dict[str, Any]:
-        """As plain values that follow `result_schema`."""
+        """Return plain values that follow `result_schema`."""
         breasts = {side: self.breasts.get(side) for side in ("right", "left")}
         projections = {view.value: self.projections.get(view) for view in PROJECTIONS}
         content: dict[str, Any] = {
@@ -273,22 +273,7 @@ def _calibration_text(calibration: Calibration | None, whole: LevelResult | None
 
 
 SOURCE_FACTS = ("file", "study_date", "vendor", "model", "station", "accession_number")
-"""What `ExamResult.sources` says of an image: its path, and what a DICOM header says; blank where nothing does."""
-_FIRST_COLUMNS = ("exam_id", "category", "most_likely", "abstained_for")
-_LAST_COLUMNS = (
-    "calibrated",
-    "dense_probability",
-    "prediction_set",
-    "coverage",
-    "percent_density",
-    "right",
-    "left",
-    "missing",
-    "flags",
-    "policy",
-    "note",
-)
-_MEASURED = tuple(level for level in LEVELS if level != "subject")
+"""Facts of an image in `ExamResult.sources`: its path, and those of a DICOM header; blank where it has none."""
 
 
 def write_result_table(path: Path, results: Sequence[ExamResult]) -> None:
@@ -299,29 +284,18 @@ def write_result_table(path: Path, results: Sequence[ExamResult]) -> None:
     the images, where the results name them.
     """
     scale = scale_of(results)
-    columns = result_columns(scale)
-    rows = [dict(zip(columns, _row(result, scale), strict=True)) | _more(result) for result in results]
-    further = dict.fromkeys(name for row in rows for name in row if name not in columns)
-    order = [*(f"percent_density_{level}" for level in _MEASURED), *SOURCE_FACTS]
-    write_csv(path, (*columns, *sorted(further, key=order.index)), rows)
+    rows = [_row(result) for result in results]
+    further = (*(f"percent_density_{level}" for level in LEVELS if level != "subject"), *SOURCE_FACTS)
+    write_csv(path, [*result_columns(scale), *(name for name in further if any(name in row for row in rows))], rows)
 
 
 def result_columns(scale: Scale = DENSITY) -> tuple[str, ...]:
-    """Columns that every table of results has."""
-    return (*_FIRST_COLUMNS, *scale, *_LAST_COLUMNS)
-
-
-def _more(result: ExamResult) -> dict[str, str]:
-    """Cells that not every table has: percent density by level, and what is known of the images."""
-    levels = {**{view.value: level for view, level in result.projections.items()}, **result.breasts}
-    cells = {
-        f"percent_density_{name}": f"{level.percent_density:.2f}"
-        for name, level in levels.items()
-        if level.percent_density is not None
-    }
-    for name in SOURCE_FACTS if result.sources else ():
-        cells[name] = result.source(name)
-    return cells
+    """Name the columns that every table of results has."""
+    scores = ("calibrated", "dense_probability", "prediction_set", "coverage", "percent_density", "right", "left")
+    return (
+        *("exam_id", "category", "most_likely", "abstained_for", *scale.letters),
+        *(*scores, "missing", "flags", "policy", "note"),
+    )
 
 
 def scale_of(results: Sequence[ExamResult]) -> Scale:
@@ -330,25 +304,26 @@ def scale_of(results: Sequence[ExamResult]) -> Scale:
     return next((level.category.scale for level in levels), DENSITY)
 
 
-def _row(result: ExamResult, scale: Scale) -> tuple[str, ...]:
-    whole, prediction_set = result.exam, result.prediction_set
-    scores = [f"{whole.scores[category]:.6f}" if whole else "" for category in scale]
-    percent = whole.percent_density if whole else None
-    sides = [result.breasts[side].category if side in result.breasts else "" for side in ("right", "left")]
-    return (
-        result.exam_id,
-        result.category or "",
-        whole.category if whole else "",
-        " ".join(dict.fromkeys(flag.code for flag in result.abstained_for)),
-        *scores,
-        ("yes" if whole.calibrated else "no") if whole else "",
-        f"{whole.dense_probability:.6f}" if whole else "",
-        " ".join(prediction_set.categories) if prediction_set else "",
-        f"{prediction_set.coverage:g}" if prediction_set else "",
-        "" if percent is None else f"{percent:.2f}",
-        *sides,
-        " ".join(result.missing),
-        " ".join(dict.fromkeys(flag.code for flag in result.flags)),
-        result.policy,
-        RESEARCH_USE_ONLY,
-    )
+def _row(result: ExamResult) -> dict[str, str]:
+    """Make the cells of an exam; those that are left out are blank."""
+    row = {
+        "exam_id": result.exam_id,
+        "category": result.category or "",
+        "abstained_for": " ".join(dict.fromkeys(flag.code for flag in result.abstained_for)),
+        "missing": " ".join(result.missing),
+        "flags": " ".join(dict.fromkeys(flag.code for flag in result.flags)),
+        "policy": result.policy,
+        "note": RESEARCH_USE_ONLY,
+    }
+    if whole := result.exam:
+        row |= {category.value: f"{score:.6f}" for category, score in whole.scores.items()}
+        row |= {"most_likely": whole.category, "calibrated": "yes" if whole.calibrated else "no"}
+        row["dense_probability"] = f"{whole.dense_probability:.6f}"
+    if chosen := result.prediction_set:
+        row |= {"prediction_set": " ".join(chosen.categories), "coverage": f"{chosen.coverage:g}"}
+    row |= {side: breast.category for side, breast in result.breasts.items()}
+    levels = {"": result.exam, **result.projections, **result.breasts}
+    for name, level in levels.items():
+        if level and level.percent_density is not None:
+            row[f"percent_density_{name}".rstrip("_")] = f"{level.percent_density:.2f}"
+    return row | {name: result.source(name) for name in SOURCE_FACTS if result.sources}

@@ -71,7 +71,7 @@ class Rules:
                 raise OptionError(f"abstain_on may hold {', '.join(FLAGS)}. Got {code!r} instead.")
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values."""
         return {**asdict(self), "abstain_on": list(self.abstain_on)}
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from mammodensity.errors import OptionError
+from mammodensity.errors import OptionError, require_choice
 from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES
 
@@ -168,8 +168,7 @@ score at or beyond the category, as seen from the most likely one; these sets ha
 
 def nonconformity(scores: Floats, kind: str) -> Floats:
     """Nonconformity of each category, 0 (fits) to 1: (N, 4) -> (N, 4)."""
-    if kind not in SET_KINDS:
-        raise OptionError(f"prediction sets must be one of {', '.join(SET_KINDS)}. Got {kind!r} instead.")
+    require_choice("prediction sets", kind, SET_KINDS)
     return 1 - _without_gaps(scores) if kind == "ordinal" else 1 - scores
 
 

@@ -1,1 +1,1 @@
-"""Comparisons of models and readers, groups, drift, triage and sample size. Imports no torch."""
+"""Comparisons of models and readers, groups, drift and sample size. Imports no torch."""

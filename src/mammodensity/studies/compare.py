@@ -25,7 +25,15 @@ from scipy.stats import binomtest
 
 from mammodensity.errors import TableError
 from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices, sample_figures
-from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, plain, resample, with_interval
+from mammodensity.evaluation.bootstrap import (
+    STANDARD_BOOTSTRAP,
+    BootstrapSpec,
+    Figure,
+    canonical_order,
+    plain,
+    resample,
+    with_interval,
+)
 from mammodensity.evaluation.figures import undefined_reason
 from mammodensity.evaluation.labels import match_exams, match_patients
 from mammodensity.studies.readings import Reading, few_warnings
@@ -155,8 +163,12 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, with the summary and null for NaN."""
-        values = {name: plain(value) for name, value in vars(self).items()}
-        return {"summary": self.summary, "warnings": list(self.warnings), **values, "note": RESEARCH_USE_ONLY}
+        return {
+            "summary": self.summary,
+            "warnings": list(self.warnings),
+            **plain(vars(self)),
+            "note": RESEARCH_USE_ONLY,
+        }
 
 
 def compare(
@@ -165,7 +177,7 @@ def compare(
     labels: Mapping[str, DensityCategory],
     *,
     patients: Mapping[str, str] | None = None,
-    spec: BootstrapSpec | None = None,
+    spec: BootstrapSpec = STANDARD_BOOTSTRAP,
 ) -> Comparison:
     """Compare two readings on the exams that both hold.
 
@@ -174,7 +186,6 @@ def compare(
     TableError
         They have no exam in common, or a common exam has no label or no patient.
     """
-    spec = spec or BootstrapSpec()
     of_b = set(b.exam_ids)
     common = [exam_id for exam_id in a.exam_ids if exam_id in of_b]
     if not common:

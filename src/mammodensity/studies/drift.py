@@ -1,6 +1,6 @@
 """Predictions over time: shares of A to D and of dense, confidence and flags by period; two periods compared.
 
-Intervals and tests: `mammodensity.statistics.proportions`; of the mean confidence a bootstrap over patients.
+Intervals and tests: `mammodensity.studies.proportions`; of the mean confidence a bootstrap over patients.
 """
 
 from __future__ import annotations
@@ -17,10 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammodensity.data.csv_rows import read_csv
-from mammodensity.errors import OptionError, TableError
+from mammodensity.errors import OptionError, TableError, require_choice
 from mammodensity.evaluation.agreement import Floats
-from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, plain, resample, with_interval
-from mammodensity.evaluation.labels import ExamColumns, few_of
+from mammodensity.evaluation.bootstrap import (
+    STANDARD_BOOTSTRAP,
+    BootstrapSpec,
+    Figure,
+    canonical_order,
+    plain,
+    resample,
+    with_interval,
+)
+from mammodensity.evaluation.labels import ExamColumns, look_up, match_patients
 from mammodensity.studies.compare import p_text
 from mammodensity.studies.proportions import difference_interval, permutation_p_values, share
 from mammodensity.studies.readings import FEW, Reading
@@ -53,11 +61,11 @@ class PeriodFigures:
             "period": self.period,
             "n": self.n,
             "patients": self.patients,
-            "shares": {name: _share_values(one) for name, one in self.shares.items()},
+            "shares": {name: _share_values(share) for name, share in self.shares.items()},
             "dense": _share_values(self.dense),
             "mean_confidence": mean and mean.value,
             "mean_confidence_interval": mean and plain(mean.interval),
-            "flags": {name: _share_values(one) for name, one in self.flags.items()},
+            "flags": {name: _share_values(share) for name, share in self.flags.items()},
             "warnings": list(self.warnings),
         }
 
@@ -115,38 +123,37 @@ class Drift:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values that JSON knows, with the summary of a comparison."""
-        values = {name: plain(value) for name, value in vars(self).items()}
         summary = {} if self.comparison is None else {"summary": self.comparison.summary}
-        return {**summary, **values, "note": RESEARCH_USE_ONLY}
+        return {**summary, **plain(vars(self)), "note": RESEARCH_USE_ONLY}
 
 
 def date_column(columns: ExamColumns) -> str:
-    """The column of the dates, by its name.
+    """Find the column of the dates by its name.
 
     Raises
     ------
     TableError
         None has a name that says so.
     """
-    found = next((name for name in DATE_COLUMNS if name in columns.names), None)
-    if found is None:
+    column = next((name for name in DATE_COLUMNS if name in columns.names), None)
+    if column is None:
         raise TableError(
             f"{columns.path} has no column {', '.join(DATE_COLUMNS)}; found {', '.join(columns.names)}; name the "
             "column of the dates with --date"
         )
-    return found
+    return column
 
 
 def period_of(text: str, period: str) -> str | None:
-    """The month, quarter or year of a date such as 2024-03-15, 20240315 or 2024-03; None if the text is no such date.
+    """Find the month, quarter or year of a date such as 2024-03-15, 20240315 or 2024-03; None if it is no date.
 
     >>> period_of("2024-03-15", "quarter"), period_of("20241101", "month"), period_of("2024", "month")
     ('2024-Q1', '2024-11', None)
     """
-    found = _DATE.fullmatch(text.strip())
-    if found is None:
+    match = _DATE.fullmatch(text.strip())
+    if match is None:
         return None
-    year, month, day = found.groups()
+    year, month, day = match.groups()
     try:
         date(int(year), int(month or 1), int(day or 1))
     except ValueError:
@@ -159,15 +166,14 @@ def period_of(text: str, period: str) -> str | None:
 
 
 def read_flags(path: Path) -> dict[str, tuple[str, ...]]:
-    """Flags by exam of a table with a column ``flags``, words separated by spaces or semicolons; none without one."""
+    """Read flags by exam from a table with a column ``flags`` (words, spaces or semicolons); none without one."""
     rows = read_csv(path)
     if not {"flags", "exam_id"} <= set(rows.columns):
         return {}
     flags: dict[str, dict[str, None]] = {}
     for row in rows:
-        found = flags.setdefault(row["exam_id"], {})
-        found.update(dict.fromkeys(row["flags"].replace(";", " ").split()))
-    return {exam_id: tuple(found) for exam_id, found in flags.items()}
+        flags.setdefault(row["exam_id"], {}).update(dict.fromkeys(row["flags"].replace(";", " ").split()))
+    return {exam_id: tuple(of_exam) for exam_id, of_exam in flags.items()}
 
 
 def drift(
@@ -178,7 +184,7 @@ def drift(
     compare: tuple[str, str] | None = None,
     patients: Mapping[str, str] | None = None,
     flags: Mapping[str, Sequence[str]] | None = None,
-    spec: BootstrapSpec | None = None,
+    spec: BootstrapSpec = STANDARD_BOOTSTRAP,
 ) -> Drift:
     """Measure a reading by period of the exams' dates.
 
@@ -189,9 +195,7 @@ def drift(
     TableError
         An exam is not among the dates, or has what is no date, or none is dated.
     """
-    if period not in PERIODS:
-        raise OptionError(f"--period must be one of {', '.join(PERIODS)}. Got {period!r} instead.")
-    spec = spec or BootstrapSpec()
+    require_choice("--period", period, PERIODS)
     sample = _Sample.of(reading, _periods(reading, dates, period), patients, flags or {})
     names = sorted({name for name in sample.periods if name})
     if not names:
@@ -201,11 +205,11 @@ def drift(
     for name in compare or ():
         if name not in names:
             raise OptionError(f"--compare: no exam is of {name!r}; there are {', '.join(names)}")
-    found = {name: _figures(name, sample.within(name), spec) for name in names}
+    figures = {name: _figures(name, sample.within(name), spec) for name in names}
     return Drift(
         period=period,
-        periods=tuple(found.values()),
-        comparison=None if compare is None else _compare(sample, found[compare[0]], found[compare[1]], spec),
+        periods=tuple(figures.values()),
+        comparison=None if compare is None else _compare(sample, figures[compare[0]], figures[compare[1]], spec),
         not_dated=sum(not name for name in sample.periods),
         patients_known=patients is not None,
         confidence=spec.confidence,
@@ -228,16 +232,12 @@ class _Sample:
         flags: Mapping[str, Sequence[str]],
     ) -> _Sample:
         ids = reading.exam_ids
-        if patients is not None:
-            absent = [exam_id for exam_id in ids if exam_id not in patients]
-            if absent:
-                raise TableError(f"{len(absent)} of {len(ids)} exams have no patient ({few_of(absent)}); add them")
         names = sorted({flag for exam_id in ids for flag in flags.get(exam_id, ())})
         return _Sample(
             periods,
             reading.predicted,
             None if reading.scores is None else reading.scores.max(axis=1),
-            list(ids) if patients is None else [patients[exam_id] for exam_id in ids],
+            list(ids) if patients is None else match_patients(ids, patients),
             {name: np.array([name in flags.get(exam_id, ()) for exam_id in ids]) for name in names},
         )
 
@@ -258,25 +258,21 @@ class _Sample:
         columns = [np.ones(len(owner)), *np.eye(len(CATEGORIES))[self.predicted].T, _DENSE[self.predicted]]
         columns += [] if self.confidence is None else [self.confidence]
         columns += list(self.flags.values())
-        return np.stack([np.bincount(owner, weights=one, minlength=len(place)) for one in columns], axis=1)
+        return np.stack([np.bincount(owner, weights=column, minlength=len(place)) for column in columns], axis=1)
 
 
 def _periods(reading: Reading, dates: Mapping[str, str], period: str) -> list[str]:
-    absent = [exam_id for exam_id in reading.exam_ids if exam_id not in dates]
-    if absent:
-        raise TableError(
-            f"{len(absent)} of {len(reading.exam_ids)} exams are not in the table with the dates ({few_of(absent)}); "
-            "add them, with a blank where the date is not known"
-        )
-    found = []
-    for exam_id in reading.exam_ids:
-        name = period_of(dates[exam_id], period) if dates[exam_id] else ""
+    advice = "add them, with a blank where the date is not known"
+    texts = look_up(reading.exam_ids, dates, "are not in the table with the dates", advice)
+    names = []
+    for exam_id, text in zip(reading.exam_ids, texts, strict=True):
+        name = period_of(text, period) if text else ""
         if name is None:
             raise TableError(
                 f"exam {exam_id}: its date cannot be put into a {period}, expected YYYY-MM-DD, YYYYMMDD or YYYY-MM"
             )
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def _figures(name: str, sample: _Sample, spec: BootstrapSpec) -> PeriodFigures:
@@ -307,7 +303,7 @@ def _compare(sample: _Sample, first: PeriodFigures, second: PeriodFigures, spec:
     samples = sample.within(first.period), sample.within(second.period)
     # in an order of content, so that names of patients do not change what is drawn
     owners = sorted({*samples[0].owners, *samples[1].owners})
-    sums = [one.sums(owners) for one in samples]
+    sums = [period.sums(owners) for period in samples]
     order = np.lexsort(np.column_stack(sums).T)
     p_values = permutation_p_values(sums[0][order], sums[1][order], len(CATEGORIES), _PERMUTATIONS, spec.seed)
     pairs = {letter: (first.shares[letter], second.shares[letter]) for letter in first.shares}

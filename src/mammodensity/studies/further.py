@@ -1,4 +1,8 @@
-"""The figures of the federated breast density challenge, under its names, so that results can be set beside its own.
+"""Further figures of `mammodensity evaluate`: those of the federated challenge, and what abstaining would gain.
+
+The challenge's figures have its names, so that results can be set beside its own. The reject curve shows the errors
+that remain if the exams of lowest confidence go to a reader. Confidence is the highest score of an exam; exams of equal
+confidence are kept or left together.
 
 References
 ----------
@@ -6,8 +10,9 @@ Schmidt, K. et al. (2024). Fair evaluation of federated learning algorithms for 
 the results of the 2022 ACR-NCI-NVIDIA federated learning challenge. Medical Image Analysis, 103206. It reports
 submissions by linear kappa. Names and definitions: the challenge's evaluation script, ``challenge_evaluate.py`` in the
 repository Project-MONAI/tutorials, folder federated_learning/breast_density_challenge.
-
-What `mammodensity evaluate` adds to the figures of merit, as one set of values for its JSON file.
+El-Yaniv, R., Wiener, Y. (2010). On the foundations of noise-free selective classification. Journal of Machine Learning
+Research 11, 1605-1641. Geifman, Y., Uziel, G., El-Yaniv, R. (2019). Bias-reduced uncertainty estimation for deep neural
+classifiers. ICLR: the area under the risk-coverage curve, here of accuracy, so 1 less theirs.
 """
 
 from __future__ import annotations
@@ -22,15 +27,15 @@ from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError
 from mammodensity.evaluation.agreement import Floats, area_under_roc, confusion_matrices, weighted_kappa
-from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, plain
+from mammodensity.evaluation.bootstrap import STANDARD_BOOTSTRAP, BootstrapSpec, Figure, canonical_order, measure, plain
 from mammodensity.evaluation.figures import undefined_reason
 from mammodensity.evaluation.labels import ExamColumns, column_of, match, match_patients, patients_of
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.studies.groups import Group, ViewSubsets, figures_by_group, group_values, parse_bands, view_subsets
-from mammodensity.studies.triage import RejectCurve, reject_curve
-from mammodensity.terms import CATEGORIES, DENSITY, Category
+from mammodensity.terms import CATEGORIES, DENSITY, Category, Scale
 
 CHALLENGE_FIGURES = ("linear_kappa", "quadratic_kappa", "auc", "avg_lin_dist", "avg_quad_dist")
+_MOST_POINTS = 101
 _SEVERAL = "a patient has exams of different reference categories, which the challenge does not allow"
 
 
@@ -82,8 +87,8 @@ def challenge_figures(
     def reason(name: str) -> str | None:
         if not np.isnan(values[name]):
             return None
-        known = {"auc": "dense_auc", "avg_lin_dist": "accuracy", "avg_quad_dist": "accuracy"}
-        return undefined_reason(known.get(name, name), confusion[0].astype(int))
+        names = {"auc": "dense_auc", "avg_lin_dist": "accuracy", "avg_quad_dist": "accuracy"}
+        return undefined_reason(names.get(name, name), confusion[0].astype(int))
 
     n = len(true)
     return ChallengeFigures(n, {name: Figure(value, n=n, reason=reason(name)) for name, value in values.items()})
@@ -103,8 +108,144 @@ def _merge(reference: NDArray[np.intp], scores: Floats, names: Sequence[str]) ->
 
 
 @dataclass(frozen=True)
+class RejectPoint:
+    """Errors among the ``kept`` exams, if exams below ``threshold`` are abstained on.
+
+    ``linear_kappa`` is NaN where the kept exams are of one category, in reference and prediction.
+    """
+
+    threshold: float
+    kept: int
+    abstained: float
+    accuracy: float
+    linear_kappa: float
+    wrong: int
+    two_or_more: int
+    dense_flips: int
+
+
+@dataclass(frozen=True)
+class RejectCurve:
+    """Accuracy against the share of exams abstained on.
+
+    Attributes
+    ----------
+    n
+        Exams with scores.
+    points
+        From all exams kept to the surest only; at most 101, evenly chosen where there are more.
+    area
+        Mean accuracy of the surest 1, 2, ... N exams: the area under the curve. Exams of equal confidence count as in
+        random order.
+    area_random
+        The area if confidence told nothing: the accuracy.
+    area_best
+        The area if every error had less confidence than every hit.
+    """
+
+    n: int
+    points: tuple[RejectPoint, ...]
+    area: Figure
+    area_random: float
+    area_best: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "n": self.n,
+            "points": plain(self.points),
+            "area": self.area.value,
+            "area_interval": plain(self.area.interval),
+            "area_random": self.area_random,
+            "area_best": self.area_best,
+        }
+
+    def at(self, abstained: float) -> RejectPoint:
+        """The first point that abstains on this share of the exams or more; the last where none does."""
+        return next((point for point in self.points if point.abstained >= abstained), self.points[-1])
+
+
+def reject_curve(
+    reference: NDArray[np.intp],
+    scores: Floats,
+    *,
+    patients: Sequence[str] | None = None,
+    spec: BootstrapSpec = STANDARD_BOOTSTRAP,
+) -> RejectCurve | None:
+    """Compute the curve of one level: positions of categories (N,), scores (N, K); None without any exam."""
+    if not len(reference):
+        return None
+    order, cluster = canonical_order(np.column_stack([reference, scores[:, ::-1]]), patients)
+    reference, scores = reference[order], scores[order]
+    confidence, predicted = scores.max(axis=1), scores.argmax(axis=1)
+    wrong = (predicted != reference).astype(np.float64)
+    everyone = np.ones((1, len(reference)))
+    area = measure(lambda counts: {"area": _areas(confidence, wrong, counts)}, cluster, spec)["area"]
+    return RejectCurve(
+        n=len(reference),
+        points=tuple(_points(confidence, reference, predicted, Scale.of(scores.shape[1]))),
+        area=area,
+        area_random=float(1 - wrong.mean()),
+        area_best=float(_areas(-wrong, wrong, everyone)[0]),
+    )
+
+
+def _areas(confidence: Floats, wrong: Floats, counts: Floats) -> Floats:
+    """Mean over k of the accuracy of the k surest exams, for samples: (N,), (N,), (B, N) -> (B,).
+
+    Within exams of equal confidence the expected accuracy in random order is taken. With K exams and E errors before a
+    group of m exams with error rate r, the expected risk of its j-th is (E + j r) / (K + j) = r + (E - K r) / (K + j),
+    so that sums of 1 / (K + j) are all that is needed.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    starts = np.flatnonzero(np.diff(-confidence[order], prepend=-np.inf))
+    weights = counts[:, order]
+    group = np.add.reduceat(weights, starts, axis=1)  # (B, G) exams by confidence, surest first
+    errors = np.add.reduceat(weights * wrong[order], starts, axis=1)
+    kept = np.cumsum(group, axis=1)
+    before, errors_before = kept - group, np.cumsum(errors, axis=1) - errors
+    rate = np.divide(errors, group, out=np.zeros_like(errors), where=group > 0)
+    total = kept[:, -1]
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int(total.max(initial=0)) + 1))])
+    spans = harmonic[kept.astype(np.intp)] - harmonic[before.astype(np.intp)]
+    risk = (rate * group + (errors_before - before * rate) * spans).sum(axis=1)
+    return np.asarray(1 - risk / total)
+
+
+def _points(
+    confidence: Floats, reference: NDArray[np.intp], predicted: NDArray[np.intp], scale: Scale
+) -> list[RejectPoint]:
+    thresholds = np.unique(confidence)
+    if len(thresholds) > _MOST_POINTS:
+        chosen = np.linspace(0, len(confidence) - 1, _MOST_POINTS).round().astype(np.intp)
+        thresholds = np.unique(np.sort(confidence)[chosen])
+    distance = np.abs(reference - predicted)
+    dense = np.array(scale.dense)
+    flips = dense[reference] != dense[predicted]
+    points = []
+    for threshold in thresholds:
+        kept = confidence >= threshold
+        count = int(kept.sum())
+        wrong = int((distance[kept] > 0).sum())
+        confusion = confusion_matrices(reference[kept], predicted[kept], np.ones((1, count)), len(scale))
+        points.append(
+            RejectPoint(
+                threshold=float(threshold),
+                kept=count,
+                abstained=(len(confidence) - count) / len(confidence),
+                accuracy=1 - wrong / count,
+                linear_kappa=float(weighted_kappa(confusion, power=1)[0]),
+                wrong=wrong,
+                two_or_more=int((distance[kept] > 1).sum()),
+                dense_flips=int(flips[kept].sum()),
+            )
+        )
+    return points
+
+
+@dataclass(frozen=True)
 class FurtherSpec:
-    """What is asked for: groups by a column, in bands (``40,50,60``) if it holds numbers; subsets of views."""
+    """Further figures to compute: groups by a column, in bands (``40,50,60``) of numbers; subsets of views."""
 
     by: str | None = None
     bands: str | None = None
@@ -128,19 +269,15 @@ class FurtherFigures:
 
     def to_dict(self) -> dict[str, Any]:
         """Return values that JSON knows, to stand beside the levels; what was not asked for is absent."""
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "breast_density_fl": plain(self.challenge),
-            "reject_curve": None if self.reject is None else plain(self.reject),
+            "reject_curve": plain(self.reject),
         }
         if self.groups is not None:
-            groups = [
-                plain(vars(group)) | {"figures": None if group.figures is None else group.figures.to_dict()}
-                for group in self.groups
-            ]
-            found["by"] = {"column": self.spec.by, "bands": self.spec.bands, "groups": groups}
+            values["by"] = {"column": self.spec.by, "bands": self.spec.bands, "groups": plain(self.groups)}
         if self.spec.subsets:
-            found["view_subsets"] = None if self.subsets is None else plain(self.subsets)
-        return found
+            values["view_subsets"] = plain(self.subsets)
+        return values
 
 
 def further_figures(
@@ -149,7 +286,7 @@ def further_figures(
     columns: Sequence[ExamColumns] = (),
     *,
     asked: FurtherSpec | None = None,
-    spec: BootstrapSpec | None = None,
+    spec: BootstrapSpec = STANDARD_BOOTSTRAP,
 ) -> FurtherFigures:
     """Compute what is asked for; patients and groups are looked for in ``columns``, the first that has them.
 
@@ -162,26 +299,26 @@ def further_figures(
     """
     asked = asked or FurtherSpec()
     reference, scores = match(table, labels), table.scores["subject"]
-    known = patients_of(columns)
-    patients = None if known is None else match_patients(table.exam_ids, known)
-    given = np.flatnonzero(~np.isnan(scores).any(axis=1)).tolist()
-    owners = None if patients is None else [patients[exam] for exam in given]
+    of_exam = patients_of(columns)
+    patients = None if of_exam is None else match_patients(table.exam_ids, of_exam)
+    scored = np.flatnonzero(~np.isnan(scores).any(axis=1)).tolist()
+    owners = None if patients is None else [patients[exam] for exam in scored]
     groups = None
     of_challenge = table.scale == DENSITY  # it is of A to D
-    challenge = {"overall": challenge_figures(reference[given], scores[given], owners)} if of_challenge else {}
+    challenge = {"overall": challenge_figures(reference[scored], scores[scored], owners)} if of_challenge else {}
     if asked.by is not None:
         bands = parse_bands(asked.bands) if asked.bands else ()
-        of_exam, names = group_values(table.exam_ids, column_of(columns, asked.by), asked.by, bands)
-        groups = figures_by_group(reference, scores, (of_exam, names), patients=patients, spec=spec)
+        group_of, names = group_values(table.exam_ids, column_of(columns, asked.by), asked.by, bands)
+        groups = figures_by_group(reference, scores, (group_of, names), patients=patients, spec=spec)
         for group in groups:
-            inside = [exam for exam in given if of_exam[exam] == group.value]
+            inside = [exam for exam in scored if group_of[exam] == group.value]
             drawn = None if patients is None else [patients[exam] for exam in inside]
             name = group.value if group.value != "overall" else f"{asked.by}: overall"
             if of_challenge:
                 challenge[name] = challenge_figures(reference[inside], scores[inside], drawn)
     return FurtherFigures(
         challenge=challenge,
-        reject=reject_curve(reference[given], scores[given], patients=owners, spec=spec),
+        reject=reject_curve(reference[scored], scores[scored], patients=owners, spec=spec),
         groups=groups,
         subsets=view_subsets(table, reference, fusion=asked.fusion, patients=patients, spec=spec)
         if asked.subsets

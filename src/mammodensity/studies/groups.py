@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices
-from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, measure, plain
-from mammodensity.evaluation.figures import FiguresOfMerit, figures_of_merit
-from mammodensity.evaluation.labels import as_number, few_of
+from mammodensity.evaluation.bootstrap import STANDARD_BOOTSTRAP, BootstrapSpec, Figure, canonical_order, measure, plain
+from mammodensity.evaluation.figures import FiguresOfMerit, measure_exams
+from mammodensity.evaluation.labels import as_number, look_up
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.results.cross_validation import held_out_set_size
 from mammodensity.scores import fuse
@@ -68,18 +68,12 @@ def group_values(
     TableError
         An exam is not in the table; with bands, a value is no number; without, there are too many different ones.
     """
-    absent = [exam_id for exam_id in exam_ids if exam_id not in texts]
-    if absent:
-        raise TableError(
-            f"{len(absent)} of {len(exam_ids)} exams are not in the table with column {column} ({few_of(absent)}); add "
-            "them, with a blank where it is not known"
-        )
-    given = [texts[exam_id] for exam_id in exam_ids]
+    advice = "add them, with a blank where it is not known"
+    values = look_up(exam_ids, texts, f"are not in the table with column {column}", advice)
     if bands:
-        given = [_band(text, column, bands) for text in given]
-        names = [_band_name(place, bands) for place in range(len(bands) + 1)]
-        return [text or NOT_GIVEN for text in given], [*names, NOT_GIVEN]
-    distinct = {text for text in given if text}
+        groups = [_band(text, column, bands) or NOT_GIVEN for text in values]
+        return groups, [*(_band_name(place, bands) for place in range(len(bands) + 1)), NOT_GIVEN]
+    distinct = {text for text in values if text}
     numbers = {text: number for text in distinct if (number := as_number(text)) is not None}
     if len(numbers) == len(distinct) > _MOST_NUMBERS:
         raise TableError(
@@ -92,7 +86,7 @@ def group_values(
             "column that puts exams into groups"
         )
     ordered = sorted(distinct, key=lambda text: (text not in numbers, numbers.get(text, 0.0), text))
-    return [text or NOT_GIVEN for text in given], [*ordered, NOT_GIVEN]
+    return [text or NOT_GIVEN for text in values], [*ordered, NOT_GIVEN]
 
 
 def figures_by_group(
@@ -101,43 +95,29 @@ def figures_by_group(
     groups: tuple[Sequence[str], Sequence[str]],
     *,
     patients: Sequence[str] | None = None,
-    spec: BootstrapSpec | None = None,
+    spec: BootstrapSpec = STANDARD_BOOTSTRAP,
 ) -> list[Group]:
     """Measure each group that has an exam, in order; exams without scores are counted in its ``n`` only.
 
     ``groups`` is what `group_values` returns. Each group is resampled by itself.
     """
-    spec = spec or BootstrapSpec()
     of_exam, names = np.array(groups[0], dtype=object), groups[1]
-    given = ~np.isnan(scores).any(axis=1)
-    found = []
+    scored = ~np.isnan(scores).any(axis=1)
+    measured = []
     for name in names:
         inside = of_exam == name
-        chosen = np.flatnonzero(inside & given).tolist()
-        if not inside.any():
+        exams, chosen = int(inside.sum()), np.flatnonzero(inside & scored).tolist()
+        if exams and not chosen:
+            measured.append(Group(name, exams, None, ("no exam has scores",)))
+        if not chosen:
             continue
-        if not len(chosen):
-            found.append(Group(name, int(inside.sum()), None, ("no exam has scores",)))
-            continue
-        figures = figures_of_merit(
-            reference[chosen],
-            scores[chosen],
-            patients=None if patients is None else [patients[exam] for exam in chosen],
-            bootstrap=spec.resamples,
-            seed=spec.seed,
-            confidence=spec.confidence,
-        )
-        figures = replace(figures, n_not_given=int(inside.sum()) - len(chosen))
-        found.append(Group(name, int(inside.sum()), figures, tuple(_warnings(figures))))
-    return found
-
-
-def _warnings(figures: FiguresOfMerit) -> list[str]:
-    found = [*few_warnings(figures.n, figures.patients)]
-    absent = [category.value for category in figures.scale if not sum(figures.confusion[category.index])]
-    if absent:
-        found.append(f"no exam of category {', '.join(absent)}")
-    return found
+        drawn = None if patients is None else [patients[exam] for exam in chosen]
+        figures = measure_exams(reference[chosen], scores[chosen], drawn, spec)
+        figures = replace(figures, n_not_given=exams - len(chosen))
+        absent = [category.value for category in figures.scale if not sum(figures.confusion[category.index])]
+        lacking = (f"no exam of category {', '.join(absent)}",) if absent else ()
+        measured.append(Group(name, exams, figures, (*few_warnings(figures.n, figures.patients), *lacking)))
+    return measured
 
 
 def _band(text: str, column: str, bands: Sequence[float]) -> str:
@@ -203,7 +183,7 @@ def view_subsets(
     *,
     fusion: str = "mean",
     patients: Sequence[str] | None = None,
-    spec: BootstrapSpec | None = None,
+    spec: BootstrapSpec = STANDARD_BOOTSTRAP,
 ) -> ViewSubsets | None:
     """Fuse and measure all 15 combinations of 1 to 4 projections; None where no exam has all four.
 
@@ -213,7 +193,6 @@ def view_subsets(
     whole = np.flatnonzero(~np.isnan(views).any(axis=(1, 2)))
     if not len(whole):
         return None
-    spec = spec or BootstrapSpec()
     views, reference = views[whole], reference[whole]
     owners = None if patients is None else [patients[exam] for exam in whole.tolist()]
     order, cluster = canonical_order(np.column_stack([reference, views.reshape(len(whole), -1)]), owners)
@@ -232,8 +211,7 @@ def view_subsets(
         sizes[size] = float(np.mean([sizes[subset] for subset in subsets if len(subset) == size]))
 
     def measured(key: _Subset, views: tuple[Projection, ...]) -> SubsetFigures:
-        own = {name: figures[key, name] for name in SUBSET_FIGURES}
-        return SubsetFigures(views, own, sizes[key])
+        return SubsetFigures(views, {name: figures[key, name] for name in SUBSET_FIGURES}, sizes[key])
 
     return ViewSubsets(
         n=len(whole),

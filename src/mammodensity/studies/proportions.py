@@ -89,15 +89,15 @@ def permutation_p_values(first: Floats, second: Floats, statistics: int, permuta
     single = first[~both] + second[~both]
     early = first[~both, 0] > 0
     generator = np.random.default_rng(seed)
-    found = _statistics(first.sum(axis=0)[np.newaxis], total, statistics)[0]
-    extreme = np.zeros(len(found))
+    observed = _statistics(first.sum(axis=0)[np.newaxis], total, statistics)[0]
+    extreme = np.zeros(len(observed))
     step = max(1, 2**21 // max(1, len(first)))
     for start in range(0, permutations, step):
         size = min(step, permutations - start)
         dealt = generator.permuted(np.tile(early, (size, 1)), axis=1)
         kept = generator.integers(2, size=(size, int(both.sum()))).astype(np.float64)
         sums = dealt.astype(np.float64) @ single + kept @ first[both] + (1 - kept) @ second[both]
-        extreme += (_statistics(sums, total, statistics) >= found - 1e-9).sum(axis=0)
+        extreme += (_statistics(sums, total, statistics) >= observed - 1e-9).sum(axis=0)
     return np.asarray((extreme + 1) / (permutations + 1))
 
 

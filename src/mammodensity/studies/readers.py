@@ -1,25 +1,21 @@
-"""Agreement of several readers as array arithmetic, for B (re)samples at once.
+"""Several readers of the same exams: how far they agree with each other, with their consensus and with a reference.
 
-Votes are counts of shape (N, 4): how many readers gave an exam each category. Samples are counts of shape (B, N): how
-often each exam is in each. Results have shape (B,), NaN where undefined.
+Figures are array arithmetic for B (re)samples at once. Votes are counts of shape (N, 4): how many readers gave an exam
+each category. Samples are counts of shape (B, N): how often each exam is in each. Results have shape (B,), NaN where
+undefined.
 
 References
 ----------
 Fleiss, J. L. (1971). Measuring nominal scale agreement among many raters. Psychological Bulletin 76(5), 378-382.
 Krippendorff, K. (2011). Computing Krippendorff's alpha-reliability. University of Pennsylvania, Annenberg School.
-
-Several readers of the same exams: how far they agree with each other, with their consensus and with a reference.
-
-References
-----------
 Light, R. J. (1971). Measures of response agreement for qualitative data. Psychological Bulletin 76(5), 365-377, and
 Conger, A. J. (1980). Integration and generalization of kappas for multiple raters. Psychological Bulletin 88(2),
-322-328: the mean of the kappas of all pairs. Fleiss' kappa, Krippendorff's alpha: `mammodensity.statistics.agreement`.
+322-328: the mean of the kappas of all pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import isnan
@@ -30,7 +26,7 @@ from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError
 from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices, ratio
-from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, measure, plain
+from mammodensity.evaluation.bootstrap import STANDARD_BOOTSTRAP, BootstrapSpec, Figure, canonical_order, measure, plain
 from mammodensity.evaluation.figures import undefined_reason
 from mammodensity.evaluation.labels import match_exams, match_patients
 from mammodensity.studies.compare import Errors, errors
@@ -102,15 +98,13 @@ def consensus(votes: NDArray[np.int_]) -> NDArray[np.intp]:
 
 
 PAIR_FIGURES = ("accuracy", "linear_kappa", "quadratic_kappa", "dense_accuracy")
-"""Of two readings of the same exams; ``accuracy`` is the share on which they agree."""
+"""Figures of two readings of the same exams; ``accuracy`` is the share on which they agree."""
 
 MAJORITY = "majority"
 CONSENSUS_RULE = (
     "the category most readers gave; a tie goes to the tied category nearest to the mean of the ratings, then to the "
     "less dense"
 )
-_ONE_CATEGORY = "all ratings are of one category (0/0)"
-_Votes = NDArray[np.int_]
 
 
 @dataclass(frozen=True)
@@ -126,7 +120,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ReadersAgreement:
-    """What `readers_agreement` found.
+    """Agreement of two readers or more.
 
     Attributes
     ----------
@@ -186,7 +180,7 @@ class ReadersAgreement:
         if not isnan(kappa.value):
             interval = f" ({kappa.interval[0]:.2f} to {kappa.interval[1]:.2f})" if kappa.interval else ""
             text += f"Mean linear kappa of two readers {kappa.value:.2f}{interval}. "
-        kappas = {one.a: one.figures["linear_kappa"].value for one in self.with_consensus}
+        kappas = {pair.a: pair.figures["linear_kappa"].value for pair in self.with_consensus}
         ranked = sorted((value, name) for name, value in kappas.items() if not isnan(value))
         if len(ranked) > 1 and ranked[0][0] < ranked[1][0]:  # of two readers each is as far from the other
             value, name = ranked[0]
@@ -195,12 +189,11 @@ class ReadersAgreement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values that JSON knows, with the summary and null for NaN."""
-        values = {name: plain(value) for name, value in vars(self).items()}
         return {
             "summary": self.summary,
             "warnings": list(self.warnings),
             "consensus_rule": CONSENSUS_RULE,
-            **values,
+            **plain(vars(self)),
             "note": RESEARCH_USE_ONLY,
         }
 
@@ -210,7 +203,7 @@ def readers_agreement(
     reference: Mapping[str, DensityCategory] | None = None,
     *,
     patients: Mapping[str, str] | None = None,
-    spec: BootstrapSpec | None = None,
+    spec: BootstrapSpec = STANDARD_BOOTSTRAP,
 ) -> ReadersAgreement:
     """Measure the agreement of two readers or more.
 
@@ -223,27 +216,26 @@ def readers_agreement(
     """
     if len(readers) < 2:
         raise OptionError(f"agreement needs at least two readers. Got {len(readers)} instead.")
-    spec = spec or BootstrapSpec()
     exam_ids = list(dict.fromkeys(exam_id for reader in readers for exam_id in reader.exam_ids))
     ratings = np.stack([_ratings(reader, exam_ids) for reader in readers], axis=1)  # (N, R), -1 where not read
     true = None if reference is None else match_exams(exam_ids, reference)
     of_exam = None if patients is None else match_patients(exam_ids, patients)
     rows = ratings if true is None else np.column_stack([true, ratings])
     order, cluster = canonical_order(rows.astype(np.float64), of_exam)
-    sample = _Sample(tuple(one.name for one in readers), ratings[order], None if true is None else true[order])
-    couples = list(sample.couples())
-    found = measure(lambda counts: _figures(sample, couples, counts), cluster, spec)
-    complete = int(sample.complete.sum())
-    whole = {name: _named(name, found[name], complete) for name in _WHOLE}
+    names = tuple(reader.name for reader in readers)
+    ratings = ratings[order]
+    couples = _couples(names, ratings, None if true is None else true[order])
+    figures = measure(lambda counts: _figures(ratings, couples, counts), cluster, spec)
+    complete = int((ratings >= 0).all(axis=1).sum())
+    whole: dict[str, Any] = {name: _with_reason(name, figures[None, name], complete) for name in _WHOLE}
+    pairs: dict[str, Any] = {kind: tuple(_pair(couple, figures) for couple in couples[kind]) for kind in couples}
     return ReadersAgreement(
-        readers=sample.names,
+        readers=names,
         n=len(exam_ids),
         n_complete=complete,
         patients=None if of_exam is None else len(set(of_exam)),
         **whole,
-        pairs=tuple(_pair(one, found) for one in sample.pairs()),
-        with_consensus=tuple(_pair(one, found) for one in sample.against_consensus()),
-        with_reference=tuple(_pair(one, found) for one in sample.against_reference()),
+        **pairs,
         bootstrap=spec.resamples,
         seed=spec.seed,
         confidence=spec.confidence,
@@ -263,11 +255,10 @@ _WHOLE = (
 
 @dataclass(frozen=True, eq=False)
 class _Couple:
-    """Two columns of categories, -1 where not given; the second is the one held as true."""
+    """Two columns of categories (N,), -1 where not given; the second is the one held as true."""
 
     a: str
     b: str
-    kind: str
     first: NDArray[np.intp]
     second: NDArray[np.intp]
 
@@ -275,104 +266,87 @@ class _Couple:
     def both(self) -> NDArray[np.bool_]:
         return (self.first >= 0) & (self.second >= 0)
 
-    def key(self, figure: str) -> str:
-        return "\0".join((self.kind, self.a, self.b, figure))  # no file's name holds that
+
+_Key = tuple[_Couple | None, str]
+"""A figure of a couple, or of all readers, by its name."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    names: tuple[str, ...]
-    ratings: NDArray[np.intp]  # (N, R)
-    reference: NDArray[np.intp] | None
+def _couples(
+    names: Sequence[str], ratings: NDArray[np.intp], reference: NDArray[np.intp] | None
+) -> dict[str, list[_Couple]]:
+    """Pair the readers with each other, with the consensus of the others, and with the reference."""
+    readers, votes = list(zip(names, ratings.T, strict=True)), _votes(ratings)
+    couples = {
+        "pairs": [_Couple(a, b, first, second) for (a, first), (b, second) in combinations(readers, 2)],
+        "with_consensus": [
+            _Couple(name, "consensus of the others", column, consensus(votes - _votes(column[:, np.newaxis])))
+            for name, column in readers
+        ],
+        "with_reference": [],
+    }
+    if reference is not None:
+        columns = [*readers, (MAJORITY, consensus(votes))]
+        couples["with_reference"] = [_Couple(name, "reference", column, reference) for name, column in columns]
+    return couples
 
-    @property
-    def votes(self) -> _Votes:
-        votes: _Votes = (self.ratings[:, :, np.newaxis] == np.arange(len(CATEGORIES))).sum(axis=1)  # (N, K)
-        return votes
 
-    @property
-    def complete(self) -> NDArray[np.bool_]:
-        """Exams that every reader read."""
-        return np.asarray((self.ratings >= 0).all(axis=1))
-
-    def pairs(self) -> Iterator[_Couple]:
-        for one, other in combinations(range(len(self.names)), 2):
-            columns = self.ratings[:, one], self.ratings[:, other]
-            yield _Couple(self.names[one], self.names[other], "pair", *columns)
-
-    def against_consensus(self) -> Iterator[_Couple]:
-        for place, name in enumerate(self.names):
-            own = self.ratings[:, place, np.newaxis] == np.arange(len(CATEGORIES))
-            yield _Couple(
-                name, "consensus of the others", "consensus", self.ratings[:, place], consensus(self.votes - own)
-            )
-
-    def against_reference(self) -> Iterator[_Couple]:
-        if self.reference is None:
-            return
-        for place, name in enumerate(self.names):
-            yield _Couple(name, "reference", "reference", self.ratings[:, place], self.reference)
-        yield _Couple(MAJORITY, "reference", "majority", consensus(self.votes), self.reference)
-
-    def couples(self) -> Iterator[_Couple]:
-        yield from self.pairs()
-        yield from self.against_consensus()
-        yield from self.against_reference()
+def _votes(ratings: NDArray[np.intp]) -> NDArray[np.int_]:
+    """Count how many readers gave an exam each category: (N, R) -> (N, K)."""
+    votes: NDArray[np.int_] = (ratings[:, :, np.newaxis] == np.arange(_K)).sum(axis=1)
+    return votes
 
 
 def _ratings(reader: Reading, exam_ids: Sequence[str]) -> NDArray[np.intp]:
-    given = dict(zip(reader.exam_ids, reader.predicted.tolist(), strict=True))
-    return np.array([given.get(exam_id, -1) for exam_id in exam_ids], dtype=np.intp)
+    categories = dict(zip(reader.exam_ids, reader.predicted.tolist(), strict=True))
+    return np.array([categories.get(exam_id, -1) for exam_id in exam_ids], dtype=np.intp)
 
 
-def _figures(sample: _Sample, couples: Sequence[_Couple], counts: Floats) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
-    for couple in couples:
+def _figures(ratings: NDArray[np.intp], couples: Mapping[str, list[_Couple]], counts: Floats) -> dict[_Key, Floats]:
+    figures: dict[_Key, Floats] = {}
+    for couple in (couple for members in couples.values() for couple in members):
         both = couple.both
         confusion = confusion_matrices(couple.second[both], couple.first[both], counts[:, both])
         values = confusion_figures(confusion)
-        found |= {couple.key(name): values[name] for name in PAIR_FIGURES}
+        figures |= {(couple, name): values[name] for name in PAIR_FIGURES}
     for name in ("linear_kappa", "quadratic_kappa"):
-        pairs = [found[couple.key(name)] for couple in couples if couple.kind == "pair"]
-        found[f"mean_{name}"] = np.mean(pairs, axis=0)
-    complete = sample.complete
-    ratings, votes, inside = sample.ratings[complete], sample.votes, counts[:, complete]
-    dense = np.array(DENSITY.dense)[ratings]
-    spread = np.ptp(ratings, axis=1) if len(ratings) else np.zeros(0)
+        figures[None, f"mean_{name}"] = np.mean([figures[couple, name] for couple in couples["pairs"]], axis=0)
+    complete = (ratings >= 0).all(axis=1)
+    votes, inside = _votes(ratings), counts[:, complete]
+    dense = np.array(DENSITY.dense)[ratings[complete]]
+    spread = np.ptp(ratings[complete], axis=1) if complete.any() else np.zeros(0)
     exams = inside.sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        for name, holds in (
-            ("unanimous", spread == 0),
-            ("within_one", spread <= 1),
-            ("same_side", dense.all(axis=1) | ~dense.any(axis=1)),
-        ):
-            found[name] = np.where(exams > 0, inside @ holds.astype(np.float64) / exams, np.nan)
-    found["fleiss_kappa"] = fleiss_kappa(votes[complete], inside)
-    found["ordinal_alpha"] = ordinal_alpha(votes, counts)
-    return found
+    for name, holds in (
+        ("unanimous", spread == 0),
+        ("within_one", spread <= 1),
+        ("same_side", dense.all(axis=1) | ~dense.any(axis=1)),
+    ):
+        figures[None, name] = ratio(inside @ holds.astype(np.float64), exams)
+    figures[None, "fleiss_kappa"] = fleiss_kappa(votes[complete], inside)
+    figures[None, "ordinal_alpha"] = ordinal_alpha(votes, counts)
+    return figures
 
 
-def _named(name: str, figure: Figure, complete: int) -> Figure:
-    if name != "ordinal_alpha" and not name.startswith("mean_"):
-        figure = replace(figure, n=complete)
-    if not isnan(figure.value):
-        return figure
+def _with_reason(name: str, figure: Figure, complete: int) -> Figure:
+    """Say why a figure of all readers is undefined, and how many exams it is of."""
     if name.startswith("mean_"):
-        return replace(figure, reason="the kappa of a pair of readers is undefined")
-    if name == "ordinal_alpha":
-        return replace(figure, reason="all ratings are of one category (0/0), or no exam has two ratings")
-    return replace(figure, reason=_ONE_CATEGORY if complete else "no exam was read by all readers")
+        reason = "the kappa of a pair of readers is undefined"
+    elif name == "ordinal_alpha":
+        reason = "all ratings are of one category (0/0), or no exam has two ratings"
+    else:
+        reason = "all ratings are of one category (0/0)" if complete else "no exam was read by all readers"
+        figure = replace(figure, n=complete)
+    return replace(figure, reason=reason) if isnan(figure.value) else figure
 
 
-def _pair(couple: _Couple, found: Mapping[str, Figure]) -> Pair:
+def _pair(couple: _Couple, figures: Mapping[_Key, Figure]) -> Pair:
     both = couple.both
     first, second = couple.first[both], couple.second[both]
     confusion = confusion_matrices(second, first, np.ones((1, len(first))))[0].astype(int)
-    figures = {}
+    of_pair = {}
     for name in PAIR_FIGURES:
-        figure = replace(found[couple.key(name)], n=len(first))
+        figure = replace(figures[couple, name], n=len(first))
         if isnan(figure.value):
             reason = undefined_reason(name, confusion) if len(first) else "no exam in common"
             figure = replace(figure, reason=reason)
-        figures[name] = figure
-    return Pair(couple.a, couple.b, len(first), figures, errors(second, first))
+        of_pair[name] = figure
+    return Pair(couple.a, couple.b, len(first), of_pair, errors(second, first))

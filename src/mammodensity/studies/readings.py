@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from mammodensity.data.csv_rows import read_csv
 from mammodensity.errors import TableError
 from mammodensity.evaluation.agreement import Floats
-from mammodensity.evaluation.infn_tables import read_origin_tables
 from mammodensity.evaluation.labels import read_densities
-from mammodensity.evaluation.score_tables import parse_scores, read_score_table
+from mammodensity.evaluation.score_tables import parse_scores, read_origin_tables, read_score_table
 from mammodensity.terms import CATEGORIES
 
 FEW = 30
@@ -115,13 +114,13 @@ def _of_results(path: Path) -> Reading:
         scores.append(parse_scores(row))
     if len(set(ids)) != len(ids):
         raise TableError(f"{path}: an exam has two rows; expected one row an exam")
-    found = _of_scores(path.stem, tuple(ids), np.array(scores))
-    if not found.exam_ids:
+    reading = _of_scores(path.stem, tuple(ids), np.array(scores))
+    if not reading.exam_ids:
         raise TableError(f"{path} gives no exam scores")
-    return found
+    return reading
 
 
 def _of_scores(name: str, exam_ids: tuple[str, ...], scores: Floats) -> Reading:
-    given = np.flatnonzero(~np.isnan(scores).any(axis=1))
-    kept = tuple(exam_ids[exam] for exam in given)
-    return Reading(name, kept, scores[given].argmax(axis=1), scores[given], len(exam_ids) - len(kept))
+    scored = np.flatnonzero(~np.isnan(scores).any(axis=1))
+    kept = tuple(exam_ids[exam] for exam in scored)
+    return Reading(name, kept, scores[scored].argmax(axis=1), scores[scored], len(exam_ids) - len(kept))

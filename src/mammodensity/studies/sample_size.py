@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Annotated, Literal
 
 import numpy as np
 from scipy.optimize import brentq
@@ -25,6 +26,7 @@ from scipy.stats import binom, multivariate_normal, norm
 
 from mammodensity.errors import OptionError
 from mammodensity.evaluation.agreement import Floats, weighted_kappa
+from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
 
 SHARES = ("accuracy", "dense_accuracy", "coverage")
@@ -37,9 +39,12 @@ _NEARLY_ONE = 0.9999  # correlation: at 1 the normal distribution has no density
 _K = len(CATEGORIES)
 
 
-@dataclass(frozen=True)
+_Share = Annotated[float, Field(ge=0.5, lt=1)]
+
+
+@settings
 class SampleSizeSpec:
-    """What is to be shown: that ``figure``, expected to be ``expected``, lies above ``above``.
+    """Question of a study: whether ``figure``, expected to be ``expected``, lies above ``above``.
 
     Attributes
     ----------
@@ -56,24 +61,19 @@ class SampleSizeSpec:
         A value is out of range.
     """
 
-    figure: str
+    figure: Literal["linear_kappa", "quadratic_kappa", "accuracy", "dense_accuracy", "coverage"]
     expected: float
     above: float
-    power: float = 0.8
-    confidence: float = 0.95
+    power: _Share = 0.8
+    confidence: _Share = 0.95
     mix: tuple[float, ...] = POPULATION_MIX
 
     def __post_init__(self) -> None:
-        if self.figure not in (*SHARES, *KAPPAS):
-            raise OptionError(f"--figure must be one of {', '.join((*KAPPAS, *SHARES))}. Got {self.figure!r} instead.")
         if not 0 < self.above < self.expected < 1:
             raise OptionError(
                 f"--above must be above 0 and below --expected, and that below 1. Got {self.above:g} and "
                 f"{self.expected:g} instead."
             )
-        for name, value in (("power", self.power), ("confidence", self.confidence)):
-            if not 0.5 <= value < 1:
-                raise OptionError(f"--{name} must be from 0.5 to below 1. Got {value:g} instead.")
         if len(self.mix) != _K or min(self.mix) <= 0 or abs(sum(self.mix) - 1) > 1e-6:
             raise OptionError(
                 "--mix must be four shares above 0 that sum to 1 (or to 100). "
@@ -82,7 +82,7 @@ class SampleSizeSpec:
 
     @property
     def alpha(self) -> float:
-        """Probability that the interval lies above the value although the figure does not."""
+        """Calculate the probability that the interval lies above the value although the figure does not."""
         return (1 - self.confidence) / 2
 
 
@@ -223,13 +223,13 @@ def _of_kappa(spec: SampleSizeSpec, seed: int) -> SampleSize:
     exams = max(_FEWEST, ceil((both * error / (spec.expected - spec.above)) ** 2))
     _check_most(exams, spec)
     noise = np.sqrt(spec.power * (1 - spec.power) / _STUDIES)
-    found = simulated_power(table, exams, spec, seed)
-    while found < spec.power - noise:
-        reached = norm.ppf(1 - spec.alpha) + norm.ppf(np.clip(found, 0.01, 0.99))
+    power = simulated_power(table, exams, spec, seed)
+    while power < spec.power - noise:
+        reached = norm.ppf(1 - spec.alpha) + norm.ppf(np.clip(power, 0.01, 0.99))
         exams = max(exams + 1, ceil(exams * (both / reached) ** 2))
         _check_most(exams, spec)
-        found = simulated_power(table, exams, spec, seed)
-    return SampleSize(exams, found, "standard error of weighted kappa, confirmed by simulated studies", spec)
+        power = simulated_power(table, exams, spec, seed)
+    return SampleSize(exams, power, "standard error of weighted kappa, confirmed by simulated studies", spec)
 
 
 def _check_most(exams: int, spec: SampleSizeSpec) -> None:

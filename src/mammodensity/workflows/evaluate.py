@@ -11,7 +11,6 @@ from mammodensity.data.dataset import reference_categories
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.bootstrap import BootstrapSpec
 from mammodensity.evaluation.figures import FiguresOfMerit, evaluate_table, to_json
-from mammodensity.evaluation.infn_tables import read_origin_tables
 from mammodensity.evaluation.labels import (
     match,
     patients_of,
@@ -20,7 +19,7 @@ from mammodensity.evaluation.labels import (
     scored_exams,
     unused_labels,
 )
-from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, score_table
+from mammodensity.evaluation.score_tables import ScoreTable, read_origin_tables, read_score_table, score_table
 from mammodensity.results.cross_validation import cross_validate, require_enough
 from mammodensity.studies.further import FurtherFigures, FurtherSpec, further_figures
 from mammodensity.terms import DENSITY, Category

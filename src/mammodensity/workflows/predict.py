@@ -12,8 +12,7 @@ from typing import Any
 from mammodensity.data.dataset import SPLITS, DataSet, ImageRecord, reference_densities, require_complete
 from mammodensity.data.find import find_all_images
 from mammodensity.errors import ImageError, Interrupted, LayoutError, OptionError
-from mammodensity.evaluation.infn_tables import write_origin_tables
-from mammodensity.evaluation.score_tables import write_score_table
+from mammodensity.evaluation.score_tables import write_origin_tables, write_score_table
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.maps import explain_exam
 from mammodensity.models.default import TissueModel
@@ -30,7 +29,7 @@ from mammodensity.models.scoring import (
 from mammodensity.models.trained import load_model, model_hashes, model_name
 from mammodensity.outputs import receipt, staged_folder, write_json
 from mammodensity.pages.exam import LIST_PX, MethodBlock, image_block, map_block
-from mammodensity.pages.results import MadeBy, write_results_page
+from mammodensity.pages.results import write_results_page
 from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import SOURCE_FACTS, ExamResult, exam_result, require_same_fusion, write_result_table
 from mammodensity.results.rules import STANDARD_RULES, Rules, read_rules
@@ -110,8 +109,14 @@ class Predictions:
 
     def write_page(self, path: Path, *, notification: bool = False) -> None:
         """Write one HTML page of the results, with the pictures that `predict` was asked for."""
-        made_by = MadeBy(self.model_name, tuple(self.warnings))
-        write_results_page(path, self.results, made_by, notification=notification, pictures=self.pictures)
+        write_results_page(
+            path,
+            self.results,
+            model=self.model_name,
+            warnings=self.warnings,
+            notification=notification,
+            pictures=self.pictures,
+        )
 
 
 class Predictor:

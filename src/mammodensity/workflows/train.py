@@ -165,8 +165,8 @@ def train(
         )
 
         def finish() -> TrainedModel:
-            figures = evaluate_model(model, device=str(where), progress=testing)
-            return TrainedModel(model, figures, write_model_card(model))
+            tested = evaluate_model(model, device=str(where), progress=testing)
+            return TrainedModel(model, tested.figures if tested else None, write_model_card(model))
 
         return processes.from_first(finish)
 
