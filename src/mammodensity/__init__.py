@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mammodensity.workflows.explain import explain
     from mammodensity.workflows.predict import predict
     from mammodensity.workflows.prepare import prepare
+    from mammodensity.workflows.report import report
     from mammodensity.workflows.segment import segment
     from mammodensity.workflows.train import train
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mammodensity.commands.options import Device, Exams, ModelOrDefault, Synthetic
+from mammodensity.commands.options import AllowMissing, Device, Exams, ModelOrDefault, Synthetic
 from mammodensity.commands.reading import show_results
 from mammodensity.commands.show import (
     how_many,
@@ -41,9 +41,7 @@ def dicom(
     ] = "comprehensive3d",
     seg: Annotated[bool, typer.Option("--seg", help="Also write a segmentation of each view.")] = False,
     fhir: Annotated[bool, typer.Option("--fhir", help="Also write a FHIR DiagnosticReport.")] = False,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Fuse the views present where an exam lacks some, and flag it.")
-    ] = False,
+    allow_missing: AllowMissing = False,
     synthetic: Synthetic = False,
     device: Device = "auto",
 ) -> None:

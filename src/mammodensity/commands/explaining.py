@@ -9,6 +9,7 @@ import typer
 
 import mammodensity
 from mammodensity.commands.options import (
+    AllowMissing,
     Device,
     Exams,
     First,
@@ -62,9 +63,7 @@ def explain(
     layer: Annotated[
         str | None, typer.Option(help="Explain at this layer, e.g. stages.2; default: the last block.", metavar="NAME")
     ] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Fuse the views present where an exam lacks some, and flag it.")
-    ] = False,
+    allow_missing: AllowMissing = False,
     arrays: Annotated[
         bool, typer.Option("--arrays", help="Also write each map as a NumPy array at the size of its image.")
     ] = False,

@@ -14,14 +14,9 @@ if TYPE_CHECKING:
     from mammodensity.models.default import TissueModel
     from mammodensity.models.trained import DensityModel
 
-Exams = Annotated[
-    list[Path],
-    typer.Argument(help="Give exam folders, DICOM files, pictures, folders of INFN, or a manifest.", metavar="DATA"),
-]
-Data = Annotated[
-    Path,
-    typer.Argument(help="Give exam folders, DICOM files, pictures, folders of INFN, or a manifest.", metavar="DATA"),
-]
+_DATA = typer.Argument(help="Give exam folders, DICOM files, pictures, folders of INFN, or a manifest.", metavar="DATA")
+Exams = Annotated[list[Path], _DATA]
+Data = Annotated[Path, _DATA]
 Model = Annotated[Path, typer.Option("--model", help="Name the model folder.", metavar="DIR")]
 ModelOrDefault = Annotated[
     Path | None,
@@ -40,6 +35,9 @@ Policy = Annotated[
     typer.Option(
         help="Choose what decides the category of the exam: the mean of all views, or the denser breast; default: mean."
     ),
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Fuse the views present where an exam lacks some, and flag it.")
 ]
 Synthetic = Annotated[
     bool, typer.Option("--synthetic", help="Accept 2-D images computed from tomosynthesis, and mark them.")

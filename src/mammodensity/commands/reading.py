@@ -12,6 +12,7 @@ import typer
 
 import mammodensity
 from mammodensity.commands.options import (
+    AllowMissing,
     Device,
     Engine,
     Exams,
@@ -73,9 +74,7 @@ def predict(
             "This may identify patients.",
         ),
     ] = False,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Fuse the views present where an exam lacks some, and flag it.")
-    ] = False,
+    allow_missing: AllowMissing = False,
     synthetic: Synthetic = False,
     device: Device = "auto",
     engine: Engine = "torch",

@@ -322,7 +322,8 @@ def _row(result: ExamResult) -> dict[str, str]:
     if chosen := result.prediction_set:
         row |= {"prediction_set": " ".join(chosen.categories), "coverage": f"{chosen.coverage:g}"}
     row |= {side: breast.category for side, breast in result.breasts.items()}
-    levels = {"": result.exam, **result.projections, **result.breasts}
+    levels: dict[str, LevelResult | None] = {"": result.exam, **result.breasts}
+    levels |= {view.value: level for view, level in result.projections.items()}
     for name, level in levels.items():
         if level and level.percent_density is not None:
             row[f"percent_density_{name}".rstrip("_")] = f"{level.percent_density:.2f}"
