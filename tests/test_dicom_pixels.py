@@ -21,6 +21,7 @@ from dicom_samples import TOMO, dcmtk, lut, mammogram, phantom, save
 from mammodensity.data.dicom.decoding import read_stored_values
 from mammodensity.data.dicom.gatekeeper import read_header
 from mammodensity.data.dicom.grey_scale import rendered, window
+from mammodensity.data.dicom.read import read_with_warnings
 from mammodensity.data.images import read_image
 from mammodensity.errors import DicomError
 from mammodensity.terms import Projection
@@ -289,6 +290,59 @@ def test_window_functions_by_hand(tmp_path):
     sigmoid = 65535 / (1 + np.exp(-4 * (phantom().astype(float) - 2000) / 1000))
     found = pixels(tmp_path, WindowCenter=2000, WindowWidth=1000, VOILUTFunction="SIGMOID")
     assert abs(found - sigmoid).max() <= 0.5
+
+
+def dark(values, case):
+    """12-bit values written so that a header states 16 bits, or a window or table for 16."""
+    sixteen = {"BitsStored": 16, "HighBit": 15, "WindowCenter": None, "WindowWidth": None}
+    changes = {
+        "native": sixteen,
+        "window": {**sixteen, "WindowCenter": 32768, "WindowWidth": 65536},
+        "table": {"VOILUTSequence": lut(0, list(range(4096)), 16)},
+        "rescaled": {**sixteen, "RescaleSlope": 2, "RescaleIntercept": -50},
+    }[case]
+    return mammogram(stored=values, **changes)
+
+
+@pytest.mark.parametrize("case", ["native", "window", "table", "rescaled"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_range_that_the_pixels_hardly_use_is_scaled(tmp_path, case, photometric):
+    values = phantom() if photometric == "MONOCHROME2" else 4095 - phantom()
+    ds = dark(values, case)
+    ds.PhotometricInterpretation = photometric
+    image, warnings = read_with_warnings(save(ds, tmp_path / "a"))
+    assert abs(image.pixels - phantom() / 4095 * 65535).max() <= (20 if case == "window" else 1)
+    assert "range-in-use" in [warning.code for warning in warnings]
+
+
+def test_markers_do_not_hide_a_dark_image(tmp_path):
+    values = phantom().copy()
+    values[2:6, 60:66] = 65535
+    image, _ = read_with_warnings(save(dark(values, "native"), tmp_path / "a"))
+    expected = np.minimum(values, 4095) / 4095 * 65535
+    assert abs(image.pixels - expected).max() <= 1
+
+
+def test_signed_values_of_fewer_bits_than_stated(tmp_path):
+    ds = dark((phantom().astype(np.int16) - 2048), "native")
+    ds.PixelRepresentation = 1
+    image, _ = read_with_warnings(save(ds, tmp_path / "a"))
+    assert abs(image.pixels - phantom() / 4095 * 65535).max() <= 20
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_a_codestream_with_fewer_bits_than_the_header_gives_the_range(tmp_path, bits):
+    from openjpeg.utils import encode_array
+
+    values = phantom() >> (12 - bits)
+    values = values.astype(np.uint8) if bits == 8 else values
+    ds = mammogram(stored=phantom(), BitsStored=16, HighBit=15, WindowCenter=None, WindowWidth=None)
+    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    ds.PixelData = encapsulate([bytes(encode_array(values, bits_stored=bits, photometric_interpretation=2))])
+    ds["PixelData"].VR = "OB"
+    image, warnings = read_with_warnings(save(ds, tmp_path / "a"))
+    assert abs(image.pixels - values / ((1 << bits) - 1) * 65535).max() <= 0.5
+    assert "range-in-use" not in [warning.code for warning in warnings]
 
 
 def test_the_first_of_several_windows_counts(tmp_path):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -189,6 +190,34 @@ def test_an_image_stored_mirrored_is_turned(phantoms, tmp_path):
     from mammodensity.data.picture_files import read_picture
 
     assert find_regions(read_picture(record.path, record.projection)).chest_side == "right"
+
+
+def pictures_of(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name[-8:]: np.asarray(Image.open(path)) for path in folder.rglob("*.png")}
+
+
+def test_a_dark_dicom_exam_is_prepared_as_the_right_one(tmp_path):
+    save_exam(tmp_path / "right", WindowCenter=None, WindowWidth=None)
+    save_exam(tmp_path / "dark", WindowCenter=None, WindowWidth=None, BitsStored=16, HighBit=15)
+    for name in ("right", "dark"):
+        export_exams(exam_sources(find_images(tmp_path / name)), tmp_path / f"{name} out", ExportSpec(salt="s"))
+    right, dark = (pictures_of(tmp_path / f"{name} out") for name in ("right", "dark"))
+    assert len(right) == 4
+    assert all(np.array_equal(right[name], dark[name]) for name in right)
+
+
+def test_no_picture_of_a_handful_of_grey_levels_is_written(tmp_path):
+    for projection in Projection:
+        Image.fromarray(phantom(projection)).save(tmp_path / f"7_1_{projection}.png")  # 12 bits in 16
+    sources = exam_sources(find_images(tmp_path))
+    export_exams(sources, tmp_path / "out")
+    refused = rows_of(tmp_path / "out" / "refused.csv")
+    assert [row["code"] for row in refused] == ["grey-scale"] * 4
+    assert "grey levels of 8 bit" in refused[0]["text"]
+    assert not pictures_of(tmp_path / "out")
+    spec = read_preprocess(None)
+    export_exams(sources, tmp_path / "full", ExportSpec(replace(spec, depth="full")))
+    assert all(len(np.unique(picture)) > 500 for picture in pictures_of(tmp_path / "full").values())
 
 
 def test_an_unusable_image_is_listed_and_the_others_go_on(phantoms, tmp_path):

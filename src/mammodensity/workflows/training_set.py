@@ -14,13 +14,15 @@ from datetime import date, timedelta
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mammodensity.anatomy.field import part, stored_flipped
 from mammodensity.anatomy.network_input import RAW_PREPROCESS, PreprocessSpec, visible_part
-from mammodensity.anatomy.outline import find_regions
+from mammodensity.anatomy.outline import BREAST, find_regions
 from mammodensity.data.dataset import (
     MANIFEST_COLUMNS,
     MANIFEST_NAME,
@@ -43,6 +45,7 @@ DATE, SHIFTED_DATE = "study_date", "shifted_date"
 """The column of the date, kept with the names, or else shifted; two names, so that none is taken for the other."""
 REFUSED_FILE = "refused.csv"
 _WORK = ".prepare"
+_LEAST_LEVELS = 32  # as for an image that is read
 _OLDEST = 90
 _SHIFT_DAYS = 31, 3650  # earlier: least and most
 _REFUSED_COLUMNS = ("exam_id", "projection", "code", "text", "path")
@@ -216,12 +219,21 @@ def _picture(mammogram: Mammogram, spec: PreprocessSpec) -> tuple[bytes, bool]:
     values, box = visible_part(mammogram, spec, regions)
     kind = np.uint8 if spec.depth == "8-bit" or mammogram.pixels.dtype == np.uint8 else np.uint16
     pixels = np.rint(part(values, box) * np.iinfo(kind).max).astype(kind)
+    _require_levels(mammogram, pixels, part(regions.labels, box) == BREAST)
     mirrored = bool(stored_flipped(mammogram.projection, regions.chest_side))
     if mirrored:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     stream = BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=2)
     return stream.getvalue(), mirrored
+
+
+def _require_levels(mammogram: Mammogram, pixels: NDArray[np.integer[Any]], breast: NDArray[np.bool_]) -> None:
+    """Refuse a picture in which hardly a grey value of the breast is left."""
+    levels = np.count_nonzero(np.bincount(pixels[breast]))
+    if levels < _LEAST_LEVELS:
+        text = f"its breast would have {levels} grey levels of {np.iinfo(pixels.dtype).bits} bit; export it brighter"
+        raise ImageError(f"{mammogram.path or 'the image'}: {text}, or prepare it with full depth", "grey-scale")
 
 
 def _facts(exam: ExamSource, mammogram: Mammogram, spec: ExportSpec) -> dict[str, str]:

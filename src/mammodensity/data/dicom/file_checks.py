@@ -66,6 +66,7 @@ WARNINGS = {
     "header-leniency": "preamble or transfer syntax is absent",
     "body-part": "Body Part Examined is not the breast",
     "polarity": "Presentation LUT Shape does not fit Photometric Interpretation",
+    "range-in-use": "the pixels use little of the grey range in the header; what they use is scaled to black and white",
     "non-square-pixels": "pixel spacing differs between rows and columns; no spacing is used",
     "chosen-of-several": "the best of several images of its projection",
     "other-image-chosen": "usable, but another image of the same projection and exam is better by the rule",

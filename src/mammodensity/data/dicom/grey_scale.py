@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 
-from mammodensity.data.dicom.header import Header, quiet
+from mammodensity.data.dicom.header import Header, PixelData, quiet
 from mammodensity.errors import DicomError
 
 _WHITE = 65535
@@ -49,8 +49,14 @@ class Table:
         return looked_up
 
 
-def rendered(header: Header, stored: NDArray[np.int32]) -> NDArray[np.uint16]:
+def rendered(header: Header, stored: NDArray[np.int32]) -> tuple[NDArray[np.uint16], bool]:
     """Render an image (H, W) as it is presented, 0 black to 65535 white.
+
+    The header may state more bits than the pixels have, or a window or table for more: then the range in use counts.
+
+    Returns
+    -------
+    The image, and whether its range had to be found in the pixels.
 
     Raises
     ------
@@ -58,13 +64,65 @@ def rendered(header: Header, stored: NDArray[np.int32]) -> NDArray[np.uint16]:
         A rescale, window or table that makes no sense.
     """
     header = _with_frame(header)
-    bits = header.whole("BitsStored") or header.whole("BitsAllocated") or 16
+    bits = _depth(header)
     low = -(1 << (bits - 1)) if header.whole("PixelRepresentation") == 1 else 0
     high = low + (1 << bits) - 1
-    table = presentation_table(header, low, bits)
-    result = table[np.clip(stored, low, high) - low]
-    result[_is_padding(header, stored, low, high)] = 0
-    return result
+    padding = _is_padding(header, stored, low, high)
+    places = np.clip(stored, low, high) - low
+    share = _presented(header, low, bits)
+    rows = slice(None, None, 1 + stored.size // _ENOUGH)
+    counts = np.bincount(places[rows][~padding[rows]], minlength=1 << bits)
+    base, scale = _range_in_use(header, share, counts, bits)
+    result = _grey(header, np.clip((share - base) / scale, 0, 1))[places]
+    result[padding] = 0
+    return result, scale < 1
+
+
+def _depth(header: Header) -> int:
+    """Bits of the stored values: no more than the codestream has, whatever the header says."""
+    bits = header.whole("BitsStored") or header.whole("BitsAllocated") or 16
+    stream = header.pixels.codestream if isinstance(header.pixels, PixelData) else None
+    return bits if stream is None else min(bits, stream.precision)
+
+
+_ENOUGH = 1_000_000  # pixels looked at, in whole rows
+_SELDOM = 0.005  # of the pixels: markers, labels and dead pixels, which may be brighter than any tissue
+_UNUSED_BITS = 2  # detectors differ by two bits; no window leaves that much unused on purpose
+
+
+def _range_in_use(header: Header, share: Values, counts: NDArray[np.int64], bits: int) -> tuple[float, float]:
+    """The part of the range 0 to 1 that the pixels use: where it begins, and its length; all of it but for dark images.
+
+    Parameters
+    ----------
+    share
+        Of each stored value, before MONOCHROME1 is inverted.
+    counts
+        Number of pixels of each stored value.
+    """
+    order = np.argsort(share, kind="stable")
+    below = np.cumsum(counts[order])
+    if not below[-1]:
+        return 0.0, 1.0
+    ends = np.searchsorted(below, [_SELDOM * below[-1], (1 - _SELDOM) * below[-1]], side="right")
+    first, last = share[order[np.minimum(ends, len(order) - 1)]]
+    table = _first_item(header, "VOILUTSequence")
+    if table is not None:
+        bits = _table(header, table, signed=False).bits
+    base, scale = 0.0, 1.0
+    for used in range(bits - _UNUSED_BITS, 1, -_UNUSED_BITS):
+        part = ((1 << used) - 1) / ((1 << bits) - 1)
+        starts = [0.0, 1 - part]
+        if header.whole("PixelRepresentation") == 1:
+            starts += [0.5, 0.5 - part / 2]
+        fitting = [start for start in starts if start <= first + _TINY and last <= start + part + _TINY]
+        if not fitting:
+            break
+        base, scale = fitting[0], part
+    return base, scale
+
+
+_TINY = 1e-5  # of the range: less than a grey value of 16 bits
 
 
 def _with_frame(header: Header) -> Header:
@@ -107,18 +165,22 @@ def _is_padding(header: Header, stored: NDArray[np.int32], low: int, high: int) 
     return padding
 
 
-def presentation_table(header: Header, low: int, bits: int) -> NDArray[np.uint16]:
-    """Grey value of each stored value from ``low`` on: modality, then VOI, then the inversion of MONOCHROME1."""
+def _presented(header: Header, low: int, bits: int) -> Values:
+    """Share of each stored value from ``low`` on: modality, then VOI."""
     with quiet():
         values = modality_values(header, np.arange(low, low + (1 << bits), dtype=np.float64))
         share = voi_share(header, values)
     if not np.isfinite(share).all():
         raise DicomError(f"{header.path} has a rescale or window without numbers; export it again", "grey-scale")
+    return share
+
+
+def _grey(header: Header, share: Values) -> NDArray[np.uint16]:
+    """Grey values of shares, those of MONOCHROME1 inverted."""
     if is_inverted(header):
         share = 1 - share
     # Rounded twice, so that MONOCHROME1 and 2 agree whatever the last bit of a floating-point number is.
-    grey: NDArray[np.uint16] = np.floor(np.round(share * _WHITE, 4) + 0.5).astype(np.uint16)
-    return grey
+    return np.floor(np.round(share * _WHITE, 4) + 0.5).astype(np.uint16)
 
 
 def is_inverted(header: Header) -> bool:

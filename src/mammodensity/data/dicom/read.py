@@ -69,12 +69,14 @@ def read_with_warnings(
 
 def _read(header: Header, check: FileCheck) -> tuple[Mammogram, tuple[Reason, ...]]:
     assert check.projection is not None
-    pixels = rendered(header, read_stored_values(header))
+    pixels, is_fitted = rendered(header, read_stored_values(header))
     try:
         mammogram = Mammogram(pixels, check.projection, spacing_mm(header), header.path, acquisition_facts(header))
     except ImageError as error:
         raise DicomError(str(error), error.code) from error
     more = list(orientation_warnings(header, check.projection, pixels))
+    if is_fitted:
+        more.append(Reason("range-in-use", WARNINGS["range-in-use"]))
     if spacing_mm(header) is None and _spacings(header) is not None:
         more.append(Reason("non-square-pixels", WARNINGS["non-square-pixels"]))
     return mammogram, (*check.warnings, *more)
