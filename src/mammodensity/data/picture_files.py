@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mammodensity.data.picture_damage import require_whole
 from mammodensity.errors import ImageError, one_line
 from mammodensity.exam import Mammogram
 from mammodensity.terms import Projection
@@ -90,7 +92,7 @@ def read_picture(path: Path | str, projection: Projection | None = None) -> Mamm
             # A stream, as Pillow maps files of a name into memory, and then garbles TIFFs that are stored turned.
             with path.open("rb") as stream, Image.open(stream) as picture:
                 _require_sane_size(path, picture.size)
-                pixels = _grey_pixels(path, picture)
+                pixels = _grey_pixels(path, picture, stream)
     except FileNotFoundError as error:
         raise ImageError(f"{path} not found") from error
     except Image.DecompressionBombError as error:
@@ -112,11 +114,12 @@ def _require_sane_size(path: Path, size: tuple[int, int]) -> None:
         raise ImageError(f"{path} is {rows} x {columns} pixels; no mammogram is that large", "size")
 
 
-def _grey_pixels(path: Path, picture: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _grey_pixels(path: Path, picture: Image.Image, stream: BinaryIO) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if getattr(picture, "n_frames", 1) > 1:
         raise ImageError(f"{path} holds several pictures; save each projection as its own file", "several")
     if _deep_colour(path, picture):
         raise ImageError(f"{path} holds 16-bit grey in a colour picture; export it as plain 16-bit grey", "depth")
+    require_whole(picture, stream)
     picture.load()  # turns a TIFF, and then forgets its orientation
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode in ("LA", "RGBA", "PA", "P", "CMYK", "YCbCr"):

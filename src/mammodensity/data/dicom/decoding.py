@@ -32,10 +32,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mammodensity.data.dicom.codes import JPEG_EXTENDED, JPEG_LOSSLESS, MAY_LOSE, PLUGINS
+from mammodensity.data.dicom.codes import JPEG_BASELINE, JPEG_EXTENDED, JPEG_LOSSLESS, MAY_LOSE, PLUGINS
 from mammodensity.data.dicom.grey_scale import padding_range
 from mammodensity.data.dicom.header import Codestream, Header, quiet
 from mammodensity.data.dicom.pixel_data import is_complete, pixels_of, read_pixel_bytes
+from mammodensity.data.jpeg_codes import DamagedJpegError
+from mammodensity.data.jpeg_stream import require_sound_jpeg
 from mammodensity.errors import DicomError, one_line
 
 
@@ -307,6 +309,8 @@ def _decoded(header: Header, stream: Codestream | None, codestream: bytes) -> tu
     if not is_complete(header, codestream):
         raise DicomError(f"{header.path} is cut short in its pixels; copy it again", "damaged")
     syntax = header.syntax
+    if syntax in JPEG_BASELINE or syntax in JPEG_EXTENDED:
+        _require_sound(header, codestream)
     bits = header.whole("BitsAllocated") or 16
     width = bits if stream is None else stream.precision
     options: dict[str, Any] = {
@@ -326,9 +330,16 @@ def _decoded(header: Header, stream: Codestream | None, codestream: bytes) -> tu
     pixels = decode_apart(header.path, {"syntax": syntax, "plugin": plugin, "options": options}, codestream)
     if syntax in JPEG_LOSSLESS and pixels.ndim == 2:
         unsigned = pixels.view(np.uint16) if pixels.itemsize == 2 else pixels.view(np.uint8).astype(np.uint16)
-        if uses_up_stream(codestream, unsigned) is False:
-            raise DicomError(f"{header.path} has damaged pixels (JPEG stream does not fit); copy it again", "damaged")
+        if not uses_up_stream(codestream, unsigned):
+            _require_sound(header, codestream)
     return pixels, width
+
+
+def _require_sound(header: Header, codestream: bytes) -> None:
+    try:
+        require_sound_jpeg(codestream)
+    except DamagedJpegError as error:
+        raise DicomError(f"{header.path} has damaged pixels (JPEG: {error}); copy it again", "damaged") from error
 
 
 def _one_channel(header: Header, raw: NDArray[Any]) -> NDArray[Any]:

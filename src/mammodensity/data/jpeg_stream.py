@@ -1,0 +1,246 @@
+"""JPEG streams whose pixels cannot be what was coded: cut, damaged, or of another size than the header says.
+
+Decoders of JPEG go on in silence where a stream is cut or damaged: they fill the rest with grey, or go on with shifted
+blocks. A sound stream has the codes of exactly as many blocks (or samples, in JPEG Lossless) as its frame header
+states, no coefficient beyond the 63rd, restart markers in order, and at most 7 bits of padding before a marker. Damaged
+codes keep to all of that only by chance. As each DC coefficient is coded as a difference from the one before, all
+blocks after damaged codes are too bright or too dark, which shows where the rows above and below meet them.
+
+References
+----------
+ISO/IEC 10918-1: A.2 (order of blocks), B.1 and B.2 (markers), F.1.2.1 (differences of DC coefficients).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammodensity.data.jpeg_codes import (
+    GUARD,
+    LOSSLESS,
+    PROGRESSIVE,
+    SEQUENTIAL,
+    Component,
+    DamagedJpegError,
+    Scan,
+    Table,
+    dc_values,
+    follow,
+)
+
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_FRAMES = tuple(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
+_NO_TABLE = (b"", b"")
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What the markers before a scan have said."""
+
+    content: bytes
+    huffman: dict[int, Table] = field(default_factory=dict)
+    dc_steps: dict[int, int] = field(default_factory=dict)  # of the quantisation tables
+    interval: int = 0  # MCUs between restart markers
+    process: int = 0
+    precision: int = 0
+    rows: int = 0
+    columns: int = 0
+    components: dict[int, Component] = field(default_factory=dict)
+
+    def most(self, name: str) -> int:
+        """The largest sampling factor, across or down."""
+        factors: list[int] = [getattr(component, name) for component in self.components.values()]
+        return max(factors)
+
+    def mcus(self, components: list[Component]) -> tuple[int, int]:
+        """Rows and columns of the MCUs of a scan of these components (A.2.2, A.2.3)."""
+        side = 1 if self.process in LOSSLESS else 8
+        tall, wide = self.most("rows"), self.most("columns")
+        if len(components) > 1:
+            return _over(self.rows, side * tall), _over(self.columns, side * wide)
+        rows, columns = self.rows * components[0].rows, self.columns * components[0].columns
+        return _over(_over(rows, tall), side), _over(_over(columns, wide), side)
+
+
+def _over(number: int, divisor: int) -> int:
+    """Divide and round up."""
+    return -(-number // divisor)
+
+
+def require_sound_jpeg(content: bytes, tables: bytes = b"") -> None:
+    """Raise unless the codes of a stream are those of exactly the image that its header states.
+
+    Streams of arithmetic coding, and hierarchical ones, are not followed. ``tables`` is a stream of tables only, as
+    TIFF keeps it apart.
+
+    Raises
+    ------
+    DamagedJpegError
+        The codes are too many, too few, or no codes, or leave the range of grey levels.
+    """
+    stream = _Stream(tables[: tables.rfind(b"\xff\xd9")] + content[2:] if tables else content)
+    try:
+        _read(stream)
+    except DamagedJpegError:
+        raise
+    except (struct.error, LookupError, ValueError) as error:
+        raise DamagedJpegError("a damaged header") from error
+
+
+def _read(stream: _Stream) -> None:
+    """Read the segments one after the other, up to the end marker."""
+    content, place = stream.content, 2
+    while place + 4 <= len(content) and content[place : place + 2] != b"\xff\xd9":
+        if content[place] != 0xFF:
+            raise DamagedJpegError("bytes between its segments")
+        marker = content[place + 1]
+        if marker == 0xFF:
+            place += 1
+            continue
+        length = struct.unpack(">H", content[place + 2 : place + 4])[0]
+        body = content[place + 4 : place + 2 + length]
+        place += 2 + length
+        if marker in _FRAMES:
+            if marker not in (*SEQUENTIAL, *PROGRESSIVE, *LOSSLESS):
+                return
+            _read_frame(stream, marker, body)
+        elif marker == 0xDA:
+            place = _read_scan(stream, body, place)
+        elif marker == 0xC4:
+            _read_codes(stream, body)
+        elif marker == 0xDB:
+            _read_steps(stream, body)
+        elif marker == 0xDD:
+            stream.interval = struct.unpack(">H", body)[0]
+    if not stream.components or any(component.missing for component in stream.components.values()):
+        raise DamagedJpegError("parts of the image are absent")
+
+
+def _read_codes(stream: _Stream, body: bytes) -> None:
+    place = 0
+    while place < len(body):
+        counts = body[place + 1 : place + 17]
+        symbols = body[place + 17 : place + 17 + sum(counts)]
+        if len(counts) < 16 or len(symbols) < sum(counts):
+            raise DamagedJpegError("a damaged Huffman table")
+        stream.huffman[body[place]] = (counts, symbols)
+        place += 17 + len(symbols)
+
+
+def _read_steps(stream: _Stream, body: bytes) -> None:
+    """Read the step of the DC coefficient from each quantisation table."""
+    place = 0
+    while place < len(body):
+        wide = bool(body[place] >> 4)
+        step = struct.unpack(">H" if wide else ">B", body[place + 1 : place + 2 + wide])[0]
+        stream.dc_steps[body[place] & 15] = step
+        place += 129 if wide else 65
+
+
+def _read_frame(stream: _Stream, marker: int, body: bytes) -> None:
+    stream.process = marker
+    stream.precision, stream.rows, stream.columns, count = struct.unpack(">BHHB", body[:6])
+    for place in range(6, 6 + 3 * count, 3):
+        factors = body[place + 1]
+        stream.components[body[place]] = Component(factors >> 4, factors & 15, body[place + 2])
+    factors_of_all = [factor for part in stream.components.values() for factor in (part.rows, part.columns)]
+    if not stream.rows or not stream.columns or not all(1 <= factor <= 4 for factor in factors_of_all):
+        raise DamagedJpegError("a damaged frame header")
+
+
+def _read_scan(stream: _Stream, body: bytes, begin: int) -> int:
+    """Follow a scan; the offset of the marker after it."""
+    count = body[0]
+    first, last, bits = body[1 + 2 * count : 4 + 2 * count]
+    components = []
+    for place in range(1, 1 + 2 * count, 2):
+        component, selector = stream.components[body[place]], body[place + 1]
+        component.dc = stream.huffman.get(selector >> 4, _NO_TABLE)
+        component.ac = stream.huffman.get(16 | (selector & 15), _NO_TABLE)
+        if stream.process not in PROGRESSIVE:
+            component.missing.clear()
+        elif not bits & 15:
+            component.missing -= set(range(first, last + 1))
+        components.append(component)
+    data, spans, end = _segments(stream.content, begin)
+    rows, columns = stream.mcus(components)
+    mcus, interval = rows * columns, stream.interval or rows * columns
+    counts = [min(interval, mcus - start) for start in range(0, mcus, interval)]
+    if len(counts) != len(spans):
+        raise DamagedJpegError("restart markers that do not fit the image")
+    units = components if count == 1 else [part for part in components for _ in range(part.rows * part.columns)]
+    if stream.process in LOSSLESS:
+        first = last = 0  # these were the predictor, and nothing
+    scan = Scan(stream.process, stream.precision, units, first, last, bits >> 4, bits & 15, data, spans, counts)
+    follow(scan)
+    if scan.starts and stream.process not in LOSSLESS:
+        for component in components:
+            step = stream.dc_steps[component.quantisation] << scan.low
+            _require_range(dc_values(scan, component), step, stream.precision)
+        levels = dc_values(scan, components[0]).mean(1) * (stream.dc_steps[components[0].quantisation] << scan.low)
+        _require_no_step(levels.reshape(rows, columns) / (1 << (stream.precision + 3)))
+    return end
+
+
+def _segments(content: bytes, begin: int) -> tuple[bytes, list[tuple[int, int]], int]:
+    """The bytes between restart markers, where they lie among them, and the offset of the marker after the scan."""
+    pieces: list[bytes] = []
+    spans: list[tuple[int, int]] = []
+    place = length = 0
+    while True:
+        match = _MARKER.search(content, begin)
+        place = match.start() if match else len(content)
+        data = content[begin:place].replace(b"\xff\x00", b"\xff")
+        spans.append((8 * length, 8 * (length + len(data))))
+        pieces += [data, GUARD]
+        length += len(data) + len(GUARD)
+        if match is None or not 0xD0 <= content[place + 1] <= 0xD7:
+            return b"".join(pieces), spans, place
+        if content[place + 1] != 0xD0 + (len(spans) - 1) % 8:
+            raise DamagedJpegError("restart markers out of order")
+        begin = place + 2
+
+
+def _require_range(values: NDArray[np.int64], step: int, precision: int) -> None:
+    """Raise where DC coefficients are those of means that no image of the precision has.
+
+    They are 8 times the mean above the middle of the range (A.3.3), rounded to a step.
+    """
+    if step * int(np.abs(values).max()) > (1 << (precision + 2)) + 0.75 * step:
+        raise DamagedJpegError("grey levels beyond the range of its values")
+
+
+_STEP = 0.007  # of the range of values
+_FEWEST_COLUMNS = 16  # in fewer, chance brings such steps about
+_OTHERS = 0.22  # of the blocks of a row may have no step
+_BESIDE = 0.25  # of the blocks before and after may have one
+
+
+def _require_no_step(levels: NDArray[np.float64]) -> None:
+    """Raise where all blocks from one on are brighter or darker than those above them.
+
+    ``levels`` are means of MCUs, as shares of the range of values. A step runs through as many blocks as a row has,
+    from the damaged one on to the one below it. A step of the image itself begins with a row, or ends before.
+    """
+    rows, columns = levels.shape
+    if rows < 3 or columns < _FEWEST_COLUMNS:
+        return
+    above = np.pad(np.diff(levels, axis=0), ((2, 2), (0, 0)), mode="reflect").reshape(-1)
+    # element n is the step from block n - 2 * columns to the one below; twice the rest is what the neighbours have
+    steps = above[columns:-columns] - (above[: -2 * columns] + above[2 * columns :]) / 2
+    for sign in (1, -1):
+        counts = np.concatenate([[0], np.cumsum(sign * steps > _STEP)])
+        half = columns // 2
+        begins = np.arange(half, steps.size - columns - half)
+        within = counts[begins + columns] - counts[begins]
+        before = counts[begins] - counts[begins - half]
+        after = counts[begins + columns + half] - counts[begins + columns]
+        column = begins % columns
+        others = np.minimum(_OTHERS * columns, 0.5 * np.minimum(column, columns - column))
+        if ((columns - within <= others) & (column > 0) & (before + after <= 2 * _BESIDE * half)).any():
+            raise DamagedJpegError("a step in brightness from one block on")
