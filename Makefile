@@ -3,6 +3,8 @@
 # make clinic   the loop with a PACS: starts an Orthanc and the node, sends phantom exams, waits for reports and cards
 # make test   all tests
 # make benchmark   measured beside Keras: writes docs/measurements.md and benchmarks/results.json; some 25 minutes
+# make corpus   10,000 mutated files are read, and what becomes of them counted by kind; about an hour on two cores
+# make kills   commands are killed while they write, and what they leave is looked at; some minutes
 # All make their own environment in .venv; nothing but git, make and Python 3.11 or newer is needed.
 
 PYTHON ?= python3
@@ -11,8 +13,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 DEMO := demo-run
 # options of benchmarks/run.py, such as: make benchmark BENCHMARK="--only inference exam"
 BENCHMARK ?=
+# options of benchmarks/corpus.py and kills.py, such as: make corpus CORPUS="--seed 2 --only 'wrong view'"
+CORPUS ?=
+KILLS ?=
 
-.PHONY: install demo clinic test lint docs benchmark clean
+.PHONY: install demo clinic test lint docs benchmark corpus kills clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -60,6 +65,12 @@ docs: .venv/dev
 
 benchmark: .venv/dev
 	$(BIN)/python benchmarks/run.py $(BENCHMARK)
+
+corpus: .venv/dev
+	$(BIN)/python benchmarks/corpus.py $(CORPUS)
+
+kills: .venv/dev
+	$(BIN)/python benchmarks/kills.py $(KILLS)
 
 clean:
 	rm -rf .venv .benchmark $(DEMO) build dist src/*.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache

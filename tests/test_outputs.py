@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ from mammodensity.outputs import (
     staged_folder,
     write_json,
     write_text,
+    written_together,
 )
 
 
@@ -78,10 +81,88 @@ def test_what_cannot_be_staged_is_told_of_the_folder_named(tmp_path, monkeypatch
         (folder / "file").mkdir()
         write_text(folder / "file", "")
     assert str(told.value).startswith(f"cannot write {tmp_path / 'out' / 'file'}: ")
-    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
     with pytest.raises(OutputError) as told, staged_folder(tmp_path / "out"):
         pass
-    assert str(told.value) == f"cannot write {tmp_path / 'out'}: Permission denied"
+    assert str(told.value) == f"cannot write {tmp_path / 'out'}: Permission denied; nothing was left behind"
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def write_three(folder: Path) -> None:
+    write_text(folder / "a", "a")
+    with staged_folder(folder / "b") as staging:
+        write_text(staging / "inner", "b")
+        assert (staging / "inner").read_text() == "b"
+    write_json(folder / "other" / "c.json", {})
+
+
+def test_outputs_of_a_block_appear_together(tmp_path):
+    with written_together():
+        write_three(tmp_path)
+        assert not [name for name in names_in(tmp_path) if not name.startswith(".") and "/." not in name]
+    assert names_in(tmp_path) == ["a", "b/inner", "other/c.json"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_after_an_error_none_of_a_block_appears(tmp_path, error):
+    write_text(tmp_path / "a", "before")
+    with pytest.raises(error), written_together():
+        write_three(tmp_path)
+        raise error
+    assert names_in(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "before"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_all_outputs_are_in_place(tmp_path, monkeypatch, number):
+    replace = Path.replace
+
+    def disturbed(self, target):
+        if not target.parent.name.endswith(".partial"):  # not within the folder that is prepared
+            signal.raise_signal(number)
+        return replace(self, target)
+
+    previous = signal.signal(number, signal.default_int_handler)
+    monkeypatch.setattr(Path, "replace", disturbed)
+    try:
+        with pytest.raises(KeyboardInterrupt), written_together():
+            write_three(tmp_path)
+    finally:
+        signal.signal(number, previous)
+    assert names_in(tmp_path) == ["a", "b/inner", "other/c.json"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mammodensity.outputs import atomic_file, staged_folder, write_text
+with staged_folder(Path(sys.argv[1], "folder")) as staging, atomic_file(Path(sys.argv[1], "file")) as stream:
+    write_text(staging / "inner", "half")
+    stream.write(b"half")
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("writing", flush=True)
+    input()
+"""
+
+
+def test_the_next_run_removes_what_a_killed_one_left_and_nothing_of_a_living_one(tmp_path):
+    program = [sys.executable, "-c", KILLED, str(tmp_path)]
+    subprocess.run([*program, "killed"], check=False)
+    dead = set(tmp_path.iterdir())
+    assert len(dead) == 2
+    with subprocess.Popen([*program, "alive"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living:
+        assert living.stdout.readline() == b"writing\n"
+        alive = set(tmp_path.iterdir()) - dead
+        assert len(alive) == 2
+        assert not dead & set(tmp_path.iterdir())
+        write_text(tmp_path / "a", "")
+        assert alive < set(tmp_path.iterdir())
+        living.communicate(b"\n")
+    assert names_in(tmp_path) == ["a", "file", "folder/inner"]
 
 
 FULL_DISK = """

@@ -31,7 +31,7 @@ from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_che
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.models.scoring import ViewScores
 from mammodensity.models.trained import DensityModel
-from mammodensity.pages.model_card import refresh_model_card, write_model_card
+from mammodensity.pages.model_card import write_model_card
 from mammodensity.pages.report import Notes
 from mammodensity.pages.wording import LEVEL_WORDS, cautions, figure_words, number
 from mammodensity.results.calibration import COMBINATIONS, Calibration, ViewsCalibration, write_calibration
@@ -443,7 +443,7 @@ def test_report_and_card_give_the_calibrated_result_that_predict_gives(tested_co
     assert "not calibrated" not in card
     checkpoint = load_checkpoint(tested_copy, Projection.CC_R)
     save_checkpoint(tested_copy / "CC_R", replace(checkpoint, network=ResidualNetwork(checkpoint.network.spec)))
-    refresh_model_card(tested_copy)
+    write_model_card(tested_copy)
     assert "was made for other networks" in (tested_copy / "README.md").read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
@@ -10,10 +11,14 @@ import os
 import platform
 import re
 import shutil
+import signal
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
 from importlib import metadata
 from itertools import count
 from pathlib import Path
@@ -23,6 +28,122 @@ from mammodensity.errors import OutputError
 
 _RECEIPT_PACKAGES = ("mammodensity", "torch", "numpy", "scipy", "pillow", "safetensors")
 _LONGEST_NAME = 100  # bytes of an exam or image name in UTF-8; file systems allow 255 for all of a file's name
+
+
+class _Block:
+    """Files and folders that are made beside their targets, and then take their places one right after the other."""
+
+    def __init__(self) -> None:
+        self.temporaries = ExitStack()
+        self.moves: list[tuple[Path, Callable[[], object]]] = []
+        """Each with the path that messages name."""
+
+
+_block: ContextVar[_Block | None] = ContextVar("_block", default=None)
+
+
+@contextmanager
+def written_together() -> Iterator[_Block]:
+    """Let all files and folders that are written in this block appear at its end, or none of them after an error.
+
+    Writers of this module within the block only prepare their files; a write cannot be read before the block ends.
+    Ctrl-C and SIGTERM wait until all are in place. What a killed process left is removed by the next one that writes to
+    the same folder.
+    """
+    outer = _block.get()
+    if outer is not None:
+        yield outer
+        return
+    block = _Block()
+    token = _block.set(block)
+    try:
+        with block.temporaries:
+            try:
+                yield block
+            finally:
+                _block.reset(token)
+            with _undisturbed():
+                for path, move in block.moves:
+                    try:
+                        move()
+                    except OSError as error:
+                        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        block.temporaries.close()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the end of the block."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other thread hears signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda number, _: came.append(number)) or signal.SIG_DFL
+    try:
+        yield
+    finally:
+        for heard, handler in before.items():
+            signal.signal(heard, handler)
+    for heard in came:
+        signal.raise_signal(heard)
+
+
+@contextmanager
+def _temporary(parent: Path, *, folder: bool = False) -> Iterator[tuple[Path, int]]:
+    """Make a file or folder for work and yield its path and an open descriptor; it is removed in the end if it is left.
+
+    It is locked, so that other processes can tell it from what a killed process left.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(parent)
+    handle = -1
+    try:
+        while True:
+            if folder:
+                path = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent))
+                path.chmod(0o777 & ~_umask())
+                handle = os.open(path, os.O_RDONLY)
+            else:
+                handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent)
+                path = Path(name)
+                os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes files only the owner can read
+            with suppress(OSError):  # a file system without locks, where leftovers stay
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists():  # not removed as a leftover before it was locked
+                break
+            os.close(handle)
+            handle = -1
+        yield path, handle
+    finally:
+        if handle >= 0:
+            if folder:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            os.close(handle)
+
+
+_PREFIX, _SUFFIX = ".mammodensity.", ".partial"
+_cleaned: set[Path] = set()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove working files and folders of killed processes from a folder, once; living processes have locked theirs."""
+    if folder.resolve() in _cleaned:
+        return
+    _cleaned.add(folder.resolve())
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextmanager
@@ -35,7 +156,6 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         The file cannot be written (no space, no permission); nothing of it is left behind.
     """
     path = Path(path)
-    temporary: Path | None = None
     try:
         target = path.resolve()  # a link stays a link
         if target.is_dir():
@@ -44,18 +164,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             with target.open("wb") as stream:  # a device or pipe cannot be replaced
                 yield stream
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".mammodensity.", suffix=".partial", dir=target.parent)
-        temporary = Path(name)
-        os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes files only the owner can read
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-        temporary.replace(target)
+        with written_together() as block:
+            temporary, handle = block.temporaries.enter_context(_temporary(target.parent))
+            with os.fdopen(handle, "wb", closefd=False) as stream:
+                yield stream
+            block.moves.append((path, partial(temporary.replace, target)))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -71,20 +186,32 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path = Path(path).resolve()
     require_new_folder(path)
-    working: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=".mammodensity.", suffix=".partial", dir=path.parent))
-        working.chmod(0o777 & ~_umask())
-        yield working
+
+    def take_place(working: Path) -> None:
         if path.exists():
             path.rmdir()  # known to be empty
         working.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from error
-    finally:
-        if working is not None:
-            shutil.rmtree(working, ignore_errors=True)
+
+    with _working_folder(path, take_place) as working:
+        yield working
+
+
+@contextmanager
+def _working_folder(path: Path, take_place: Callable[[Path], object]) -> Iterator[Path]:
+    """Yield a folder beside ``path`` in which files are written at once; it takes its place at the end of the block."""
+    with written_together() as block:
+        try:
+            working, _ = block.temporaries.enter_context(_temporary(path.parent, folder=True))
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from error
+        token = _block.set(None)
+        try:
+            yield working
+        except OutputError as error:
+            raise OutputError(str(error).replace(str(working), str(path))) from error
+        finally:
+            _block.reset(token)
+        block.moves.append((path, partial(take_place, working)))
 
 
 @contextmanager
@@ -102,34 +229,20 @@ def staged_folder(path: Path, earlier: Iterable[str] = ()) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, expected a folder to write to")
-    with _working_folder_beside(path) as working:
+
+    def take_place(working: Path) -> None:
+        if not path.exists():
+            working.replace(path)
+            return
+        _remove_leftovers(path)
+        for name in earlier:
+            if name == Path(name).name and (path / name).is_file():  # names come from a file anyone may have changed
+                (path / name).unlink()
+        for file in sorted(working.iterdir()):
+            file.replace(path / file.name)
+
+    with _working_folder(path, take_place) as working:
         yield working
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            for name in earlier:
-                if (
-                    name == Path(name).name and (path / name).is_file()
-                ):  # names come from a file anyone may have changed
-                    (path / name).unlink()
-            for file in sorted(working.iterdir()):
-                file.replace(path / file.name)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _working_folder_beside(path: Path) -> Iterator[Path]:
-    """A folder that goes at the end; what cannot be written is told of ``path``, which the user named."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        working = tempfile.TemporaryDirectory(prefix=".mammodensity.", suffix=".partial", dir=path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    with working as name:
-        try:
-            yield Path(name)
-        except OutputError as error:
-            raise OutputError(str(error).replace(name, str(path))) from error
 
 
 def require_new_folder(path: Path) -> None:
@@ -137,6 +250,7 @@ def require_new_folder(path: Path) -> None:
     if path.is_dir():
         if path.resolve() == Path.cwd():
             raise OutputError(f"{path} is the current folder; name a new folder")
+        _remove_leftovers(path)
         if any(path.iterdir()):
             raise OutputError(f"{path} already holds files; name a new folder, or remove it first")
     elif path.exists():

@@ -26,7 +26,7 @@ from mammodensity.commands.options import (
 )
 from mammodensity.commands.show import MOST, how_many, progress_bar, say, say_each, say_research_use_only, show_table
 from mammodensity.errors import Interrupted, OptionError
-from mammodensity.outputs import require_not_input
+from mammodensity.outputs import require_not_input, written_together
 from mammodensity.terms import PROJECTIONS, Scale
 
 if TYPE_CHECKING:
@@ -121,16 +121,16 @@ def predict(
         raise _keep_incomplete(csv, stopped) from None
     say_each("note", done.warnings)
     say_each("refused", done.refused)
-    if origin_txt:
-        done.write_infn(origin_txt, table=csv)
-    for path, write in (
-        (None if origin_txt else csv, done.write_scores),
-        (json_file, partial(done.write_json, notification=notification)),
-        (results, done.write_results),
-        (html, partial(done.write_page, notification=notification)),
-    ):
-        if path:
-            write(path)
+    with written_together():
+        for path, write in (
+            (origin_txt, done.write_infn),
+            (csv, done.write_scores),
+            (json_file, partial(done.write_json, notification=notification)),
+            (results, done.write_results),
+            (html, partial(done.write_page, notification=notification)),
+        ):
+            if path:
+                write(path)
     show_results(done.results, most=None if show_all else MOST)
     for output in outputs:
         say(f"{how_many(len(done.results), 'exam')} in {output}")

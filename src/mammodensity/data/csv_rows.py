@@ -89,8 +89,10 @@ def read_text(path: Path) -> str:
     Raises
     ------
     TableError
-        The file cannot be opened, or is not UTF-8 text.
+        It is no ordinary file, cannot be opened, or is not UTF-8 text.
     """
+    if path.exists() and not path.is_file():  # a pipe may have no writer, and a device no end
+        raise TableError(f"cannot read {path}: it is no ordinary file, expected a text table")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

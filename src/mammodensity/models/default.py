@@ -77,12 +77,6 @@ def write_category_map(folder: Path, category_map: CategoryMap, facts: Mapping[s
     return path
 
 
-def write_default_category_map(folder: Path) -> None:
-    """Make a folder a model folder of the default model, unless it is one already."""
-    if not (folder / MAP_FILE).is_file():
-        write_category_map(folder, DEFAULT_MAP, {})
-
-
 def read_category_map(folder: Path) -> CategoryMap:
     """Read the category map of a model folder.
 

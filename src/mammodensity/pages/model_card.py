@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,17 @@ def write_model_card(model_folder: Path) -> Path:
         The card cannot be written.
     """
     run = read_run(model_folder)
+    return _write_card(run, partial(read_calibration, run.folder))
+
+
+def _write_card(run: RunRecord, read: Callable[[], Calibration | None]) -> Path:
     path = run.folder / CARD_FILE
-    write_text(path, _without_double_blanks(render("model_card.md.jinja", _card_values(run))))
+    write_text(path, _without_double_blanks(render("model_card.md.jinja", _card_values(run, read))))
     return path
 
 
-def refresh_model_card(model_folder: Path) -> None:
-    """Write the card again where there is one, after a change of the folder.
+def refresh_model_card(model_folder: Path, calibration: Calibration) -> None:
+    """Write the card again where there is one, for a calibration that is about to be written.
 
     A card whose manifest names images that are gone is left as it is.
 
@@ -73,7 +78,7 @@ def refresh_model_card(model_folder: Path) -> None:
     """
     if (Path(model_folder) / CARD_FILE).is_file():
         with suppress(LayoutError):
-            write_model_card(model_folder)
+            _write_card(read_run(model_folder), lambda: calibration)
 
 
 def _without_double_blanks(text: str) -> str:
@@ -84,12 +89,12 @@ def _without_double_blanks(text: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _card_values(run: RunRecord) -> dict[str, Any]:
+def _card_values(run: RunRecord, read: Callable[[], Calibration | None]) -> dict[str, Any]:
     evaluation = stored_evaluation(run.folder)
     figures = evaluation.figures if evaluation else None
     subject = figures["subject"] if figures else None
     recipe = _recipe(run)
-    calibration, sentences = _calibration(run)
+    calibration, sentences = _calibration(run, read)
     return {
         "title": run.folder.resolve().name,
         "command_name": shlex.quote(run.folder.resolve().name),
@@ -176,10 +181,10 @@ def _reasons(figures: Mapping[str, FiguresOfMerit], scale: Scale) -> list[str]:
     return list(dict.fromkeys(reasons))
 
 
-def _calibration(run: RunRecord) -> tuple[Calibration | None, list[str]]:
+def _calibration(run: RunRecord, read: Callable[[], Calibration | None]) -> tuple[Calibration | None, list[str]]:
     """Read the calibration of the folder, and say whether and how the model is calibrated."""
     try:
-        calibration = read_calibration(run.folder)
+        calibration = read()
     except CheckpointError:
         return None, [f"Not calibrated: `{CALIBRATION_FILE}` is damaged or was made for other networks."]
     if run.scale != DENSITY:

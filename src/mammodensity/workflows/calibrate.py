@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mammodensity.anatomy.density import DEFAULT_MAP
 from mammodensity.data.dataset import DataSet
 from mammodensity.errors import OptionError, OutputError
 from mammodensity.evaluation.labels import match
 from mammodensity.evaluation.score_tables import ScoreTable
 from mammodensity.models.checkpoint import NETWORK_FILE, joint_file, network_files
-from mammodensity.models.default import MAP_FILE, write_default_category_map
-from mammodensity.outputs import require_not_input
+from mammodensity.models.default import MAP_FILE, write_category_map
+from mammodensity.outputs import require_not_input, staged_folder, written_together
 from mammodensity.pages.model_card import refresh_model_card
 from mammodensity.results.calibration import (
     CALIBRATION_FILE,
@@ -123,13 +124,18 @@ def calibrate(
         set_kind=sets or "ordinal",
         progress=progress,
     )
-    if not (joint or network_files(folder) or (folder / NETWORK_FILE).is_file()):  # of several, or of one
-        write_default_category_map(folder)
     if isinstance(labels, (str, Path)):
         calibration = replace(calibration, overlap=find_overlap(folder, Path(labels), table.exam_ids))
-    file = write_calibration(folder, calibration)
-    refresh_model_card(folder)
-    return Calibrated(file, calibration, None, [], [*_worth(calibration), *calibration.warnings])
+    trained = joint or network_files(folder) or (folder / NETWORK_FILE).is_file()  # of several, or of one
+    if trained or (folder / MAP_FILE).is_file():
+        with written_together():
+            write_calibration(folder, calibration)
+            refresh_model_card(folder, calibration)
+    else:
+        with staged_folder(folder) as staging:
+            write_category_map(staging, DEFAULT_MAP, {})
+            write_calibration(staging, calibration)
+    return Calibrated(folder / CALIBRATION_FILE, calibration, None, [], [*_worth(calibration), *calibration.warnings])
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:

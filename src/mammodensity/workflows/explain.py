@@ -23,7 +23,16 @@ from mammodensity.explanation.methods import DEFAULT_METHOD, require_methods
 from mammodensity.models.default import TissueModel
 from mammodensity.models.scoring import ScoredExam, require_networks, score_records
 from mammodensity.models.trained import DensityModel, load_model, model_name
-from mammodensity.outputs import distinct_names, receipt, safe_name, staged_folder, write_bytes, write_json, write_text
+from mammodensity.outputs import (
+    distinct_names,
+    receipt,
+    safe_name,
+    staged_folder,
+    write_bytes,
+    write_json,
+    write_text,
+    written_together,
+)
 from mammodensity.pages.exam import map_block, render_exam_page, side_picture
 from mammodensity.pages.pictures import contour_level, iso_contours, png_bytes
 from mammodensity.results.calibration import Calibration, read_calibration
@@ -146,7 +155,8 @@ def explain(
         explained = list(run.explained())
         run.require_some()
         return run.outcome([exam.result for exam in explained], exams=explained)
-    return _write(run, Path(output), model_name(folder), arrays=arrays, side=side, scores_file=scores_file)
+    with written_together():
+        return _write(run, Path(output), model_name(folder), arrays=arrays, side=side, scores_file=scores_file)
 
 
 class _Run:

@@ -90,8 +90,8 @@ class Predictions:
         """Write the table of results, one row an exam."""
         write_result_table(path, self.results)
 
-    def write_infn(self, folder: Path, table: Path | None = None) -> None:
-        """Write the four text files of INFN and ``rows.csv``; with ``table`` also what `write_scores` writes.
+    def write_infn(self, folder: Path) -> None:
+        """Write the four text files of INFN and ``rows.csv``.
 
         Rows are in the order of INFN's files: by category folder, then by name. All files are written, or none.
 
@@ -104,8 +104,6 @@ class Predictions:
         rows = sorted(self.scores, key=lambda exam: (labels.get(exam.exam_id, ""), exam.exam_id))
         with staged_folder(folder) as staging:
             write_origin_tables(staging, [exam.exam_id for exam in rows], stacked_projections(rows), labels)
-            if table:
-                self.write_scores(table)
 
     def write_page(self, path: Path, *, notification: bool = False) -> None:
         """Write one HTML page of the results, with the pictures that `predict` was asked for."""

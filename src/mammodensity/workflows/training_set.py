@@ -35,7 +35,7 @@ from mammodensity.data.dicom.file_checks import REASONS, WARNINGS, FileCheck
 from mammodensity.data.images import read_image
 from mammodensity.errors import CheckpointError, ImageError, Interrupted, OptionError, OutputError
 from mammodensity.exam import Mammogram
-from mammodensity.outputs import receipt, require_new_folder, write_bytes, write_csv, write_json
+from mammodensity.outputs import receipt, require_new_folder, write_bytes, write_csv, write_json, written_together
 from mammodensity.terms import Projection
 from mammodensity.workers import Progress, in_workers, usable_cores
 
@@ -45,6 +45,7 @@ DATE, SHIFTED_DATE = "study_date", "shifted_date"
 """The column of the date, kept with the names, or else shifted; two names, so that none is taken for the other."""
 REFUSED_FILE = "refused.csv"
 _WORK = ".prepare"
+_NOTE = "run/spec.json"
 _LEAST_LEVELS = 32  # as for an image that is read
 _OLDEST = 90
 _SHIFT_DAYS = 31, 3650  # earlier: least and most
@@ -138,13 +139,15 @@ def export_exams(
         raise Interrupted(f"interrupted; {done} of {len(sources)} exams are in {out}, go on with --resume") from None
     records = [json.loads(_record_path(work, exam, spec).read_text(encoding="utf-8")) for exam in sources]
     left_out = [_row_of(verdict, spec) for verdict in refused] + [row for one in records for row in one["refused"]]
-    write_csv(out / REFUSED_FILE, _REFUSED_COLUMNS, left_out)
     facts = {"preprocess": asdict(spec.preprocess), "exams": len(sources), "keys": not spec.keep_names}
-    write_json(out / "receipt.json", receipt("prepare", **facts))
     rows = [row for record in records for row in record["images"]]
     day = DATE if spec.keep_names else SHIFTED_DATE
     columns = (*MANIFEST_COLUMNS, *used_columns(rows), *FACTS, day, "mirrored")
-    write_csv(out / MANIFEST_NAME, columns, ({name: row[name] for name in columns} for row in rows))
+    with written_together():
+        write_csv(out / REFUSED_FILE, _REFUSED_COLUMNS, left_out)
+        write_json(out / "receipt.json", receipt("prepare", **facts))
+        write_csv(out / MANIFEST_NAME, columns, ({name: row[name] for name in columns} for row in rows))
+    (work / _NOTE).unlink()  # first: without it, the records left by a kill are not taken for those of a run
     shutil.rmtree(work)
     return out / MANIFEST_NAME
 
@@ -296,7 +299,9 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
     keys = {_key(exam.exam_id, spec) for exam in exams}
     if len(keys) < len(exams):
         raise OutputError("two exams would get the same name; prepare them without --keep-names")
-    note = out / _WORK / "run" / "spec.json"
+    note = out / _WORK / _NOTE
+    if not note.exists():
+        shutil.rmtree(out / _WORK, ignore_errors=True)  # of a run that was killed as it began, or as it ended
     names = "\n".join(f"{exam.exam_id} {_state(exam)} {exam.category} {exam.split} {_labels(exam)}" for exam in exams)
     wanted = {
         "exams": hashlib.sha256(names.encode()).hexdigest(),
