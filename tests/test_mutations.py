@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections import Counter
 
 import pytest
 
 import corpus
 from mutation.cases import KINDS, make_case
 from mutation.kills import commands, killed, make_jobs, uninterrupted
-from mutation.processes import Entry, judged_apart
+from mutation.processes import Entry
 from mutation.sound import DICOM_NAMES, left_out
 
-FILES, SEED = 500, 20
-MOST_DIFFERENT = 0
-"""Cases of this share that are accepted though materially different."""
+SEED = 20
 
 
-def test_no_mutated_file_crashes_hangs_or_is_taken_for_another(tmp_path):
-    entries = list(judged_apart(SEED, range(FILES), 1, tmp_path))
-    assert Counter(entry.kind for entry in entries).keys() == set(KINDS)
-    assert [entry for entry in entries if entry.outcome in ("crashed", "hung")] == []
-    different = [entry for entry in entries if entry.outcome == "different"]
-    assert len(different) <= MOST_DIFFERENT, different
-
-
-def test_a_case_follows_from_seed_and_index(tmp_path):
+def test_a_case_follows_from_seed_and_index():
     for index in range(2 * len(KINDS)):
         first, again = make_case(SEED, index), make_case(SEED, index)
         assert (first.files, first.change, first.special) == (again.files, again.change, again.special)
@@ -44,7 +33,7 @@ def test_the_table_counts_every_case():
     assert f"| {KINDS[1]} | 4 | 0 | 0 | 0 | 0 | 4 | 0 | 0 |" in table
 
 
-@pytest.mark.parametrize("name", ["predict", "calibrate"])
+@pytest.mark.parametrize("name", ["predict"])
 def test_a_killed_command_leaves_all_outputs_or_none_and_can_be_run_again(tmp_path, name):
     with commands() as server:
         (job,) = make_jobs(tmp_path, server, [name])

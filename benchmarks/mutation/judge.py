@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodensity.data.dicom.file_checks import REASONS
 from mammodensity.data.find import find_images
 from mammodensity.data.images import read_record
-from mammodensity.errors import MammodensityError
+from mammodensity.errors import DicomError, MammodensityError
 from mammodensity.evaluation.labels import read_labels
 from mammodensity.evaluation.score_tables import read_score_table
 from mammodensity.exam import Exam, Mammogram
@@ -59,6 +60,8 @@ def _refused(error: MammodensityError) -> Judgement:
     text = str(error)
     if not text.strip():
         return Judgement("crashed", "a refusal without a word")
+    if isinstance(error, DicomError) and error.code not in REASONS:
+        return Judgement("crashed", f"a code that is in no list: {error.code}")
     if any(name in text for name in _PATIENT):
         return Judgement("crashed", f"message names the patient: {text[:200]}")
     return Judgement("refused", f"{getattr(error, 'code', type(error).__name__)}: {text[-120:]}")

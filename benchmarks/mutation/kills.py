@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mammodensity.terms import CATEGORIES, PROJECTIONS
+from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 
 _PATIENCE_S = 300.0
 _SERVER = """
@@ -191,14 +191,15 @@ def _write_model(folder: Path) -> None:
 
 
 def _write_scores(path: Path) -> None:
+    """Scores of one view, so that there is one combination of views to calibrate."""
     from mammodensity.evaluation.score_tables import write_score_table
     from mammodensity.scores import ExamScores, fuse_exam
 
     rng = np.random.default_rng(1)
     exams = []
     for number in range(24):
-        views = {projection: rng.dirichlet(np.ones(4)) for projection in PROJECTIONS}
-        exams.append(ExamScores(f"{100 + number}_1", views, fuse_exam(views, "mean", False, "mean")))
+        views = {Projection.CC_R: rng.dirichlet(np.ones(4))}
+        exams.append(ExamScores(f"{100 + number}_1", views, fuse_exam(views)))
     write_score_table(path, exams)
 
 
@@ -233,8 +234,8 @@ def uninterrupted(job: Job, server: Commands) -> Undisturbed:
     for _ in range(2):
         _begin(job)
         before = _state(job.out.parent)
-        server.start(job.arguments, _log(job))
-        first = _wait_for_change(job.out.parent, before)
+        child = server.start(job.arguments, _log(job))
+        first = _wait_for_change(child, job.out.parent, before)
         if server.end():
             raise RuntimeError(f"{job.name} failed: {_log(job).read_text()[-400:]}")
         times.append(time.monotonic() - first)
@@ -252,7 +253,7 @@ def killed(job: Job, expected: Undisturbed, number: signal.Signals, share: float
     initial = contents(job.out) if job.begin else {}
     before = _state(job.out.parent)
     child = server.start(job.arguments, _log(job))
-    _wait_for_change(job.out.parent, before)
+    _wait_for_change(child, job.out.parent, before)
     after = share * expected.writing_s
     time.sleep(after)
     with suppress(ProcessLookupError):
@@ -362,14 +363,24 @@ def _state(folder: Path) -> list[tuple[str, int, int]]:
     return entries
 
 
-def _wait_for_change(folder: Path, before: list[tuple[str, int, int]]) -> float:
+def _wait_for_change(child: int, folder: Path, before: list[tuple[str, int, int]]) -> float:
     """Wait for the first sign of an output; its time."""
     deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and _lives(child):
         if _state(folder) != before:
             return time.monotonic()
         time.sleep(0.0005)
-    raise RuntimeError(f"nothing is written to {folder}")
+    if _state(folder) == before:
+        raise RuntimeError(f"nothing is written to {folder}")
+    return time.monotonic()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def kill_often(
