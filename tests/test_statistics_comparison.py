@@ -189,6 +189,23 @@ def test_an_interval_that_disagrees_with_p_is_explained():
     assert found.warnings[0].startswith("accuracy: p = 0.062, yet the interval excludes 0. They are two methods")
 
 
+@pytest.mark.parametrize("exams_a_patient", [1, 2])
+def test_wherever_interval_and_p_disagree_a_warning_says_why(exams_a_patient):
+    rng, disagreed = np.random.default_rng(5), 0
+    for seed in range(60):
+        reference = rng.integers(0, 4, 30)
+        a, b = (model(name, reference, rng.uniform(0, 1.5), 2 * seed + place) for place, name in enumerate("ab"))
+        owners = {f"e{number}": f"p{number // exams_a_patient}" for number in range(30)}
+        found = compare(a, b, labels_of(reference), patients=owners, spec=BootstrapSpec(resamples=199))
+        for name, one in found.figures.items():
+            if one.difference.interval is not None:
+                excluded = not one.difference.low <= 0 <= one.difference.high
+                said = any(text.startswith(f"{name.replace('_', ' ')}: p ") for text in found.warnings)
+                assert said == (excluded != (one.p_value < 1 - found.confidence)), name
+                disagreed += said
+    assert disagreed or exams_a_patient == 2
+
+
 def test_a_reader_without_scores_has_no_auc(cohort):
     reference, a, b = cohort
     found = compare(a, Reading("eyes", b.exam_ids, b.predicted), labels_of(reference), spec=FEW)

@@ -41,6 +41,10 @@ from mammodensity.terms import DENSITY, RESEARCH_USE_ONLY, DensityCategory
 
 COMPARED_FIGURES = ("accuracy", "linear_kappa", "quadratic_kappa", "dense_accuracy", "auc", "dense_auc")
 MCNEMAR, BOOTSTRAP = "McNemar's exact test", "paired bootstrap"
+_WHY_THEY_DIFFER = {
+    MCNEMAR: "They are two methods, and only the exact test keeps its error rate when few exams decide: trust p",
+    BOOTSTRAP: "Both come from the same resamples, and p counts one more of them: the result lies on the border",
+}
 _NEED_SCORES = ("auc", "dense_auc")
 _DENSE = np.array(DENSITY.dense)
 
@@ -125,14 +129,13 @@ class Comparison:
         warnings = list(few_warnings(self.n, self.patients))
         for name, compared in self.figures.items():
             interval = compared.difference.interval
-            if compared.test == BOOTSTRAP or interval is None:
+            if interval is None:
                 continue
             excluded, significant = not interval[0] <= 0 <= interval[1], compared.p_value < 1 - self.confidence
             if excluded != significant:
                 warnings.append(
                     f"{name.replace('_', ' ')}: p {p_text(compared.p_value)}, yet the interval "
-                    f"{'excludes' if excluded else 'includes'} 0. They are two methods, and only the exact test keeps "
-                    "its error rate when few exams decide: trust p"
+                    f"{'excludes' if excluded else 'includes'} 0. {_WHY_THEY_DIFFER[compared.test]}"
                 )
         return tuple(warnings)
 
