@@ -26,7 +26,8 @@ class PreprocessSpec:
     columns: Side = 650
     """Width of the result in pixels."""
     interpolation: Literal["area", "nearest"] = "area"
-    """``area`` averages the pixels that fall into one; ``nearest`` takes one of them (INFN)."""
+    """``area`` averages the pixels that fall into one, or is bilinear in both directions where a side is enlarged;
+    ``nearest`` takes one of them (INFN)."""
     aspect: Literal["squash", "pad"] = "squash"
     """``squash`` stretches to the size (INFN); ``pad`` keeps the aspect ratio and adds black."""
     intensity: Literal["full-scale", "image-range"] = "full-scale"

@@ -4,7 +4,7 @@ The bundle reads and preprocesses with this package, as a second implementation 
 
 References
 ----------
-MONAI Bundle Specification (docs.monai.io).
+MONAI Bundle Specification and the properties of an inference bundle (docs.monai.io).
 """
 
 from __future__ import annotations
@@ -16,16 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mammodensity.anatomy.network_input import PreprocessSpec
+from mammodensity.data.images import read_exam, read_image
+from mammodensity.models.batch import exam_batch, input_batch
 from mammodensity.models.checkpoint import Checkpoint, JointCheckpoint
 from mammodensity.models.network import NetworkSpec
 from mammodensity.models.onnx import require_packages
 from mammodensity.outputs import write_bytes, write_json
-from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY
+from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, Projection
 
 _FRAMEWORKS = {"monai": "monai", "pytorch": "torch", "numpy": "numpy"}
+_REQUIRED = ("mammodensity", "pytorch-ignite")
+_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+_GREY = "grey values, preprocessed"
+_AUTHORS = "whoever trained the network; the model folder holds the record of the training"
 _README = """# {name}
 
 {note}
@@ -47,8 +53,12 @@ class _Subject:
     """Option that names the image or exam to read."""
     network: dict[str, Any]
     """Configuration of the network."""
-    entries: dict[str, str]
-    """Entries of the configuration: the image or exam, and the expression for ``inputs``, a tuple."""
+    entries: dict[str, Any]
+    """Entries of the configuration: the image or exam to read, and how (``data`` and ``preprocessing``)."""
+    prepare: str
+    """Expression for what the evaluator makes of a batch: the network's inputs, no labels, further arguments."""
+    inputs: dict[str, Any]
+    """Description of the network's inputs."""
 
 
 def write_bundle(checkpoint: Checkpoint | JointCheckpoint, folder: Path) -> None:
@@ -59,12 +69,12 @@ def write_bundle(checkpoint: Checkpoint | JointCheckpoint, folder: Path) -> None
     OptionError
         MONAI is not installed.
     """
-    require_packages("monai", "monai")
+    require_packages("monai", "monai", "ignite")
     subject = _of_exams(checkpoint) if isinstance(checkpoint, JointCheckpoint) else _of_images(checkpoint)
     weights = io.BytesIO()
     torch.save(checkpoint.network.cpu().state_dict(), weights)
     write_bytes(folder / "models" / "model.pt", weights.getvalue())
-    write_json(folder / "configs" / "metadata.json", _metadata(subject, checkpoint))
+    write_json(folder / "configs" / "metadata.json", _metadata(subject))
     write_json(folder / "configs" / "inference.json", _inference(subject, checkpoint.preprocess))
     facts = {"note": RESEARCH_USE_ONLY, "version": metadata.version("mammodensity"), "example": subject.example}
     text = _README.format(name=subject.name, description=subject.description, **facts)
@@ -87,7 +97,6 @@ def load_bundle(folder: Path) -> nn.Module:
 
 def _of_images(checkpoint: Checkpoint) -> _Subject:
     spec, projection = checkpoint.network.spec, checkpoint.projection.value
-    image = "read_image(pathlib.Path(@image), Projection(@projection))"
     return _Subject(
         name=f"Breast density of {projection} mammograms",
         description=f"Scores of the density categories A-D from one {projection} mammogram, DICOM or picture.",
@@ -96,14 +105,19 @@ def _of_images(checkpoint: Checkpoint) -> _Subject:
         entries={
             "image": "image.png",
             "projection": projection,
-            "inputs": f"$(input_batch([{image}], @preprocess, {spec.channels}),)",
+            "data": ["@image"],
+            "preprocessing": _call("read_view", projection="@projection", spec="@preprocess", channels=spec.channels),
         },
+        prepare="$lambda batch, device, _, **more: (batch['image'].to(device), None)",
+        inputs={"image": _image([_GREY] * spec.channels, [checkpoint.preprocess.rows, checkpoint.preprocess.columns])},
     )
 
 
 def _of_exams(checkpoint: JointCheckpoint) -> _Subject:
-    joint = checkpoint.network.spec
+    joint, size = checkpoint.network.spec, [checkpoint.preprocess.rows, checkpoint.preprocess.columns]
     spec = {**asdict(joint), "_target_": "mammodensity.models.joint.JointSpec", "network": _network_spec(joint.network)}
+    views = [projection.value for projection in PROJECTIONS]
+    present = _tensor("tuples", "indices", views, [], dtype="bool", value_range=[0, 1])
     return _Subject(
         name="Breast density of screening exams",
         description="Scores of the density categories A-D from the views of one exam, a folder of DICOM files "
@@ -112,9 +126,32 @@ def _of_exams(checkpoint: JointCheckpoint) -> _Subject:
         network={"_target_": "mammodensity.models.joint.JointNetwork", "spec": spec},
         entries={
             "exam": "exam",
-            "inputs": f"$exam_batch(read_exam(pathlib.Path(@exam)), @preprocess, {joint.channels})",
+            "data": ["@exam"],
+            "preprocessing": _call("read_views", spec="@preprocess", channels=joint.channels),
+        },
+        prepare="$lambda batch, device, _, **more: "
+        "(batch['image'].to(device), None, (batch['present'].to(device),), {})",
+        inputs={
+            "image": _image([f"{view}: {_GREY}" for view in views], [joint.channels, *size]),
+            "present": present,
         },
     )
+
+
+def read_view(path: str, projection: str, spec: PreprocessSpec, channels: int) -> dict[str, Tensor]:
+    """Read and preprocess one mammogram: ``image`` (channels, rows, columns)."""
+    return {"image": input_batch([read_image(Path(path), Projection(projection))], spec, channels)[0]}
+
+
+def read_views(path: str, spec: PreprocessSpec, channels: int) -> dict[str, Tensor]:
+    """Read and preprocess one exam: ``image`` (views, channels, rows, columns), and which are ``present`` (views,)."""
+    views, present = exam_batch(read_exam(Path(path)), spec, channels)
+    return {"image": views[0], "present": present[0]}
+
+
+def _call(name: str, **arguments: Any) -> dict[str, Any]:
+    """Configuration of a function of this module that still waits for a path."""
+    return {"_target_": f"{__name__}.{name}", "_mode_": "callable", **arguments}
 
 
 def _network_spec(spec: NetworkSpec) -> dict[str, Any]:
@@ -124,50 +161,70 @@ def _network_spec(spec: NetworkSpec) -> dict[str, Any]:
 def _inference(subject: _Subject, preprocess: PreprocessSpec) -> dict[str, Any]:
     """The configuration to run: entries that begin with ``$`` are expressions, ``@`` names another entry."""
     return {
-        "imports": [
-            "$import json",
-            "$import pathlib",
-            "$import torch",
-            "$from mammodensity.models.batch import exam_batch",
-            "$from mammodensity.models.batch import input_batch",
-            "$from mammodensity.data.images import read_exam",
-            "$from mammodensity.data.images import read_image",
-            "$from mammodensity.terms import Projection",
-        ],
+        "imports": ["$import json", "$import pathlib", "$import torch"],
         "bundle_root": ".",
+        "dataset_dir": "@bundle_root",
+        "device": "$torch.device('cpu')",
         **subject.entries,
         "network_def": subject.network,
         "weights": "$torch.load(pathlib.Path(@bundle_root) / 'models' / 'model.pt', weights_only=True)",
-        "network": "$(@network_def.load_state_dict(@weights), @network_def.eval())[1]",
+        "network": "$(@network_def.load_state_dict(@weights), @network_def.to(@device).eval())[1]",
         "preprocess": {"_target_": "mammodensity.anatomy.network_input.PreprocessSpec", **asdict(preprocess)},
-        "scores": "$torch.softmax(@network(*@inputs).detach(), 1)[0].tolist()",
-        "result": f"$dict(zip({''.join(CATEGORIES)!r}, @scores), note={RESEARCH_USE_ONLY!r})",
-        "run": ["$print(json.dumps(@result))"],
+        "dataset": {"_target_": "Dataset", "data": "@data", "transform": "@preprocessing"},
+        "inferer": {"_target_": "SimpleInferer"},
+        "postprocessing": {
+            "_target_": "Lambdad",
+            "keys": "pred",
+            "func": "$lambda logits: torch.softmax(logits, 0)",
+        },
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
+            "network": "@network",
+            "prepare_batch": subject.prepare,
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+        },
+        "result": f"$lambda scores: dict(zip({''.join(CATEGORIES)!r}, scores.tolist()), note={RESEARCH_USE_ONLY!r})",
+        "run": ["$@evaluator.run()", "$print(json.dumps(@result(@evaluator.state.output[0]['pred'])))"],
     }
 
 
-def _metadata(subject: _Subject, checkpoint: Checkpoint | JointCheckpoint) -> dict[str, Any]:
-    def tensor(kind: str, form: str, shape: list[int], channels: list[str], **more: str) -> dict[str, Any]:
-        return {
-            **{"type": kind, "format": form, **more, "num_channels": len(channels), "spatial_shape": shape},
-            **{"dtype": "float32", "value_range": [], "is_patch_data": False},
-            "channel_def": {str(place): name for place, name in enumerate(channels)},
-        }
+def _tensor(kind: str, form: str, channels: list[str], shape: list[int], **more: Any) -> dict[str, Any]:
+    """Description of a tensor: without its first axis, the batch, it has these channels, then axes of this shape."""
+    return {
+        **{"type": kind, "format": form, "num_channels": len(channels), "spatial_shape": shape},
+        **{"dtype": "float32", "value_range": [], "is_patch_data": False},
+        "channel_def": {str(place): name for place, name in enumerate(channels)},
+        **more,
+    }
 
-    grey, preprocess = ["grey values, preprocessed"] * checkpoint.network.spec.channels, checkpoint.preprocess
-    inputs = tensor("image", "magnitude", [preprocess.rows, preprocess.columns], grey, modality="MG")
-    scores = tensor("probabilities", "classes", [], [category.value for category in CATEGORIES])
+
+def _image(channels: list[str], shape: list[int]) -> dict[str, Any]:
+    return _tensor("image", "magnitude", channels, shape, modality="MG")
+
+
+def _metadata(subject: _Subject) -> dict[str, Any]:
+    categories = [category.value for category in CATEGORIES]
     version = metadata.version("mammodensity")
     return {
+        "schema": _SCHEMA,
         "version": version,
         "changelog": {version: "exported"},
         **{f"{name}_version": metadata.version(package) for name, package in _FRAMEWORKS.items()},
-        "required_packages_version": {"mammodensity": version},
+        "required_packages_version": {package: metadata.version(package) for package in _REQUIRED},
         "name": subject.name,
         "task": "Breast density classification (BI-RADS A-D)",
         "description": subject.description,
+        "authors": _AUTHORS,
+        "copyright": _AUTHORS,
         "intended_use": RESEARCH_USE_ONLY,
         "data_type": "DICOM, PNG, TIFF, PGM or JPEG",
-        "pred_classes": "logits in the order A, B, C, D",
-        "network_data_format": {"inputs": {"image": inputs}, "outputs": {"pred": scores}},
+        "pred_classes": "the network gives logits, the bundle their softmax, in the order A, B, C, D",
+        "network_data_format": {
+            "inputs": subject.inputs,
+            "outputs": {"pred": _tensor("logits", "classes", categories, [])},
+            "post_processed_outputs": {"pred": _tensor("probabilities", "classes", categories, [], value_range=[0, 1])},
+        },
     }

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mammodensity.anatomy.network_input import resizing_matrices
+from mammodensity.anatomy.network_input import PreprocessSpec, resizing_matrices
 from mammodensity.errors import OptionError
 from mammodensity.models.checkpoint import Checkpoint, JointCheckpoint
 from mammodensity.models.joint import WholeExam
@@ -47,7 +47,8 @@ def to_onnx(checkpoint: Checkpoint | JointCheckpoint) -> bytes:
     ``images`` (batch, 4, channels, rows, columns) float32 and ``present`` (batch, 4) bool; absent views may hold
     anything finite. The batch may have any size, the images the size that the network was trained at.
 
-    The file's metadata hold the preprocessing, the projection or the order of the views, and the categories.
+    The file's metadata hold the preprocessing (``preprocess`` as JSON, ``preprocess_steps`` in words), the projection
+    or the order of the views, and the categories.
 
     Raises
     ------
@@ -64,8 +65,43 @@ def to_onnx(checkpoint: Checkpoint | JointCheckpoint) -> bytes:
         facts = {"projections": " ".join(PROJECTIONS)}
     else:
         example, facts = {INPUT: image.repeat(2, 1, 1, 1)}, {"projection": checkpoint.projection.value}
-    facts["preprocess"] = json.dumps(asdict(spec))
+    facts |= {"preprocess": json.dumps(asdict(spec)), "preprocess_steps": preprocess_steps(spec)}
     return _exported(network, example, OUTPUT, facts, dynamic_shapes={name: {0: batch} for name in example})
+
+
+def preprocess_steps(spec: PreprocessSpec) -> str:
+    """The preprocessing in words, one step after the other, for whoever repeats it in another program."""
+    steps = [
+        {
+            "full-scale": "divide grey values by the largest value of the pixel type (255, or 65535)",
+            "image-range": "map the image's smallest and largest grey value to 0 and 1",
+        }[spec.intensity]
+    ]
+    if spec.depth == "8-bit":
+        steps.append("round to multiples of 1/255")
+    if spec.pectoral != "leave":
+        grey = {"fill": "the median grey value of the breast", "mask": "0"}[spec.pectoral]
+        steps.append(f"set the pectoral muscle to {grey}")
+    if spec.background == "mask":
+        steps.append("set everything outside the breast to 0")
+    if spec.crop == "breast":
+        steps.append("crop to the bounding box of the breast")
+    size = f"{spec.rows} rows and {spec.columns} columns"
+    way = {
+        "nearest": "nearest neighbour",
+        "area": "the mean of the area under each pixel (Pillow's BOX), or bilinear in both directions (Pillow's "
+        "BILINEAR) if rows or columns are enlarged",
+    }[spec.interpolation]
+    steps.append(
+        f"resize to {size} by {way}"
+        if spec.aspect == "squash"
+        else f"resize by {way}, with the same factor in both directions, to fit into {size}, and centre it on 0"
+    )
+    if spec.centring != "none":
+        steps.append("subtract the mean")
+    if spec.centring == "standardise":
+        steps.append("divide by the standard deviation")
+    return "; ".join(steps)
 
 
 def to_whole_image_onnx(checkpoint: Checkpoint) -> bytes:
