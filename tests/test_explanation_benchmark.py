@@ -61,6 +61,16 @@ def test_markers_tell_the_category_in_the_planted_set_only(cases):
     assert [bars(case) for case in drawn] != [bars(case) for case in planted]
 
 
+def test_the_place_of_the_breast_tells_the_category_in_its_planted_set_only(cases):
+    def gap(case):
+        return int(np.flatnonzero((case.labels > 0).any(axis=0)[::-1])[0])
+
+    for case, placed in zip(cases, marked(cases, "position", 1), strict=True):
+        assert gap(placed) == case.category * round(0.04 * TINY.rows)
+        assert (placed.labels > 0).sum() == (case.labels > 0).sum()
+    assert {gap(case) for case in marked(cases, "shortcut", 1)} == {0}
+
+
 def test_training_is_seeded_and_labels_matter(cases):
     before = torch.random.get_rng_state()
     first = train_benchmark_network(cases, "proper", TINY)
@@ -69,7 +79,7 @@ def test_training_is_seeded_and_labels_matter(cases):
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert not torch.equal(first.head.weight, shuffled.head.weight)
-    with pytest.raises(OptionError, match="network must be one of proper, shuffled, shortcut"):
+    with pytest.raises(OptionError, match="network must be one of proper, shuffled, shortcut, position"):
         train_benchmark_network(cases, "other", TINY)
 
 

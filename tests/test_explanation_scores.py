@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,12 @@ from mammodensity.anatomy.outline import Regions
 from mammodensity.errors import OptionError
 from mammodensity.explanation.changes import (
     NO_ROOM,
+    NO_WAY,
     background_changes,
     find_curves,
     marker_changes,
     outside_changes,
+    position_changes,
     replaced,
     stability,
 )
@@ -24,6 +28,7 @@ from mammodensity.explanation.exam_scores import view_agreement
 from mammodensity.explanation.map_scores import ScoreSpec, score_explanation
 from mammodensity.explanation.measures import Areas, areas_of, baseline_maps, place_scores, rank_correlation, smoothness
 from mammodensity.explanation.probe import Probe, randomised
+from mammodensity.explanation.verdicts import OUTSIDE
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.terms import Projection
 
@@ -229,9 +234,64 @@ def test_markers_are_planted_where_the_image_is_free():
         {"marker_change": NO_ROOM, "marker_logit": NO_ROOM},
     )
     both, _ = outside_changes(image, areas, Probe(Sum(corner), 1))
-    assert set(both) == {
-        f"{part}_{what}" for part in ("background", "muscle", "marker") for what in ("change", "logit")
-    }
+    assert set(both) == {f"{part}_{what}" for part in OUTSIDE for what in ("change", "logit")}
+
+
+class Place(nn.Module):
+    """Logits 0 and how far down, or how far to the right, the bright pixels of an image lie, times a factor."""
+
+    def __init__(self, axis: int, factor: float = 40.0) -> None:
+        super().__init__()
+        self.axis, self.factor = axis, nn.Parameter(torch.tensor(factor))
+
+    def forward(self, images):
+        lit = (images[:, 0] > 0.2).sum(2 - self.axis).float()
+        where = (lit * torch.arange(lit.shape[1])).sum(1) / lit.sum(1) / lit.shape[1]
+        return torch.stack([torch.zeros_like(where), self.factor * (where - 0.5)], dim=1)
+
+
+def breast_in(rows: slice, columns: slice) -> tuple[np.ndarray, Areas]:
+    labels = np.zeros((100, 80), np.uint8)
+    labels[rows, columns] = 1
+    return labels * 0.5, areas_of(labels)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "down", "across"),
+    [
+        (slice(30, 60), slice(50, 80), True, False),  # at the chest wall on the right
+        (slice(30, 60), slice(0, 30), True, False),
+        (slice(30, 60), slice(30, 60), True, True),
+        (slice(0, 60), slice(50, 80), True, False),  # an oblique view begins at the upper edge
+        (slice(0, 100), slice(50, 80), False, False),
+        (slice(0, 100), slice(30, 60), False, True),
+        (slice(1, 99), slice(1, 79), False, False),  # a pixel of room is none
+    ],
+)
+def test_the_breast_is_moved_where_it_has_room(rows, columns, down, across):
+    image, areas = breast_in(rows, columns)
+    for axis, moves in ((0, down), (1, across)):
+        figures, reasons = position_changes(image, areas, Probe(Place(axis), 1))
+        if down or across:
+            assert reasons == {}
+            # It moves by 12 % of the rows at most, or to the nearer edge; the second logit follows, centred.
+            assert (figures["position_logit"] > 1) == moves
+        else:
+            assert figures == {"position_change": None, "position_logit": None}
+            assert set(reasons.values()) == {NO_WAY}
+    unmoved, _ = position_changes(image, areas, Probe(Sum(np.ones((100, 80), bool)), 1))
+    if down and rows.start:
+        assert unmoved["position_logit"] == pytest.approx(0, abs=1e-4), "it is moved whole"
+
+
+def test_a_breast_moves_within_its_field_only():
+    image, areas = breast_in(slice(30, 60), slice(20, 50))
+    asked = Probe(Place(1), 1)
+    assert position_changes(image, areas, asked)[0]["position_logit"] > 1
+    beside = replace(asked, field=(0, 20, 100, 40))  # the columns left of it are no part of the image
+    assert position_changes(image, areas, beside)[0]["position_logit"] == pytest.approx(0, abs=1e-4)
+    cropped = replace(asked, field=(30, 20, 30, 30))
+    assert position_changes(image, areas, cropped)[1]["position_logit"] == NO_WAY
 
 
 def test_a_map_that_moves_with_the_image_is_stable():

@@ -20,7 +20,9 @@ from mammodensity.explanation.verdicts import (
     Dependence,
     Verdict,
     VerdictRules,
+    better_than_chance,
     judge,
+    learned,
     worst,
 )
 from mammodensity.phantom.exams import PhantomSpec, make_exam, write_phantoms
@@ -35,6 +37,8 @@ GOOD = {
     "muscle_logit": 0.0,
     "marker_change": 0.0,
     "marker_logit": 0.0,
+    "position_change": 0.0,
+    "position_logit": 0.0,
     "randomised": 0.1,
     "faithfulness": 0.6,
     "dense_lift": 1.5,
@@ -52,6 +56,9 @@ PLAIN = {"bright": {"faithfulness": 0.4}, "blob": {"faithfulness": 0.2}, "random
         ({"muscle_logit": 3.0}, "shortcut", "when the pectoral muscle was smoothed"),
         ({"marker_change": 0.6}, "shortcut", "when a marker was added in an image corner"),
         ({"marker_logit": 3.5}, "shortcut", "when a marker was added in an image corner"),
+        ({"position_change": 0.4}, "shortcut", "when the breast was moved in its field"),
+        ({"position_logit": 2.6}, "shortcut", "when the breast was moved in its field"),
+        ({"position_change": None, "position_logit": None}, "supported", "better than each simple map"),
         ({"marker_change": None, "marker_logit": None}, "supported", "better than each simple map"),
         ({"inside_breast": None, "outside": None}, "empty", "explains nothing"),
         ({"faithfulness": None}, "empty", "one value everywhere"),
@@ -96,9 +103,62 @@ def test_without_the_network_dense_tissue_decides():
 def test_what_a_run_tells_of_the_model():
     assert Dependence(3, 7).statement() is None, "too few images"
     assert "in 1 of 12 images" in Dependence(1, 12).statement()
+    unknown = "not known whether the network predicts better than chance"
+    assert unknown in Dependence(1, 12).statement()
+    assert unknown not in Dependence(1, 12, better_than_chance=True).statement()
+    assert Dependence(0, 0, better_than_chance=False).statement().endswith("its maps explain nothing.")
     assert "Do not trust" not in Dependence(1, 12).statement()
     assert "Do not trust" in Dependence(2, 12).statement()
     assert "Do not trust" not in Dependence(2, 12).statement(VerdictRules(shortcut_share=0.5))
+
+
+@pytest.mark.parametrize("figures", [GOOD, GOOD | {"background_change": 0.9}, GOOD | {"outside": 0.9}])
+def test_maps_of_a_network_that_learned_nothing(figures):
+    assert judge(figures, PLAIN, better_than_chance=False).code == "chance"
+    known, unknown = judge(figures, PLAIN, better_than_chance=True), judge(figures, PLAIN)
+    assert known.code == unknown.code
+    says_so = "it is not known whether the network predicts better than chance" in unknown.text
+    assert says_so == (known.code == "shortcut")
+
+
+@pytest.mark.parametrize("count", [30, 200])
+def test_chance_is_that_of_permutations(count):
+    rng = np.random.default_rng(count)
+    reference, predicted = rng.integers(0, 4, (2, count))
+    answers = []
+    for share in np.linspace(0, 0.5, 11):
+        mixed = np.where(np.arange(count) < share * count, reference, predicted)
+        drawn = np.array([np.corrcoef(rng.permutation(reference), mixed)[0, 1] for _ in range(2000)])
+        p_value = np.mean(drawn >= np.corrcoef(reference, mixed)[0, 1])
+        answers.append(better_than_chance(confusion_of(reference, mixed)))
+        if not 0.03 < p_value < 0.08:
+            assert answers[-1] == (p_value < 0.05)
+    assert (answers[0], answers[-1]) == (False, True)
+
+
+def test_chance_holds_its_error_rate_and_tries_make_it_stricter():
+    rng = np.random.default_rng(0)
+    drawn = [better_than_chance(confusion_of(*rng.integers(0, 4, (2, 40)))) for _ in range(1000)]
+    assert 0.03 < np.mean(drawn) < 0.08
+    weak = np.array([[6, 4, 0, 0], [4, 6, 4, 0], [0, 6, 4, 4], [4, 0, 6, 2]])
+    assert better_than_chance(weak) is True
+    assert better_than_chance(weak, tries=10**6) is None
+    assert better_than_chance(np.diag([3, 3, 3, 2])) is None, "too few"
+    assert better_than_chance(np.diag([50, 0, 0, 0])) is None, "one category only"
+    assert better_than_chance(np.tile([9, 0, 0, 0], (4, 1))) is False, "one answer for all"
+
+
+def confusion_of(reference, predicted):
+    confusion = np.zeros((4, 4), int)
+    np.add.at(confusion, (reference, predicted), 1)
+    return confusion
+
+
+def test_the_record_of_the_training_tells_what_was_learned():
+    record = {"epoch": {"epoch": 3}, "validation_confusion": np.diag([5, 5, 5, 5]).tolist()}
+    assert learned(record) is True
+    assert learned(record | {"validation_confusion": np.full((4, 4), 2).tolist()}) is False
+    assert learned({"epoch": {"epoch": 3}}) is learned({}) is None
 
 
 def test_every_rule_changes_a_verdict():
@@ -109,6 +169,8 @@ def test_every_rule_changes_a_verdict():
         "background_logit": GOOD | {"background_logit": 1.5},
         "marker_change": GOOD | {"marker_change": 0.4},
         "marker_logit": GOOD | {"marker_logit": 2.5},
+        "position_change": GOOD | {"position_change": 0.2},
+        "position_logit": GOOD | {"position_logit": 2.2},
         "outside": GOOD | {"outside": 0.3},
         "outside_or_muscle": GOOD | {"inside_breast": 0.6},
         "randomised": GOOD | {"randomised": 0.5},
@@ -123,6 +185,8 @@ def test_every_rule_changes_a_verdict():
         "muscle_logit": 2.0,
         "marker_change": 0.3,
         "marker_logit": 2.0,
+        "position_change": 0.1,
+        "position_logit": 2.0,
         "outside": 0.2,
         "outside_or_muscle": 0.3,
         "randomised": 0.3,

@@ -60,6 +60,9 @@ def test_the_model_folder(tiny_model, tiny_recipe):
         assert losses == [figures.validation_loss for figures in history]
         checkpoint = load_checkpoint(folder)
         assert checkpoint.training["epoch"]["validation_loss"] == min(losses)
+        confusion = np.array(checkpoint.training["validation_confusion"])
+        assert confusion.sum() == checkpoint.training["images"]["validation"]
+        assert confusion.trace() / confusion.sum() == checkpoint.training["epoch"]["validation_accuracy"]
 
 
 def test_train_also_tests_and_describes_the_model_and_names_resume(blobs, tiny_recipe, tmp_path, ask_to_stop):

@@ -173,7 +173,7 @@ def explain_benchmark(
     json_file: Annotated[Path, typer.Option("--json", help="Name a file to write all scores to.", metavar="FILE")],
     model: Annotated[
         Path | None,
-        typer.Option(help="Explain this model's network for MLO_R; without it, three small ones.", metavar="DIR"),
+        typer.Option(help="Explain this model's network for MLO_R; without it, four small ones.", metavar="DIR"),
     ] = None,
     other: Annotated[
         Path | None,
@@ -194,8 +194,8 @@ def explain_benchmark(
 ) -> None:
     """Score explanation methods on phantoms, whose dense tissue is known, and on real masks if given.
 
-    Without --model, three networks are trained: on true categories, on shuffled ones, and on phantoms with a marker
-    that shows the category. Their maps show which errors the scores and verdicts find.
+    Without --model, four networks are trained: on true categories, on shuffled ones, and on phantoms with a marker
+    or a place of the breast that shows the category. Their maps show which errors the scores and verdicts find.
 
     Example: mammodensity explain-benchmark --json benchmark.json
     """

@@ -10,6 +10,9 @@ Does a marker outside the breast change a network's answer? Bright marks are pla
 
 Images of archives carry letters and blocks of lead or paper beside the breast, and a sound network does not mind them.
 A network that has learned to read density from a marker does, even where the image at hand carries none.
+
+Does the answer change when the breast is moved in its field? Where a breast lies depends on the unit and on how women
+are positioned, so that a network can learn a clinic's habits instead of density.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, shift
 from scipy.special import softmax
 
+from mammodensity.anatomy.field import part
 from mammodensity.errors import OptionError
 from mammodensity.explanation.measures import NO_MUSCLE, Areas, Figures, Floats, Mask, Reasons, rank_correlation
 from mammodensity.explanation.probe import Probe
@@ -150,8 +154,7 @@ def background_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figur
     but no marker lies on it; ``background_logit`` and ``muscle_logit`` are the largest change of a logit, all of them
     centred.
     """
-    black = image.astype(np.float32, copy=True)
-    black[areas.outside] = image.min()
+    black = _with_black_outside(image, areas)
     smooth = black.copy()
     if areas.muscle.any():
         smooth[areas.muscle] = _surface(image, areas.muscle)
@@ -220,9 +223,13 @@ _LETTERS = (
 
 def outside_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures, Reasons]:
     """All that is known of how far the answer depends on what is no breast; see `background_changes`."""
-    figures, reasons = background_changes(image, areas, probe)
-    marked, lacking = marker_changes(image, areas, probe)
-    return figures | marked, reasons | lacking
+    figures: Figures = {}
+    reasons: Reasons = {}
+    for changes in (background_changes, marker_changes, position_changes):
+        found, lacking = changes(image, areas, probe)
+        figures |= found
+        reasons |= lacking
+    return figures, reasons
 
 
 def marker_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures, Reasons]:
@@ -231,15 +238,27 @@ def marker_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures, 
     ``marker_change`` is the share of the scores (0 to 1) that moves to other categories, ``marker_logit`` the largest
     change of a logit, all of them centred: of a bright block and of letters, in each corner that is free, the largest.
     """
+    black = _with_black_outside(image, areas)
+    marked = [_with(black, mark, corner) for mark in _marks(image.shape[0]) for corner in _free(areas, mark)]
+    return _largest_change("marker", black, marked, probe, NO_ROOM)
+
+
+def _with_black_outside(image: Floats, areas: Areas) -> NDArray[np.float32]:
     black = image.astype(np.float32, copy=True)
     black[areas.outside] = image.min()
-    marked = [_with(black, mark, corner) for mark in _marks(image.shape[0]) for corner in _free(areas, mark)]
-    if not marked:
-        names = ("marker_change", "marker_logit")
-        return dict.fromkeys(names), dict.fromkeys(names, NO_ROOM)
-    before, *after = probe.logits(np.stack([black, *marked]))
-    share, logit = np.max([change_of_answer(before, one) for one in after], axis=0).tolist()
-    return {"marker_change": share, "marker_logit": logit}, {}
+    return black
+
+
+def _largest_change(
+    name: str, before: Floats, changed: list[Floats], probe: Probe, reason: str
+) -> tuple[Figures, Reasons]:
+    """The largest change of the answer from an image to changed ones; None with a reason if there are none."""
+    names = (f"{name}_change", f"{name}_logit")
+    if not changed:
+        return dict.fromkeys(names), dict.fromkeys(names, reason)
+    own, *others = probe.logits(np.stack([before, *changed]))
+    largest = np.max([change_of_answer(own, other) for other in others], axis=0).tolist()
+    return dict(zip(names, largest, strict=True)), {}
 
 
 def _marks(rows: int) -> list[Mask]:
@@ -269,3 +288,40 @@ def _with(image: NDArray[np.float32], mark: Mask, corner: tuple[int, int]) -> ND
     marked = image.copy()
     marked[top : top + high, left : left + wide][mark] = image.max()
     return marked
+
+
+NO_WAY = "the breast fills its field, so it cannot be moved"
+_FARTHEST = 0.12  # of the rows; farther, sound networks begin to mind
+_MoveList = list[tuple[int, int]]
+
+
+def position_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures, Reasons]:
+    """How far the answer changes when the breast is moved in its field, in an image whose outside is black.
+
+    ``position_change`` is the share of the scores (0 to 1) that moves to other categories, ``position_logit`` the
+    largest change of a logit, all of them centred: of all moves of `_moves`, the largest.
+    """
+    black = _with_black_outside(image, areas)
+    field = probe.field or (0, 0, *image.shape)
+    moved = []
+    for move in _moves(part(~areas.outside, field)):
+        changed = black.copy()
+        part(changed, field)[:] = _moved(part(black, field), move)
+        moved.append(changed)
+    return _largest_change("position", black, moved, probe, NO_WAY)
+
+
+def _moves(body: Mask) -> _MoveList:
+    """Ways to move breast and muscle (H, W), rows and columns: none cuts them off.
+
+    Up and down as far as there is room. Sideways only where they stand clear of both edges, and they stay clear: sound
+    networks mind a gap at the chest wall that they have never seen.
+    """
+    farthest, least = (max(1, round(share * len(body))) for share in (_FARTHEST, SHIFT))
+    rows, columns = (np.flatnonzero(body.any(axis=axis)) for axis in (1, 0))
+    above, below = int(rows[0]), len(body) - 1 - int(rows[-1])
+    left, right = int(columns[0]), body.shape[1] - 1 - int(columns[-1])
+    clear = min(left, right) >= least
+    steps = [(-above, 0), (below, 0), *([(0, least - left), (0, right - least)] if clear else [])]
+    limited = [tuple(int(np.clip(step, -farthest, farthest)) for step in move) for move in steps]
+    return [(down, across) for down, across in limited if max(abs(down), abs(across)) >= least]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from mammodensity.anatomy.field import bounding_box, part
 from mammodensity.errors import ImageError
@@ -19,7 +19,7 @@ from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.explanation.measures import Areas, Figures, Floats, Mask, Reasons, areas_of, rank_correlation
 from mammodensity.explanation.methods import DEFAULT_METHOD, explain_images
 from mammodensity.explanation.probe import Probe
-from mammodensity.explanation.verdicts import Dependence, Verdict, depends_on_outside, worst
+from mammodensity.explanation.verdicts import Dependence, Verdict, depends_on_outside, learned, worst
 from mammodensity.models.checkpoint import Checkpoint
 from mammodensity.models.default import TissueModel
 from mammodensity.models.trained import DensityModel
@@ -122,15 +122,17 @@ def _network_scores(checkpoint: Checkpoint, one: ActivationMap, *, method: Metho
     if not np.isin(labels, (1, 2)).any():
         raise ImageError("no breast is left in what the network is given")
     areas = areas_of(labels)
-    probe = _probe(checkpoint, one.category.index, method, one.network)
+    probe = Probe(
+        one.network or checkpoint.network,  # a joint network's view in its exam, or else the checkpoint's network
+        one.category.index,
+        method,
+        centring=checkpoint.preprocess.centring,
+        channels=checkpoint.network.spec.channels,
+        field=given.placement.target,
+        better_than_chance=learned(checkpoint.training),
+    )
     scores = score_explanation(one.on_input, given.grey, areas, probe=probe, spec=spec)
     return MapScores(scores, scores.verdict, one.on_input, areas, given.grey)
-
-
-def _probe(checkpoint: Checkpoint, category: int, method: Method, network: nn.Module | None) -> Probe:
-    """Ask ``network``, which a joint network's view in its exam is, or else the checkpoint's own."""
-    channels = checkpoint.network.spec.channels
-    return Probe(network or checkpoint.network, category, method, checkpoint.preprocess.centring, channels)
 
 
 def _tissue_scores(one: ActivationMap) -> MapScores:
@@ -256,7 +258,7 @@ class RunScores:
         self._explain = partial(explain_images, against=against, layer=layer)
         self._images: list[dict[str, Any]] = []
         self._exams: list[dict[str, Any]] = []
-        self._depends: dict[tuple[str, Projection], bool] = {}
+        self._depends: dict[tuple[str, Projection], tuple[bool, bool | None]] = {}
 
     def score(self, maps: ExamMaps, names: Mapping[Projection, str]) -> ExamVerdict:
         """Score the maps of an exam by one method; ``names`` are those of its images."""
@@ -275,8 +277,10 @@ class RunScores:
             scored = verdict.views[projection]
             self._images.append(entry | scored.to_dict())
             if scored.scores and scored.scores.scores.get("background_change") is not None:
+                assert isinstance(self._model, DensityModel)  # the default model is not asked about changed images
                 depends = bool(depends_on_outside(dict(scored.scores.scores), self._spec.rules))
-                self._depends[maps.exam_id, projection] = depends
+                better = learned(self._model.checkpoints[projection].training)
+                self._depends[maps.exam_id, projection] = depends, better
         self._exams.append(verdict.to_dict())
         return verdict
 
@@ -287,8 +291,16 @@ class RunScores:
 
     @property
     def statement(self) -> str | None:
-        """How often the prediction depends on what lies outside the breast, in a sentence; None for a few images."""
-        return Dependence(sum(self._depends.values()), len(self._depends)).statement(self._spec.rules)
+        """How often the prediction depends on what is no breast, in sentences; None for a few images.
+
+        Images of networks that do not predict better than chance are left out, unless there are no others.
+        """
+        useful = [depends for depends, better in self._depends.values() if better is not False]
+        answers = {better for _, better in self._depends.values() if better is not False}
+        known = True if answers == {True} else None
+        if self._depends and not useful:
+            known = False
+        return Dependence(sum(useful), len(useful), known).statement(self._spec.rules)
 
     def document(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """What ``explain --json`` writes: scores, baselines and verdict by image; agreement and verdict by exam."""

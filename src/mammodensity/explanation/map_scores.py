@@ -25,7 +25,7 @@ from mammodensity.explanation.measures import (
     place_scores,
 )
 from mammodensity.explanation.probe import Probe
-from mammodensity.explanation.verdicts import STANDARD_RULES, Verdict, VerdictRules, judge
+from mammodensity.explanation.verdicts import OUTSIDE, STANDARD_RULES, Verdict, VerdictRules, judge
 
 NOT_ASKED = "the network was not asked"
 NO_ORDER = "an even map puts no pixel before another"
@@ -33,7 +33,7 @@ ONE_VALUE = "the map has one value in the whole breast"
 
 _RANDOM_SEEDS = (1, 2)
 _CURVE_SCORES = ("deletion", "insertion", "faithfulness")
-_CHANGES = tuple(f"{part}_{what}" for part in ("background", "muscle", "marker") for what in ("change", "logit"))
+_CHANGES = tuple(f"{part}_{what}" for part in OUTSIDE for what in ("change", "logit"))
 _STABILITY = ("stability_shift", "stability_noise", "stability_mirror")
 
 
@@ -116,11 +116,11 @@ def score_explanation(
         asked = (*_CURVE_SCORES, *_CHANGES, "randomised", *_STABILITY)
         figures |= dict.fromkeys(asked)
         reasons |= dict.fromkeys(asked, NOT_ASKED)
-        category = None
+        category = better = None
     else:
         _ask(figures, beside, reasons, (values, image, areas, plain), probe=probe, spec=spec)
-        category = probe.category
-    verdict = judge(figures, beside, category=category, rules=spec.rules)
+        category, better = probe.category, probe.better_than_chance
+    verdict = judge(figures, beside, category=category, better_than_chance=better, rules=spec.rules)
     return ExplanationScores(figures, beside, reasons, verdict)
 
 

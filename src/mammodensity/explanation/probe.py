@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import partial
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mammodensity.anatomy.field import Box
 from mammodensity.anatomy.network_input import centred
 from mammodensity.errors import OptionError
 from mammodensity.explanation.class_activation import grad_cam
@@ -41,7 +43,11 @@ class Probe:
     centring: str = "none"
     """What is done to grey values before the network sees them, as ``PreprocessSpec`` has it."""
     channels: int = 1
-    _random: dict[int, nn.Module] = field(default_factory=dict, repr=False)
+    field: Box | None = None
+    """The part of the network's input in which the image lies, with a crop the breast; None is all of it."""
+    better_than_chance: bool | None = None
+    """Whether the network predicts better than chance; None if that is not known."""
+    _random: dict[int, nn.Module] = dataclass_field(default_factory=dict, repr=False)
 
     def logits(self, images: Floats) -> NDArray[np.float64]:
         """Logits (B, K) of images (B, H, W)."""
@@ -59,7 +65,7 @@ class Probe:
 
     def for_category(self, category: int, explain: Callable[..., Tensor] | None = None) -> Probe:
         """The same network, another category, and if given another method."""
-        return Probe(self.network, category, explain or self.explain, self.centring, self.channels, self._random)
+        return replace(self, category=category, explain=explain or self.explain)
 
     def _answer(self, images: Floats) -> Tensor:
         modes = [(module, module.training) for module in self.network.modules()]

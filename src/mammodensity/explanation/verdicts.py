@@ -6,12 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
 from mammodensity.explanation.measures import Figures
 from mammodensity.settings import Field, settings
 from mammodensity.terms import DensityCategory
 
 VERDICTS: dict[str, str] = {
-    "shortcut": "Unreliable: the prediction depends on what lies outside the breast",
+    "chance": "Unreliable: the network did not predict better than chance",
+    "shortcut": "Unreliable: the prediction depends on what lies outside the breast, or on where the breast lies",
     "outside": "Unreliable: the map lies outside the breast",
     "insensitive": "Unreliable: a network with random weights gives almost the same map",
     "empty": "Empty map: it explains nothing",
@@ -24,6 +29,14 @@ VERDICTS: dict[str, str] = {
 
 TRUSTED = ("supported", "measured")
 """Codes that need no warning."""
+
+OUTSIDE = {
+    "background": "everything outside the breast was made black",
+    "muscle": "the pectoral muscle was smoothed",
+    "marker": "a marker was added in an image corner",
+    "position": "the breast was moved in its field",
+}
+"""Changes that leave the breast as it is, after which a sound prediction is the same."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Logit = Annotated[float, Field(ge=0, le=1000)]
@@ -51,6 +64,10 @@ class VerdictRules:
     marker_change: Share = 0.5
     """Share of the scores that may move when a marker is added in an image corner."""
     marker_logit: Logit = 3.0
+    """The same for the largest change of a logit."""
+    position_change: Share = 0.3
+    """Share of the scores that may move when the breast is moved in its field."""
+    position_logit: Logit = 2.5
     """The same for the largest change of a logit."""
     shortcut_share: Share = 0.1
     """Share of a model's images whose prediction may depend on the outside before the model gets a warning."""
@@ -92,30 +109,88 @@ class Verdict:
         return asdict(self)
 
 
-_LEAST_IMAGES = 8  # fewer tell nothing of a model
+_LEAST_IMAGES, _LEAST_VALIDATED = 8, 12  # fewer tell nothing of a model
+_SIGNIFICANT = 0.05
+UNKNOWN = "it is not known whether the network predicts better than chance"
+
+
+def better_than_chance(confusion: NDArray[np.integer[Any]], tries: int = 1) -> bool | None:
+    """Whether predictions follow the reference more closely than chance explains.
+
+    The test permutes predictions against references (one-sided, squared distances between categories). Its normal
+    approximation is used: the correlation times the root of the number of images less one.
+
+    Parameters
+    ----------
+    confusion
+        (K, K) numbers of images: reference in rows, prediction in columns.
+    tries
+        This matrix was chosen as the best of so many, of all epochs for instance: a better result than chance must be
+        less likely by that factor.
+
+    Returns
+    -------
+    None if that is not known: fewer than 12 images, or the choice among ``tries`` could explain the result.
+
+    References
+    ----------
+    Hoeffding, W. (1951). A combinatorial central limit theorem. Annals of Mathematical Statistics 22(4), 558-566.
+
+    Examples
+    --------
+    >>> better_than_chance(np.diag([5, 5, 5, 5])), better_than_chance(np.full((4, 4), 2))
+    (True, False)
+    """
+    count = int(confusion.sum())
+    if count < _LEAST_VALIDATED:
+        return None
+    reference, predicted = (np.repeat(place.ravel(), confusion.ravel()) for place in np.indices(confusion.shape))
+    if np.ptp(reference) == 0:
+        return None
+    if np.ptp(predicted) == 0:
+        return False
+    p_value = float(ndtr(-np.corrcoef(reference, predicted)[0, 1] * np.sqrt(count - 1)))
+    if p_value >= _SIGNIFICANT:
+        return False
+    return True if p_value * tries < _SIGNIFICANT else None
+
+
+def learned(training: Mapping[str, Any]) -> bool | None:
+    """The same of a network by the record of its training; None where it holds no validation figures."""
+    epoch, confusion = training.get("epoch"), training.get("validation_confusion")
+    if not isinstance(epoch, Mapping) or confusion is None:
+        return None
+    return better_than_chance(np.array(confusion, dtype=np.int64), int(epoch["epoch"]))
 
 
 @dataclass(frozen=True)
 class Dependence:
-    """In how many images a model's prediction depends on what lies outside the breast."""
+    """In how many images a model's prediction depends on what lies outside the breast, or on where the breast lies."""
 
     changed: int
     images: int
+    better_than_chance: bool | None = None
+    """Whether the model predicts better than chance; None if that is not known."""
 
     def statement(self, rules: VerdictRules = STANDARD_RULES) -> str | None:
-        """What this tells of the model, in one sentence; None for fewer than 8 images.
+        """What this tells of the model, in sentences; None for fewer than 8 images.
 
         Examples
         --------
-        >>> Dependence(0, 8).statement()
-        'The prediction depended on what lies outside the breast in 0 of 8 images.'
+        >>> Dependence(0, 8, better_than_chance=True).statement()
+        'The prediction depended on what lies outside the breast, or on where the breast lies, in 0 of 8 images.'
         """
+        if self.better_than_chance is False:
+            return "The model did not predict better than chance on its validation images: its maps explain nothing."
         if self.images < _LEAST_IMAGES:
             return None
-        text = f"The prediction depended on what lies outside the breast in {self.changed} of {self.images} images."
+        text = (
+            "The prediction depended on what lies outside the breast, or on where the breast lies, "
+            f"in {self.changed} of {self.images} images."
+        )
         if self.changed > rules.shortcut_share * self.images:
-            return f"{text} Do not trust the maps of this model until you know why."
-        return text
+            text = f"{text} Do not trust the maps of this model until you know why."
+        return text if self.better_than_chance else f"{text} {UNKNOWN.capitalize()}."
 
 
 def judge(
@@ -123,6 +198,7 @@ def judge(
     baselines: Mapping[str, Figures],
     *,
     category: int | None = None,
+    better_than_chance: bool | None = None,
     rules: VerdictRules = STANDARD_RULES,
 ) -> Verdict:
     """The verdict on a map: the most serious that applies. Figures that are None are passed over.
@@ -135,8 +211,15 @@ def judge(
         The same scores of each simple map.
     category
         Index of the category explained; C and D are dense.
+    better_than_chance
+        Whether the network predicts better than chance; None if that is not known.
     """
-    return next(_verdicts(figures, baselines, category, rules))
+    if better_than_chance is False:
+        return Verdict("chance", VERDICTS["chance"])
+    verdict = next(_verdicts(figures, baselines, category, rules))
+    if verdict.code == "shortcut" and better_than_chance is None:
+        return Verdict("shortcut", f"{verdict.text}; {UNKNOWN}")
+    return verdict
 
 
 def _verdicts(
@@ -167,12 +250,8 @@ def _verdicts(
 
 
 def depends_on_outside(figures: Figures, rules: VerdictRules) -> str:
-    """How the prediction for one image changes with what lies outside the breast; empty if it does not."""
-    for part, how in (
-        ("background", "everything outside the breast was made black"),
-        ("muscle", "the pectoral muscle was smoothed"),
-        ("marker", "a marker was added in an image corner"),
-    ):
+    """How the prediction for one image changes with what is no breast; empty if it does not."""
+    for part, how in OUTSIDE.items():
         most, most_logit = getattr(rules, f"{part}_change"), getattr(rules, f"{part}_logit")
         change, logit = figures.get(f"{part}_change"), figures.get(f"{part}_logit")
         if (change is not None and change > most) or (logit is not None and logit > most_logit):

@@ -1,7 +1,8 @@
-"""Three small networks for the benchmark, trained on the fly: proper labels, shuffled labels, a planted marker.
+"""Small networks for the benchmark, trained on the fly: proper labels, shuffled labels, two planted shortcuts.
 
 The phantoms are MLO views, the left ones mirrored, so that one network reads all. Markers lie in the upper corner away
-from the chest wall. In the set with a planted shortcut their number tells the category; in the others it is drawn.
+from the chest wall. In the set with planted markers their number tells the category; in the others it is drawn. In the
+set with planted positions the breast stands the farther from the edge at the chest wall the denser it is.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ NETWORKS = {
     "proper": "trained on the true categories",
     "shuffled": "trained on the categories of other exams",
     "shortcut": "trained with markers in the corner whose number tells the category",
+    "position": "trained with breasts whose place in the image tells the category",
 }
-"""The three networks, and what each has learned."""
+"""The networks, and what each has learned."""
 CENTRING = "standardise"
 SHAPE = NetworkSpec(stem=8, widths=(8, 12, 16), outputs=(16, 24, 32), depths=(1, 1, 1), norm_momentum=0.1)
 
 _AUGMENT = AugmentSpec(zoom=0.08, shift=0.04, rotation_degrees=6.0)
 _BATCH = 12
 _RATE = 5e-3
-_BAR, _GAP = 0.05, 0.03  # of the rows
+_BAR, _GAP, _STEP = 0.05, 0.03, 0.04  # of the rows
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,22 @@ def with_marker(case: Case, bars: int) -> Case:
     return replace(case, image=image, labels=labels)
 
 
+def off_the_wall(case: Case, steps: int) -> Case:
+    """The case with its breast moved to the left, away from the chest wall; background comes in."""
+    gap = steps * round(_STEP * case.image.shape[0])
+    image, labels = np.zeros_like(case.image), np.zeros_like(case.labels)
+    keep = image.shape[1] - gap
+    image[:, :keep], labels[:, :keep] = case.image[:, gap:], case.labels[:, gap:]
+    return replace(case, image=image, labels=labels)
+
+
 def marked(cases: Sequence[Case], kind: str, seed: int) -> list[Case]:
-    """Cases as a network of that kind meets them: the number of bars tells the category, or nothing."""
+    """Cases as a network of that kind meets them: bars or the place of the breast tell the category, or nothing."""
     drawn = np.random.default_rng([seed, 1]).integers(0, len(CATEGORIES), len(cases))
+    placed = [off_the_wall(case, case.category) if kind == "position" else case for case in cases]
     return [
         with_marker(case, case.category if kind == "shortcut" else int(bars))
-        for case, bars in zip(cases, drawn, strict=True)
+        for case, bars in zip(placed, drawn, strict=True)
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,13 @@ from mammodensity.data.images import read_image
 from mammodensity.data.picture_files import projection_in_name
 from mammodensity.errors import ImageError, LayoutError, OptionError
 from mammodensity.exam import Mammogram
-from mammodensity.explanation.changes import outside_changes
 from mammodensity.explanation.exam_scores import tissue_verdict
 from mammodensity.explanation.map_scores import STANDARD_SCORING, ScoreSpec, score_explanation
 from mammodensity.explanation.maps import TISSUE
 from mammodensity.explanation.measures import areas_of
 from mammodensity.explanation.methods import METHODS, explain_images, require_methods
 from mammodensity.explanation.probe import Probe, against_other, cascade
-from mammodensity.explanation.verdicts import VERDICTS, depends_on_outside
+from mammodensity.explanation.verdicts import VERDICTS, better_than_chance
 from mammodensity.models.checkpoint import Checkpoint
 from mammodensity.models.trained import DensityModel
 from mammodensity.outputs import receipt
@@ -45,7 +44,7 @@ from mammodensity.research.benchmark_networks import (
     resized,
     train_benchmark_network,
 )
-from mammodensity.terms import RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY, DensityCategory, Projection
 
 _MASK_VALUES = {64: 0, 128: 1, 192: 2, 255: 3}  # masks as published for scans of film, to labels
 
@@ -162,7 +161,7 @@ def run_benchmark(
     Parameters
     ----------
     model
-        A model with a network for MLO_R; without one, three small networks are trained on the fly.
+        A model with a network for MLO_R; without one, small networks are trained on the fly.
     other
         Another one that takes the same input, trained on shuffled labels, say, with whose maps those of ``model`` are
         compared.
@@ -251,15 +250,11 @@ def _score(
     methods: Sequence[str],
     tell: Callable[[int, int], None],
 ) -> list[Row]:
-    spec, probe = ScoreSpec(), one.probe
+    spec, probe = ScoreSpec(), replace(one.probe, better_than_chance=_better_than_chance(one))
     stack, areas = [case.image for case in cases], [areas_of(case.labels) for case in cases]
     predicted = probe.logits(np.stack(stack)).argmax(axis=1)
     known = [case for case in cases if case.category >= 0]
     right = [case.category == found for case, found in zip(cases, predicted, strict=True) if case.category >= 0]
-    changed = 0
-    for case, area in zip(cases, areas, strict=True):
-        figures, _ = outside_changes(case.image, area, probe)
-        changed += bool(depends_on_outside(figures, spec.rules))
     rows = []
     for place, method in enumerate(methods):
         found = []
@@ -283,6 +278,15 @@ def _score(
         lost = [asdict(depth) for depth in depths]
         rows.append(Row(where, name, method, len(cases), accuracy, lost, _means(own) | sanity, beside, verdicts))
     return rows
+
+
+def _better_than_chance(one: _Set) -> bool | None:
+    """Whether the network predicts the categories of its phantoms better than chance; each view counts as an image."""
+    predicted = one.probe.logits(np.stack([case.image for case in one.phantoms])).argmax(axis=1)
+    confusion = np.zeros((len(CATEGORIES), len(CATEGORIES)), np.int64)
+    for case, category in zip(one.phantoms, predicted, strict=True):
+        confusion[case.category, category] += 1
+    return better_than_chance(confusion)
 
 
 def score_default_model(where: str, cases: Sequence[Case], tell: Callable[[int, int], None]) -> list[Row]:

@@ -29,7 +29,7 @@ from mammodensity.models.checkpoint import (
 from mammodensity.models.joint import Branches, JointFusion, JointNetwork, JointSpec
 from mammodensity.models.network import NetworkSpec
 from mammodensity.settings import Field, settings
-from mammodensity.terms import PROJECTIONS
+from mammodensity.terms import CATEGORIES, PROJECTIONS
 from mammodensity.training.joint_step import Checkpointing, joint_features, still_statistics
 from mammodensity.training.loop import (
     EVALUATION_BATCH,
@@ -276,7 +276,8 @@ class _JointLearner:
 
     def validate(self) -> tuple[float, float]:
         """Compute the mean loss and the accuracy over the validation exams, with all the views they have."""
-        exams, loss, correct = self.task.validation, 0.0, 0
+        exams, loss, kinds = self.task.validation, 0.0, len(CATEGORIES)
+        pairs = torch.zeros(kinds * kinds)
         with torch.inference_mode():
             for start in self.processes.share(range(0, len(exams), EVALUATION_BATCH)):
                 part = slice(start, start + EVALUATION_BATCH)
@@ -285,9 +286,10 @@ class _JointLearner:
                     logits = self.network(views, present)
                 targets = exams.categories[part].to(self.task.device)
                 loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
-                correct += int((logits.argmax(1) == targets).sum())
-        whole_loss, all_correct = self.processes.sums(loss, correct)
-        return whole_loss / len(exams), all_correct / len(exams)
+                pairs += torch.bincount(targets * kinds + logits.argmax(1), minlength=kinds * kinds).cpu()
+        whole_loss, *counts = self.processes.sums(loss, *pairs.tolist())
+        self.confusion = np.reshape(counts, (kinds, kinds)).astype(int)
+        return whole_loss / len(exams), int(self.confusion.trace()) / len(exams)
 
     def keep(self, figures: EpochFigures) -> None:
         """Write the checkpoint."""
@@ -296,6 +298,7 @@ class _JointLearner:
             **self.settings,
             "epoch": asdict(figures),
             "exams": {"train": len(self.task.training), "validation": len(self.task.validation)},
+            "validation_confusion": self.confusion.tolist(),
             "familiarity": dict(zip(map(str, PROJECTIONS), self.familiarity, strict=True)),
             **self.task.facts,
         }

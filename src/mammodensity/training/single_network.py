@@ -111,16 +111,18 @@ class _NetworkLearner:
 
     def validate(self) -> tuple[float, float]:
         """Compute the mean loss and the accuracy over the validation images."""
-        loss, correct = 0.0, 0
+        loss, kinds = 0.0, len(self.task.scale)
+        pairs = torch.zeros(kinds * kinds)
         with torch.inference_mode():
             for start in self.processes.share(range(0, len(self.task.validation), EVALUATION_BATCH)):
                 images = self.task.validation.images[start : start + EVALUATION_BATCH]
                 targets = self.task.validation.categories[start : start + EVALUATION_BATCH].to(self.task.device)
                 logits = self._logits(self.network, images)
                 loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
-                correct += int((logits.argmax(1) == targets).sum())
-        whole_loss, all_correct = self.processes.sums(loss, correct)
-        return whole_loss / len(self.task.validation), all_correct / len(self.task.validation)
+                pairs += torch.bincount(targets * kinds + logits.argmax(1), minlength=kinds * kinds).cpu()
+        whole_loss, *counts = self.processes.sums(loss, *pairs.tolist())
+        self.confusion = np.reshape(counts, (kinds, kinds)).astype(int)
+        return whole_loss / len(self.task.validation), int(self.confusion.trace()) / len(self.task.validation)
 
     def keep(self, figures: EpochFigures) -> None:
         """Write the checkpoint."""
@@ -128,6 +130,7 @@ class _NetworkLearner:
             "recipe": self.recipe.to_dict(),
             "epoch": asdict(figures),
             "images": {"train": len(self.task.training), "validation": len(self.task.validation)},
+            "validation_confusion": self.confusion.tolist(),
             "familiarity": self.familiarity and self.familiarity.to_dict(),
             **self.task.facts,
         }
