@@ -299,7 +299,7 @@ def test_ddsm(tmp_path):
     for case, density in (("A-0018-1", 3), ("B-3024-1", 4), ("D-4164-1", 0)):
         write(tmp_path / case / f"{case}.ics", ICS.format(case=case, density=density).replace("\n", "\r\n"))
     write(tmp_path / "D-4165-1.ics", ICS.format(case="D-4165-1", density=0).replace("DENSITY 0\n", ""))
-    write(tmp_path / "copy" / "A-0018-1.ics", ICS.format(case="A-0018-1", density=2))
+    write(tmp_path / "copy" / "A-0018-1.ics", ICS.format(case="A-0018-1", density=3).replace("FILM\n", "FILM \n\n"))
     write(tmp_path / "calendar.ics", "BEGIN:VCALENDAR")
     touch(tmp_path / "A-0018-1" / "A_0018_1.LEFT_CC.LJPEG", tmp_path / "png" / "A_0018_1.RIGHT_MLO.png")
     touch(tmp_path / "png" / "B-3024-1.LEFT_CC.LJPEG.1.jpg", tmp_path / "png" / "A_0018_11.LEFT_MLO.png")
@@ -323,6 +323,35 @@ def test_ddsm(tmp_path):
     assert len(found.files) == 2
 
 
+@pytest.mark.parametrize("first", ["benigns", "x_benigns"])
+def test_ddsm_never_mixes_two_women_of_one_case_name(tmp_path, first):
+    benign, cancer = tmp_path / first / "benign_10" / "case1500", tmp_path / "cancers" / "cancer_13" / "case1500"
+    case = ICS.format(case="A-1500-1", density=4)
+    write(benign / "A-1500-1.ics", case)
+    write(cancer / "A-1500-1.ics", ICS.format(case="A-1500-1", density=2).replace("AGE 42", "AGE 72"))
+    touch(cancer / "A_1500_1.LEFT_CC.png")
+    with pytest.raises(LayoutError, match=r"the \.ics files of each case differ \(A_1500_1\)"):
+        find_exams(tmp_path, "ddsm")
+    write(tmp_path / "benigns" / "benign_11" / "A-0018-1.ics", ICS.format(case="A-0018-1", density=3))
+    found = find_exams(tmp_path, "ddsm")
+    assert set(by_id(found)) == {"A_0018_1"}
+    assert left_out(found) == {("contradicting-case", "files"): 2}
+    (cancer / "A-1500-1.ics").unlink()
+    found = find_exams(tmp_path, "ddsm")
+    assert by_id(found)["A_1500_1"]["facts"]["age"] == "42"
+    assert found.files == {}, "the picture is of another volume, so of another woman"
+    touch(benign / "A_1500_1.LEFT_CC.png", tmp_path / "png" / "A_1500_1.LEFT_CC.png")
+    touch(tmp_path / "png" / "A_1500_1.RIGHT_CC.png")
+    found = find_exams(tmp_path, "ddsm")
+    assert file_of(found, "A_1500_1", "CC_L") == f"{first}/benign_10/case1500/A_1500_1.LEFT_CC.png"
+    assert file_of(found, "A_1500_1", "CC_R") == "png/A_1500_1.RIGHT_CC.png"
+    write(tmp_path / "tables" / "A-1500-1.ics", case)
+    images = tmp_path / "images"
+    for volume in ("benign_10", "cancer_13"):
+        touch(images / volume / "A_1500_1.LEFT_CC.png")
+    assert find_exams(images, "ddsm", tables=tmp_path / "tables").files == {}, "nothing tells whose it is"
+
+
 # --- INbreast -------------------------------------------------------------------------------------------------------
 
 INBREAST = ["Patient ID", "Patient age", "Laterality", "View", "Acquisition date", "File Name", "ACR", "Bi-Rads"]
@@ -341,7 +370,8 @@ def inbreast_rows() -> list[list[object]]:
 def inbreast_dicoms(folder: Path) -> None:
     for first, patient in ((20586908, "6c613a14"), (22678622, "036aff49")):
         for number, (side, view) in enumerate(VIEWS):
-            touch(folder / "AllDICOMs" / f"{first + 24 * number}_{patient}_MG_{side}_{view}_ANON.dcm")
+            name = f"{first + 24 * number}_{patient}_MG_{side}_{view.removesuffix('O')}_ANON.dcm"
+            touch(folder / "AllDICOMs" / name)
 
 
 def test_inbreast_with_its_files(tmp_path):
@@ -355,6 +385,7 @@ def test_inbreast_with_its_files(tmp_path):
     assert exams["6c613a14_1"]["density_left"] == "D"
     assert not any("2010" in str(exam["exam_id"]) for exam in exams.values()), "no dates"
     assert file_of(found, "6c613a14_1", "CC_L") == "AllDICOMs/20586908_6c613a14_MG_L_CC_ANON.dcm"
+    assert file_of(found, "6c613a14_1", "MLO_R") == "AllDICOMs/20586980_6c613a14_MG_R_ML_ANON.dcm"
     assert found.summary()["files_absent"] == 0
     assert left_out(found) == {
         ("other-view", "images"): 1,
@@ -362,6 +393,14 @@ def test_inbreast_with_its_files(tmp_path):
         ("no-density", "exams"): 1,
         ("no-density", "images"): 1,
     }
+
+
+def test_inbreast_writes_ml_for_mlo(tmp_path):
+    rows = [[*row[:3], str(row[3]).removesuffix("O"), *row[4:]] for row in inbreast_rows()]
+    write(tmp_path / "INbreast.csv", table(INBREAST, rows, ";"))
+    inbreast_dicoms(tmp_path)
+    exams = by_id(find_exams(tmp_path))
+    assert all(exam["projections"] == [projection.value for projection in PROJECTIONS] for exam in exams.values())
 
 
 def test_inbreast_table_alone_guesses_no_exams(tmp_path):
@@ -392,7 +431,7 @@ def test_inbreast_spreadsheet(tmp_path, form):
 
 
 def test_inbreast_old_spreadsheet(tmp_path):
-    """Header, two images and two rows of totals, as saved by a program that writes ``.xls``."""
+    """Header, two images and two closing rows, as saved by a program that writes ``.xls``."""
     shutil.copy(REPOSITORY / "tests" / "files" / "INbreast.xls", tmp_path)
     found = find_exams(tmp_path)
     assert {name: exam["density"] for name, exam in by_id(found).items()} == {"20586908": "D"}
@@ -460,7 +499,7 @@ def test_embed(tmp_path):
         ("no-density", "exams"): 1,
         ("no-density", "images"): 4,
     }
-    assert notes(found) == {"no-metadata": 2}
+    assert notes(found) == {"no-metadata": 1}, "a man is counted as such"
     contents = (tmp_path / "tables" / "EMBED_OpenData_metadata.csv").read_text()
     write(tmp_path / "tables" / "EMBED_OpenData_metadata.csv", contents.replace("13,103,", "12,103,", 1))
     found = find_exams(tmp_path)

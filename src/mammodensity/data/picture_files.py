@@ -26,6 +26,10 @@ _PROJECTION = re.compile(
     re.IGNORECASE,
 )
 _SEPARATORS = " _.-"
+INBREAST_STEM = re.compile(
+    r"(?P<image>\d+)_(?P<patient>[^_]+)_MG_(?P<side>[RL])_(?P<view>[A-Z]+)(?:_.*)?", re.IGNORECASE
+)
+"""Names of INbreast's images, ``20586908_6c613a14b80a8591_MG_R_ML_ANON``; its adapter says that ML is MLO there."""
 _INFN_STEM = re.compile(r"(?P<subject>[^_]*\d[^_]*)_(?P<number>\d+)")
 
 
@@ -34,7 +38,11 @@ def projection_in_name(stem: str) -> Projection | None:
 
     >>> [str(projection_in_name(s)) for s in ("145_1_C_CC_R", "L-MLO", "A_0018_1.RIGHT_CC", "scan", "RCC_LCC")]
     ['CC_R', 'MLO_L', 'CC_R', 'None', 'None']
+    >>> str(projection_in_name("20586908_6c613a14b80a8591_MG_R_ML_ANON")), str(projection_in_name("exam_R_ML"))
+    ('MLO_R', 'None')
     """
+    if (of_inbreast := INBREAST_STEM.fullmatch(stem)) and of_inbreast["view"].upper() == "ML":
+        return Projection(f"MLO_{of_inbreast['side'].upper()}")
     stated = set()
     for match in _PROJECTION.finditer(stem):
         side = (match["side1"] or match["side2"])[0].upper()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+from mammodensity.data.picture_files import INBREAST_STEM
 from mammodensity.data.public.assemble import ImageEntry, ImageRow, PublicData, PublicExam, Tally, assemble
 from mammodensity.data.public.image_files import FileList
 from mammodensity.data.public.spreadsheets import (
@@ -141,7 +140,7 @@ INBREAST_TABLES = r"inbreast.*\.(csv|xlsx|xls)"
 _INBREAST_COLUMNS = ("Laterality", "View", "File Name", "ACR")
 _INBREAST_OPTIONAL = ("Patient ID", "Patient age", "Acquisition date")
 _REMOVED_NAMES = {"", "REMOVED", "ANONYMIZED", "ANONYMOUS"}
-_INBREAST_NAME = re.compile(r"(?P<image>\d+)_(?P<patient>[^_]+)_MG_", re.IGNORECASE)
+_INBREAST_VIEWS = {"ML": "MLO"}
 _INBREAST_SUFFIXES = (".csv", ".xlsx", ".xls")
 
 
@@ -151,7 +150,8 @@ def read_inbreast(tables: FileList, data: FileList) -> PublicData:
     In the published table the column ``Patient ID`` holds the same word in every row, for a removed name. So the table
     does not say which images belong together; the names of the DICOM files in ``data`` do:
     ``<File Name>_<patient>_MG_<side>_<view>_ANON.dcm``. Images are grouped into exams only if these files are there.
-    From the table alone, each image is an exam of its own, as nothing is guessed from neighbouring rows.
+    From the table alone, each image is an exam of its own, as nothing is guessed from neighbouring rows. All views are
+    CC or MLO; ML in a name or cell means MLO.
     """
     paths = find_tables(tables, INBREAST_TABLES, _INBREAST_COLUMNS, "INbreast table INbreast.csv, .xls or .xlsx")
     table = min(paths, key=lambda path: (_INBREAST_SUFFIXES.index(path.suffix.lower()), str(path)))
@@ -172,12 +172,12 @@ def _inbreast_image(row: TableRow) -> str:
 
 
 def _is_inbreast_image(row: TableRow, tally: Tally) -> bool:
-    """Whether a row names a file and its side or view; the two closing rows of totals do not."""
+    """Whether a row names a file and its side or view; the two closing rows do not: one is empty, one has totals."""
     if _inbreast_image(row).isdecimal() and (row["Laterality"] or row["View"]):
         return True
     if row.text("File Name") and row["Laterality"]:
         raise row.error("File Name", f"is {row['File Name']!r}; expected the number that the DICOM name begins with")
-    text = "no file, or neither side nor view (the spreadsheet closes with rows of totals)"
+    text = "no file, or neither side nor view (the spreadsheet closes with an empty row and one of totals)"
     tally.leave_out("no-file", text, 1, "rows")
     return False
 
@@ -189,7 +189,7 @@ def _inbreast_patients(rows: list[TableRow], data: FileList) -> dict[str, str]:
         patients = {image: patient for image, patient in stated.items() if patient.upper() not in _REMOVED_NAMES}
         if patients:
             return patients
-    matches = (_INBREAST_NAME.match(path.name) for path in data.images)
+    matches = (INBREAST_STEM.fullmatch(path.stem) for path in data.images)
     return {match["image"]: match["patient"] for match in matches if match and match["image"] in stated}
 
 
@@ -205,7 +205,7 @@ def _inbreast_row(row: TableRow, patient: str | None, dates: Mapping[str, set[st
         patient_id=patient or image,
         image=image,
         laterality=row.laterality("Laterality"),
-        view=row["View"],
+        view=_INBREAST_VIEWS.get(row["View"].upper(), row["View"]),
         categories=categories,
         facts={"age": age if age.isdecimal() else ""},
     )
@@ -256,8 +256,9 @@ def read_embed(tables: FileList, data: FileList) -> PublicData:
     tally = Tally()
     clinical = _read_clinical(clinical_table)
     rows = list(_embed_rows(table, clinical, tally))
-    without_image = len(set(clinical) - {row.exam_id for row in rows})
-    tally.note("no-metadata", "in the clinical table, without a usable image", without_image, "exams")
+    women = {exam_id for exam_id, exam in clinical.items() if not exam.male}
+    without_image = len(women - {row.exam_id for row in rows})
+    tally.note("no-metadata", "women in the clinical table without a usable image", without_image, "exams")
     choice = "the first by path, as nothing tells one series from another"
     return assemble("embed", [clinical_table, table], rows, tally, per_breast=False, choice=choice)
 
@@ -308,9 +309,4 @@ def _embed_rows(table: Path, clinical: Mapping[str, _Clinical], tally: Tally) ->
 def locate_embed(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
     """Find an image by its name; of several, the one whose folders agree longest with the end of its path."""
     wanted = PurePosixPath(entry.image.replace("\\", "/"))
-
-    def agreement(path: Path) -> int:
-        pairs = zip(reversed(path.parent.parts), reversed(wanted.parent.parts), strict=False)
-        return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
-
-    return max(files.images_with_stem(wanted.stem), key=agreement, default=None)
+    return files.closest(files.images_with_stem(wanted.stem), wanted)

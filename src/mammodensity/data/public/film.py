@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath, PurePosixPath
 
 from mammodensity.data.picture_files import projection_in_name
 from mammodensity.data.public.assemble import ImageEntry, ImageRow, PublicData, PublicExam, Tally, assemble
@@ -103,9 +103,27 @@ DDSM_TABLES = r".*\.ics"
 _DDSM_CASE = re.compile(r"(?P<site>[A-D])[-_](?P<number>\d+)[-_](?P<part>\d+)", re.IGNORECASE)
 _DDSM_VIEW = re.compile(r"(?P<side>LEFT|RIGHT)_(?P<view>\w+)\s+LINES\b(?P<rest>.*)", re.IGNORECASE)
 _DDSM_SPACING = re.compile(r"RESOLUTION\s+([\d.]+)", re.IGNORECASE)
+_DDSM_VOLUME = re.compile(r"(?:benign|cancer|normal|benign_without_callback)s?_\d+", re.IGNORECASE)
+"""Folder of a volume, as the archive names it: ``benign_10``."""
 
-_Words = Mapping[str, tuple[int, str]]
-"""Line and value of each word that begins a line of a case file."""
+
+@dataclass(frozen=True)
+class _DdsmCase:
+    """A case file as read."""
+
+    path: Path
+    words: Mapping[str, tuple[int, str]]
+    """Line and value of each word that begins a line."""
+    views: tuple[re.Match[str], ...]
+    """The lines of images."""
+    content: str
+    """The text without differences of line ends and spaces."""
+
+    @property
+    def name(self) -> str | None:
+        """The name of the case; None where the file is not one of DDSM."""
+        match = _DDSM_CASE.search(self.words["FILENAME"][1]) or _DDSM_CASE.search(self.path.stem)
+        return f"{match['site'].upper()}_{match['number']}_{match['part']}" if match and self.views else None
 
 
 def read_ddsm(tables: FileList, data: FileList) -> PublicData:
@@ -113,65 +131,101 @@ def read_ddsm(tables: FileList, data: FileList) -> PublicData:
 
     The letter before a case (A, B, C, D) is the scanning site, not a density. The images are ``.LJPEG`` files, a
     lossless JPEG that other tools must convert first; converted pictures are found by their names.
+
+    A few case names stand in two volumes for two women. So a case is its name and the place of its file: copies of a
+    file count as one case, files that differ are left out, and no case has pictures of another volume.
     """
     tally = Tally()
-    cases: dict[str, Path] = {}
-    rows: list[ImageRow] = []
+    cases: dict[str, list[_DdsmCase]] = defaultdict(list)
     for path in tables.named(DDSM_TABLES):
-        words, views = _read_case(path)
-        match = _DDSM_CASE.search(words["FILENAME"][1]) or _DDSM_CASE.search(path.stem)
-        case = f"{match['site'].upper()}_{match['number']}_{match['part']}" if match and views else None
-        if case is None:
+        file = _read_case(path)
+        if file.name is None:
             tally.leave_out("not-a-case", "an .ics file without a DDSM case name and lines of images", 1, "files")
-        elif case in cases:
-            tally.leave_out("repeated-case", "another .ics file has this case", 1, "files")
         else:
-            cases[case] = path
-            rows += _ddsm_rows(case, path, words, views, tally)
-    if not rows:
+            cases[file.name].append(file)
+    if not cases:
         raise LayoutError(f"{tables.root} holds no DDSM case file (.ics); name its folder with --tables")
-    return assemble("ddsm", cases.values(), rows, tally, per_breast=False)
+    sources: list[Path] = []
+    rows: list[ImageRow] = []
+    for name, files in cases.items():
+        if len({file.content for file in files}) > 1:
+            text = "other .ics files of this case name differ: they may be of two women"
+            tally.leave_out("contradicting-case", text, len(files), "files")
+            continue
+        tally.leave_out("repeated-case", "a copy of another .ics file", len(files) - 1, "files")
+        sources.append(files[0].path)
+        place = PurePosixPath(files[0].path.relative_to(tables.root).as_posix()).parent
+        rows += _ddsm_rows(name, files[0], place, tally)
+    if not rows:
+        raise LayoutError(
+            f"{tables.root}: the .ics files of each case differ ({_first_names(cases)}), so nothing tells which woman "
+            "its pictures are of; keep one file for each case name"
+        )
+    return assemble("ddsm", sources, rows, tally, per_breast=False)
 
 
-def _read_case(path: Path) -> tuple[_Words, list[re.Match[str]]]:
-    """The words of a case file and its lines of images."""
+def _first_names(names: Mapping[str, object]) -> str:
+    """The first names, and how many more there are."""
+    first = list(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
+
+
+def _read_case(path: Path) -> _DdsmCase:
     words: dict[str, tuple[int, str]] = defaultdict(lambda: (0, ""))
     views = []
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+    content = path.read_text(encoding="utf-8-sig", errors="replace")
+    for line, text in enumerate(content.splitlines(), start=1):
         if view := _DDSM_VIEW.match(text.strip()):
             views.append(view)
         elif text.strip():
             word, *rest = text.split(maxsplit=1)
             words.setdefault(word.upper(), (line, rest[0].strip() if rest else ""))
-    return words, views
+    return _DdsmCase(path, words, tuple(views), " ".join(content.upper().split()))
 
 
-def _ddsm_rows(case: str, path: Path, words: _Words, views: list[re.Match[str]], tally: Tally) -> list[ImageRow]:
-    line, density = words["DENSITY"]
-    categories = TableRow(path, line, {"DENSITY": density}).density("DENSITY", _DDSM_DENSITY)
+def _ddsm_rows(case: str, file: _DdsmCase, place: PurePosixPath, tally: Tally) -> list[ImageRow]:
+    """The rows of a case whose file lies in a folder ``place``, below the folder of the tables."""
+    line, density = file.words["DENSITY"]
+    categories = TableRow(file.path, line, {"DENSITY": density}).density("DENSITY", _DDSM_DENSITY)
     tally.note("blank-density", f"DENSITY is {density or 'absent'}", not categories, "exams")
-    facts = {"site": case[0], "age": words["PATIENT_AGE"][1], "vendor": words["DIGITIZER"][1]}
+    facts = {"site": case[0], "age": file.words["PATIENT_AGE"][1], "vendor": file.words["DIGITIZER"][1]}
     return [
         ImageRow(
             exam_id=case,
             patient_id=case.rsplit("_", maxsplit=1)[0],  # the last number counts film sets of one patient
-            image=f"{case}.{view['side'].upper()}_{view['view'].upper()}",
+            image=str(place / f"{case}.{view['side'].upper()}_{view['view'].upper()}"),
             laterality=view["side"][0].upper(),
             view=view["view"],
             categories=categories,
             facts={**facts, "spacing_um": spacing[1] if (spacing := _DDSM_SPACING.search(view["rest"])) else ""},
         )
-        for view in views
+        for view in file.views
     ]
 
 
 def locate_ddsm(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
-    """Find a converted picture named by case and view: ``A_0018_1.LEFT_CC.png``, ``A-0018-1.LEFT_CC.LJPEG.1.jpg``."""
-    for spelling in (exam.exam_id, exam.exam_id.replace("_", "-")):
-        for path in files.images_with_prefix(spelling):
-            if projection_in_name(path.stem) == entry.projection:
-                return path
-    return None
+    """Find a converted picture named by case and view: ``A_0018_1.LEFT_CC.png``, ``A-0018-1.LEFT_CC.LJPEG.1.jpg``.
+
+    Pictures in another volume than the case file are those of another woman. Where the case file lies in no volume, and
+    pictures in several, nothing tells whose they are.
+    """
+    pictures = [
+        path
+        for spelling in (exam.exam_id, exam.exam_id.replace("_", "-"))
+        for path in files.images_with_prefix(spelling)
+        if projection_in_name(path.stem) == entry.projection
+    ]
+    wanted = PurePosixPath(entry.image)
+    volume = _ddsm_volume(wanted)
+    volumes = {_ddsm_volume(path) for path in pictures} - {""}
+    if not volume and len(volumes) > 1:
+        return None
+    return files.closest((path for path in pictures if not volume or _ddsm_volume(path) in ("", volume)), wanted)
+
+
+def _ddsm_volume(path: PurePath) -> str:
+    """The last folder of a path that is a volume; blank where there is none."""
+    return next((folder.lower() for folder in reversed(path.parent.parts) if _DDSM_VOLUME.fullmatch(folder)), "")
 
 
 # mini-MIAS

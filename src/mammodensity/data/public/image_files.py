@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from mammodensity.data.picture_files import PICTURE_SUFFIXES
 from mammodensity.errors import LayoutError
@@ -61,6 +61,16 @@ class FileList:
     def images_in_folder(self, name: str) -> list[Path]:
         """Images at any depth under a folder called ``name``."""
         return self._by_folder.get(name.lower(), [])
+
+    @staticmethod
+    def closest(paths: Iterable[Path], wanted: PurePath) -> Path | None:
+        """The path whose folders agree longest with the end of those of ``wanted``; the first of several."""
+
+        def agreement(path: Path) -> int:
+            pairs = zip(reversed(path.parent.parts), reversed(wanted.parent.parts), strict=False)
+            return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+        return max(paths, key=agreement, default=None)
 
     @cached_property
     def _by_stem(self) -> dict[str, list[Path]]:
