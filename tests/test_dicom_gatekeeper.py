@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -55,6 +56,7 @@ TOMO_THAT_SOUNDS_SYNTHETIC = [
     {"SOPClassUID": TOMO, "SeriesDescription": "C-View"},
     {"SeriesDescription": "R CC synthesized slices"},
 ]
+NO_VIEW: dict[str, Any] = {"ViewPosition": None, "ViewCodeSequence": None}
 REFUSED = {
     "not-mammography": [
         {"Modality": "CT"},
@@ -192,6 +194,9 @@ REFUSED = {
         {"ImageLaterality": ""},
         {"ImageLaterality": "B"},
         {"ImageLaterality": "U"},
+        {"ImageLaterality": None, "Laterality": "B"},
+        {"ImageLaterality": "B", "Laterality": "R"},
+        {"Laterality": "U"},
     ],
     "contradictory-laterality": [
         {"Laterality": "L"},
@@ -211,7 +216,12 @@ REFUSED = {
         {"PatientOrientation": ["F", "A"]},
         {"PatientOrientation": ["FL", "P"]},
     ],
-    "missing-view": [{"ViewPosition": None, "ViewCodeSequence": None}, {"ViewPosition": "", "ViewCodeSequence": None}],
+    "missing-view": [
+        {"ViewPosition": None, "ViewCodeSequence": None},
+        {"ViewPosition": "", "ViewCodeSequence": None},
+        {**NO_VIEW, "AcquisitionDeviceProcessingDescription": "BREAST"},
+        {**NO_VIEW, "AcquisitionDeviceProcessingDescription": "CC OR MLO"},
+    ],
     "contradictory-view": [{"ViewPosition": "MLO"}, {"SeriesDescription": "R MLO"}],
     "no-pixels": [{"PixelData": None}, {"PixelData": None, "Rows": None}],
     "multi-frame": [{"NumberOfFrames": 3}],
@@ -313,6 +323,9 @@ def test_one_fault_gives_one_reason(tmp_path):
         ("secondary-capture", {"SOPClassUID": CAPTURE}),
         ("burned-in-annotation", {"BurnedInAnnotation": "YES"}),
         ("view-from-code", {"ViewPosition": None}),
+        ("laterality-both", {"Laterality": "B"}),
+        ("projection-from-description", {**NO_VIEW, "AcquisitionDeviceProcessingDescription": "CC"}),
+        ("projection-from-description", {**NO_VIEW, "AcquisitionDeviceProcessingDescription": "MAMMO, R-CC"}),
         ("view-from-orientation", {"ViewPosition": None, "ViewCodeSequence": None, "PatientOrientation": "CC"}),
         ("projection-from-description", {"ImageLaterality": None, "SeriesDescription": "R CC"}),
         ("no-study", {"StudyInstanceUID": None}),
@@ -334,6 +347,47 @@ def test_synthetic_images_are_accepted_when_asked_for_and_marked(tmp_path):
     assert "synthetic-2d" in found.marks
     assert read_image(found.path, synthetic=True).projection == Projection.CC_R
     assert not verdict(tmp_path, synthetic=True, SOPClassUID=TOMO).accepted
+
+
+def test_a_description_of_processing_contradicts_no_view(tmp_path):
+    found = verdict(tmp_path, AcquisitionDeviceProcessingDescription="MLO")
+    assert found.accepted
+    assert found.projection == Projection.CC_R
+    assert found.marks == frozenset()
+    assert codes(verdict(tmp_path, **NO_VIEW, AcquisitionDeviceProcessingDescription="ML")) == {"non-screening-view"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "number"),
+    [
+        ({"EstimatedRadiographicMagnificationFactor": "1.80"}, b"1.80"),
+        ({"DistanceSourceToDetector": "650.0", "DistanceSourceToPatient": "361.0"}, b"361.0"),
+        ({"DistanceSourceToDetector": "650.0", "DistanceSourceToPatient": "361.0"}, b"650.0"),
+        ({"FieldOfViewDimensions": "60\\55"}, b"60\\55"),
+        ({"ImagerPixelSpacing": ["0.05", "0.06"]}, b"0.06"),
+        ({"PixelSpacing": ["0.25", "0.26"]}, b"0.26"),
+        ({"NominalScannedPixelSpacing": ["0.25", "0.26"]}, b"0.26"),
+    ],
+)
+@pytest.mark.parametrize("unreadable", ["comma", "letter", "infinite", "dash"])
+def test_numbers_that_decide_must_be_readable(tmp_path, changes, number, unreadable):
+    path = save(mammogram(**changes), tmp_path / "image")
+    content = path.read_bytes()
+    assert content.count(number) == 1
+    instead = {
+        "comma": number.replace(b".", b",") if b"." in number else number[:-1] + b",",
+        "letter": number[:-1] + b"x",
+        "infinite": b"1e999" if len(number) > 4 else b"inf",
+        "dash": b"-" * len(number),
+    }[unreadable]
+    path.write_bytes(content.replace(number, instead.ljust(len(number))))
+    assert codes(judge_file(path)) == {"damaged"}
+
+
+def test_a_magnification_of_zero_leaves_the_distances_to_decide(tmp_path):
+    distances = {"DistanceSourceToDetector": "650", "DistanceSourceToPatient": "361"}
+    assert codes(verdict(tmp_path, EstimatedRadiographicMagnificationFactor=0, **distances)) == {"non-screening-view"}
+    assert verdict(tmp_path, EstimatedRadiographicMagnificationFactor=0).accepted
 
 
 def test_laterality_of_every_place(tmp_path):

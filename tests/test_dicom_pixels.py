@@ -405,6 +405,15 @@ def test_signed_padding_whose_number_needs_more_bits(tmp_path):
     assert np.array_equal(found[10:], LINEAR[phantom()[10:]])  # 0, its lower bits, is tissue
 
 
+def test_a_function_repeated_for_each_window_is_one_function(tmp_path):
+    windows = {"WindowCenter": [2000, 1000], "WindowWidth": [1000, 500]}
+    for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        single = pixels(tmp_path, **windows, VOILUTFunction=function)
+        assert np.array_equal(pixels(tmp_path, **windows, VOILUTFunction=[function, function]), single)
+    with pytest.raises(DicomError, match="or several"):
+        pixels(tmp_path, **windows, VOILUTFunction=["LINEAR", "SIGMOID"])
+
+
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 def test_monochrome_twins_are_equal(tmp_path, function):
     """The same breast, once bright and once dark where dense: inverted after the VOI, equal to the last bit."""

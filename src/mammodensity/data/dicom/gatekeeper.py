@@ -36,6 +36,7 @@ from mammodensity.data.dicom.file_checks import WARNINGS, FileCheck, Reason
 from mammodensity.data.dicom.header import Header, parse_header, quiet, say
 from mammodensity.data.dicom.pixel_data import find_pixels, require_decodable
 from mammodensity.data.dicom.side_and_view import (
+    PROCESSING,
     Statements,
     read_statements,
     side_by_columns,
@@ -62,6 +63,17 @@ _BIOPSY_TYPES = ("STEREO", "PREFIRE", "POSTFIRE", "POSTBIOPSY", "POSTMARKER", "T
 _CONTRAST_TYPES = {"ADDITION", "SUBTRACTION", "HIGH ENERGY", "RECOMBINED"}
 _GENERATED = re.compile(r"GENERATED 2D|\b(?:TOMO|SYN\w*) ?2D\b|\bSYNTHE(?:TIC|SI[SZ]ED)")
 _REDUCED_PX = 1000  # no detector has fewer pixels along its longer side
+_DECIDING_NUMBERS = {
+    "NumberOfFrames": 1,
+    "EstimatedRadiographicMagnificationFactor": 1,
+    "DistanceSourceToDetector": 1,
+    "DistanceSourceToPatient": 1,
+    "FieldOfViewDimensions": 2,
+    "ImagerPixelSpacing": 2,
+    "PixelSpacing": 2,
+    "NominalScannedPixelSpacing": 2,
+}
+"""Elements by which an image is refused or measured, and how many of their values are read."""
 _SMALLEST_FIELD_MM = 130.0  # longer side; the smallest screening detector is 180 x 240 mm, biopsy fields about 50 x 50
 
 
@@ -89,13 +101,18 @@ def kind_reasons(header: Header, *, synthetic: bool, listed: bool) -> Iterator[R
     intent = header.text("PresentationIntentType")
     if (intent and "PRESENT" not in intent) or sop == _MG_PROCESSING or sop == _TOMO[2]:
         yield Reason("for-processing", say(header, "raw detector values; export the images FOR PRESENTATION"))
-    for keyword in ("NumberOfFrames", "EstimatedRadiographicMagnificationFactor"):
-        if header.is_given(keyword) and header.number(keyword) is None:
-            name = dictionary_description(keyword)
-            yield Reason("damaged", say(header, f"its {name} is no number; export it again"))
+    yield from _number_reasons(header)
     yield from _tomo_reasons(header, sop, synthetic=synthetic)
     yield from _purpose_reasons(header)
     yield from _part_reasons(header)
+
+
+def _number_reasons(header: Header) -> Iterator[Reason]:
+    """Reasons against numbers that cannot be read: taken as absent, they would let a magnified or small view pass."""
+    for keyword, count in _DECIDING_NUMBERS.items():
+        if header.is_given(keyword) and any(header.number(keyword, place) is None for place in range(count)):
+            text = f"its {dictionary_description(keyword)} is no number; expected digits and a decimal point"
+            yield Reason("damaged", say(header, f"{text}; export it again"))
 
 
 def _types(header: Header) -> list[str]:
@@ -311,6 +328,7 @@ def _warnings(header: Header, statements: Statements) -> Iterator[Reason]:
         "lossy": header.syntax in LOSSY or header.text("LossyImageCompression") == "01",
         "view-from-code": places == ["View Code Sequence"],
         "view-from-orientation": "Patient Orientation" in places,
+        "laterality-both": statements.series_of_both,
         "polarity": polarity in (("INVERSE", "MONOCHROME2"), ("IDENTITY", "MONOCHROME1")),
     }
     for code, fact in facts.items():
@@ -323,8 +341,9 @@ def _stated_warnings(
 ) -> Iterator[Reason]:
     if synthetic and is_synthetic(header):
         yield Reason("synthetic-2d", WARNINGS["synthetic-2d"])
+    from_processing = any(view.place == PROCESSING for view in statements.views)
     unstated = not statements.views or not any(side.says in ("R", "L") for side in statements.sides)
-    if statements.described and unstated and stated is None:
+    if (from_processing or (statements.described and unstated)) and stated is None:
         yield Reason("projection-from-description", WARNINGS["projection-from-description"])
 
 

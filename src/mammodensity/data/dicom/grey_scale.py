@@ -231,7 +231,10 @@ def voi_share(header: Header, values: Values) -> Values:
     if centre is None or width is None:
         lowest, highest = values.min(), values.max()
         return np.asarray((values - lowest) / (highest - lowest))
-    return window(values, centre, width, header.text("VOILUTFunction") or "LINEAR", str(header.path))
+    # The standard has one function for all windows (C.11.2.1.3); one repeated for each window contradicts nothing.
+    functions = set(header.text("VOILUTFunction").split("\\"))
+    function = functions.pop() if len(functions) == 1 else "several"
+    return window(values, centre, width, function or "LINEAR", str(header.path))
 
 
 def window(values: Values, centre: float, width: float, function: str, name: str = "window") -> Values:
@@ -249,7 +252,9 @@ def window(values: Values, centre: float, width: float, function: str, name: str
     if function == "LINEAR_EXACT":
         return np.asarray(np.clip((values - centre) / width + 0.5, 0, 1))
     if function != "LINEAR":
-        raise DicomError(f"{name} has a VOI LUT Function that is not defined", "grey-scale")
+        raise DicomError(
+            f"{name} has a VOI LUT Function that is not defined, or several; export it again", "grey-scale"
+        )
     if width == 1:
         return (values > centre - 0.5).astype(np.float64)
     return np.asarray(np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1))

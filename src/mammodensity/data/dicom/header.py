@@ -55,7 +55,7 @@ TAGS = tuple(
     VOILUTSequence NominalScannedPixelSpacing ViewCodeSequence CalibrationImage ContainerIdentifier
     SpecimenDescriptionSequence PresentationLUTShape SharedFunctionalGroupsSequence ImageComments
     LossyImageCompression PerFrameFunctionalGroupsSequence DistanceSourceToDetector DistanceSourceToPatient
-    ViewModifierCodeSequence PartialViewCodeSequence PartialViewDescription
+    ViewModifierCodeSequence PartialViewCodeSequence PartialViewDescription AcquisitionDeviceProcessingDescription
     """.split()  # noqa: SIM905  (a list of eighty quoted names is harder to read)
 )
 """The elements that the gatekeeper, the grey-scale pipeline and the facts need; nothing else of a header is kept."""

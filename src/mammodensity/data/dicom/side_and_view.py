@@ -38,6 +38,7 @@ from mammodensity.data.picture_files import projection_in_name
 from mammodensity.errors import DicomError
 from mammodensity.terms import Projection
 
+PROCESSING = "Acquisition Device Processing Description"
 _DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription")
 _SIDES = {"R": "R", "L": "L", "B": "B", "RIGHT": "R", "LEFT": "L", "BOTH": "B"}
 _OTHER = "another value"  # an unfamiliar value is not repeated: free text may name the patient
@@ -67,6 +68,16 @@ class Statements:
         """The first breast that is stated, ``"R"`` or ``"L"``."""
         sides = [statement.says for statement in self.sides if statement.says in ("R", "L")]
         return sides[0] if sides else self.described.says[-1] if self.described else None
+
+    @property
+    def series_of_both(self) -> bool:
+        """True where Laterality has both breasts and Image Laterality one.
+
+        Laterality is that of the series and may be absent where images have their own (PS3.3 C.7.3.1); a series may
+        hold images of both breasts. Image Laterality is required of mammograms (C.8.11.7), and decides.
+        """
+        said = {statement.place: statement.says for statement in self.sides}
+        return said.get("Laterality") == "B" and said.get("Image Laterality") in ("R", "L")
 
     @property
     def view(self) -> str | None:
@@ -99,8 +110,21 @@ def read_statements(header: Header) -> Statements:
             views.append(Statement("Patient Orientation", view))
         if side:
             sides.append(Statement("Patient Orientation", side))
+    if not views:
+        views += _processed_view(header)
     views += _other_regions(header)
     return Statements(tuple(sides), tuple(views), tuple(dict.fromkeys(modifiers)), _described(header))
+
+
+def _processed_view(header: Header) -> list[Statement]:
+    """The view that Fuji's units write into the description of their processing.
+
+    The standard has the organ or the processing there (PS3.3 C.8.1.2, C.8.11.4) and not how the breast was positioned.
+    So it counts only where no other element states the view, and contradicts none.
+    """
+    words = re.split(r"[\s,;:/\\]+", text_of(header, "AcquisitionDeviceProcessingDescription"))
+    views = {view for view, _, _ in map(view_in_word, words) if view}
+    return [Statement(PROCESSING, view) for view in views] if len(views) == 1 else []
 
 
 def _described(header: Header) -> Statement | None:
@@ -181,6 +205,8 @@ def side_reasons(
     """
     said = {statement.place: statement.says for statement in statements.sides}
     unusable = {place: side for place, side in said.items() if side not in ("R", "L")}
+    if statements.series_of_both:
+        del unusable["Laterality"]
     for place, side in unusable.items():
         word = "both breasts" if side == "B" else "neither R nor L"
         yield Reason("missing-laterality", say(header, f"{place} says {word}; expected one breast"))
@@ -229,10 +255,10 @@ def view_reasons(header: Header, statements: Statements, stated: Projection | No
 
 
 def _magnification(header: Header) -> float | None:
-    """The stated magnification; else source to detector by source to breast support (PS3.3 C.8.11.7)."""
+    """The stated magnification; where it is 0 or absent, source to detector by source to support (PS3.3 C.8.11.7)."""
     stated = header.number("EstimatedRadiographicMagnificationFactor")
     detector, support = header.number("DistanceSourceToDetector"), header.number("DistanceSourceToPatient")
-    if stated is None and detector and support and support > 0:
+    if not stated and detector and support and support > 0:
         return detector / support
     return stated
 
