@@ -86,6 +86,26 @@ def test_phantoms_pass_and_what_is_made_of_them_does_not(views):
         assert "alike" in refusal(np.hstack([left[:, ::-1], left]))
 
 
+@pytest.mark.parametrize("width", [50, 80])
+def test_an_arm_beside_the_breast_is_no_background(width):
+    """A narrow breast with a thick muscle and an arm that hangs in from above; a bright ground is still refused."""
+    y, x = np.mgrid[:192, :128]
+    breast, muscle = (x / 40) ** 2 + ((y - 110) / 70) ** 2 < 1, x < 38 * (1 - y / 130)
+    region = breast | muscle
+    grey = (0.05 + 0.3 * breast + 0.4 * muscle).astype(np.float32)
+    arm = (x > 128 - width * (1 - y / 120)) & (y < 120)
+
+    def signs(image):
+        return signs_of((image * 255).astype(np.uint8), image, image, region)
+
+    with_arm = signs(np.where(arm & ~region, np.float32(0.6), grey))
+    assert with_arm.order == pytest.approx(signs(grey).order, abs=0.01)
+    require_mammogram(replace(GOOD, order=with_arm.order, lost=with_arm.lost), "a.png")
+    ground = signs(np.where((x > 45) & ~region, np.float32(0.6), grey))
+    assert ground.order is not None
+    assert ground.order < 0.9
+
+
 def test_a_turned_breast_is_refused(views):
     image = views[Projection.MLO_L].image
     assert "turn it" in refusal(np.rot90(image, 3)[:110])

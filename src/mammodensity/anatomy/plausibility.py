@@ -20,6 +20,7 @@ from scipy.ndimage import (
     distance_transform_edt,
     gaussian_filter,
     gaussian_gradient_magnitude,
+    label,
 )
 
 from mammodensity.errors import ImageError
@@ -30,6 +31,7 @@ Mask = NDArray[np.bool_]
 _BORDER = 0.08  # of the image at each side: film edges, white borders and most labels lie there
 _LEAST_BACKGROUND = 0.005  # of the image: where less is left, nothing is said about it
 _ENOUGH = 1_000_000  # pixels looked at, in whole rows, to count grey levels
+_MOST_ARM = 0.5  # of what is not breast: an image with more of it has no dark background
 _NEAR = 4  # pixels of the reduced image to either side of the outline that belong to neither
 _FAR = 8  # pixels from the outline within which its two sides are compared
 _ALIKE = 0.9  # correlation with the mirror image, left to right
@@ -165,14 +167,15 @@ def _against_background(
 ) -> tuple[float | None, float | None, float | None]:
     """``order``, ``lost`` and ``step`` of ``Signs``.
 
-    The border of the image is left out, and so is what is brighter than nearly all of the breast: labels and markers.
+    The border of the image is left out, and so are an arm and what is brighter than nearly all of the breast: labels
+    and markers.
     """
     rows, columns = (round(_BORDER * size) for size in smooth.shape)
-    air = away.copy()
-    air[:rows] = air[-rows:] = air[:, :columns] = air[:, -columns:] = False
     breast = np.sort(smooth[inside])
-    if not breast.size:
+    if not breast.size or not away.any():
         return None, None, None
+    air = away & ~_arm(smooth, away, float(np.median(breast)))
+    air[:rows] = air[-rows:] = air[:, :columns] = air[:, -columns:] = False
     values = smooth[air]
     values = values[values <= breast[int(0.95 * (breast.size - 1))]]
     if values.size < _LEAST_BACKGROUND * smooth.size:
@@ -181,6 +184,19 @@ def _against_background(
     order = 1 - float(np.searchsorted(breast, values).mean()) / breast.size
     lost = float((breast < middle + 0.02).mean())
     return order, lost, edges / max(float(np.median(breast)) - middle, 0.02)
+
+
+def _arm(smooth: Floats, away: Mask, breast: float) -> Mask:
+    """What hangs into the image from its upper edge beside the breast: an arm or a shoulder.
+
+    It covers less than half of what is not breast, does not reach the lower edge, and is nearer to the brightness of
+    the breast, its median, than to that of the air.
+    """
+    air = float(np.percentile(smooth[away], 5))
+    parts, _ = label(away & (smooth > (air + breast) / 2))
+    hanging = np.setdiff1d(parts[: _NEAR - 1], [0, *np.unique(parts[-_NEAR:])])
+    arm: Mask = binary_dilation(np.isin(parts, hanging), iterations=_NEAR) & away
+    return arm if arm.sum() < _MOST_ARM * away.sum() else np.zeros_like(away)
 
 
 def _likeness(one: Floats, other: Floats) -> float:
