@@ -5,17 +5,21 @@ python benchmarks/region_figures.py --data ../shared/data --sheets DIR     # a p
 python benchmarks/region_figures.py --data ../shared/data --outlines FILE  # the same as lines, without a pixel of them
 python benchmarks/region_figures.py --sheets docs/images                   # disturbed phantoms, with the truth
 python benchmarks/region_figures.py --phantoms 100 --signs                 # what the rules on pixels look at
+python benchmarks/region_figures.py --data ../shared/data --views  # how many views of each kind show an MLO's muscle
 python benchmarks/region_figures.py --refused FOLDER...                    # of any pictures, how many are refused
 
 The folder of --data: `ddsm_tissue` (images, and masks of 96 and more for breast, 255 for muscle), a folder an exam in
-`exams`, `origin/test_images`, `dicom`; those of them that are there.
+`exams`, `origin/test_images`, `cesm` (images, and labels.csv with laterality and view), `dicom`; those of them that
+are there.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +28,18 @@ from PIL import Image, ImageDraw
 from pydicom import dcmread
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from mammodensity.anatomy.outline import find_regions, mammogram_signs
+from mammodensity.anatomy.outline import find_outline, find_regions, mammogram_signs
 from mammodensity.anatomy.plausibility import Signs
+from mammodensity.data.csv_rows import read_csv
 from mammodensity.data.dicom.header import looks_like_dicom
 from mammodensity.data.find import find_images
 from mammodensity.data.images import read_image
-from mammodensity.data.picture_files import PICTURE_SUFFIXES
+from mammodensity.data.picture_files import PICTURE_SUFFIXES, projection_in_name
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
 from mammodensity.phantom.disturbances import disturb
 from mammodensity.phantom.exams import PhantomSpec, trace_breast
+from mammodensity.terms import Projection
 
 SEED = 1234  # of no phantom that a segmenter was trained on
 SIZE = (288, 200)
@@ -195,6 +201,37 @@ def show_signs(name: str, cases: Sequence[Case]) -> None:
         print(f"  {field.name}: {min(values):.2f} to {max(values):.2f}")
 
 
+def stated_views(data: Path) -> Iterator[tuple[str, Projection, Mammogram]]:
+    """Pictures whose name or table states the view, with their source."""
+    table = data / "cesm" / "labels.csv"
+    listed = {row["file"]: f"{row['view']}_{row['laterality']}" for row in read_csv(table)} if table.is_file() else {}
+    for path in sorted(data.rglob("*")):
+        if path.suffix.lower() in PICTURE_SUFFIXES and path.parent.name != "masks":
+            projection = Projection(listed[path.name]) if path.name in listed else projection_in_name(path.stem)
+            if projection is not None:
+                yield path.relative_to(data).parts[0], projection, read_image(path, projection)
+
+
+def phantom_views(breasts: int) -> Iterator[tuple[str, Projection, Mammogram]]:
+    """Disturbed phantoms of both views, with their source."""
+    for index in range(breasts):
+        for position, paths in trace_breast(PhantomSpec(rows=256, seed=SEED), index, "RL"[index % 2]).items():
+            grey, _ = disturb(paths, SIZE, np.random.default_rng([SEED, index, ord(position[0])]))
+            yield "phantoms", Projection(f"{position}_L"), Mammogram(np.rint(grey * 255).astype(np.uint8))
+
+
+def show_views(images: Iterable[tuple[str, Projection, Mammogram]]) -> None:
+    """In how many CC and MLO views of each source there is no wedge of muscle, perhaps one, surely one."""
+    wedges: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for source, projection, mammogram in images:
+        with suppress(ImageError):  # the view is left out, so that no image is refused for it
+            outline = find_outline(replace(mammogram, projection=None))
+            wedges[source, projection.view_position].append(outline.wedge)
+    for (source, view), found in sorted(wedges.items()):
+        sure, some = sum(wedge == 1 for wedge in found), sum(wedge > 0 for wedge in found)
+        print(f"{source} {view}: {len(found)} views; a wedge surely in {sure}, perhaps in {some - sure}")
+
+
 def show_refused(folder: Path) -> None:
     """How many images under a folder are refused by their pixels, by code; in grey, so that not the colour decides."""
     codes: list[str] = []
@@ -234,11 +271,14 @@ def main() -> None:
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="a picture a source")
     parser.add_argument("--outlines", type=Path, metavar="FILE", help="one picture of lines, no pixels")
     parser.add_argument("--signs", action="store_true")
+    parser.add_argument("--views", action="store_true")
     parser.add_argument("--refused", type=Path, nargs="+", metavar="FOLDER")
     options = parser.parse_args()
     for folder in options.refused or ():
         show_refused(folder)
-    if options.refused:
+    if options.views:
+        show_views(stated_views(options.data) if options.data else phantom_views(options.phantoms))
+    if options.refused or options.views:
         return
     found = list(sources(options.data)) if options.data else [("phantoms", phantoms(options.phantoms))]
     for name, cases in found:

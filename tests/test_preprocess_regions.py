@@ -131,6 +131,9 @@ def test_no_muscle_in_cc_and_the_view_guessed(exams):
         assert find_regions(made(image)).view_position == "CC"
     for _, image, _ in left_views(exams, "MLO"):
         assert find_regions(made(image)).view_position == "MLO"
+        with pytest.raises(ImageError, match="in plain view"):
+            find_regions(made(image, Projection.CC_L))
+    for _, image, _ in left_views(exams, "CC"):
         assert not (find_regions(made(image, Projection.CC_L)).labels == 3).any()
 
 

@@ -34,6 +34,7 @@ from mammodensity.anatomy.field import (
     without_margins,
 )
 from mammodensity.anatomy.plausibility import Signs, require_mammogram, require_one_chest_wall, signs_of
+from mammodensity.anatomy.wedge import require_stated_view, wedge_sureness
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
 
@@ -133,7 +134,7 @@ def within(scores: Floats, region: Mask) -> NDArray[np.float32]:
     return np.where(keep, scores, region).astype(np.float32)
 
 
-_LEAST_SHARE = 0.02  # of the breast region: less is a sliver of chest wall, as CC views show too
+_LEAST_SHARE = 0.02  # of the breast region: less is a sliver of chest wall
 
 
 def muscle_scores(scores: Floats, breast: Mask) -> NDArray[np.float32] | None:
@@ -199,13 +200,15 @@ class Outline:
     body: NDArray[np.float32]
     """(h, w) scores of breast or muscle: above one half is inside."""
     muscle: NDArray[np.float32] | None
-    """(h, w) scores of muscle, or None where there is none."""
+    """(h, w) scores of muscle; None where there is none, or the view is said to be CC."""
     chest_side: str
     """``"left"`` or ``"right"``: the side of the image the chest wall is on."""
     field: Box
     """The part of the turned image that the scores cover, in its pixels; outside of it is background."""
     sureness: float
     """By how much the likeliest of background, breast and muscle leads, on average: 0 to 1."""
+    wedge: float
+    """How surely there is the muscle of an oblique view, whatever the view is said to be: 0 to 1."""
 
     @property
     def flip(self) -> slice:
@@ -234,7 +237,7 @@ def find_regions(mammogram: Mammogram) -> Regions:
     Raises
     ------
     ImageError
-        There is no breast in it, it is no mammogram or an oblique view upside down, or its grey values are inverted.
+        As :func:`find_outline`.
     """
     return find_outline(mammogram).regions(mammogram.pixels.shape)
 
@@ -245,7 +248,8 @@ def find_outline(mammogram: Mammogram) -> Outline:
     Raises
     ------
     ImageError
-        There is no breast in it, it is no mammogram or an oblique view upside down, or its grey values are inverted.
+        There is no breast in it, it is no mammogram, an oblique view upside down or one that is called CC, or its grey
+        values are inverted.
     """
     name = _name(mammogram)
     look = _first_look(mammogram)
@@ -261,12 +265,15 @@ def find_outline(mammogram: Mammogram) -> Outline:
     grey = reduced_grey(part(turned, field), mammogram.full_scale)
     scores = _class_scores(grey)
     body = breast_scores(scores, name)
-    is_cc = mammogram.projection is not None and mammogram.projection.view_position == "CC"
-    muscle = None if is_cc else muscle_scores(scores, body > 0.5)
-    if muscle is None and not is_cc:
+    muscle = muscle_scores(scores, body > 0.5)
+    wedge = 0.0 if muscle is None else wedge_sureness(muscle > 0.5, scores[2], body > 0.5)
+    require_stated_view(mammogram.projection, wedge, name)
+    if mammogram.projection is not None and mammogram.projection.view_position == "CC":
+        muscle = None
+    elif muscle is None:
         _require_upright(grey, body > 0.5, name, _SURELY_MUSCLE if mammogram.projection is None else _LOWER_MUSCLE)
     _, second, first = np.sort(scores, axis=0)
-    return Outline(body, muscle, look.side, field, float((first - second).mean()))
+    return Outline(body, muscle, look.side, field, float((first - second).mean()), wedge)
 
 
 def _require_upright(grey: NDArray[np.float32], breast: NDArray[np.bool_], name: object, least: float) -> None:

@@ -11,6 +11,7 @@ from mammodensity.anatomy.network_input import NetworkInput, PreprocessSpec, net
 from mammodensity.anatomy.outline import Outline, Regions, find_outline
 from mammodensity.anatomy.quality import quality_flags
 from mammodensity.anatomy.tissue import TissueMap, find_tissue
+from mammodensity.anatomy.wedge import view_flags
 from mammodensity.errors import ImageError
 from mammodensity.exam import Flag, Mammogram
 from mammodensity.terms import Projection
@@ -66,8 +67,23 @@ class ReadView:
 
     @property
     def flags(self) -> tuple[Flag, ...]:
-        """Reasons to look twice at the image: its quality, and whether it is stored mirrored."""
-        return self._once("flags", lambda: quality_flags(self.mammogram) + flip_flags(self.projection, self.mammogram))
+        """Reasons to look twice at the image: bad quality, stored mirrored, perhaps another view.
+
+        Raises
+        ------
+        ImageError
+            It surely is another view than it is said to be.
+        """
+        return self._once("flags", self._find_flags)
+
+    def _find_flags(self) -> tuple[Flag, ...]:
+        found = quality_flags(self.mammogram) + flip_flags(self.projection, self.mammogram)
+        try:
+            return found + view_flags(self.projection, self.outline.wedge)
+        except ImageError as error:
+            if error.code == "contradictory-view":
+                raise
+            return found  # a network that needs no outline can score it all the same
 
     def _once(self, name: Hashable, find: Callable[[], Value]) -> Value:
         if name not in self._kept:

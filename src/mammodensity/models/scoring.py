@@ -107,13 +107,15 @@ def score_exam(
     fusion = fusion or model.fusion
     views: dict[Projection, ReadView] = {}
     scores: dict[Projection, ViewScores] = {}
+    flags: dict[Projection, tuple[Flag, ...]] = {}
     refused: dict[Projection, str] = {}
     for projection in PROJECTIONS:
         if projection in exam.mammograms and projection in model.projections:
             try:
                 view = ReadView(exam.mammograms[projection], projection)
-                scores[projection] = (scored or {}).get(projection) or model.score_view(view)
-                views[projection] = view
+                view_scores = (scored or {}).get(projection) or model.score_view(view)
+                flags[projection] = view.flags + view_scores.flags
+                scores[projection], views[projection] = view_scores, view
             except ImageError as error:
                 refused[projection] = str(error)
     fused = model.fuse(scores, fusion=fusion, allow_missing=allow_missing, policy=policy)
@@ -123,7 +125,7 @@ def score_exam(
         fused,
         _percent_densities(scores, fused, policy),
         refused,
-        {projection: view.flags + scores[projection].flags for projection, view in views.items()},
+        flags,
         fusion,
         policy,
     )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mammodensity.anatomy.field import stored_flipped
 from mammodensity.anatomy.tissue import ADIPOSE, FIBROGLANDULAR, PECTORAL, TissueMap, find_tissue
+from mammodensity.anatomy.wedge import view_flags
 from mammodensity.data.archive import files_under
 from mammodensity.data.csv_rows import read_csv
 from mammodensity.data.dataset import MANIFEST_NAME, read_manifest
@@ -242,7 +243,8 @@ def table_row(path: Path, mammogram: Mammogram, tissue: TissueMap | None, note: 
     row: dict[str, Any] = {"file": path.name, "projection": projection or "", "note": note}
     if tissue is None:
         return row
-    row["note"] = "; ".join(filter(None, (note, *(flag.text for flag in tissue.doubts))))
+    doubts = tissue.doubts + view_flags(projection, tissue.outline.wedge)
+    row["note"] = "; ".join(filter(None, (note, *(flag.text for flag in doubts))))
     flipped = stored_flipped(projection, tissue.chest_side)
     guessed = "MLO" if (tissue.labels == PECTORAL).any() else "CC"
     says = "header" if looks_like_dicom(path) else "name"
