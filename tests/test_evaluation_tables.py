@@ -58,7 +58,7 @@ def test_what_is_written_is_read_to_the_last_bit(tmp_path_factory, scores, dropp
     exams = []
     for number, (rows, without) in enumerate(zip(scores, dropped, strict=True)):
         views = {view: row for view, row in zip(PROJECTIONS, rows, strict=True) if view not in without}
-        exams.append(ExamScores(f'exam "{number}", é', views, fuse_exam(views, method, allow_missing)))
+        exams.append(ExamScores(f'exam "{number}", é', views, fuse_exam(views, method, allow_missing), fusion=method))
     write_score_table(path, exams)
     table = read_score_table(path)
     assert table.exam_ids == tuple(exam.exam_id for exam in exams)
@@ -76,14 +76,14 @@ def test_written_text(tmp_path):
     views = {CC_R: np.array([1, 0, 0, 0]), CC_L: np.array([0, 1, 0, 0]), MLO_R: np.array([0, 0, 0.5, 0.5])}
     write_score_table(tmp_path / "scores.csv", [ExamScores("7", views, fuse_exam(views, allow_missing=True))])
     assert (tmp_path / "scores.csv").read_text().splitlines() == [
-        "exam_id,projection,A,B,C,D,views,missing",
-        "7,CC_R,1.0,0.0,0.0,0.0,CC_R,",
-        "7,CC_L,0.0,1.0,0.0,0.0,CC_L,",
-        "7,MLO_R,0.0,0.0,0.5,0.5,MLO_R,",
-        "7,MLO_L,,,,,,MLO_L",
-        "7,right,0.5,0.0,0.25,0.25,CC_R MLO_R,",
-        "7,left,0.0,1.0,0.0,0.0,CC_L,MLO_L",
-        "7,subject,0.3333333333333333,0.3333333333333333,0.16666666666666666,0.16666666666666666,CC_R CC_L MLO_R,MLO_L",
+        "exam_id,projection,A,B,C,D,views,missing,fusion",
+        "7,CC_R,1.0,0.0,0.0,0.0,CC_R,,",
+        "7,CC_L,0.0,1.0,0.0,0.0,CC_L,,",
+        "7,MLO_R,0.0,0.0,0.5,0.5,MLO_R,,",
+        "7,MLO_L,,,,,,MLO_L,",
+        "7,right,0.5,0.0,0.25,0.25,CC_R MLO_R,,mean",
+        "7,left,0.0,1.0,0.0,0.0,CC_L,MLO_L,mean",
+        f"7,subject,{1 / 3!r},{1 / 3!r},{1 / 6!r},{1 / 6!r},CC_R CC_L MLO_R,MLO_L,mean",
     ]
 
 
@@ -102,11 +102,17 @@ def test_absent_fused_rows_are_fused_where_complete(tmp_path, method):
 
 
 def test_a_fused_row_that_is_there_is_taken_as_it_is(tmp_path):
-    text = HEADER + whole_exam("e1") + f"e1,subject,{B_ROW}\ne1,right,,,,\n"
+    views = "".join(f"e1,{view},{B_ROW if view == MLO_R else A_ROW}\n" for view in PROJECTIONS)
+    text = HEADER + views + "e1,subject,0.3,0.5,0.1,0.1\ne1,right,,,,\n"
     table = read_score_table(save(tmp_path / "scores.csv", text))
-    assert table.scores["subject"][0].tolist() == [0.1, 0.7, 0.1, 0.1]
+    assert table.scores["subject"][0].tolist() == [0.3, 0.5, 0.1, 0.1]
     assert np.isnan(table.scores["right"][0]).all()
     assert table.scores["left"][0].tolist() == pytest.approx([0.7, 0.1, 0.1, 0.1])
+
+
+def test_rows_of_a_joint_network_are_its_own(tmp_path):
+    text = "exam_id,projection,A,B,C,D,fusion\n" + whole_exam("e1").replace("\n", ",\n") + "e1,subject,0,0,0,1,joint\n"
+    assert read_score_table(save(tmp_path / "scores.csv", text)).scores["subject"].tolist() == [[0, 0, 0, 1]]
 
 
 def test_lenient_reading_of_marks_spaces_columns_and_line_ends(tmp_path):
@@ -137,8 +143,11 @@ BAD_TABLES = {
     ),
     "word": (HEADER + "e1,CC_R,0.5,half,0,0\n", r"line 2: found 'half' in column B, expected a number from 0 to 1"),
     "half blank": (HEADER + "e1,CC_R,0.5,0.5,,0\n", r"line 2: found '' in column C, expected a number .* all blank"),
-    "nan": (HEADER + "e1,CC_R,nan,nan,nan,nan\n", r"line 2: found a score of nan, expected a number from 0 to 1"),
-    "inf": (HEADER + "e1,CC_R,inf,0,0,0\n", r"line 2: found a score of inf"),
+    "nan": (HEADER + "e1,CC_R,nan,nan,nan,nan\n", r"line 2: found 'nan' in column A, expected a number from 0"),
+    "inf": (HEADER + "e1,CC_R,inf,0,0,0\n", r"line 2: found 'inf' in column A"),
+    "underscore": (HEADER + "e1,CC_R,0.2_5,0.75,0,0\n", r"line 2: found '0\.2_5' in column A"),
+    "Arabic": (HEADER + "e1,CC_R,\u0660.\u0665,0.5,0,0\n", r"line 2: found '\u0660\.\u0665' in column A"),
+    "too large": (HEADER + "e1,CC_R,1e999,0,0,0\n", r"line 2: found '1e999' in column A"),
     "negative": (HEADER + "e1,CC_R,-0.1,1.1,0,0\n", r"line 2: found a negative score of -0\.1"),
     "sum": (HEADER + "e1,CC_R,0.5,0.4,0,0\n", r"line 2: found scores that sum to 0\.9, expected 1 \(within 0\.001\)"),
     "blank": (HEADER + "e1,CC_R,,,,\n", r"every score is blank or absent, expected scores of at least one exam"),
@@ -148,6 +157,21 @@ BAD_TABLES = {
     "missing": (
         f"exam_id,projection,A,B,C,D,missing\ne1,subject,{A_ROW},MLO\n",
         r"line 2: found 'MLO' in column missing, expected names among CC_R",
+    ),
+    "subject": (HEADER + whole_exam("e1") + "e1,subject,0,0,0,1\n", r"line 6: the scores of subject contradict"),
+    "right": (HEADER + whole_exam("e1") + f"e1,right,{B_ROW}\n", r"line 6: the scores of right contradict"),
+    "another fusion": (
+        f"exam_id,projection,A,B,C,D,fusion\ne,CC_R,{A_ROW},\ne,MLO_R,0.3,0.5,0.1,0.1,\ne,right,0.4,0.4,0.1,0.1,mean\n",
+        r"line 4: the scores of right contradict those of its views \(CC_R, MLO_R\)",
+    ),
+    "unknown fusion": (f"exam_id,projection,A,B,C,D,fusion\ne,right,{A_ROW},max\n", r"line 2: found fusion 'max'"),
+    "absent view": (
+        f"exam_id,projection,A,B,C,D,views,missing\ne,CC_R,{A_ROW},,\ne,right,{A_ROW},,CC_R MLO_R\n",
+        r"line 3: the views of right contradict the row of CC_R",
+    ),
+    "blank view": (
+        f"exam_id,projection,A,B,C,D,views,missing\ne,CC_R,,,,,,\ne,right,{A_ROW},CC_R,MLO_R\n",
+        r"line 3: the views of right contradict the row of CC_R",
     ),
 }
 
@@ -242,7 +266,8 @@ def test_origin_rows_are_numbered_and_fused(origin):
         ),
         ("0.7,0.1,0.1,0.1\n", r"predictions_ccl\.txt, line 1: found 1 columns"),
         ("A B C D\n", r"line 1: found 'A B C D', expected four numbers"),
-        ("nan 0 0 1\n", r"line 1: found a score of nan"),
+        ("nan 0 0 1\n", r"line 1: found .nan 0 0 1., expected four numbers"),
+        ("0.2_5 0.75 0 0\n", r"line 1: found .0\.2_5 0\.75 0 0., expected four numbers"),
         ("0.5 0.1 0.1 0.1\n", r"line 1: found scores that sum to 0\.8, expected 1"),
         ("\n\n", r"predictions_ccl\.txt is empty, expected one row of four scores per exam"),
         (

@@ -179,7 +179,7 @@ def test_a_page_for_each_exam_and_arrays_on_request(model, blobs, tmp_path):
         assert "STATEMENT" not in text
     explain(part, model=model, output=tmp_path / "out", arrays=True)
     for record in part.records:
-        values = np.load(tmp_path / "out" / f"{record.path.stem}_map.npy")
+        values = np.load(tmp_path / "out" / f"{record.exam_id}_{record.projection}_map.npy")
         assert (values.dtype, values.shape) == (np.float32, (40, 40))
 
 
@@ -216,7 +216,31 @@ def test_images_of_one_name_do_not_overwrite_each_other(model, blobs, tmp_path):
         (tmp_path / "exams" / exam).mkdir(parents=True)
         (tmp_path / "exams" / exam / "R-CC.png").write_bytes(source.read_bytes())
     explain(find_images(tmp_path / "exams"), model=model, output=tmp_path / "out", arrays=True)
-    assert {path.name for path in (tmp_path / "out").glob("*.npy")} == {"one_R-CC_map.npy", "two_R-CC_map.npy"}
+    assert {path.name for path in (tmp_path / "out").glob("*.npy")} == {"one_CC_R_map.npy", "two_CC_R_map.npy"}
+
+
+def test_no_file_written_names_an_image_file(run, model, blobs, tmp_path):
+    source = next(iter(find_images(blobs).records)).path
+    rows = ["exam_id,projection,path"]
+    for place, projection in enumerate(Projection):
+        (tmp_path / "DOE^JANE").mkdir(exist_ok=True)
+        content = source.read_bytes()
+        file = tmp_path / "DOE^JANE" / f"Jane Doe {projection}.png"
+        file.write_bytes(content[:100] if place == 3 else content)
+        rows.append(f"e1,{projection},{file}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    out, page = tmp_path / "out", tmp_path / "page.html"
+    options = ("--output", out, "--arrays", "--side-by-side", "--json", tmp_path / "scores.json", "--allow-missing")
+    assert run("explain", tmp_path / "list.csv", "--model", model.folder, *options)[0] == 0
+    options = ("--json", tmp_path / "results.json", "--html", page, "--allow-missing")
+    assert run("predict", tmp_path / "list.csv", "--model", model.folder, *options)[0] == 0
+    written = [*out.iterdir(), tmp_path / "scores.json", tmp_path / "results.json", page]
+    assert len(written) == 11
+    for path in written:
+        assert not any(name in path.read_bytes() for name in (b"DOE^JANE", b"Jane Doe"))
+        assert "Doe" not in path.name
+    (exam,) = json.loads((tmp_path / "results.json").read_text())
+    assert exam["refused"]["MLO_L"].startswith("the MLO_L image is damaged")
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # the command line silences it
@@ -246,7 +270,8 @@ def test_a_bad_image_is_refused_with_its_exam_and_bad_ones_alone_leave_no_file(m
     assert [page.name for page in done.pages] == ["good.html"]
     (refused,) = done.refused
     assert "R-CC.png" in refused
-    assert json.loads((tmp_path / "out" / "explanations.json").read_text())["refused"] == [refused]
+    (written,) = json.loads((tmp_path / "out" / "explanations.json").read_text())["refused"]
+    assert written.startswith("exam bad: the CC_R image is damaged")
     with pytest.raises(ImageError, match=r"R-CC\.png"):
         explain(data.of_exams(["bad"]), model=model, output=tmp_path / "none")
     assert {path.name for path in tmp_path.iterdir()} == {"exams", "out"}
@@ -315,9 +340,11 @@ def test_files_of_several_methods(model, blobs, tmp_path):
     assert summary["receipt"]["method"] == "grad-cam++,occlusion"
     explain(part, model=model, output=tmp_path / "one", methods=["occlusion"], arrays=True)
     for record in part.records:
-        several = np.load(tmp_path / "out" / f"{record.path.stem}_occlusion_map.npy")
-        assert np.array_equal(several, np.load(tmp_path / "one" / f"{record.path.stem}_map.npy"))
-        assert not np.array_equal(several, np.load(tmp_path / "out" / f"{record.path.stem}_grad-cam++_map.npy"))
+        several = np.load(tmp_path / "out" / f"{record.exam_id}_{record.projection}_occlusion_map.npy")
+        assert np.array_equal(several, np.load(tmp_path / "one" / f"{record.exam_id}_{record.projection}_map.npy"))
+        assert not np.array_equal(
+            several, np.load(tmp_path / "out" / f"{record.exam_id}_{record.projection}_grad-cam++_map.npy")
+        )
     explain(part, model=model, output=tmp_path / "out")  # the files of all methods go
     assert not list((tmp_path / "out").glob("*occlusion*"))
     for wrong, message in (

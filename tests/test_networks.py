@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import math
+import os
+import shutil
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -15,11 +18,10 @@ from mammodensity.models.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_joint,
-    read_tensors,
     save_checkpoint,
-    write_tensors,
 )
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
+from mammodensity.tensors import read_tensors, write_tensors
 from mammodensity.terms import Projection
 from samples import REPOSITORY
 
@@ -167,6 +169,15 @@ def test_checkpoints_that_are_refused(saved, tmp_path):
         ("categories", ["D", "C", "B", "A"], "expected categories A B C D"),
         ("projection", "ML_R", "does not fit this version"),
         ("network", {"stem": 8}, "does not fit this version"),
+        ("network", {**asdict(TINY), "depths": [10_000_000, 2]}, "depths.0 must be less than or equal to 64"),
+        (
+            "network",
+            {**asdict(TINY), "depths": [64] * 8, "widths": [4096] * 8, "outputs": [4096] * 8},
+            "at most 100,000",
+        ),
+        ("network", {**asdict(TINY), "depths": [2] * 100, "widths": [4] * 100, "outputs": [4] * 100}, "at most 8"),
+        ("network", {**asdict(TINY), "stem": True}, "stem must be a valid integer"),
+        ("preprocess", {"rows": 10**9}, "rows must be less than or equal to 8192"),
         ("preprocess", {"colour": 1}, "does not fit this version"),
     ],
 )
@@ -176,6 +187,58 @@ def test_descriptions_that_are_refused(saved, entry, value, message):
     write_tensors(file, tensors, {**description, entry: value})
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("head.weight", math.nan, "head.weight has values that are not finite"),
+        ("conv.bias", math.inf, "conv.bias has values that are not finite"),
+        ("stages.1.0.norm2.running_mean", -math.inf, "running_mean has values that are not finite"),
+        ("norm.running_var", -1.0, "norm.running_var has negative values"),
+        ("head.bias", torch.float64, "head.bias is of type torch.float64"),
+        ("conv.weight", torch.complex64, "conv.weight is of type torch.complex64"),
+        ("conv.weight", torch.float8_e5m2, "conv.weight is of type torch.float8"),
+        ("conv.weight", torch.int8, "conv.weight is of type torch.int8"),
+    ],
+)
+def test_weights_that_no_network_can_have_are_refused(saved, name, value, message):
+    file = saved[0] / "CC_R" / "network.safetensors"
+    tensors, description = read_tensors(file)
+    if isinstance(value, float):
+        tensors[name].view(-1)[-1] = value
+    else:
+        tensors[name] = tensors[name].to(value)
+    write_tensors(file, tensors, description)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(file)
+
+
+def test_scores_that_overflow_are_an_error(tiny_model, blobs, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    file = tmp_path / "model" / "CC_R" / "network.safetensors"
+    tensors, description = read_tensors(file)
+    write_tensors(file, {**tensors, "head.weight": tensors["head.weight"].fill_(3e38)}, description)
+    with pytest.raises(CheckpointError, match="gives values that are not finite"):
+        mammodensity.predict(blobs, model=tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "holes"])
+def test_files_of_a_model_that_never_end(saved, kind):
+    file = saved[0] / "CC_R" / "network.safetensors"
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        with file.open("wb") as stream:
+            stream.truncate(10**12)
+    for path in (saved[0], file.parent, file):
+        with pytest.raises(CheckpointError, match=r"too large|no regular file"):
+            load_checkpoint(path, "CC_R")
+        with pytest.raises((CheckpointError, OSError), match=r"too large|no regular file"):
+            mammodensity.load_model(path)
 
 
 def test_a_flipped_bit_in_the_description_is_noticed(saved):

@@ -18,7 +18,8 @@ PACKAGE = REPOSITORY / "src" / "mammodensity"
 STAGES = [
     {"errors"},
     {"terms"},
-    {"outputs", "settings", "workers"},
+    {"inputs", "outputs", "settings", "workers"},
+    {"tensors"},
     {"exam"},
     {"scores"},
     {"data", "phantom"},
@@ -74,7 +75,8 @@ def test_modules_import_only_from_earlier_stages():
 
 def test_what_needs_no_torch_does_not_import_it():
     modules = """
-        terms errors outputs workers exam scores data.images data.public.adapters phantom.exams anatomy.outline
+        terms errors inputs outputs workers exam scores data.images data.public.adapters phantom.exams
+        anatomy.outline
         evaluation.figures evaluation.labels evaluation.score_tables results.result results.calibration
         studies.compare studies.readers studies.drift studies.further studies.sample_size workflows.check
         workflows.prepare workflows.segment commands.app

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import fcntl
 import hashlib
-import io
 import json
 import os
 import platform
@@ -22,11 +21,16 @@ from functools import partial
 from importlib import metadata
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from mammodensity.errors import OutputError
+from mammodensity.inputs import open_file
 
 _RECEIPT_PACKAGES = ("mammodensity", "torch", "numpy", "scipy", "pillow", "safetensors")
+_MOST_HASHED_BYTES = 4_000_000_000
+_FORMULA = re.compile(r"'*(?:\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")  # also full-width, as in East Asian locales
+_LINE_END = "\r\n"  # the characters for which the csv module puts a cell into quotes
 _LONGEST_NAME = 100  # bytes of an exam or image name in UTF-8; file systems allow 255 for all of a file's name
 
 
@@ -326,17 +330,35 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write ``rows`` under a header of ``columns``."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(path, text.getvalue())
+    """Write ``rows`` under a header of ``columns``; absent cells are blank.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe before it, which `unguarded` takes away.
+    """
+    lines: list[str] = []
+    table = csv.writer(SimpleNamespace(write=lines.append), lineterminator=_LINE_END)
+    table.writerow(columns)
+    for row in rows:
+        table.writerow([_guarded(row.get(name, "")) for name in columns])
+    write_text(path, "".join(f"{line.removesuffix(_LINE_END)}\n" for line in lines))
+
+
+def _guarded(cell: Any) -> Any:
+    """A cell that is no formula; numbers that are not text stay as they are."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """The text of a cell that `write_csv` wrote.
+
+    >>> unguarded("'=1+1"), unguarded("'a"), unguarded("''-1"), unguarded("-1")
+    ('=1+1', "'a", "'-1", '-1')
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as stream:
+    with open_file(path, _MOST_HASHED_BYTES) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -6,8 +6,9 @@ answers, not other names for the same. Standard library and numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Literal, get_args
 
 import numpy as np
@@ -33,17 +34,44 @@ _TIE_WEIGHT = 1e-6  # of the mean within a vote: far below one vote, far above t
 _SMALLEST_SCORE = float(np.finfo(np.float64).tiny)
 
 
+SUM_TOLERANCE = 1e-3
+"""How far from 1 the scores of one exam and level may sum."""
+
+
+def score_problem(scores: Sequence[float]) -> str | None:
+    """Say what is wrong with one row of scores, or None: each must be finite and not negative, all must sum to 1."""
+    for score in scores:
+        if not isfinite(score):
+            return f"found a score of {score}, expected a number from 0 to 1"
+        if score < 0:
+            return f"found a negative score of {score:.6g}, expected a number from 0 to 1"
+    total = sum(scores)
+    if abs(total - 1) > SUM_TOLERANCE:
+        return f"found scores that sum to {total:.6g}, expected 1 (within {SUM_TOLERANCE:g})"
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class FusedScores:
     """What a breast or the subject got, from which projections.
 
     ``scores`` has shape (K,), K the categories of a `Scale`, or is None where it is not given; ``views`` are the
     projections present and ``missing`` those that were wanted and absent, both in the order of `PROJECTIONS`.
+
+    Raises
+    ------
+    TableError
+        The scores are not numbers from 0 to 1 that sum to 1.
     """
 
     scores: NDArray[np.float64] | None
     views: tuple[Projection, ...]
     missing: tuple[Projection, ...]
+
+    def __post_init__(self) -> None:
+        problem = None if self.scores is None else score_problem(self.scores.tolist())
+        if problem:
+            raise TableError(f"the scores fused from {', '.join(self.views)} cannot be used: {problem}")
 
 
 @dataclass(frozen=True, eq=False)

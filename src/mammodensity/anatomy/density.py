@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,10 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from mammodensity.errors import OptionError, TableError
+from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES, DensityCategory
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 LEAST_EXAMS = 10
 """Least number of labelled exams for a refit; a reliable map needs 20."""
@@ -20,7 +23,7 @@ _CUT_SPREAD, _SLOPE_SPREAD = 2.0, 0.5  # prior of a refit: cuts on the square ro
 _LEAST_STEP = 0.05  # between cuts, on the square root scale
 
 
-@dataclass(frozen=True)
+@settings
 class CategoryMap:
     """Ordinal logistic regression on the square root of percent density.
 
@@ -38,17 +41,14 @@ class CategoryMap:
     ['A', 'B', 'C', 'D']
     """
 
-    cuts: tuple[float, float, float]
+    cuts: Annotated[tuple[_Finite, _Finite, _Finite], Field(strict=False)]  # not strict, as JSON gives a list
     """Percent densities between A and B, B and C, C and D."""
-    slope: float
+    slope: Annotated[_Finite, Field(gt=0)]
     """Change of the logit for one unit of the square root of percent density."""
     source: str
     """Where the numbers come from."""
 
     def __post_init__(self) -> None:
-        values = (*self.cuts, self.slope)
-        if len(self.cuts) != 3 or not np.isfinite(values).all() or self.slope <= 0:
-            raise OptionError(f"a category map needs three cuts and a positive slope. Got {values} instead.")
         if not 0 <= self.cuts[0] < self.cuts[1] < self.cuts[2] <= 100:
             raise OptionError(f"cuts must rise from 0 to 100 per cent. Got {self.cuts} instead.")
 

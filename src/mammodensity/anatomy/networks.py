@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from scipy.ndimage import binary_erosion
 from torch import Tensor, nn
+
+from mammodensity.tensors import read_weights
 
 
 class UNet(nn.Module):
@@ -92,7 +93,7 @@ def segmenter_input(grey: Floats) -> NDArray[np.float32]:
 def load_segmenter() -> UNet:
     """The segmenter that comes with the package, loaded once."""
     network = new_segmenter()
-    network.load_state_dict(load_file(SEGMENTER_WEIGHTS))
+    network.load_state_dict(read_weights(SEGMENTER_WEIGHTS))
     return network.eval()
 
 
@@ -152,7 +153,7 @@ def load_tissue_networks() -> tuple[UNet, ...]:
     networks = []
     for path in TISSUE_WEIGHTS:
         network = new_tissue_network()
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(read_weights(path))
         networks.append(network.eval())
     return tuple(networks)
 

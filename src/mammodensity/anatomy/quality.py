@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mammodensity.errors import CheckpointError
 from mammodensity.exam import Flag, Mammogram
 
 LOW_QUALITY = "low-quality"
@@ -59,6 +60,7 @@ def quality_flags(mammogram: Mammogram) -> tuple[Flag, ...]:
 
 Floats = NDArray[np.float64]
 
+_MEASURES = 10
 _SHRUNK = 0.1  # share of the covariance given to its diagonal
 _BEYOND = 1.5  # times the largest distance of images held out
 _LEAST_IMAGES = 20  # below, nothing can be said
@@ -90,11 +92,23 @@ class Familiarity:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Familiarity:
-        """Read what `to_dict` gave."""
-        precision = tuple(tuple(map(float, row)) for row in values["precision"])
-        return cls(
-            tuple(map(float, values["mean"])), tuple(map(float, values["scale"])), precision, float(values["limit"])
-        )
+        """Read what `to_dict` gave.
+
+        Raises
+        ------
+        CheckpointError
+            The values are not of that form.
+        """
+        try:
+            parts = [np.array(values[name]) for name in ("mean", "scale", "precision", "limit")]
+            shapes = [part.shape for part in parts]
+            numbers = all(part.dtype.kind in "fi" for part in parts)
+        except (KeyError, TypeError, ValueError):
+            numbers, shapes = False, []
+        if not numbers or shapes != [(_MEASURES,), (_MEASURES,), (_MEASURES, _MEASURES), ()] or (parts[1] <= 0).any():
+            raise CheckpointError("the network's record of its training images is damaged; restore it or train again")
+        mean, scale, precision, limit = (part.tolist() for part in parts)
+        return cls(tuple(mean), tuple(scale), tuple(map(tuple, precision)), limit)
 
 
 def fit_familiarity(training: NDArray[np.floating[Any]], held_out: NDArray[np.floating[Any]]) -> Familiarity | None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammodensity.errors import TableError
+from mammodensity.inputs import MOST_TABLE_BYTES, read_file
+from mammodensity.outputs import unguarded
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def read_csv(path: Path, required: Collection[str] = (), alternative: Collection
         _check_header(path, header, required, alternative)
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                row = CsvRow(path, reader.line_num, dict(zip(header, map(str.strip, cells), strict=False)))
+                texts = (unguarded(cell.strip()) for cell in cells)
+                row = CsvRow(path, reader.line_num, dict(zip(header, texts, strict=False)))
                 if len(cells) != len(header):
                     raise row.error(f"found {len(cells)} fields, expected {len(header)} as in the header")
                 rows.append(row)
@@ -94,7 +97,7 @@ def read_text(path: Path) -> str:
     if path.exists() and not path.is_file():  # a pipe may have no writer, and a device no end
         raise TableError(f"cannot read {path}: it is no ordinary file, expected a text table")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path, MOST_TABLE_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise TableError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -7,7 +7,6 @@ the categories F, G and D have them in the columns tissue and breast_tissue inst
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from mammodensity.data.csv_rows import CsvRow, read_csv
 from mammodensity.data.dicom.file_checks import REASONS, FileCheck, Reason
 from mammodensity.data.dicom.header import looks_like_dicom
 from mammodensity.errors import LayoutError, TableError
+from mammodensity.inputs import read_json
 from mammodensity.outputs import write_csv
 from mammodensity.terms import (
     DENSITY,
@@ -57,6 +57,12 @@ class ImageRecord:
     def candidates(self) -> tuple[tuple[Path, FileCheck | None], ...]:
         """The file and its alternatives, best first, each with the verdict on it."""
         return (self.path, self.check), *((other.path, other) for other in self.alternatives)
+
+    def without_paths(self, text: str) -> str:
+        """Turn a message about the image into one for results: names of files and folders may identify a patient."""
+        for path, _ in self.candidates:
+            text = text.replace(str(path), f"the {self.projection} image")
+        return text
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def holds_phantoms(data: DataSet) -> bool:
 
 def _is_phantom_receipt(path: Path) -> bool:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
     except (OSError, ValueError):
         return False  # another program's file of that name says nothing about phantoms
     return isinstance(facts, dict) and facts.get("command") == "phantom"

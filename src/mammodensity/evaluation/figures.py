@@ -14,7 +14,8 @@ from mammodensity.errors import TableError
 from mammodensity.evaluation.agreement import Floats, confusion_matrices, sample_figures
 from mammodensity.evaluation.bootstrap import BootstrapSpec, Figure, canonical_order, measure, plain
 from mammodensity.evaluation.labels import match, match_patients
-from mammodensity.evaluation.score_tables import SUM_TOLERANCE, ScoreTable, score_problem
+from mammodensity.evaluation.score_tables import ScoreTable
+from mammodensity.scores import SUM_TOLERANCE, score_problem
 from mammodensity.terms import DENSITY, LEVELS, SCALES, Category, Scale
 
 SCALAR_FIGURES: tuple[str, ...] = (
@@ -160,15 +161,22 @@ class FiguresOfMerit(Mapping[str, Figure]):
             points |= {f"{kind}_{letter}": value for letter, value in values[f"{kind}_per_category"].items()}
         figures = {}
         for name, value in points.items():
-            low, high = values["intervals"].get(name) or (nan, nan)
-            left_out = values["undefined_resamples"].get(name, 0)
-            number = nan if value is None else float(value)
+            interval = values["intervals"].get(name) or (None, None)
+            number, low, high = (nan if bound is None else _number(bound) for bound in (value, *interval))
+            left_out = int(_number(values["undefined_resamples"].get(name, 0)))
             figures[name] = Figure(number, low, high, values["n"], values["undefined"].get(name), left_out)
-        confusion = tuple(tuple(int(count) for count in row) for row in values["confusion"])
+        confusion = tuple(tuple(int(_number(count)) for count in row) for row in values["confusion"])
         how = {
             name: values[name] for name in ("bootstrap", "seed", "confidence", "n_not_given", "n_partial", "patients")
         }
         return cls(values["n"], confusion, figures, **how)
+
+
+def _number(value: Any) -> float:
+    """A number of a JSON file, which must be one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no number")
+    return value
 
 
 def figures_of_merit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ from mammodensity.data.dataset import MANIFEST_NAME, reference_categories
 from mammodensity.data.find import find_images
 from mammodensity.errors import TableError
 from mammodensity.evaluation.score_tables import ScoreTable
+from mammodensity.inputs import as_number
 from mammodensity.terms import DENSITY, TISSUE, Category, DensityCategory, Scale
 
 Value = TypeVar("Value")
@@ -153,19 +153,6 @@ def look_up(exam_ids: Sequence[str], values: Mapping[str, Value], lacking: str, 
 
 def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")
-
-
-def as_number(text: str) -> float | None:
-    """The finite number a text says, or None.
-
-    >>> as_number("52.5"), as_number("GE"), as_number("nan")
-    (52.5, None, None)
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if isfinite(number) else None
 
 
 _KEY_COLUMNS = ("exam_id", "exam", "row")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +12,23 @@ from numpy.typing import NDArray
 
 from mammodensity.data.csv_rows import CsvRow, read_csv, read_text
 from mammodensity.errors import TableError
+from mammodensity.inputs import as_number
 from mammodensity.outputs import write_csv, write_text
-from mammodensity.scores import ExamScores, FusedScores, fuse
+from mammodensity.scores import (
+    BY_THE_NETWORK,
+    FUSION_METHODS,
+    POLICIES,
+    ExamScores,
+    fuse,
+    fuse_views,
+    score_problem,
+)
 from mammodensity.terms import DENSITY, FUSED_LEVELS, LEVELS, PROJECTIONS, TISSUE, DensityCategory, Projection, Scale
 
-SUM_TOLERANCE = 1e-3
-"""How far from 1 the scores of one row may sum."""
-
-
-def score_problem(scores: Sequence[float]) -> str | None:
-    """Say what is wrong with one row of scores, or None: each must be finite and not negative, all must sum to 1."""
-    for score in scores:
-        if not isfinite(score):
-            return f"found a score of {score}, expected a number from 0 to 1"
-        if score < 0:
-            return f"found a negative score of {score:.6g}, expected a number from 0 to 1"
-    total = sum(scores)
-    if abs(total - 1) > SUM_TOLERANCE:
-        return f"found scores that sum to {total:.6g}, expected 1 (within {SUM_TOLERANCE:g})"
-    return None
-
-
 _KEYS = ("exam_id", "projection")
-_NOTES = ("views", "missing")
+_NOTES = ("views", "missing", "fusion")
+_FUSED_WITHIN = 0.01  # tables of other programs may hold rounded scores
+_OUTSIDE = 0.1  # of a category
 _DENSITY = "percent_density"
 
 
@@ -94,22 +88,22 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
     Raises
     ------
     TableError
-        The file cannot be read, lacks columns or rows, or a row has an unknown projection, repeats another, or does
-        not hold scores from 0 to 1 that sum to 1. The message names file and line.
+        The file cannot be read, lacks columns or rows, or a row has an unknown projection, repeats another, does not
+        hold scores from 0 to 1 that sum to 1, or contradicts the rows of its views. The message names file and line.
     """
     rows = read_csv(path, (*_KEYS, *DENSITY), (*_KEYS, *TISSUE))
     scale = DENSITY if set(DENSITY) <= set(rows.columns) else TISSUE
     exam_ids: dict[str, int] = {}
-    records: dict[tuple[str, str], tuple[int, list[float], tuple[Projection, ...]]] = {}
+    records: dict[tuple[str, str], tuple[CsvRow, list[float], tuple[Projection, ...]]] = {}
     for row in rows:
         exam_id, level = row.needed("exam_id", "the name of an exam"), row["projection"]
         if level not in LEVELS:
             raise row.error(f"found projection {level!r}, expected one of {', '.join(LEVELS)}")
         if (exam_id, level) in records:
-            first = records[exam_id, level][0]
+            first = records[exam_id, level][0].line
             raise row.error(f"exam {exam_id} has a second row for {level}, expected one (the first: {first})")
         exam_ids.setdefault(exam_id, len(exam_ids))
-        records[exam_id, level] = (row.line, parse_scores(row, scale), _parse_missing(row))
+        records[exam_id, level] = (row, parse_scores(row, scale), _parse_views(row, "missing"))
     if method is not None:
         records = {key: record for key, record in records.items() if key[1] not in FUSED_LEVELS}
 
@@ -119,6 +113,7 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
         scores[level][exam_ids[exam_id]] = values
         if level in FUSED_LEVELS:
             missing[level][exam_ids[exam_id]] = absent
+    _require_agreement({key: row for key, (row, _, _) in records.items()}, exam_ids, scores)
     for level, fused in fuse_levels(scores, method or "mean").items():
         lacking = [index for exam_id, index in exam_ids.items() if (exam_id, level) not in records]
         scores[level][lacking] = fused[lacking]
@@ -131,9 +126,9 @@ def read_score_table(path: Path, method: str | None = None) -> ScoreTable:
 def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
     """Write seven rows per exam (`LEVELS`) that `read_score_table` reads back to the last bit.
 
-    Columns exam_id, projection, A, B, C, D (or F, G, D), views, missing; the last two are projection names separated
-    by spaces.
-    Scores not given are blank. A column percent_density follows where the model measures it.
+    Columns exam_id, projection, A, B, C, D (or F, G, D), views, missing, fusion. Views are projection names separated
+    by spaces; fusion says how the scores of a breast or subject were made of them. Scores not given are blank. A column
+    percent_density follows where the model measures it.
 
     Raises
     ------
@@ -155,7 +150,7 @@ def write_score_table(path: Path, exams: Iterable[ExamScores]) -> None:
                 "distinct names"
             )
         names.add(exam_id)
-        rows.extend(_exam_rows(path, exam, scale))
+        rows.extend(_exam_rows(exam, scale))
     measured = any(_DENSITY in row for row in rows)
     write_csv(Path(path), (*columns, _DENSITY) if measured else columns, rows)
 
@@ -198,43 +193,86 @@ def parse_scores(row: CsvRow, scale: Scale = DENSITY) -> list[float]:
         return [np.nan] * len(scale)
     values = []
     for letter in scale:
-        try:
-            values.append(float(row[letter]))
-        except ValueError as error:
-            raise row.error(
-                f"found {row[letter]!r} in column {letter}, expected a number from 0 to 1 (or all blank)"
-            ) from error
+        value = as_number(row[letter])
+        if value is None:
+            raise row.error(f"found {row[letter]!r} in column {letter}, expected a number from 0 to 1 (or all blank)")
+        values.append(value)
     problem = score_problem(values)
     if problem:
         raise row.error(problem)
     return values
 
 
-def _parse_missing(row: CsvRow) -> tuple[Projection, ...]:
-    names = row["missing"].split()
+def _parse_views(row: CsvRow, column: str) -> tuple[Projection, ...]:
+    names = row[column].split()
     unknown = [name for name in names if name not in PROJECTIONS]
     if unknown:
-        raise row.error(f"found {unknown[0]!r} in column missing, expected names among {', '.join(PROJECTIONS)}")
+        raise row.error(f"found {unknown[0]!r} in column {column}, expected names among {', '.join(PROJECTIONS)}")
     return tuple(Projection(name) for name in names)
 
 
-def _exam_rows(path: Path, exam: ExamScores, scale: Scale) -> Iterator[dict[str, str]]:
+def _require_agreement(
+    rows: Mapping[tuple[str, str], CsvRow], exam_ids: Mapping[str, int], scores: Mapping[str, NDArray[np.float64]]
+) -> None:
+    """Raise ``TableError`` where scores of a breast or subject cannot come from those of its views.
+
+    A row that states its fusion must hold what this makes of the views; that of a joint network is its own, and is
+    not checked. Without such a statement any fusion will do, and so will scores between those of the views.
+    """
+    groups: dict[tuple[str, tuple[Projection, ...], str], list[str]] = defaultdict(list)
+    for (exam_id, level), row in rows.items():
+        exam = exam_ids[exam_id]
+        if level not in FUSED_LEVELS or np.isnan(scores[level][exam]).any():
+            continue
+        views = [view for view in FUSED_LEVELS[level] if not np.isnan(scores[view][exam]).any()]
+        used, absent = _parse_views(row, "views"), _parse_views(row, "missing")
+        blank = [view for view in used if view not in views and (exam_id, view) in rows]
+        for view in (*blank, *(view for view in absent if view in views)):
+            raise row.error(f"the views of {level} contradict the row of {view}; make the table again")
+        if row["fusion"] not in ("", BY_THE_NETWORK, *FUSION_METHODS):
+            raise row.error(f"found fusion {row['fusion']!r}, expected one of {', '.join(FUSION_METHODS)}, or joint")
+        if views and {*views, *absent} == set(FUSED_LEVELS[level]) and row["fusion"] != BY_THE_NETWORK:
+            groups[level, tuple(views), row["fusion"]].append(exam_id)
+    for (level, used, fusion), names in groups.items():
+        exams = [exam_ids[name] for name in names]
+        of_views, fused = {view: scores[view][exams] for view in used}, scores[level][exams]
+        differences = [
+            np.abs(fuse_views(of_views, method, policy) - fused).max(axis=1)  # (N,)
+            for method in ([fusion] if fusion else FUSION_METHODS)
+            for policy in POLICIES
+        ]
+        agree = np.min(differences, axis=0) <= _FUSED_WITHIN
+        if not fusion:
+            positions = np.arange(fused.shape[1])
+            expected = np.stack([values @ positions for values in of_views.values()])  # (V, N)
+            away = np.maximum(expected.min(axis=0) - fused @ positions, fused @ positions - expected.max(axis=0))
+            agree |= away <= _OUTSIDE
+        if not agree.all():
+            row = rows[names[int(np.argmin(agree))], level]
+            raise row.error(
+                f"the scores of {level} contradict those of its views ({', '.join(used)}); make the table again, or "
+                "use --fusion to fuse the views anew"
+            )
+
+
+def _exam_rows(exam: ExamScores, scale: Scale) -> Iterator[dict[str, str]]:
     for level in LEVELS:
         if level in FUSED_LEVELS:
             fused = exam.fused[level]
+            scores, views, missing = fused.scores, fused.views, fused.missing
         else:
             view = Projection(level)
-            present = view in exam.projections
-            scores = np.asarray(exam.projections[view], np.float64) if present else None
-            fused = FusedScores(scores, (view,) if present else (), () if present else (view,))
-        values = [] if fused.scores is None else fused.scores.tolist()
-        if fused.scores is not None:
+            scores = exam.projections.get(view)
+            views, missing = ((), (view,)) if scores is None else ((view,), ())
+        values = [] if scores is None else scores.tolist()
+        if scores is not None:
             wrong_number = f"found {len(values)} scores, expected {len(scale)}" if len(values) != len(scale) else None
             if problem := score_problem(values) or wrong_number:
-                raise TableError(f"cannot write {path}: exam {exam.exam_id}, {level}: {problem}")
-        row = {"exam_id": exam.exam_id, "projection": level, "views": " ".join(fused.views)}
-        row["missing"] = " ".join(fused.missing)
-        row |= dict(zip(scale, map(repr, values), strict=False))  # blank where there are none
+                raise TableError(f"cannot write scores of exam {exam.exam_id}, {level}: {problem}")
+        row = {"exam_id": exam.exam_id, "projection": level, "views": " ".join(views), "missing": " ".join(missing)}
+        row |= dict(zip(scale, map(repr, map(float, values)), strict=False))  # blank where there are none
+        if level in FUSED_LEVELS and values:
+            row["fusion"] = exam.fusion
         if level in exam.percent_density:
             row[_DENSITY] = f"{exam.percent_density[level]:.2f}"
         yield row
@@ -344,12 +382,10 @@ def _read_file(path: Path) -> NDArray[np.float64]:
             raise TableError(
                 f"{path}, line {line}: found {len(fields)} columns, expected 4 separated by spaces (A B C D)"
             )
-        try:
-            row = [float(value) for value in fields]
-        except ValueError as error:
-            raise TableError(
-                f"{path}, line {line}: found {text.strip()!r}, expected four numbers from 0 to 1"
-            ) from error
+        numbers = [as_number(value) for value in fields]
+        row = [number for number in numbers if number is not None]
+        if len(row) < len(numbers):
+            raise TableError(f"{path}, line {line}: found {text.strip()!r}, expected four numbers from 0 to 1")
         if problem := score_problem(row):
             raise TableError(f"{path}, line {line}: {problem}")
         rows.append(row)

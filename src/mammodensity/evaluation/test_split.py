@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from mammodensity.data.dataset import MANIFEST_NAME, SPLITS, read_manifest, refe
 from mammodensity.errors import ImageError, TableError, require_choice
 from mammodensity.evaluation.figures import FiguresOfMerit, evaluate_table, to_json
 from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, score_table, write_score_table
+from mammodensity.inputs import read_json
 from mammodensity.models.scoring import ViewScores, scored_exams
 from mammodensity.models.trained import load_networks
 from mammodensity.outputs import file_sha256, receipt, staged_folder, write_json
@@ -126,7 +126,7 @@ def read_figures(path: Path) -> dict[str, FiguresOfMerit]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError) as error:
         raise TableError(f"{path} is damaged: it is no readable JSON; remove the folder to evaluate again") from error
     if not isinstance(values, dict):

@@ -6,8 +6,7 @@ is one file because a file can be replaced in one step, so that weights and spec
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,13 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from mammodensity.anatomy.network_input import PreprocessSpec
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.models.joint import ExamView, JointNetwork, JointSpec, ViewBranch
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
-from mammodensity.outputs import write_bytes
+from mammodensity.tensors import read_tensors, write_tensors
 from mammodensity.terms import DENSITY, PROJECTIONS, SCALES, Projection, Scale
 
 NETWORK_FILE = "network.safetensors"
@@ -30,7 +28,6 @@ RESUME_FILE = "resume.safetensors"
 JOINT = "joint"
 _FORMAT = "mammodensity network 1"
 _JOINT_FORMAT = "mammodensity joint network 1"
-_CHECKSUM = "sha256"
 
 ViewNetwork = ResidualNetwork | ExamView | ViewBranch
 """A network of one projection, the joint network with one view alone, or its branch of one view."""
@@ -100,25 +97,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint | JointCheckpoint) -> P
     return path
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a safetensors file whose header holds ``description`` and a checksum as JSON, whole or not at all."""
-    from safetensors.torch import save
-
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {**description, _CHECKSUM: _digest(plain, description)}
-    write_bytes(path, save(plain, {"mammodensity": json.dumps(header, allow_nan=False)}))
-
-
-def _digest(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
-    """SHA-256 over description, names, shapes and values, so that a single flipped bit is noticed."""
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 # Loading
 
 
@@ -151,9 +129,10 @@ def load_checkpoint(path: Path | str, projection: Projection | str | None = None
     tensors, description = read_tensors(file)
     _require_format(file, description, _FORMAT, SCALES)
     with _fitting(file):
-        network = ResidualNetwork(NetworkSpec(**description["network"]), len(description["categories"]))
+        with torch.device("meta"):  # shapes only: no memory is taken before the tensors fit
+            network = ResidualNetwork(NetworkSpec(**description["network"]), len(description["categories"]))
         preprocess, written = PreprocessSpec(**description["preprocess"]), Projection(description["projection"])
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=True)
     if projection not in (None, written):
         raise CheckpointError(
             f"{file} is a network for {written}, asked for {projection}; "
@@ -176,39 +155,11 @@ def load_joint(file: Path) -> JointCheckpoint:
         raise CheckpointError(f"{file}: expected projections {', '.join(PROJECTIONS)} in this order")
     with _fitting(file):
         spec = dict(description["network"])
-        network = JointNetwork(JointSpec(**{**spec, "network": NetworkSpec(**spec["network"])}))
+        with torch.device("meta"):
+            network = JointNetwork(JointSpec(**{**spec, "network": NetworkSpec(**spec["network"])}))
         preprocess = PreprocessSpec(**description["preprocess"])
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=True)
     return JointCheckpoint(network.eval(), preprocess, _training(description))
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors and the description that ``write_tensors`` wrote.
-
-    Raises
-    ------
-    CheckpointError
-        The file is absent, damaged, or not written by this program.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise CheckpointError(f"{path} not found; expected a network written by `mammodensity train` or `import-keras`")
-    try:
-        with safe_open(path, framework="pt") as stream:
-            header = (stream.metadata() or {}).get("mammodensity")
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file; restore it or train again") from error
-    if header is None:
-        raise CheckpointError(f"{path} was not written by mammodensity: it has no description of its network")
-    try:
-        description = dict(json.loads(header))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: its description is not JSON; restore it or train again") from error
-    if description.pop(_CHECKSUM, None) != _digest(tensors, description):
-        raise CheckpointError(f"{path} is damaged: its content differs from its checksum; restore it or train again")
-    return tensors, description
 
 
 def _require_format(file: Path, description: Mapping[str, Any], expected: str, scales: Iterable[Scale]) -> None:
@@ -240,20 +191,25 @@ def _training(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def network_files(model: Path) -> dict[Projection, Path]:
-    """The networks in a model folder, by projection, in the order of ``PROJECTIONS``."""
+    """The networks in a model folder, by projection, in the order of ``PROJECTIONS``.
+
+    Pipes and links to nothing are among them: loading refuses these, and a network must not be missing in silence.
+    """
     files = {projection: model / projection.value / NETWORK_FILE for projection in PROJECTIONS}
-    return {projection: file for projection, file in files.items() if file.is_file()}
+    return {projection: file for projection, file in files.items() if os.path.lexists(file)}
 
 
 def joint_file(model: Path) -> Path | None:
     """The file of a model folder's joint network; None where it has none."""
     file = model / JOINT / NETWORK_FILE
-    return file if file.is_file() else None
+    return file if os.path.lexists(file) else None
 
 
 def _network_file(path: Path, projection: Projection | None) -> Path:
-    if path.is_file() or (path / NETWORK_FILE).is_file():
-        return path if path.is_file() else path / NETWORK_FILE
+    if os.path.lexists(path) and not path.is_dir():
+        return path
+    if os.path.lexists(path / NETWORK_FILE):
+        return path / NETWORK_FILE
     if not path.exists():
         raise CheckpointError(f"{path} not found; expected a model folder or a {NETWORK_FILE}")
     files = network_files(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from mammodensity.anatomy.density import DEFAULT_MAP, CategoryMap
 from mammodensity.anatomy.read_view import ReadView
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.exam import Exam
+from mammodensity.inputs import read_json
 from mammodensity.models.scoring import ViewScores, score_exam
 from mammodensity.outputs import write_json
 from mammodensity.scores import ExamScores, FusedScores, fuse_exam
@@ -87,8 +87,7 @@ def read_category_map(folder: Path) -> CategoryMap:
     """
     path = folder / MAP_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        first, second, third = (float(cut) for cut in values["cuts"])
-        return CategoryMap((first, second, third), float(values["slope"]), str(values["source"]))
+        values = read_json(path)
+        return CategoryMap(values["cuts"], values["slope"], values["source"])
     except (OSError, ValueError, KeyError, TypeError, OptionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; calibrate again") from error

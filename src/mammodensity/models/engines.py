@@ -27,6 +27,7 @@ from scipy.special import softmax
 
 from mammodensity.data.dataset import MANIFEST_NAME, SPLITS, DataSet, read_manifest
 from mammodensity.errors import CheckpointError, ImageError, LayoutError, OptionError, OutputError
+from mammodensity.inputs import read_file
 from mammodensity.models.batch import load_images, with_channels
 from mammodensity.models.checkpoint import Checkpoint
 from mammodensity.models.onnx import INPUT, quietly, require_packages, send_nothing, to_onnx
@@ -41,6 +42,7 @@ LARGEST_MEAN_DIFFERENCE = 0.02
 LEAST_AGREEMENT = 0.95
 """Smallest share of these images that must keep their category."""
 _IMAGES = 32
+_HASH_BYTES = 64
 _MAKING = 2  # part of the names of kept files; raised when networks are exported or quantised in another way
 
 Inputs = NDArray[np.float32]
@@ -54,7 +56,17 @@ ToScores = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 
 def scores_of_logits(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Scores (B, 4) of logits (B, 4)."""
+    """Scores (B, 4) of logits (B, 4).
+
+    Raises
+    ------
+    CheckpointError
+        A logit is not finite.
+    """
+    if not np.isfinite(logits).all():
+        raise CheckpointError(
+            "the network gives values that are not finite; its weights are damaged, restore it or train again"
+        )
     return softmax(logits.astype(np.float64), axis=1)
 
 
@@ -307,7 +319,7 @@ def _keep(path: Path, content: bytes) -> None:
 def _is_whole(path: Path) -> bool:
     """Whether a kept file is as it was written; a damaged one is made again, never run."""
     try:
-        return file_sha256(path) == _hash_file(path).read_text()
+        return file_sha256(path) == read_file(_hash_file(path), _HASH_BYTES).decode()
     except (OSError, UnicodeDecodeError):
         return False
 

@@ -21,8 +21,11 @@ from mammodensity.terms import CATEGORIES
 _BATCH_NORM_EPSILON = 1e-3  # Keras' default; PyTorch's is 1e-5
 _LEAK = 0.3  # Keras' default slope; PyTorch's is 0.01
 
-_Count = Annotated[int, Field(ge=1)]
-_Counts = Annotated[tuple[_Count, ...], Field(strict=False, min_length=1)]  # JSON gives lists
+_MOST_WEIGHTS = 100_000_000  # INFN's network has 2 million
+_Filters = Annotated[int, Field(ge=1, le=4096)]
+_Blocks = Annotated[int, Field(ge=1, le=64)]
+_MOST_STAGES = 8  # each halves the image
+_EachStage = Field(strict=False, min_length=1, max_length=_MOST_STAGES)  # not strict, as JSON gives lists
 
 
 @settings
@@ -34,15 +37,15 @@ class NetworkSpec:
 
     channels: Literal[1, 3] = 1
     """Input channels: 1 grey, or 3 for weights of INFN (the grey value repeated)."""
-    stem: _Count = 64
+    stem: _Filters = 64
     """Filters of the first convolution."""
-    widths: _Counts = (64, 128, 128, 128)
+    widths: Annotated[tuple[_Filters, ...], _EachStage] = (64, 128, 128, 128)
     """Inner filters of the blocks of each stage; every stage but the first halves the image."""
-    outputs: _Counts = (128, 256, 256, 256)
+    outputs: Annotated[tuple[_Filters, ...], _EachStage] = (128, 256, 256, 256)
     """Output filters of the blocks of each stage."""
-    depths: _Counts = (3, 3, 3, 3)
+    depths: Annotated[tuple[_Blocks, ...], _EachStage] = (3, 3, 3, 3)
     """Blocks of each stage."""
-    cardinality: _Count = 1
+    cardinality: _Filters = 1
     """Groups of the 3x3 convolutions."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the last features dropped in training."""
@@ -54,6 +57,18 @@ class NetworkSpec:
             raise OptionError("widths, outputs and depths must have one entry a stage each")
         if any(width % self.cardinality for width in self.widths):
             raise OptionError(f"every width must be a multiple of cardinality {self.cardinality}. Got {self.widths}.")
+        if self.weights > _MOST_WEIGHTS:
+            raise OptionError(f"a network may have at most {_MOST_WEIGHTS:,} weights. Got {self.weights:,} instead.")
+
+    @property
+    def weights(self) -> int:
+        """How many weights the convolutions have."""
+        total, inputs = 9 * self.channels * self.stem, self.stem
+        for width, outputs, depth in zip(self.widths, self.outputs, self.depths, strict=True):
+            first = inputs * (width + outputs)  # with the shortcut
+            total += first + (depth - 1) * outputs * width + depth * (9 * width // self.cardinality + outputs) * width
+            inputs = outputs
+        return total
 
 
 class ResidualNetwork(nn.Module):

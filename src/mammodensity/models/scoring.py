@@ -20,7 +20,7 @@ from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.images import read_record
 from mammodensity.errors import CheckpointError, ImageError
 from mammodensity.exam import Exam, Flag, Mammogram
-from mammodensity.scores import ExamScores, FusedScores
+from mammodensity.scores import ExamScores, FusedScores, score_problem
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, Projection
 from mammodensity.workers import in_workers, threads_told, usable_cores
 
@@ -29,7 +29,13 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True, eq=False)
 class ViewScores:
-    """What a model says of one view."""
+    """What a model says of one view.
+
+    Raises
+    ------
+    CheckpointError
+        The scores are not numbers from 0 to 1 that sum to 1, or the percent density is none from 0 to 100.
+    """
 
     scores: NDArray[np.float64]
     """(K,) in the order A-D, or of another `Scale`."""
@@ -39,6 +45,13 @@ class ViewScores:
     """Reasons to look twice that only the model can tell."""
     features: NDArray[np.float32] | None = None
     """(F,) what a joint network fuses."""
+
+    def __post_init__(self) -> None:
+        problem = score_problem(self.scores.tolist())
+        if self.percent_density is not None and not 0 <= self.percent_density <= 100:
+            problem = f"found a percent density of {self.percent_density}, expected a number from 0 to 100"
+        if problem:
+            raise CheckpointError(f"the model gives scores that cannot be used: {problem}; restore it or train again")
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 from torch import Tensor
 
 from mammodensity.anatomy.network_input import preprocess
@@ -208,8 +207,7 @@ class JointModel(DensityModel):
         whole, present = self._cells(features)
         with torch.inference_mode():
             logits = self.network.fuse(whole[None].to(self.device), present[None].to(self.device))
-        scores: NDArray[np.float64] = softmax(logits[0].double().cpu().numpy())
-        return scores
+        return scores_of_logits(logits.cpu().numpy())[0]
 
     def view_of(self, projection: Projection, features: Features) -> ExamView:
         """The network of one view in an exam that has these views, the others as they are."""

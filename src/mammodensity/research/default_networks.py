@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from mammodensity.anatomy.networks import UNet, new_segmenter, new_tissue_network
 from mammodensity.errors import Interrupted
-from mammodensity.models.checkpoint import read_tensors, write_tensors
 from mammodensity.outputs import file_sha256, receipt, write_bytes, write_json
 from mammodensity.phantom.appearance import Look
 from mammodensity.phantom.disturbances import Disturbance
 from mammodensity.phantom.exams import PhantomSpec
 from mammodensity.research.default_phantoms import PhantomPaths, Sample, outline_sample, phantom_paths, tissue_sample
 from mammodensity.settings import Field, settings
+from mammodensity.tensors import read_tensors, write_tensors
 from mammodensity.terms import RESEARCH_USE_ONLY
 from mammodensity.training.loop import keep_memory, stop_requests
 from mammodensity.training.records import require_same_recipe, restore_tensors, run_tensors, tensors_under

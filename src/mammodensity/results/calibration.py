@@ -6,7 +6,6 @@ for them in the manifest of the training.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -19,6 +18,7 @@ from mammodensity.data.dataset import MANIFEST_NAME
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.evaluation.labels import ExamColumns, read_exam_columns
 from mammodensity.evaluation.score_tables import ScoreTable
+from mammodensity.inputs import read_json
 from mammodensity.outputs import file_sha256, receipt, write_json
 from mammodensity.results.cross_validation import (
     LEAST_EXAMS,
@@ -37,7 +37,7 @@ from mammodensity.results.score_calibration import (
     prediction_sets,
     thresholds,
 )
-from mammodensity.scores import BY_THE_NETWORK, FusionMethod, Policy, denser, fuse_views
+from mammodensity.scores import BY_THE_NETWORK, FusionMethod, Policy, denser, fuse_views, score_problem
 from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
@@ -142,14 +142,16 @@ class ViewsCalibration:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ViewsCalibration:
         """Read what `to_dict` gave; raise ``ValueError``, ``KeyError`` or ``OptionError`` if it is damaged."""
-        held_out = np.array(content["held_out"], dtype=np.float64)
+        held_out = np.array(content["held_out"])
         reference = np.array([DensityCategory(letter).index for letter in content["reference"]], dtype=np.intp)
         if held_out.shape != (len(reference), len(CATEGORIES)):
             raise ValueError("held-out scores and reference do not agree")
-        if not ((held_out >= 0) & (held_out <= 1)).all():  # NaN compares False
-            raise ValueError("held-out scores are not from 0 to 1")
+        if held_out.dtype.kind not in "fi":
+            raise ValueError("held-out scores are not numbers")
+        if any(score_problem(scores) for scores in held_out.tolist()):
+            raise ValueError("held-out scores are not from 0 to 1 with sum 1")
         kind, coefficients = content["map"]["kind"], content["map"]["coefficients"]
-        return cls(CalibrationMap(kind, tuple(map(float, coefficients))), held_out, reference)
+        return cls(CalibrationMap(kind, tuple(coefficients)), held_out.astype(np.float64), reference)
 
 
 @settings
@@ -319,7 +321,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["format"] != _FORMAT:
             raise CheckpointError(f"{path} has format {content['format']}, expected {_FORMAT}; calibrate again")
         calibration = _calibration(content)

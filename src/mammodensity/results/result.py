@@ -17,7 +17,7 @@ from mammodensity.exam import Flag
 from mammodensity.outputs import write_csv
 from mammodensity.results.calibration import Calibration
 from mammodensity.results.rules import STANDARD_RULES, Rules, find_flags
-from mammodensity.scores import ExamScores
+from mammodensity.scores import ExamScores, score_problem
 from mammodensity.terms import (
     DENSITY,
     FUSED_LEVELS,
@@ -247,6 +247,8 @@ def _level(exam: ExamScores, name: str, raw: NDArray[np.float64], calibration: C
     calibrated = calibration.calibrated(views, raw) if calibration else None
     values = raw if calibrated is None else calibrated
     scores = {category: float(values[category.index]) for category in exam.scale}
+    if problem := score_problem(list(scores.values())):
+        raise CheckpointError(f"exam {exam.exam_id}, {name}: {problem}; calibrate again, or restore the model")
     dense = sum(score for category, score in scores.items() if category.dense)
     return LevelResult(
         category=exam.scale[int(np.argmax(values))],

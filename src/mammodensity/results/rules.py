@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from mammodensity.errors import OptionError
 from mammodensity.exam import Flag
+from mammodensity.inputs import read_json
 from mammodensity.scores import ExamScores
 from mammodensity.settings import Field, settings
 from mammodensity.terms import PROJECTIONS, DensityCategory, Scale
@@ -88,7 +88,7 @@ def read_rules(path: Path) -> Rules:
         The file cannot be read, names an unknown rule, or a value is out of range.
     """
     try:
-        return _rules(json.loads(path.read_text(encoding="utf-8")))
+        return _rules(read_json(path))
     except (OSError, ValueError, OptionError) as error:
         raise OptionError(f"{path} cannot be used as rules: {error}") from error
 

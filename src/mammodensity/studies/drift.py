@@ -38,7 +38,7 @@ PERIODS = ("month", "quarter", "year")
 DATE_COLUMNS = ("study_date", "exam_date", "date")
 _PERMUTATIONS = 4999
 _DENSE = np.array(DENSITY.dense)
-_DATE = re.compile(r"(\d{4})(?:-?(\d{2})(?:-?(\d{2}))?)?(?:[T ].*)?")
+_DATE = re.compile(r"(\d{4})(?:-?(\d{2})(?:-?(\d{2}))?)?(?:[T ].*)?", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.agreement import Floats, confusion_figures, confusion_matrices
 from mammodensity.evaluation.bootstrap import STANDARD_BOOTSTRAP, BootstrapSpec, Figure, canonical_order, measure, plain
 from mammodensity.evaluation.figures import FiguresOfMerit, measure_exams
-from mammodensity.evaluation.labels import as_number, look_up
+from mammodensity.evaluation.labels import look_up
 from mammodensity.evaluation.score_tables import ScoreTable
+from mammodensity.inputs import as_number
 from mammodensity.results.cross_validation import held_out_set_size
 from mammodensity.scores import fuse
 from mammodensity.studies.readings import few_warnings

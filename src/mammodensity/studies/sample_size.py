@@ -26,6 +26,7 @@ from scipy.stats import binom, multivariate_normal, norm
 
 from mammodensity.errors import OptionError
 from mammodensity.evaluation.agreement import Floats, weighted_kappa
+from mammodensity.inputs import as_number
 from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES, RESEARCH_USE_ONLY
 
@@ -142,10 +143,10 @@ def parse_mix(text: str) -> tuple[float, ...]:
     OptionError
         It holds anything but numbers.
     """
-    try:
-        parts = tuple(float(part) for part in text.split("/"))
-    except ValueError as error:
-        raise OptionError(f"--mix must be four numbers as 10/40/40/10. Got {text!r} instead.") from error
+    numbers = [as_number(part.strip()) for part in text.split("/")]
+    parts = tuple(part for part in numbers if part is not None)
+    if len(parts) < len(numbers):
+        raise OptionError(f"--mix must be four numbers as 10/40/40/10. Got {text!r} instead.")
     total = sum(parts)
     return tuple(part / 100 for part in parts) if abs(total - 100) < 0.01 else parts
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from mammodensity.data.dataset import MANIFEST_NAME, DataSet, read_manifest
 from mammodensity.errors import CheckpointError
+from mammodensity.inputs import read_json
 from mammodensity.models.checkpoint import JOINT, joint_file, network_files
 from mammodensity.models.joint import JointNetwork
 from mammodensity.models.trained import DensityModel, JointModel, load_networks
@@ -125,7 +125,7 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: it is no readable JSON; restore it or train again") from error
     if not isinstance(facts, dict):

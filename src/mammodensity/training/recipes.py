@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS, PreprocessSpec
 from mammodensity.errors import OptionError
+from mammodensity.inputs import read_json
 from mammodensity.models.batch import AugmentSpec
 from mammodensity.models.network import NetworkSpec
 from mammodensity.settings import Field, settings
@@ -97,7 +98,7 @@ def find_recipe(name: str) -> Recipe:
     if not name.endswith(".json"):
         raise OptionError(f"unknown recipe {name!r}; expected {', '.join(RECIPES)} or a .json file")
     try:
-        return recipe_from_dict(json.loads(Path(name).read_text(encoding="utf-8")))
+        return recipe_from_dict(read_json(Path(name)))
     except FileNotFoundError as error:
         raise OptionError(f"recipe file {name} not found") from error
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -13,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from mammodensity.data.csv_rows import read_csv
-from mammodensity.errors import CheckpointError, TableError
-from mammodensity.models.checkpoint import RESUME_FILE, read_tensors, write_tensors
+from mammodensity.errors import CheckpointError
+from mammodensity.inputs import as_number, read_json
+from mammodensity.models.checkpoint import RESUME_FILE
 from mammodensity.models.joint import JointSpec
 from mammodensity.models.network import NetworkSpec
 from mammodensity.outputs import write_csv, write_text
+from mammodensity.tensors import read_tensors, write_tensors
 
 RECIPE_FILE = "recipe.json"
 RECEIPT_FILE = "receipt.json"
@@ -65,11 +66,14 @@ def read_history(folder: Path) -> list[EpochFigures]:
     if not path.exists():
         return []
     numbers = [column.name for column in fields(EpochFigures)[1:]]
-    try:
-        rows = read_csv(path, ("epoch", *numbers))
-        return [EpochFigures(int(row["epoch"]), **{name: float(row[name]) for name in numbers}) for row in rows]
-    except ValueError as error:
-        raise TableError(f"{path} is damaged; expected numbers as `mammodensity train` writes them") from error
+    history: list[EpochFigures] = []
+    for row in read_csv(path, ("epoch", *numbers)):
+        cells = {name: as_number(row[name]) for name in numbers}
+        values = {name: value for name, value in cells.items() if value is not None}
+        if len(values) < len(cells) or row["epoch"] != str(len(history) + 1):
+            raise row.error("expected an epoch as `mammodensity train` writes it, each after the one before")
+        history.append(EpochFigures(len(history) + 1, **values))
+    return history
 
 
 _INFINITE = 1e300  # stands for infinity, which JSON does not have
@@ -94,7 +98,7 @@ class TrainingState:
 def require_same_recipe(path: Path, recipe: Mapping[str, Any], advice: str) -> None:
     """Raise ``CheckpointError`` unless a file holds this recipe; ``advice`` says what to do otherwise."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         difference = first_difference(recipe, dict(stored))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged; {advice}") from error

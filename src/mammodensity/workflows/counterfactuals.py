@@ -102,7 +102,10 @@ def _curves(model: Model, data: DataSet | None, phantoms: int, steps: int, seed:
         try:
             yield exam_curve(model, load_exam(exam_id, records), steps)
         except ImageError as error:
-            yield str(error)
+            text = str(error)
+            for record in records.values():
+                text = record.without_paths(text)
+            yield f"exam {exam_id}: {text}"
     for index in range(phantoms):
         try:
             yield phantom_curve(model, PhantomBreasts.trace(PhantomSpec(rows=_ROWS, seed=seed), index), steps)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from io import BytesIO
 from itertools import count
@@ -20,6 +19,7 @@ from mammodensity.explanation.exam_scores import ExamVerdict, RunScores
 from mammodensity.explanation.map_scores import ScoreSpec
 from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps, explain_exam
 from mammodensity.explanation.methods import DEFAULT_METHOD, require_methods
+from mammodensity.inputs import read_json
 from mammodensity.models.default import TissueModel
 from mammodensity.models.scoring import ScoredExam, require_networks, score_records
 from mammodensity.models.trained import DensityModel, load_model, model_name
@@ -39,7 +39,7 @@ from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import ExamResult, exam_result
 from mammodensity.terms import RESEARCH_USE_ONLY, Category, Projection
 from mammodensity.workers import Progress
-from mammodensity.workflows.predict import find_data
+from mammodensity.workflows.predict import find_data, without_paths
 
 SUMMARY_FILE = "explanations.json"
 _CONTOUR_PX = 1024  # rows or columns from which on a contour is taken from every second pixel
@@ -119,9 +119,9 @@ def explain(
     allow_missing
         Give exams with missing views a result from those present.
     arrays
-        Also write ``<image>_map.npy``, float32 at the size of the image.
+        Also write ``<exam>_<projection>_map.npy``, float32 at the size of the image.
     side
-        Also write ``<image>_side.png``, the image and its map next to each other at full size.
+        Also write ``<exam>_<projection>_side.png``, the image and its map next to each other at full size.
     scores_file
         Also write every score of every map, with its baselines and verdict.
     progress
@@ -182,6 +182,8 @@ class _Run:
         self.model, self.data, self.methods, self.layer = model, data, tuple(methods), layer
         self.names = _file_names(data)
         self.refused: list[str] = []
+        self.anonymous: list[str] = []
+        """The same without the names of files, for what is written."""
         self.warnings = [*model.warnings, *(calibration.warnings if calibration else ())]
         self.scores = RunScores(model, against=against, layer=layer, spec=ScoreSpec(stability=scores_file is not None))
         self._question = {"category": category, "against": against, "layer": layer}
@@ -199,9 +201,11 @@ class _Run:
                 self.model, exam_id, records, fusion=fusion, policy=policy, allow_missing=self._allow_missing
             )
             self.refused += scored.scores.refused.values()
+            anonymous = without_paths(scored.scores.refused, records)
+            self.anonymous += (f"exam {exam_id}: {text}" for text in anonymous.values())
             if not scored.views:
                 continue
-            result = exam_result(scored.scores, self._calibration)
+            result = exam_result(replace(scored.scores, refused=anonymous), self._calibration)
             maps, verdicts = [], []
             for method in self.methods or (None,):
                 maps.append(
@@ -277,7 +281,7 @@ def _write(run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scor
             "warnings": run.warnings,
             "model_statement": run.statement,
             "results": [result.to_dict() for result in results],
-            "refused": run.refused,
+            "refused": run.anonymous,
         }
         files = sorted(path.name for path in staging.iterdir())
         summary = {"note": RESEARCH_USE_ONLY, **facts, "images": summaries, "files": files, "receipt": made_with}
@@ -296,7 +300,7 @@ def _counted(progress: Progress | None, total: int) -> Callable[[], None]:
 def _earlier(summary: Path) -> list[str]:
     """The files of an earlier run, by its summary; none if it is no summary of ours."""
     try:
-        facts = json.loads(summary.read_text(encoding="utf-8"))
+        facts = read_json(summary)
     except (OSError, ValueError):
         return []
     files = facts.get("files") if isinstance(facts, dict) else None
@@ -304,12 +308,9 @@ def _earlier(summary: Path) -> list[str]:
 
 
 def _file_names(data: DataSet) -> dict[ImageRecord, str]:
-    """A name for the files of each image: the file's, or if two share it, with exam and projection."""
-    choices = []
-    for record in data.records:
-        exam, stem = safe_name(record.exam_id), safe_name(record.path.stem)
-        choices.append([stem, f"{exam}_{stem}", f"{exam}_{record.projection}_{stem}"])
-    return dict(zip(data.records, distinct_names(choices), strict=True))
+    """A name for the files of each image: exam and projection; the image's own name may be that of a patient."""
+    names = distinct_names([[f"{safe_name(record.exam_id)}_{record.projection}"] for record in data.records])
+    return dict(zip(data.records, names, strict=True))
 
 
 def _write_array(path: Path, values: NDArray[np.float32]) -> None:

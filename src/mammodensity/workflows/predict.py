@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -282,8 +282,16 @@ def predict(
     blocks: dict[str, Sequence[MethodBlock]] = {}
     sources: dict[str, Sources] = {}
 
+    records = exams.exams() if isinstance(exams, DataSet) and not identify else {}
+
     def predictions() -> Predictions:
-        results = [predictor.result(exam, sources=sources[exam.exam_id]) for exam in scored]
+        results = [
+            predictor.result(
+                replace(exam, refused=without_paths(exam.refused, records.get(exam.exam_id, {}))),
+                sources=sources[exam.exam_id],
+            )
+            for exam in scored
+        ]
         data_set = exams if isinstance(exams, DataSet) else None
         return Predictions(results, scored, data_set, predictor.name, predictor.warnings, blocks, predictor.provenance)
 
@@ -325,6 +333,13 @@ def _keep(pictured: frozenset[str], identify: bool, scorer: Model, exam: ScoredE
     if isinstance(scorer, TissueModel):
         return exam.scores, (map_block(explain_exam(scorer, exam), longest_px=LIST_PX),), facts
     return exam.scores, (image_block(exam.views, longest_px=LIST_PX),), facts
+
+
+def without_paths(
+    refused: Mapping[Projection, str], records: Mapping[Projection, ImageRecord]
+) -> dict[Projection, str]:
+    """Why images were refused, without the names of their files, which may identify patients."""
+    return {view: records[view].without_paths(text) if view in records else text for view, text in refused.items()}
 
 
 def _source(image: Mammogram) -> dict[str, str]:

@@ -423,6 +423,5 @@ def _digest(data: DataSet) -> str:
         digest.update(f"{record.exam_id} {record.patient_id} {record.projection} ".encode())
         of_breast = f" {record.breast_category}" if record.breast_category else ""
         digest.update(f"{record.category}{of_breast} {record.split}\n".encode())
-        with record.path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(record.path)))
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 import shutil
@@ -35,6 +34,7 @@ from mammodensity.data.dicom.file_checks import REASONS, WARNINGS, FileCheck
 from mammodensity.data.images import read_image
 from mammodensity.errors import CheckpointError, ImageError, Interrupted, OptionError, OutputError
 from mammodensity.exam import Mammogram
+from mammodensity.inputs import read_json
 from mammodensity.outputs import receipt, require_new_folder, write_bytes, write_csv, write_json, written_together
 from mammodensity.terms import Projection
 from mammodensity.workers import Progress, in_workers, usable_cores
@@ -76,10 +76,10 @@ def read_preprocess(path: Path | None) -> PreprocessSpec:
         return RAW_PREPROCESS
     expected = 'expected JSON such as {"crop": "none"}'
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except OSError as error:
         raise OptionError(f"--spec {path}: {error.strerror or error}; {expected}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise OptionError(f"--spec {path} is no JSON text; {expected}") from error
     if not isinstance(values, dict):
         raise OptionError(f"--spec {path} holds no JSON object; {expected}")
@@ -137,7 +137,7 @@ def export_exams(
                     progress(done, len(sources))
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {done} of {len(sources)} exams are in {out}, go on with --resume") from None
-    records = [json.loads(_record_path(work, exam, spec).read_text(encoding="utf-8")) for exam in sources]
+    records = [read_json(_record_path(work, exam, spec)) for exam in sources]
     left_out = [_row_of(verdict, spec) for verdict in refused] + [row for one in records for row in one["refused"]]
     facts = {"preprocess": asdict(spec.preprocess), "exams": len(sources), "keys": not spec.keep_names}
     rows = [row for record in records for row in record["images"]]
@@ -258,7 +258,7 @@ def _common_age(years: str) -> str:
     >>> [_common_age(years) for years in ("89", "97", "102.0", "097Y", "1931-05-02", "")]
     ['89', '90', '90', '90', '', '']
     """
-    age = re.fullmatch(r"0*(\d{1,3}(?:\.\d*)?) ?(?:Y|YEARS?)?", years.strip().upper())
+    age = re.fullmatch(r"0*(\d{1,3}(?:\.\d*)?) ?(?:Y|YEARS?)?", years.strip().upper(), re.ASCII)
     if age is None:
         return ""
     return str(_OLDEST) if float(age[1]) >= _OLDEST else age[1]
@@ -312,7 +312,7 @@ def _begin(out: Path, spec: ExportSpec, exams: list[ExamSource], *, resume: bool
         raise OutputError(f"{out} is finished; there is nothing to resume")
     if resume and note.exists():
         try:
-            begun = json.loads(note.read_text(encoding="utf-8"))
+            begun = read_json(note)
             salt = str(begun.pop("salt"))
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(f"{note} is damaged; prepare into a new folder") from error

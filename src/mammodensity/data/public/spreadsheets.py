@@ -20,6 +20,7 @@ from typing import Any
 from mammodensity.data.dataset import split_word
 from mammodensity.data.public.image_files import FileList
 from mammodensity.errors import LayoutError, TableError
+from mammodensity.inputs import MOST_TABLE_BYTES, open_file
 from mammodensity.terms import CATEGORIES, DensityCategory
 
 Meaning = Mapping[str, DensityCategory | None]
@@ -260,7 +261,7 @@ def plain_name(name: str) -> str:
 
 def _all_cells(path: Path, required: Sequence[str]) -> Iterator[Cells]:
     try:
-        with path.open("rb") as stream:
+        with open_file(path, MOST_TABLE_BYTES) as stream:
             start = stream.read(4096)
         if start.startswith((_ZIP, _OLE)):
             yield from _sheet_cells(path, _new_sheet if start.startswith(_ZIP) else _old_sheet)
