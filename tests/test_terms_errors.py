@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "src" / "mammodensity"
 
 # The order in which data flows; a module imports only from the stages before it and its own.
 STAGES = [
-    {"errors"},
+    {"errors", "stopping"},
     {"terms"},
     {"inputs", "outputs", "settings", "workers"},
     {"tensors"},

@@ -21,10 +21,13 @@ and exits with the class's ``exit_code``::
 
 from __future__ import annotations
 
+import errno
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+INTERRUPTED = 130
+"""The exit code that shells report for Ctrl-C."""
 _NOT_PRINTED = ("Cc", "Cf", "Cs")  # control, format (direction of writing), and bytes of a name that are no UTF-8
 
 
@@ -106,11 +109,36 @@ class Interrupted(MammodensityError):  # noqa: N818  (it is no error of anybody'
     ``done`` is what the job had made until then, where it returns a value.
     """
 
-    exit_code = 130
+    exit_code = INTERRUPTED
 
     def __init__(self, message: str, done: Any = None) -> None:
         super().__init__(message)
         self.done = done
+
+
+_NO_MEMORY = "not enough memory; use a smaller --size, a smaller batch, fewer images or fewer workers (see ulimit -v)"
+_NO_THREADS = "the system allows no more threads or processes; use fewer workers, or raise the limit (ulimit -u, -v)"
+_SHORTAGES = {
+    errno.ENOMEM: _NO_MEMORY,
+    errno.EAGAIN: _NO_THREADS,
+    errno.EMFILE: "the system allows no more open files; use fewer workers, or raise the limit (ulimit -n)",
+    errno.ENOSPC: "no space is left where the program writes: the output, temporary files, or /dev/shm; free some",
+    errno.ENFILE: "the system allows no more open files; close other programs",
+}
+_MEMORY_WORDS = ("memory", "failed to map segment", "CUDNN_STATUS_ALLOC_FAILED")  # of torch and of the dynamic linker
+
+
+def shortage(error: BaseException) -> str | None:
+    """Say in one line what the machine ran out of; None where an error means something else."""
+    if isinstance(error, OSError):
+        return None if error.filename else _SHORTAGES.get(error.errno or 0)
+    if isinstance(error, RuntimeError) and "No space left" in str(error):
+        return _SHORTAGES[errno.ENOSPC]
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return _NO_THREADS
+    if isinstance(error, (RuntimeError, ImportError)) and any(word in str(error) for word in _MEMORY_WORDS):
+        return _NO_MEMORY
+    return _NO_MEMORY if isinstance(error, MemoryError) else None
 
 
 def one_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ Where tensors are computed. A device asked for by name and absent is an error; o
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from mammodensity.errors import DeviceError, OutputError
+from mammodensity.errors import DeviceError, OutputError, shortage
 
 if TYPE_CHECKING:
     import torch
@@ -72,10 +73,10 @@ def in_workers(
     Raises
     ------
     OutputError
-        A worker died.
+        A worker died, or none can be started.
     """
     strangers = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
+    pool = _new_pool(workers)
     running: dict[Future[Result], Job] = {}
     waiting = iter(jobs)
     try:
@@ -100,6 +101,18 @@ def in_workers(
             for worker in set(multiprocessing.active_children()) - strangers:
                 worker.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _new_pool(workers: int) -> ProcessPoolExecutor:
+    try:
+        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker)
+    except OSError as error:
+        if error.errno != errno.ENOSPC and shortage(error):
+            raise
+        raise OutputError(
+            f"cannot start several processes: {error.strerror or error}; they share a few bytes in /dev/shm, free some "
+            "space there or work in one process"
+        ) from error
 
 
 @contextmanager

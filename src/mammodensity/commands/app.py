@@ -7,13 +7,10 @@ imported inside the commands, so that ``--help`` is instant.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -22,13 +19,11 @@ from typer.exceptions import TyperException
 
 from mammodensity import __version__
 from mammodensity.commands import audit, clinic, data, explaining, reading, studies, training
-from mammodensity.errors import MammodensityError, OptionError, printable
+from mammodensity.errors import INTERRUPTED, MammodensityError, OptionError, printable, shortage
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY
 from mammodensity.workers import launched
 
-_INTERRUPTED = 130  # what shells report for Ctrl-C
 _STOPPED = "interrupted; no output was left half-written"
-_NO_MEMORY = "not enough memory; use a smaller --size, a smaller batch or fewer images"
 
 
 class _GroupedCommands(TyperGroup):
@@ -113,8 +108,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command; every mistake of the user's ends in one line on standard error and a non-zero exit code."""
     # Threads that wait must not spin: on a shared machine that makes torch up to fifty times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop_politely)
     # Names in other scripts have letters that the pictures' font lacks; a box stands for them there.
     warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
     words = _repeat_projection_option(sys.argv[1:] if arguments is None else arguments)
@@ -128,29 +121,23 @@ def main(arguments: list[str] | None = None) -> None:
         command = context.command_path if context else "mammodensity"
         _fail(f"{message} (see {command} --help)", OptionError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail(_STOPPED, _INTERRUPTED)
+        _fail(_STOPPED, INTERRUPTED)
     except BrokenPipeError:
         with suppress(OSError):
             sys.stderr.close()
         sys.exit(1)
     except UnicodeEncodeError:
         _fail("a file or folder name is not valid UTF-8; rename it (`mammodensity check` may name it)", 1)
-    except MemoryError:
-        _fail(_NO_MEMORY, 1)
-    except RuntimeError as error:
-        if "memory" not in str(error):  # how torch says it, on the CPU and on a GPU
+    except Exception as error:
+        reason = shortage(error)
+        if reason is None and isinstance(error, OSError):
+            reason = f"{error.filename or 'a file'}: {error.strerror or error}; check that it can be read and written"
+        if reason is None:
             raise
-        _fail(_NO_MEMORY, 1)
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; check that it can be read and written", 1)
-    if code == _INTERRUPTED:  # the parser's way to say Ctrl-C
-        _fail(_STOPPED, _INTERRUPTED)
+        _fail(reason, 1)
+    if code == INTERRUPTED:  # the parser's way to say Ctrl-C
+        _fail(_STOPPED, INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _stop_politely(_number: int, _frame: FrameType | None) -> None:
-    """A SIGTERM stops as Ctrl-C does, so that working folders and worker processes go, too."""
-    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> None:

@@ -62,12 +62,17 @@ class Segmented:
     @property
     def refused(self) -> list[str]:
         """Why images have no tissue map, a line each."""
-        return [row["note"] for row in self.rows if "percent_density" not in row]
+        return [_with_name(row) for row in self.rows if "percent_density" not in row]
 
     @property
     def doubts(self) -> list[str]:
         """Why tissue maps are doubtful, a line each."""
-        return [row["note"] for row in self.rows if "percent_density" in row and row["note"]]
+        return [_with_name(row) for row in self.rows if "percent_density" in row and row["note"]]
+
+
+def _with_name(row: Mapping[str, Any]) -> str:
+    """The note of a row after the name of its image, which most notes on refused images have themselves."""
+    return row["note"] if row["note"].startswith(row["file"]) else f"{row['file']}: {row['note']}"
 
 
 def segment(
