@@ -563,6 +563,26 @@ def test_stopping_a_command_says_so_and_leaves_nothing(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_modules_load_waits_for_them(tmp_path, number):
+    (tmp_path / "half_made.py").write_text(
+        f"import os\nos.kill(os.getpid(), {int(number)})\nfor _ in range(1000):\n    pass\nloaded = True\n"
+    )
+    code = (
+        "import signal, sys, time\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from mammodensity.stopping import stop_on_signals\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "stop_on_signals()\n"
+        "try:\n"
+        "    import half_made\n"
+        "    time.sleep(30)\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(sys.modules['half_made'].loaded + 41)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 42
+
+
 def test_no_command_prints_the_help(run):
     code, output, _ = run()
     assert code == 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import errno
 import subprocess
 import sys
 import tomllib
+
+import pytest
 
 import mammodensity
 from mammodensity import errors
@@ -52,6 +55,31 @@ def test_every_error_is_in_the_tree():
     for kind in kinds:
         assert issubclass(kind, errors.MammodensityError)
         assert kind.__name__ in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "memory"),
+        (ImportError("x.so: cannot allocate memory in static TLS block"), "memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+        (RuntimeError("can't start new thread"), "threads or processes"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "threads or processes"),
+        (OSError(errno.EMFILE, "Too many open files"), "open files"),
+        (OSError(errno.ENOSPC, "No space left on device"), "/dev/shm"),
+        (RuntimeError("unable to write to file </torch_1_2_3>: No space left on device (28)"), "/dev/shm"),
+        (OSError(errno.ENOSPC, "No space left on device", "out.csv"), None),
+        (ImportError("No module named 'x'"), None),
+        (RuntimeError("shapes differ"), None),
+        (ValueError("memory"), None),
+    ],
+)
+def test_shortages_of_the_machine_are_told_from_errors(error, words):
+    reason = errors.shortage(error)
+    assert reason is None if words is None else words in (reason or "")
 
 
 def test_public_names():

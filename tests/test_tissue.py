@@ -326,6 +326,8 @@ def test_files_of_a_segmentation(exams, tmp_path):
     done = segment([images], tmp_path / "out", progress=lambda *done: calls.append(done))
     assert len(done.labels) == len(names) == len(calls) - 1
     assert len(done.refused) == 2
+    for lines in (done.refused, done.doubts):
+        assert {line.partition(".png")[0] for line in lines} <= {*names, "damaged"}
     with (tmp_path / "out" / "segment.csv").open(newline="") as stream:
         rows = {row["file"]: row for row in csv.DictReader(stream)}
     assert set(rows) == {f"{name}.png" for name in (*names, "damaged")}
