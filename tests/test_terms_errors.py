@@ -20,8 +20,8 @@ PACKAGE = REPOSITORY / "src" / "mammodensity"
 # The order in which data flows; a module imports only from the stages before it and its own.
 STAGES = [
     {"errors", "stopping"},
-    {"terms"},
-    {"inputs", "outputs", "settings", "workers"},
+    {"inputs", "terms"},
+    {"outputs", "settings", "workers"},
     {"tensors"},
     {"exam"},
     {"scores"},
