@@ -259,7 +259,8 @@ def _exam_rows(exam: ExamScores, scale: Scale) -> Iterator[dict[str, str]]:
     for level in LEVELS:
         if level in FUSED_LEVELS:
             fused = exam.fused[level]
-            scores, views, missing = fused.scores, fused.views, fused.missing
+            views, missing = fused.views, fused.missing
+            scores: NDArray[np.floating] | None = fused.scores
         else:
             view = Projection(level)
             scores = exam.projections.get(view)
