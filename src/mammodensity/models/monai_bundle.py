@@ -10,6 +10,7 @@ MONAI Bundle Specification and the properties of an inference bundle (docs.monai
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +29,6 @@ from mammodensity.outputs import write_bytes, write_json
 from mammodensity.terms import CATEGORIES, PROJECTIONS, RESEARCH_USE_ONLY, Projection
 
 _FRAMEWORKS = {"monai": "monai", "pytorch": "torch", "numpy": "numpy"}
-_REQUIRED = ("mammodensity", "pytorch-ignite")
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _GREY = "grey values, preprocessed"
 _AUTHORS = "whoever trained the network; the model folder holds the record of the training"
@@ -55,8 +55,6 @@ class _Subject:
     """Configuration of the network."""
     entries: dict[str, Any]
     """Entries of the configuration: the image or exam to read, and how (``data`` and ``preprocessing``)."""
-    prepare: str
-    """Expression for what the evaluator makes of a batch: the network's inputs, no labels, further arguments."""
     inputs: dict[str, Any]
     """Description of the network's inputs."""
 
@@ -69,7 +67,7 @@ def write_bundle(checkpoint: Checkpoint | JointCheckpoint, folder: Path) -> None
     OptionError
         MONAI is not installed.
     """
-    require_packages("monai", "monai", "ignite")
+    require_packages("monai", "monai")
     subject = _of_exams(checkpoint) if isinstance(checkpoint, JointCheckpoint) else _of_images(checkpoint)
     weights = io.BytesIO()
     torch.save(checkpoint.network.cpu().state_dict(), weights)
@@ -108,7 +106,6 @@ def _of_images(checkpoint: Checkpoint) -> _Subject:
             "data": ["@image"],
             "preprocessing": _call("read_view", projection="@projection", spec="@preprocess", channels=spec.channels),
         },
-        prepare="$lambda batch, device, _, **more: (batch['image'].to(device), None)",
         inputs={"image": _image([_GREY] * spec.channels, [checkpoint.preprocess.rows, checkpoint.preprocess.columns])},
     )
 
@@ -129,8 +126,6 @@ def _of_exams(checkpoint: JointCheckpoint) -> _Subject:
             "data": ["@exam"],
             "preprocessing": _call("read_views", spec="@preprocess", channels=joint.channels),
         },
-        prepare="$lambda batch, device, _, **more: "
-        "(batch['image'].to(device), None, (batch['present'].to(device),), {})",
         inputs={
             "image": _image([f"{view}: {_GREY}" for view in views], [joint.channels, *size]),
             "present": present,
@@ -147,6 +142,27 @@ def read_views(path: str, spec: PreprocessSpec, channels: int) -> dict[str, Tens
     """Read and preprocess one exam: ``image`` (views, channels, rows, columns), and which are ``present`` (views,)."""
     views, present = exam_batch(read_exam(Path(path)), spec, channels)
     return {"image": views[0], "present": present[0]}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """What a bundle runs: the network on every item of a data set."""
+
+    dataset: Iterable[Mapping[str, Tensor]]
+    """Inputs of the network without the batch axis, in its order."""
+    network: nn.Module
+    inferer: Callable[..., Tensor]
+    postprocessing: Callable[[Tensor], Tensor]
+    device: torch.device
+
+    def run(self) -> list[Tensor]:
+        """Scores (4,) of each image or exam, A to D."""
+        results = []
+        for item in self.dataset:
+            first, *others = (tensor[None].to(self.device) for tensor in item.values())
+            with torch.inference_mode():
+                results.append(self.postprocessing(self.inferer(first, self.network, *others))[0])
+        return results
 
 
 def _call(name: str, **arguments: Any) -> dict[str, Any]:
@@ -172,22 +188,17 @@ def _inference(subject: _Subject, preprocess: PreprocessSpec) -> dict[str, Any]:
         "preprocess": {"_target_": "mammodensity.anatomy.network_input.PreprocessSpec", **asdict(preprocess)},
         "dataset": {"_target_": "Dataset", "data": "@data", "transform": "@preprocessing"},
         "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {
-            "_target_": "Lambdad",
-            "keys": "pred",
-            "func": "$lambda logits: torch.softmax(logits, 0)",
-        },
+        "postprocessing": "$lambda logits: torch.softmax(logits, 1)",
         "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
+            "_target_": f"{__name__}.Evaluator",
+            "dataset": "@dataset",
             "network": "@network",
-            "prepare_batch": subject.prepare,
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
+            "device": "@device",
         },
-        "result": f"$lambda scores: dict(zip({''.join(CATEGORIES)!r}, scores.tolist()), note={RESEARCH_USE_ONLY!r})",
-        "run": ["$@evaluator.run()", "$print(json.dumps(@result(@evaluator.state.output[0]['pred'])))"],
+        "result": f"$dict(zip({''.join(CATEGORIES)!r}, @evaluator.run()[0].tolist()), note={RESEARCH_USE_ONLY!r})",
+        "run": ["$print(json.dumps(@result))"],
     }
 
 
@@ -213,7 +224,7 @@ def _metadata(subject: _Subject) -> dict[str, Any]:
         "version": version,
         "changelog": {version: "exported"},
         **{f"{name}_version": metadata.version(package) for name, package in _FRAMEWORKS.items()},
-        "required_packages_version": {package: metadata.version(package) for package in _REQUIRED},
+        "required_packages_version": {"mammodensity": version},
         "name": subject.name,
         "task": "Breast density classification (BI-RADS A-D)",
         "description": subject.description,
