@@ -1,7 +1,7 @@
 """Calibration and coverage on simulated exams, whose readers are known: the table of docs/measurements.md.
 
 Four views see a hidden density with noise and give its exact posterior; a human reader sees it with other noise. The
-mean of the views is then under-confident, as the origin's is.
+mean of the views is then under-confident, as that of the INFN reference.
 
     python benchmarks/calibration_figures.py [--exams 5000] [--repeats 5]
 """
@@ -28,8 +28,8 @@ def simulate(exams: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     reference = np.searchsorted(CUTS, density + READER_NOISE * rng.normal(size=exams))
     views = []
     for _ in range(4):
-        seen = density + VIEW_NOISE * rng.normal(size=exams)
-        mean = seen / (1 + VIEW_NOISE**2)
+        noisy = density + VIEW_NOISE * rng.normal(size=exams)
+        mean = noisy / (1 + VIEW_NOISE**2)
         spread = math.hypot(VIEW_NOISE / math.hypot(1, VIEW_NOISE), READER_NOISE)
         below = norm.cdf((CUTS - mean[:, None]) / spread)
         views.append(np.diff(np.c_[np.zeros(exams), below, np.ones(exams)], axis=1))

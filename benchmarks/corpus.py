@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
-from bench.pages import renewed  # noqa: E402
+from bench.report import renewed  # noqa: E402
 from mutation.cases import KINDS, make_case  # noqa: E402
 from mutation.judge import OUTCOMES  # noqa: E402
 from mutation.processes import Entry, judged, judged_apart  # noqa: E402

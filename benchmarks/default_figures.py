@@ -295,7 +295,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=10)
     options = parser.parse_args()
     if options.tissue:
-        tissue_network.WEIGHTS = tuple(options.tissue)
+        tissue_network.TISSUE_WEIGHTS = tuple(options.tissue)
     cases = []
     if options.phantoms or (options.sheet and not options.data):
         cases = phantoms(options.phantoms or 10)

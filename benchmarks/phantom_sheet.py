@@ -1,18 +1,12 @@
-"""Make the contact sheet of docs/phantoms.md and print the figures quoted there.
+"""Make the contact sheet of docs/phantoms.md and print its figures.
 
 python benchmarks/phantom_sheet.py --sheet docs/images/phantoms.jpg
 python benchmarks/phantom_sheet.py --figures 80
-python benchmarks/phantom_sheet.py --times
-python benchmarks/phantom_sheet.py --learn 240
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import resource
-import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,20 +14,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mammodensity.phantom.exams import PhantomExam, PhantomSpec, make_exam, write_phantoms
-from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
+from mammodensity.phantom.exams import PhantomExam, PhantomSpec, make_exam
+from mammodensity.terms import CATEGORIES, PROJECTIONS
 
-HANGING = (Projection.CC_R, Projection.CC_L, Projection.MLO_R, Projection.MLO_L)
 SHEET_EXAMS = 8
 VIEW_SIZE = (500, 400)  # rows, columns of one view on the sheet
 
 
 def sheet(path: Path, seed: int) -> None:
-    """One exam of each category, A at the top, in hanging order."""
+    """Write one exam of each category, A at the top."""
     with ProcessPoolExecutor(2) as pool:
         exams = list(pool.map(partial(make_exam, PhantomSpec(rows=VIEW_SIZE[0] * 2, seed=seed)), range(4)))
     exams.sort(key=lambda exam: exam.category.value)
-    rows = [np.hstack([exam.views[p].image for p in HANGING]) for exam in exams]
+    rows = [np.hstack([exam.views[p].image for p in PROJECTIONS]) for exam in exams]
     picture = Image.fromarray(np.vstack(rows))
     picture.resize((4 * VIEW_SIZE[1], 4 * VIEW_SIZE[0]), Image.Resampling.LANCZOS).save(path, quality=86)
     print(f"{path}: {path.stat().st_size / 1024:.0f} KiB; exams 0 to 3 of seed {seed}")
@@ -55,7 +48,7 @@ def made_and_measured(spec: PhantomSpec, index: int) -> tuple[str, dict[str, lis
 
 
 def figures(exams: int) -> None:
-    """Density by category, agreement of the projections, and the exponent of the texture's spectrum."""
+    """Print density by category, agreement of the projections, and the exponent of the texture's spectrum."""
     with ProcessPoolExecutor(2) as pool:
         table = list(pool.map(partial(made_and_measured, PhantomSpec(rows=128, seed=9)), range(exams)))
         exponents = list(pool.map(partial(exam_exponent, PhantomSpec(rows=512, seed=2)), range(SHEET_EXAMS)))
@@ -96,68 +89,17 @@ def exam_exponent(spec: PhantomSpec, index: int, window: int = 64) -> float:
     return float(np.mean(slopes))
 
 
-def grey_features(spec: PhantomSpec, index: int) -> tuple[str, list[float], list[float]]:
-    """Category; grey percentiles, plain and rescaled, and breast area of the four views; their mean greys."""
-    exam = make_exam(spec, index)
-    features: list[float] = []
-    means = []
-    for view in exam.views.values():
-        grey = view.image[view.breast].astype(float)
-        levels = np.percentile(grey, [3, 10, 25, 50, 75, 90, 97])
-        features += [*levels, *(levels - levels[0]) / (levels[-1] - levels[0]), grey.std(), view.breast.mean()]
-        means.append(float(grey.mean()))
-    return exam.category.value, features, means
-
-
-def learn(exams: int) -> None:
-    """How well simple features tell the categories apart: accuracy of a random forest, five-fold."""
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.model_selection import cross_val_score
-
-    with ProcessPoolExecutor(2) as pool:
-        table = list(pool.map(partial(grey_features, PhantomSpec(rows=64, seed=21)), range(exams)))
-    truth = [row[0] for row in table]
-    for name, column in (("grey percentiles and area", 1), ("mean grey alone", 2)):
-        values = np.array([row[column] for row in table])
-        accuracy = cross_val_score(RandomForestClassifier(300, random_state=0), values, truth, cv=5).mean()
-        print(f"accuracy from {name}: {accuracy:.2f} ({exams} exams, 64 rows)")
-
-
-def times() -> None:
-    """Time per exam written, at 128 rows with all cores and at full size in one process."""
-    for rows, exams in ((128, 40), (2294, 1)):
-        with tempfile.TemporaryDirectory() as folder:
-            start, cpu = time.perf_counter(), cpu_seconds()
-            write_phantoms(PhantomSpec(rows=rows, seed=1), exams, Path(folder) / "set")
-            wall, cpu = time.perf_counter() - start, cpu_seconds() - cpu
-            print(
-                f"{rows} rows: {cpu / exams:.2f} s of CPU per exam; "
-                f"{exams} in {wall:.1f} s with {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-            )
-
-
-def cpu_seconds() -> float:
-    """Processor time of this process and of the workers that have ended."""
-    return sum(resource.getrusage(who).ru_utime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sheet", type=Path, help="write the contact sheet here")
     parser.add_argument("--seed", type=int, default=3, help="seed of the sheet")
     parser.add_argument("--figures", type=int, metavar="EXAMS", help="measure this many exams")
-    parser.add_argument("--times", action="store_true", help="measure the time per exam")
-    parser.add_argument("--learn", type=int, metavar="EXAMS", help="tell the categories apart by simple features")
     options = parser.parse_args()
     if options.sheet:
         sheet(options.sheet, options.seed)
     if options.figures:
         figures(options.figures)
-    if options.times:
-        times()
-    if options.learn:
-        learn(options.learn)
 
 
 if __name__ == "__main__":

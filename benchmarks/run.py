@@ -17,13 +17,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.curves import draw_curves
-from bench.harness import PROGRAMS, ROOT, BenchmarkError, progress
-from bench.machine import commit, machine
-from bench.pages import provenance, renewed, table
-from bench.peers import interpreter_of
+from bench.harness import (
+    PROGRAMS,
+    ROOT,
+    BenchmarkError,
+    completed,
+    is_complete,
+    progress,
+    read_entries,
+    write_entries,
+    write_whole,
+)
+from bench.machine import commit, interpreter_of, machine
 from bench.plan import PARTS, Pair, Scale, pairs
-from bench.store import completed, is_complete, read_entries, write_entries, write_whole
+from bench.report import blocks, draw_curves, figures, renewed
 
 PAGE, RESULTS = ROOT / "docs" / "measurements.md", ROOT / "benchmarks" / "results.json"
 PICTURE = ROOT / "docs" / "images" / "scaling.png"
@@ -32,10 +39,10 @@ WORK = ROOT / ".benchmark"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write; 0, 1 after a failure, 130 after Ctrl-C."""
-    given = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _measure(given)
+        _measure(options)
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
@@ -54,26 +61,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(given: argparse.Namespace) -> None:
-    name = "quick" if given.quick else "full"
+def _measure(options: argparse.Namespace) -> None:
+    name = "quick" if options.quick else "full"
     inputs, kept = WORK / f"{name}-inputs", WORK / f"{name}.json"
-    scale = Scale(given.quick, given.cores, str(inputs.relative_to(ROOT)))
-    chosen = [pair for pair in pairs(scale) if pair.part in given.only]
+    scale = Scale(options.quick, options.cores, str(inputs.relative_to(ROOT)))
+    chosen = [pair for pair in pairs(scale) if pair.part in options.only]
     facts = {"machine": machine(), "commit": commit(ROOT)}
-    if given.cores > facts["machine"]["cores"]:
-        raise BenchmarkError(f"--cores {given.cores}: this machine has {facts['machine']['cores']}")
+    if options.cores > facts["machine"]["cores"]:
+        raise BenchmarkError(f"--cores {options.cores}: this machine has {facts['machine']['cores']}")
     entries = read_entries(kept)
-    for pair in chosen if given.again else ():
+    for pair in chosen if options.again else ():
         entries.pop(pair.name, None)
-    environments = {one.environment for pair in chosen for one in pair.programs} - {"own"}
+    environments = {program.environment for pair in chosen for program in pair.programs} - {"own"}
     interpreters = {"own": sys.executable, **{peer: interpreter_of(peer, WORK) for peer in sorted(environments)}}
-    _make_inputs(inputs, 256 if given.quick else 2294)
+    _make_inputs(inputs, 256 if options.quick else 2294)
     for number, pair in enumerate(chosen, start=1):
         place = f"[{number}/{len(chosen)}] {pair.name}: "
         for _ in completed(pair, entries, facts, interpreters, lambda text, place=place: progress(place + text)):
             write_entries(kept, entries)
-    measured = {pair.name: entries[pair.name] for pair in chosen if is_complete(pair, entries[pair.name])}
-    if given.quick:
+    measured = {
+        pair.name: {**entries[pair.name], "figures": figures(pair, entries[pair.name]["runs"])}
+        for pair in chosen
+        if is_complete(pair, entries[pair.name])
+    }
+    if options.quick:
         for name, text in blocks(chosen, measured).items():
             print(f"\n{name}\n\n{text}")
     else:
@@ -88,8 +99,8 @@ def _make_inputs(folder: Path, rows: int) -> None:
             raise BenchmarkError("the images to measure on could not be made; see above")
 
 
-def _write(chosen: list[Pair], measured: Mapping[str, Any]) -> None:
-    """Tables and picture of what was measured; those of other parts stay."""
+def _write(chosen: Sequence[Pair], measured: Mapping[str, Any]) -> None:
+    """Write the tables and the picture of these pairs; those of other parts stay."""
     page = renewed(PAGE.read_text(encoding="utf-8"), blocks(chosen, measured))
     curves = [pair for pair in chosen if pair.part == "scaling"]
     if curves:
@@ -97,15 +108,6 @@ def _write(chosen: list[Pair], measured: Mapping[str, Any]) -> None:
     write_entries(RESULTS, {**read_entries(RESULTS), **measured})
     write_whole(PAGE, page)
     progress(f"written: {PAGE.relative_to(ROOT)}, {RESULTS.relative_to(ROOT)}")
-
-
-def blocks(chosen: Sequence[Pair], measured: Mapping[str, Any]) -> dict[str, str]:
-    """What the page shows of each pair with columns: its table, and a line on where it was measured."""
-    return {
-        pair.name: f"{table(pair.columns, measured[pair.name]['figures'])}\n\n{provenance(measured[pair.name])}"
-        for pair in chosen
-        if pair.columns
-    }
 
 
 if __name__ == "__main__":

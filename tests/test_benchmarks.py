@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import ast
 import doctest
-import json
 import sys
 
 import pytest
 
 import run as command
-from bench import figures as figures_module
-from bench import harness, pages, peers, store
-from bench.figures import figures, ratios, spread
-from bench.harness import BenchmarkError, Worker, environment_of, rounds_of
-from bench.pages import COLUMNS, provenance, renewed, table
+from bench import harness, machine, report
+from bench.harness import (
+    BenchmarkError,
+    Worker,
+    completed,
+    environment_of,
+    is_complete,
+    read_entries,
+    rounds_of,
+    write_entries,
+)
 from bench.plan import PARTS, Pair, Program, Scale, pairs
-from bench.store import completed, read_entries, write_entries
+from bench.report import COLUMNS, blocks, figures, provenance, ratios, renewed, spread, table
 from samples import REPOSITORY
 
 FACTS = {"commit": "abc", "machine": {"cores": 2, "processor": "p", "model": "1", "instructions": [], "memory_gb": 1}}
@@ -26,17 +31,17 @@ PROGRAM = """
 import sys
 sys.path.insert(0, {worker!r})
 import worker
-held = bytearray(worker.given.get("mb", 0) * 1024 * 1024)
+held = bytearray(worker.settings.get("mb", 0) * 1024 * 1024)
 for place in range(0, len(held), 4096):
     held[place] = 1
 print("a library says hello")
 worker.ready(versions={{"thing": "1.0"}}, gflop=3.0)
 
 def step():
-    if worker.given.get("fails"):
+    if worker.settings.get("fails"):
         raise SystemExit("nothing to measure")
     with open({log!r}, "a") as log:
-        log.write(worker.given["name"])
+        log.write(worker.settings["name"])
     return {{"cores": worker.cores}}
 
 worker.serve(step)
@@ -53,7 +58,7 @@ def log(tmp_path, monkeypatch):
 
 
 def pair(*settings, **how):
-    programs = tuple(Program(each["name"], "program.py", each, cores=1) for each in settings)
+    programs = tuple(Program(each["name"], each, "program.py", cores=1) for each in settings)
     how = {"rounds": 2, "steps": 2, "baseline": "A", **how}
     return Pair("ab", "memory", ("step_s", "peak_mb", "memory_ratio", "times_as_fast"), programs, **how)
 
@@ -89,7 +94,7 @@ def test_a_program_that_fails_is_told_in_a_line(log):
 
 
 def test_no_program_is_left_when_measuring_stops(log):
-    with pytest.raises(KeyboardInterrupt), Worker(Program("A", "program.py", {"name": "A"}, cores=1), SELF) as worker:
+    with pytest.raises(KeyboardInterrupt), Worker(Program("A", {"name": "A"}, "program.py", cores=1), SELF) as worker:
         worker.step()
         raise KeyboardInterrupt
     assert worker._process.returncode is not None
@@ -99,15 +104,14 @@ def test_a_stopped_command_goes_on_and_a_finished_pair_is_kept(log, tmp_path):
     both, path = pair({"name": "A"}, {"name": "B"}), tmp_path / "kept.json"
     for entry in completed(both, (entries := {}), FACTS, SELF, lambda _: None):
         write_entries(path, entries)
-        assert "figures" not in entry
+        assert not is_complete(both, entry)
         break  # as Ctrl-C would
     entries = read_entries(path)
     assert [len(runs) for runs in entries["ab"]["runs"].values()] == [1, 1]
     for _ in completed(both, entries, FACTS, SELF, lambda _: None):
         write_entries(path, entries)
     assert log.read_text() == "AAABBB" * 2
-    whole = json.loads(path.read_text())["pairs"]["ab"]
-    assert [row["label"] for row in whole["figures"]] == ["A", "B"]
+    assert is_complete(both, read_entries(path)["ab"])
     said = []
     assert not list(completed(both, read_entries(path), FACTS, SELF, said.append))
     assert said[0].startswith("kept from 20")
@@ -123,9 +127,8 @@ def test_a_damaged_file_of_results_is_told(tmp_path):
         read_entries(tmp_path / "kept.json")
 
 
-@pytest.mark.parametrize("module", [figures_module, pages])
-def test_examples(module):
-    assert doctest.testmod(module).failed == 0
+def test_examples():
+    assert doctest.testmod(report) == (0, 4)
 
 
 # --- figures and pages ----------------------------------------------------------------------------------------------
@@ -180,20 +183,20 @@ def test_every_pair_is_well_formed(quick):
         assert {one.baseline, one.time_baseline} <= {*labels, None}
         for program in one.programs:
             assert (harness.PROGRAMS / program.script).is_file()
-            assert program.environment in {"own", *peers.PEERS}
+            assert program.environment in {"own", *machine.PEERS}
 
 
 def test_the_published_results_are_those_of_the_page():
-    entries, every = store.read_entries(command.RESULTS), pairs(Scale(False, 2, "inputs"))
+    entries, every = read_entries(command.RESULTS), pairs(Scale(False, 2, "inputs"))
     assert set(entries) == {one.name for one in every}
     page = command.PAGE.read_text()
-    assert renewed(page, command.blocks(every, entries)) == page
+    assert renewed(page, blocks(every, entries)) == page
     for one in every:
         assert figures(one, entries[one.name]["runs"]) == entries[one.name]["figures"]
 
 
 def test_peers_are_installed_from_pinned_versions():
-    for pins in peers.PEERS.values():
+    for pins in machine.PEERS.values():
         lines = [line for line in pins.read_text().splitlines() if not line.startswith("#")]
         assert lines
         assert all(line.count("==") == 1 and "@" not in line for line in lines)
@@ -202,14 +205,14 @@ def test_peers_are_installed_from_pinned_versions():
 def test_an_interpreter_that_is_none_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("MAMMODENSITY_BENCHMARK_KERAS", str(tmp_path / "absent"))
     with pytest.raises(BenchmarkError, match=r"MAMMODENSITY_BENCHMARK_KERAS is .*absent, which is no interpreter"):
-        peers.interpreter_of("keras", tmp_path)
+        machine.interpreter_of("keras", tmp_path)
     monkeypatch.setenv("MAMMODENSITY_BENCHMARK_KERAS", sys.executable)
-    assert peers.interpreter_of("keras", tmp_path) == sys.executable
+    assert machine.interpreter_of("keras", tmp_path) == sys.executable
 
 
 def test_programs_get_as_many_threads_as_cores(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "somewhere")
-    own, peer = (environment_of(Program("x", "program.py", environment=name, cores=3)) for name in ("own", "keras"))
+    own, peer = (environment_of(Program("x", environment=name, cores=3)) for name in ("own", "keras"))
     assert own["OMP_NUM_THREADS"] == own["BENCHMARK_CORES"] == "3"
     assert own["PYTHONPATH"] == "somewhere"
     assert "PYTHONPATH" not in peer

@@ -1,4 +1,4 @@
-"""What is compared with what, as values: programs, and the pairs (or larger groups) they are measured in."""
+"""The plan of what is compared: programs, and the pairs (or larger groups) in which they are measured."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ class Program:
 
     label: str
     """In the table; within a pair no two are alike."""
-    script: str
-    """In ``programs``."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """For this package, with the name of a ``step`` in ``programs/steps.py``."""
+    script: str = "steps.py"
+    """In ``programs``."""
     environment: str = "own"
-    """``own``, or that of a peer, by its name in ``bench.peers``."""
+    """``own``, or that of a peer, by its name in ``bench.machine``."""
     cores: int = 2
     images: int = 1
     """Images (or exams) a step, by which its time is divided."""
@@ -35,7 +36,7 @@ class Pair:
     name: str
     part: str
     columns: tuple[str, ...]
-    """Names in ``bench.pages`` of the columns of its table; none: no table on the page, only in the results."""
+    """Names in ``bench.report`` of the columns of its table; none: no table on the page, only in the results."""
     programs: tuple[Program, ...]
     rounds: int
     """Processes of each program, one after the other."""
@@ -51,7 +52,7 @@ class Pair:
     """Where times are compared with another than memory."""
 
     def settings(self) -> dict[str, Any]:
-        """What decides what is measured; JSON values only."""
+        """Everything that decides the figures; JSON values only."""
         return {
             "rounds": self.rounds,
             "steps": self.steps,
@@ -85,18 +86,18 @@ def pairs(scale: Scale) -> list[Pair]:
     return [_ceiling(scale), _training(scale), _inference(scale), _memory(scale), _exam(scale), *_scaling(scale)]
 
 
-def _own(label: str, script: str, scale: Scale, per_step: int = 1, **settings: Any) -> Program:
-    return Program(label, script, settings, cores=scale.cores, images=per_step)
+def _program(label: str, step: str, scale: Scale, per_step: int = 1, **settings: Any) -> Program:
+    return Program(label, {"step": step, **settings}, cores=scale.cores, images=per_step)
 
 
 def _keras(label: str, scale: Scale, batch: int, **settings: Any) -> Program:
     sizes = {"size": scale.size, "batch": batch}
-    return Program(label, "keras_origin.py", {**sizes, **settings}, "keras", scale.cores, batch)
+    return Program(label, {**sizes, **settings}, "keras_origin.py", "keras", scale.cores, batch)
 
 
 def _ceiling(scale: Scale) -> Pair:
-    """What the processor reaches at most, in products of large matrices."""
-    programs = tuple(_own(name, "ceiling.py", scale, precision=name) for name in ("fp32", "bf16"))
+    """The most that the processor reaches, in products of large matrices."""
+    programs = tuple(_program(name, "ceiling", scale, precision=name) for name in ("fp32", "bf16"))
     return Pair("ceiling", "training", (), programs, rounds=1, steps=scale.times(10), together=True)
 
 
@@ -104,20 +105,20 @@ def _training(scale: Scale) -> Pair:
     batch = 4
     sizes = {"size": scale.size, "batch": batch}
 
-    def own(what: str, **settings: Any) -> Program:
-        return _own(f"`train`, {what}", "train_step.py", scale, batch, **sizes, **settings)
+    def train(what: str, **settings: Any) -> Program:
+        return _program(f"`train`, {what}", "train", scale, batch, **sizes, **settings)
 
     read_anew = {"source": "files", "files": f"{scale.inputs}/pictures"}
     programs = (
         _keras("Keras, `train_on_batch`", scale, batch, mode="train"),
         _keras("Keras, compiled by XLA", scale, batch, mode="train", xla=True),
         _keras("Keras, `mixed_bfloat16`", scale, batch, mode="train", policy="mixed_bfloat16"),
-        own("step alone", source="memory"),
-        own("step alone, `--precision bf16`", source="memory", precision="bf16"),
-        own("with augmentation", source="changed"),
-        own("with augmentation, `--precision bf16`", source="changed", precision="bf16"),
-        own("each image also decoded", **read_anew),
-        own("each image also decoded, `--precision bf16`", **read_anew, precision="bf16"),
+        train("step alone", source="memory"),
+        train("step alone, `--precision bf16`", source="memory", precision="bf16"),
+        train("with augmentation", source="changed"),
+        train("with augmentation, `--precision bf16`", source="changed", precision="bf16"),
+        train("each image also decoded", **read_anew),
+        train("each image also decoded, `--precision bf16`", **read_anew, precision="bf16"),
     )
     return Pair(
         name="training",
@@ -135,7 +136,7 @@ def _inference(scale: Scale) -> Pair:
     engines = ("torch", "onnx", "openvino", "openvino-int8")
     programs = (
         _keras("Keras, `predict_on_batch`", scale, 1, mode="predict"),
-        *(_own(f"`{name}`", "engine.py", scale, engine=name, size=scale.size, batch=1) for name in engines),
+        *(_program(f"`{name}`", "infer", scale, engine=name, size=scale.size, batch=1) for name in engines),
     )
     return Pair(
         name="inference",
@@ -155,12 +156,12 @@ def _memory(scale: Scale) -> Pair:
     sizes = {"size": scale.size, "batch": batch, "fusion": "mean", "precision": "bf16"}
 
     def joint(label: str, checkpointing: str) -> Program:
-        return _own(f"joint, {label}", "joint_step.py", scale, 4 * batch, **sizes, checkpointing=checkpointing)
+        return _program(f"joint, {label}", "joint", scale, 4 * batch, **sizes, checkpointing=checkpointing)
 
     plain = joint("plain", "none")
     programs = (
         _keras("Keras, one view", scale, batch, mode="train"),
-        _own("one view", "joint_step.py", scale, batch, **sizes, checkpointing="single"),
+        _program("one view", "joint", scale, batch, **sizes, checkpointing="single"),
         plain,
         joint("`--checkpointing views`", "views"),
         joint("`--checkpointing layers`", "layers"),
@@ -198,7 +199,7 @@ def _exam(scale: Scale) -> Pair:
                 continue  # what decoding takes is seen from one model
             path = f"{scale.inputs}/models/{model}" if model else ""
             settings = {"data": f"{scale.inputs}/exams/{folder}", "model": path, "engine": engine}
-            programs.append(_own(f"{title}, {kind}", "exam.py", scale, **settings))
+            programs.append(_program(f"{title}, {kind}", "read exams", scale, **settings))
     return Pair(
         name="exam",
         part="exam",
@@ -216,16 +217,16 @@ def _scaling(scale: Scale) -> list[Pair]:
     size = scale.size
 
     def step(place: float, cores: int = scale.cores, size: int = size, batch: int = 4) -> Program:
-        settings = {"size": size, "batch": batch, "source": "memory"}
-        return Program(f"training, {place}", "train_step.py", settings, "own", cores, batch, place, "training")
+        settings = {"step": "train", "size": size, "batch": batch, "source": "memory"}
+        return Program(f"training, {place}", settings, cores=cores, images=batch, place=place, curve="training")
 
     def image(place: float, cores: int = scale.cores, size: int = size, batch: int = 1) -> Program:
-        settings = {"engine": "torch", "size": size, "batch": batch}
-        return Program(f"inference, {place}", "engine.py", settings, "own", cores, batch, place, "inference")
+        settings = {"step": "infer", "engine": "torch", "size": size, "batch": batch}
+        return Program(f"inference, {place}", settings, cores=cores, images=batch, place=place, curve="inference")
 
     def folder(place: float, cores: int, count: int) -> Program:
-        settings = {"data": f"{scale.inputs}/folders/{count}", "engine": "torch", "model": ""}
-        return Program(f"`predict`, {place}", "exam.py", settings, "own", cores, count, place, "`predict`")
+        settings = {"step": "read exams", "data": f"{scale.inputs}/folders/{count}", "engine": "torch", "model": ""}
+        return Program(f"`predict`, {place}", settings, cores=cores, images=count, place=place, curve="`predict`")
 
     def curve(name: str, programs: list[Program], warmup: int = 1) -> Pair:
         return Pair(f"scaling-{name}", "scaling", (), tuple(programs), rounds=2, steps=1, warmup=warmup)

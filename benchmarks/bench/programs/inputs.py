@@ -1,4 +1,4 @@
-"""Make what is measured on, once: phantoms as DICOM files and pictures, and networks of random weights.
+"""Make the inputs of the measurements, once: phantoms as DICOM files and pictures, and networks of random weights.
 
 Arguments: the folder, and the rows of the images. A folder that is there is whole and stays as it is.
 """
@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from imagecodecs import ljpeg_encode
+from openjpeg.utils import encode_pixel_data
 from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGLossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLossless
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from archive_figures import compressed, stored_values, write_exam
+from archive_figures import stored_values, write_exam
 from mammodensity.models.checkpoint import Checkpoint, save_checkpoint
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.outputs import atomic_folder
@@ -40,22 +41,28 @@ def main() -> None:
         for ending in ("", "-cut"):
             for kind in ("plain", "jpeg", "j2k"):
                 (exams / f"{kind}{ending}").mkdir(parents=True)
-            for path in write_exam(exams / f"plain{ending}", rows, 1, air=not ending):
-                _jpeg_lossless(path, exams / f"jpeg{ending}" / path.name)
-                compressed(path, "j2k").replace(exams / f"j2k{ending}" / path.name)
+            for path in write_exam(exams / f"plain{ending}", stored_values(rows, 1, air=not ending)):
+                _compress(path, JPEGLossless, exams / f"jpeg{ending}" / path.name)
+                _compress(path, JPEG2000Lossless, exams / f"j2k{ending}" / path.name)
         _write_pictures(folder, rows)
         for name in ("small", "origin"):
             _write_model(folder / "models" / name, find_recipe(name))
 
 
-def _jpeg_lossless(path: Path, out: Path) -> None:
-    """The same image in JPEG Lossless (process 14)."""
+def _compress(path: Path, syntax: UID, out: Path) -> None:
+    """Write the same image in JPEG Lossless (process 14) or in JPEG 2000 lossless."""
     ds = dcmread(path)
-    values = np.frombuffer(ds.PixelData, np.uint16).reshape(ds.Rows, ds.Columns)
-    ds.PixelData = encapsulate([ljpeg_encode(values, bitspersample=ds.BitsStored)])
+    if syntax == JPEGLossless:
+        values = np.frombuffer(ds.PixelData, np.uint16).reshape(ds.Rows, ds.Columns)
+        frame = ljpeg_encode(values, bitspersample=ds.BitsStored)
+    else:
+        options = {"rows": ds.Rows, "columns": ds.Columns, "samples_per_pixel": 1, "bits_stored": ds.BitsStored}
+        options |= {"photometric_interpretation": 2, "lossless": True, "pixel_representation": 0}
+        frame = bytes(encode_pixel_data(ds.PixelData, **options))
+    ds.PixelData = encapsulate([frame])
     ds["PixelData"].VR = "OB"
     ds["PixelData"].is_undefined_length = True
-    ds.file_meta.TransferSyntaxUID = JPEGLossless
+    ds.file_meta.TransferSyntaxUID = syntax
     ds.save_as(out, enforce_file_format=True)
 
 

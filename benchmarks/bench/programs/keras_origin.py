@@ -43,22 +43,22 @@ def origin_network(size: int) -> keras.Model:
 
 def main() -> None:
     """Settings: size, batch, mode (train or predict), and for training policy and xla."""
-    given = worker.given
+    settings = worker.settings
     tf.config.threading.set_intra_op_parallelism_threads(worker.cores)
     tf.config.threading.set_inter_op_parallelism_threads(worker.cores)
     keras.utils.set_random_seed(1)
-    keras.mixed_precision.set_global_policy(given.get("policy", "float32"))
-    model = origin_network(given["size"])
+    keras.mixed_precision.set_global_policy(settings.get("policy", "float32"))
+    model = origin_network(settings["size"])
     rng = np.random.default_rng(1)
-    images = rng.random((given["batch"], given["size"], given["size"], 3), np.float32)
-    labels = np.eye(4, dtype=np.float32)[np.arange(given["batch"]) % 4]
-    if given["mode"] == "train":
-        compiled = "auto" if given.get("xla") else False
+    images = rng.random((settings["batch"], settings["size"], settings["size"], 3), np.float32)
+    labels = np.eye(4, dtype=np.float32)[np.arange(settings["batch"]) % 4]
+    if settings["mode"] == "train":
+        compiled = "auto" if settings.get("xla") else False
         model.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy", jit_compile=compiled)
     worker.ready(versions={"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__})
 
     def step() -> None:
-        if given["mode"] == "train":
+        if settings["mode"] == "train":
             model.train_on_batch(images, labels)
         else:
             model.predict_on_batch(images)
