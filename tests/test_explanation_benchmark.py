@@ -85,7 +85,7 @@ def test_training_is_seeded_and_labels_matter(cases):
 
 @pytest.mark.parametrize(("name", "value"), [("exams", 3), ("held_back", 0), ("rows", 32), ("epochs", 0), ("seed", -1)])
 def test_specs_out_of_range(name, value):
-    with pytest.raises(OptionError, match=f"{name} must be at least"):
+    with pytest.raises(OptionError, match=f"{name} must be greater than or equal to"):
         BenchmarkSpec(**{name: value})
 
 

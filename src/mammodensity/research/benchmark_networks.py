@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from mammodensity.errors import OptionError
 from mammodensity.models.batch import AugmentSpec, augment
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.phantom.exams import PhantomSpec, make_exam
+from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES, Projection
 
 NETWORKS = {
@@ -39,28 +41,17 @@ _RATE = 5e-3
 _BAR, _GAP, _STEP = 0.05, 0.03, 0.04  # of the rows
 
 
-@dataclass(frozen=True)
+@settings
 class BenchmarkSpec:
-    """Phantoms and training of the benchmark.
+    """Phantoms and training of the benchmark."""
 
-    Raises
-    ------
-    OptionError
-        A number is too small.
-    """
-
-    exams: int = 64
+    exams: Annotated[int, Field(ge=4)] = 64
     """For training; each gives two images."""
-    held_back: int = 8
+    held_back: Annotated[int, Field(ge=1)] = 8
     """Further exams, for the table."""
-    rows: int = 96
-    epochs: int = 24
-    seed: int = 5
-
-    def __post_init__(self) -> None:
-        for name, least in (("exams", 4), ("held_back", 1), ("rows", 64), ("epochs", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise OptionError(f"{name} must be at least {least}. Got {getattr(self, name)} instead.")
+    rows: Annotated[int, Field(ge=64)] = 96
+    epochs: Annotated[int, Field(ge=1)] = 24
+    seed: Annotated[int, Field(ge=0)] = 5
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ _RISE = 0.1  # share of the steps in which the learning rate rises
 _LARGEST_GRADIENT = 1.0
 _KEPT_EVERY = 250
 Progress = Callable[[str, int, int], None]
-"""Takes what is being done, how much of it is done, and of how much."""
+"""Takes the name of the work, the steps done, and all steps."""
 
 READERS = Disturbance(look=Look(involution=True, readers=True, masses=True), lower_folds=True)
 """Images of the second tissue network also have a reader each, masses, involuted breasts and folds below."""
@@ -100,7 +101,7 @@ def train_default(
     """
     _require_recipe(folder, recipe)
     spec = PhantomSpec(rows=recipe.rows, seed=recipe.phantom_seed, ducts=True)
-    phantoms = phantom_paths(folder / "phantoms", spec, recipe.breasts, progress and _named(progress, "phantoms"))
+    phantoms = phantom_paths(folder / "phantoms", spec, recipe.breasts, progress and partial(progress, "phantoms"))
     written = []
     for task in _tasks(recipe):
         path = folder / f"{task.name}.safetensors"
@@ -113,10 +114,6 @@ def train_default(
     hashes = {path.name: file_sha256(path) for path in written}
     write_json(folder / "receipt.json", {"note": RESEARCH_USE_ONLY, **receipt("train-default", networks=hashes)})
     return written
-
-
-def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(name, done, total)
 
 
 def _require_recipe(folder: Path, recipe: DefaultRecipe) -> None:
