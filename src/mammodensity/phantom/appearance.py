@@ -28,6 +28,8 @@ from mammodensity.phantom.projection import (
     Labels,
     Paths,
     close_ducts,
+    shoulder,
+    smoothed_share,
     transmitted,
 )
 
@@ -125,7 +127,7 @@ def with_dense_share(paths: Paths, dense_share: float, rule: DenseRule, steep: f
     The move is bounded, so extreme shares may not be reached. Tissue stays where it is: the core of lobes remains
     nearly pure gland while their margin moves. A larger ``steep`` gives clearer edges.
     """
-    share = np.clip(_smoothed_share(paths, rule), 1e-3, 1 - 1e-3)
+    share = np.clip(_glandular_share(paths, rule), 1e-3, 1 - 1e-3)
     limit = float(np.quantile(share[paths.breast], 1 - dense_share))
     border = logit(rule.share)
     over = steep * (logit(np.clip(paths.glandular, 1e-4, 1 - 1e-4)) - np.clip(logit(limit), border - 2, border + 3))
@@ -139,22 +141,19 @@ def _drawn_rule(paths: Paths, rng: np.random.Generator) -> DenseRule:
     Readers see contrast, not attenuation, and keep one limit for an image (Byng et al., Phys. Med. Biol. 1994). Beside
     a bright core they leave faint tissue out; where all tissue is faint, they outline it as far as it is visible.
     """
-    share = _smoothed_share(paths, READERS_RULE)[paths.breast]
+    share = _glandular_share(paths, READERS_RULE)[paths.breast]
     brightest = float(np.quantile(share, 0.98)) if share.size else 0.0
     limit = np.clip(brightest / 2, rng.uniform(*_LOWEST), rng.uniform(*_HIGHEST))
     return replace(READERS_RULE, share=float(limit))
 
 
-def _smoothed_share(paths: Paths, rule: DenseRule) -> Floats:
-    """Glandular share of the path without muscle, smoothed as the rule says."""
-    weight = paths.tissue * (1 - paths.muscle)
-    sigma = rule.smooth_mm / FIELD_MM * len(weight)
-    return gaussian_filter(paths.glandular * weight, sigma) / np.maximum(gaussian_filter(weight, sigma), 1e-3)
+def _glandular_share(paths: Paths, rule: DenseRule) -> Floats:
+    return smoothed_share(paths.glandular, paths.tissue * (1 - paths.muscle), rule)
 
 
 def tissue_labels(paths: Paths, rule: DenseRule) -> Labels:
     """Labels with the tissue that is dense by a rule; skin and nipple are not dense."""
-    dense = ((_smoothed_share(paths, rule) > rule.share) | close_ducts(paths.ducts)) & (paths.distance > SKIN_MM)
+    dense = ((_glandular_share(paths, rule) > rule.share) | close_ducts(paths.ducts)) & (paths.distance > SKIN_MM)
     labels = np.where(dense & (paths.labels > 0), LABELS["fibroglandular"], np.minimum(paths.labels, 1))
     kept = np.isin(paths.labels, (LABELS["pectoral"], IMPLANT))
     return np.where(kept, paths.labels, labels).astype(np.uint8)
@@ -357,9 +356,7 @@ def _digital(lead: Floats, paths: Paths, rng: np.random.Generator, look: Look) -
     grey = bottom + rng.uniform(0.25, 1.0) * (1 - bottom) * (image - low) / span
     grey = np.maximum(grey, 0)
     if rng.random() < 0.6:
-        knee = rng.uniform(0.4, 0.9)  # straight up to the knee, then bending towards 1
-        over = np.maximum(grey - knee, 0)
-        grey = np.minimum(grey, knee) + (1 - knee) * (1 - np.exp(-over / (1 - knee)))
+        grey = shoulder(grey, rng.uniform(0.4, 0.9))
     grey = np.clip(grey, 0, 1) ** np.exp(rng.normal(0, 0.3) if wild else 0)
     return grey * np.clip(0.5 + paths.distance / spacing, body, 1)
 

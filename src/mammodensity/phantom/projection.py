@@ -219,6 +219,12 @@ def _muscle_texture(shape: ViewShape, tissue: Tissue, x: Floats, y: Floats, musc
     return texture
 
 
+def smoothed_share(glandular: Floats, tissue: Floats, rule: DenseRule) -> Floats:
+    """Glandular share of the path, weighted by its ``tissue`` without muscle and smoothed as the rule says."""
+    sigma = rule.smooth_mm / FIELD_MM * len(tissue)
+    return gaussian_filter(glandular * tissue, sigma) / np.maximum(gaussian_filter(tissue, sigma), 1e-3)
+
+
 def close_ducts(ducts: Floats) -> NDArray[np.bool_]:
     """Pixels where ducts (mm, the whole field) lie so close that a reader sees dense tissue, not single lines."""
     return gaussian_filter(ducts, _NEAR_MM / FIELD_MM * len(ducts)) > _DUCTS_MM
@@ -231,8 +237,7 @@ def _label(
     weight = rays.tissue_mm * (1 - rays.muscle)
     fraction = float((share[rays.inside] * weight).sum() / weight.sum())
     tissue = _on_grid(weight, rays)
-    sigma = PHANTOM_RULE.smooth_mm / FIELD_MM * share.shape[0]
-    smooth = gaussian_filter(share * tissue, sigma) / np.maximum(gaussian_filter(tissue, sigma), 1e-3)
+    smooth = smoothed_share(share, tissue, PHANTOM_RULE)
     dense = (resample(smooth, distance.shape) > PHANTOM_RULE.share) | close_ducts(ducts)
     labels = np.zeros(distance.shape, dtype=np.uint8)
     breast = (distance > 0) | (nipple_chord(rays.shape, *at) > 0)
@@ -314,11 +319,11 @@ def present(signal: Floats, paths: Paths, processing: Processing, bits: int) -> 
     level = processing.fat_level + processing.gain * (filled - fat) / span
     cover = np.clip(0.5 + paths.distance / spacing, 0, 1)
     cover = np.maximum(cover, paths.body.astype(np.float32))
-    grey = _shoulder(np.maximum(level, 0)) ** processing.gamma * cover
+    grey = shoulder(np.maximum(level, 0), 0.6) ** processing.gamma * cover
     return np.rint(np.clip(grey, 0, 1) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
 
 
-def _shoulder(level: Floats) -> Floats:
-    """Tone curve: straight up to 0.6, then bending towards 1."""
-    over = np.maximum(level - 0.6, 0)
-    return np.minimum(level, 0.6) + 0.4 * (1 - np.exp(-over / 0.4))
+def shoulder(level: Floats, knee: float) -> Floats:
+    """Tone curve: straight up to the knee, then bending towards 1."""
+    over = np.maximum(level - knee, 0)
+    return np.minimum(level, knee) + (1 - knee) * (1 - np.exp(-over / (1 - knee)))
