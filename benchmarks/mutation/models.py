@@ -143,7 +143,7 @@ def _huge(rng: Random) -> Json:
 
 
 def _network() -> tuple[dict[str, Any], Json]:
-    from mammodensity.models.checkpoint import read_tensors
+    from mammodensity.tensors import read_tensors
 
     with TemporaryDirectory() as folder:
         path = Path(folder, "network.safetensors")
