@@ -3,12 +3,11 @@
 Decoders of JPEG go on in silence where a stream is cut or damaged: they fill the rest with grey, or go on with shifted
 blocks. A sound stream has the codes of exactly as many blocks (or samples, in JPEG Lossless) as its frame header
 states, no coefficient beyond the 63rd, restart markers in order, and at most 7 bits of padding before a marker. Damaged
-codes keep to all of that only by chance. As each DC coefficient is coded as a difference from the one before, all
-blocks after damaged codes are too bright or too dark, which shows where the rows above and below meet them.
+codes keep to all of that only by chance.
 
 References
 ----------
-ISO/IEC 10918-1: A.2 (order of blocks), B.1 and B.2 (markers), F.1.2.1 (differences of DC coefficients).
+ISO/IEC 10918-1: A.2 (order of blocks), A.3.3 (range of DC coefficients), B.1 and B.2 (markers).
 """
 
 from __future__ import annotations
@@ -182,8 +181,6 @@ def _read_scan(stream: _Stream, body: bytes, begin: int) -> int:
         for component in components:
             step = stream.dc_steps[component.quantisation] << scan.low
             _require_range(dc_values(scan, component), step, stream.precision)
-        levels = dc_values(scan, components[0]).mean(1) * (stream.dc_steps[components[0].quantisation] << scan.low)
-        _require_no_step(levels.reshape(rows, columns) / (1 << (stream.precision + 3)))
     return end
 
 
@@ -213,34 +210,3 @@ def _require_range(values: NDArray[np.int64], step: int, precision: int) -> None
     """
     if step * int(np.abs(values).max()) > (1 << (precision + 2)) + 0.75 * step:
         raise DamagedJpegError("grey levels beyond the range of its values")
-
-
-_STEP = 0.007  # of the range of values
-_FEWEST_COLUMNS = 16  # in fewer, chance brings such steps about
-_OTHERS = 0.22  # of the blocks of a row may have no step
-_BESIDE = 0.25  # of the blocks before and after may have one
-
-
-def _require_no_step(levels: NDArray[np.float64]) -> None:
-    """Raise where all blocks from one on are brighter or darker than those above them.
-
-    ``levels`` are means of MCUs, as shares of the range of values. A step runs through as many blocks as a row has,
-    from the damaged one on to the one below it. A step of the image itself begins with a row, or ends before.
-    """
-    rows, columns = levels.shape
-    if rows < 3 or columns < _FEWEST_COLUMNS:
-        return
-    above = np.pad(np.diff(levels, axis=0), ((2, 2), (0, 0)), mode="reflect").reshape(-1)
-    # element n is the step from block n - 2 * columns to the one below; twice the rest is what the neighbours have
-    steps = above[columns:-columns] - (above[: -2 * columns] + above[2 * columns :]) / 2
-    for sign in (1, -1):
-        counts = np.concatenate([[0], np.cumsum(sign * steps > _STEP)])
-        half = columns // 2
-        begins = np.arange(half, steps.size - columns - half)
-        within = counts[begins + columns] - counts[begins]
-        before = counts[begins] - counts[begins - half]
-        after = counts[begins + columns + half] - counts[begins + columns]
-        column = begins % columns
-        others = np.minimum(_OTHERS * columns, 0.5 * np.minimum(column, columns - column))
-        if ((columns - within <= others) & (column > 0) & (before + after <= 2 * _BESIDE * half)).any():
-            raise DamagedJpegError("a step in brightness from one block on")
