@@ -38,6 +38,7 @@ from mammodensity.data.dicom.header import Codestream, Header, quiet
 from mammodensity.data.dicom.pixel_data import is_complete, pixels_of, read_pixel_bytes
 from mammodensity.data.jpeg_codes import DamagedJpegError
 from mammodensity.data.jpeg_stream import require_sound_jpeg
+from mammodensity.data.dicom.row_damage import row_damage
 from mammodensity.errors import DicomError, one_line
 
 
@@ -279,7 +280,10 @@ def read_stored_values(header: Header) -> NDArray[np.int32]:
         raise DicomError(f"{header.path} needs more memory than there is", "absurd-size") from error
     except BaseException as error:  # decoders raise whatever they like; those in Rust panic beside Exception
         raise DicomError(f"{header.path} has damaged pixels ({one_line(error)}); copy it again", "damaged") from error
-    return _stored_bits(header, _one_channel(header, raw), width)
+    values = _stored_bits(header, _one_channel(header, raw), width)
+    if not pixels.encapsulated and (damage := row_damage(values)):
+        raise DicomError(f"{header.path} has damaged pixels: its rows {damage}; copy it again", "damaged")
+    return values
 
 
 def _native(header: Header, data: bytes, vr: str) -> NDArray[Any]:

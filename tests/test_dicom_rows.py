@@ -1,0 +1,91 @@
+"""Uncompressed pixels of which bytes are lost, inserted or overwritten; and sound images that resemble them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dicom_samples import mammogram, phantom, save
+from mammodensity.data.dicom.decoding import read_stored_values
+from mammodensity.data.dicom.gatekeeper import read_header
+from mammodensity.data.dicom.row_damage import row_damage
+from mammodensity.errors import DicomError
+from mammodensity.terms import Projection
+
+CASES = [(projection, bits, monochrome) for projection in Projection for bits in (8, 12) for monochrome in (1, 2)]
+
+
+def values_of(projection: Projection, bits: int, monochrome: int) -> np.ndarray:
+    values = (phantom(projection).astype(np.int32) >> 12 - bits).repeat(2, axis=0).repeat(2, axis=1)
+    return values if monochrome == 2 else (1 << bits) - 1 - values
+
+
+def from_bytes(content: bytes, like: np.ndarray, bits: int) -> np.ndarray:
+    kind = "u1" if bits == 8 else "<u2"
+    size = like.size * np.dtype(kind).itemsize
+    return np.frombuffer(content[:size].ljust(size, b"\0"), kind).reshape(like.shape).astype(np.int32)
+
+
+def bytes_of(values: np.ndarray, bits: int) -> bytes:
+    return values.astype("u1" if bits == 8 else "<u2").tobytes()
+
+
+@pytest.mark.parametrize(("projection", "bits", "monochrome"), CASES)
+@pytest.mark.parametrize("pixels", [31, -31, 60])
+def test_lost_and_inserted_bytes_shift_the_rows(projection, bits, monochrome, pixels):
+    values = values_of(projection, bits, monochrome)
+    assert not row_damage(values)
+    content, size = bytes_of(values, bits), abs(pixels) * (1 if bits == 8 else 2)
+    place = len(content) // 2 + 18
+    if pixels > 0:
+        content = content[:place] + content[place + size :] + content[-size:]
+    else:
+        content = content[:place] + bytes(size) + content[place:]
+    assert "shifted" in row_damage(from_bytes(content, values, bits))
+
+
+@pytest.mark.parametrize(("projection", "bits", "monochrome"), CASES)
+@pytest.mark.parametrize("share", [0.4, 0.61])
+def test_a_tail_of_zeros(projection, bits, monochrome, share):
+    values = values_of(projection, bits, monochrome)
+    content = bytes_of(values, bits)
+    place = round(share * len(content)) + 42
+    assert row_damage(from_bytes(content[:place], values, bits))
+
+
+@pytest.mark.parametrize("projection", Projection)
+def test_an_odd_number_of_bytes(projection):
+    values = phantom(projection).astype(np.int32) << 4
+    content = values.astype("<u2").tobytes()
+    assert "noise" in row_damage(from_bytes(content[:4001] + content[4002:], values, 16))
+
+
+@pytest.mark.parametrize("monochrome", [1, 2])
+@pytest.mark.parametrize("projection", Projection)
+def test_sound_images_with_bands_borders_and_markers(projection, monochrome):
+    values = values_of(projection, 12, monochrome)
+    noise = np.random.default_rng(2).integers(0, 30, values.shape)
+    rows, columns = values.shape
+    for fill in (0, 4095):
+        for base in (values, np.clip(values + noise, 0, 4095)):
+            band, frame, marked, padded = (base.copy() for _ in range(4))
+            band[:8] = band[-8:] = fill
+            frame[:6] = frame[-6:] = fill
+            frame[:, :6] = frame[:, -6:] = fill
+            marked[10:26, columns // 2 : columns // 2 + 20] = fill
+            padded = np.pad(padded, ((0, 0), (20, 20)), constant_values=fill)
+            cut = base[: rows * 3 // 4]
+            for image in (band, frame, marked, padded, cut):
+                assert not row_damage(image)
+
+
+def test_a_damaged_file_is_refused_in_one_line(tmp_path):
+    values = values_of(Projection.MLO_L, 12, 2).astype(np.uint16)
+    content = values.tobytes()
+    ds = mammogram(Projection.MLO_L, stored=values, PixelData=content[:20_001] + bytes(200) + content[20_201:])
+    assert read_stored_values(read_header(save(ds, tmp_path / "a"))).shape == values.shape  # less than a row
+    ds = mammogram(Projection.MLO_L, stored=values, PixelData=content[:20_000] + content[20_080:] + content[-80:])
+    with pytest.raises(DicomError, match=r"its rows are shifted.*copy it again") as caught:
+        read_stored_values(read_header(save(ds, tmp_path / "a")))
+    assert caught.value.code == "damaged"
+    assert "\n" not in str(caught.value)
