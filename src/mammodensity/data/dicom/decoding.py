@@ -36,9 +36,9 @@ from mammodensity.data.dicom.codes import JPEG_BASELINE, JPEG_EXTENDED, JPEG_LOS
 from mammodensity.data.dicom.grey_scale import padding_range
 from mammodensity.data.dicom.header import Codestream, Header, quiet
 from mammodensity.data.dicom.pixel_data import is_complete, pixels_of, read_pixel_bytes
+from mammodensity.data.dicom.row_damage import row_damage
 from mammodensity.data.jpeg_codes import DamagedJpegError
 from mammodensity.data.jpeg_stream import require_sound_jpeg
-from mammodensity.data.dicom.row_damage import row_damage
 from mammodensity.errors import DicomError, one_line
 
 
