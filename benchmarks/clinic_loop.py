@@ -63,6 +63,15 @@ class Orthanc:
         with urlopen(Request(f"http://127.0.0.1:{self._http_port}{path}", data=content), timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
+    def wait_for_node(self) -> None:
+        """Wait until the node answers a C-ECHO."""
+        for _ in range(120):
+            with suppress(OSError):
+                self.get("/modalities/node/echo", b"{}")
+                return
+            time.sleep(0.5)
+        raise SystemExit("the node did not start; the lines above say why")
+
     def add(self, files: list[Path]) -> None:
         """Put DICOM files into the PACS."""
         for file in files:
@@ -136,7 +145,7 @@ def main() -> None:
         pacs = Orthanc(folder / "pacs", node_port)
         try:
             with serving(folder, configuration(node_port, pacs.dicom_port)):
-                time.sleep(1)
+                pacs.wait_for_node()
                 pacs.add(sorted((folder / "phantoms" / "dicom").rglob("*.dcm")))
                 studies = pacs.get("/studies")
                 for study in studies:

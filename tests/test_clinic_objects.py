@@ -219,7 +219,7 @@ def test_the_card_shows_four_views_and_the_note(written):
 
 def test_a_segmentation_has_the_size_of_its_image(written):
     _, folder = written
-    (file,) = folder.glob("*MLO_R-segmentation.dcm")
+    (file,) = folder.glob("*segmentation-MLO_R.dcm")
     segmentation = dcmread(file)
     assert (segmentation.Rows, segmentation.Columns) == phantom(Projection.MLO_R, 320).shape
     kinds = {item.SegmentedPropertyTypeCodeSequence[0].CodeValue for item in segmentation.SegmentSequence}

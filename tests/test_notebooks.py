@@ -124,7 +124,11 @@ def test_figures_of_the_origin(workplace, shared_data, monkeypatch):
     folder = shared_data / "origin" / "predictions"
     monkeypatch.setenv("MAMMODENSITY_NOTEBOOK_ORIGIN", str(folder))
     cells = code_cells(read(NAMES[2]))
-    wanted = ("import os", "ORIGIN_PREDICTIONS =", "from mammodensity.evaluation.score_tables")
+    wanted = (
+        "import os",
+        "ORIGIN_PREDICTIONS =",
+        "from mammodensity.evaluation.labels import read_labels\nfrom mammodensity.evaluation.score_tables",
+    )
     names: dict = {"Path": Path}
     exec("from mammodensity.commands.show import say_research_use_only", names)
     exec("from mammodensity.commands.show_figures import show_figures", names)

@@ -270,7 +270,7 @@ def test_rules_are_read_from_a_file(tmp_path):
         ('{"largest_set": 9}', r"largest_set must be less than or equal to 4\. Got 9"),
         ('{"largest_set": true}', "largest_set must be a valid integer"),
         ('{"near_border": "0.1"}', "near_border must be a valid number"),
-        ('{"near_border": NaN}', "near_border must be"),
+        ('{"near_border": NaN}', "NaN is not a number in JSON"),
         ('{"abstain_on": ["tired"]}', "abstain_on may hold missing-view"),
         ('{"abstain_on": 3}', "abstain_on must be a valid tuple"),
     ],

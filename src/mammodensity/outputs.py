@@ -196,8 +196,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.rmdir()  # known to be empty
         working.replace(path)
 
-    with _working_folder(path, take_place) as working:
-        yield working
+    try:
+        with _working_folder(path, take_place) as working:
+            yield working
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from error
 
 
 @contextmanager
