@@ -23,7 +23,8 @@ from mammodensity import dicom_objects
 from mammodensity.clinic import codes as ours
 from mammodensity.clinic.fhir import diagnostic_report
 from mammodensity.clinic.report import structured_report
-from mammodensity.clinic.sources import Revision, derived_uid
+from mammodensity.clinic.sources import Revision, derived_uid, read_sources
+from mammodensity.data.find import find_images
 from mammodensity.errors import DicomError, OptionError
 from mammodensity.results.result import ExamResult, exam_result
 from mammodensity.scores import ExamScores, fuse_exam
@@ -236,6 +237,16 @@ def test_pictures_are_refused(tmp_path):
     with pytest.raises(DicomError, match="expected a DICOM image"):
         dicom_objects(tmp_path, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_birth_date_and_a_sex_that_are_none_are_left_blank(tmp_path):
+    image = mammogram(Projection.CC_R, phantom(Projection.CC_R, 320), PatientSex="X")
+    image.add_new("PatientBirthDate", "LO", "00000000")
+    image["PatientBirthDate"].VR = "DA"
+    file = save(image, tmp_path / "exam" / "IM0")
+    (record,) = find_images(file).records
+    (header,) = read_sources({Projection.CC_R: record}).values()
+    assert (header.PatientBirthDate, header.PatientSex, header.PatientID) == ("", "", "PHANTOM-1")
 
 
 def test_several_patients_in_one_study_are_refused(tmp_path):

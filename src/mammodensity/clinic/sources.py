@@ -13,6 +13,7 @@ from uuid import UUID, uuid5
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, TM
 
 from mammodensity import __version__
 from mammodensity.data.dataset import ImageRecord
@@ -116,9 +117,22 @@ def _read(path: Path) -> Dataset:
     if missing:
         raise DicomError(f"{path}: {', '.join(missing)} is missing; a report cannot refer to this image", "damaged")
     for keyword in _MAY_BE_EMPTY:
-        if keyword not in header:
+        if keyword not in header or not _is_sound(header, keyword):
             setattr(header, keyword, "")
     return header
+
+
+def _is_sound(header: Dataset, keyword: str) -> bool:
+    """True unless a date, time or sex is none of DICOM's: a copy of it would make our objects invalid."""
+    value = str(header.get(keyword) or "")
+    try:
+        if keyword.endswith("Date"):
+            DA(value)
+        elif keyword.endswith("Time"):
+            TM(value)
+    except ValueError:
+        return False
+    return keyword != "PatientSex" or value in ("", "M", "F", "O")
 
 
 def revision_of(
