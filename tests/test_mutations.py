@@ -39,6 +39,4 @@ def test_a_killed_command_leaves_all_outputs_or_none_and_can_be_run_again(tmp_pa
         (job,) = make_jobs(tmp_path, server, [name])
         expected = uninterrupted(job, server)
         assert len(expected.files) > 1
-        for number, share in ((signal.SIGKILL, 0.6), (signal.SIGTERM, 0.3)):
-            kill = killed(job, expected, number, share, server)
-            assert kill.faults == ()
+        assert killed(job, expected, signal.SIGKILL, 0.6, server).faults == ()
