@@ -142,13 +142,13 @@ def dicom_objects(
     """
     exams = find_data(data, synthetic=synthetic)
     predictor = Predictor(model, allow_missing=allow_missing, device=device)
-    made = []
-    for count, (exam_id, records) in enumerate(exams.exams().items(), start=1):
+    made, by_exam = [], exams.exams()
+    for count, (exam_id, records) in enumerate(by_exam.items(), start=1):
         headers = read_sources(records)
         revision = revision_of(records, headers, predictor.provenance, predictor.how, made=datetime.now())
         made.append(exam_objects(predictor, exam_id, records, headers, revision, sr=(sr,), seg=seg, fhir=fhir))
         if progress:
-            progress(count, len(exams.exams()))
+            progress(count, len(by_exam))
     if not any(exam.result.projections for exam in made):
         raise ImageError(next(text for exam in made for text in exam.result.refused.values()))
     if output is not None:
