@@ -310,7 +310,7 @@ def distinct_names(choices: Sequence[Sequence[str]]) -> list[str]:
         name = next((choice for choice in entry if times[choice] == 1), entry[-1])
         if name in taken:
             numbered = (f"{name}_{number}" for number in count(2))
-            name = next(one for one in numbered if one not in taken and one not in times)
+            name = next(candidate for candidate in numbered if candidate not in taken and candidate not in times)
         taken.add(name)
         names.append(name)
     return names

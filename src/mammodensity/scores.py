@@ -171,11 +171,15 @@ def fuse_exam(
         A key is not a projection, or its scores do not have the shape of the others.
     """
     require_choice("fusion method", method, FUSION_METHODS)
-    given = projection_scores.values()
+    arrays = projection_scores.values()
     for name, scores in projection_scores.items():
         if name not in PROJECTIONS:
             raise TableError(f"projections must be among {', '.join(PROJECTIONS)}. Got {name!r} instead.")
-        if np.ndim(scores) != 1 or len(scores) not in map(len, SCALES) or len({np.shape(one) for one in given}) > 1:
+        if (
+            np.ndim(scores) != 1
+            or len(scores) not in map(len, SCALES)
+            or len({np.shape(array) for array in arrays}) > 1
+        ):
             raise TableError(f"scores of {name} must have shape (4,), or (3,) all. Got {np.shape(scores)} instead.")
     return fused_levels(
         projection_scores,
@@ -194,8 +198,8 @@ def fused_levels(
     for level, wanted in FUSED_LEVELS.items():
         views = tuple(view for view in wanted if view in present)
         missing = tuple(view for view in wanted if view not in present)
-        given = bool(views) and (allow_missing or not missing)
-        fused[level] = FusedScores(scores_of(views) if given else None, views, missing)
+        fusible = bool(views) and (allow_missing or not missing)
+        fused[level] = FusedScores(scores_of(views) if fusible else None, views, missing)
     return fused
 
 

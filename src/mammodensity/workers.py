@@ -43,10 +43,10 @@ class Place:
 
 def launched() -> Place | None:
     """Which process this is; None where it is alone."""
-    told = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")]
-    if not (told[3] and all(number.isdecimal() for number in told[:3])):
+    settings = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")]
+    if not (settings[3] and all(number.isdecimal() for number in settings[:3])):
         return None
-    place = Place(*(int(number) for number in told[:3]))
+    place = Place(*(int(number) for number in settings[:3]))
     return place if place.size > 1 else None
 
 
@@ -57,8 +57,8 @@ def usable_cores() -> int:
 
 def threads_told() -> int:
     """How many threads a library may take, as ``OMP_NUM_THREADS`` says to most of them; 0 where it does not."""
-    told = os.environ.get(_THREADS[0], "").partition(",")[0].strip()
-    return int(told) if told.isdecimal() else 0
+    setting = os.environ.get(_THREADS[0], "").partition(",")[0].strip()
+    return int(setting) if setting.isdecimal() else 0
 
 
 def in_workers(

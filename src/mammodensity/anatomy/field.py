@@ -133,8 +133,8 @@ def bright_region(grey: Floats) -> Mask:
     smooth = gaussian_filter(grey, 1.0)
     low, high = np.percentile(smooth, (1, 99.5))
     dim = np.log(np.clip((smooth - low) / max(float(high - low), 1e-6), 0, 1) + 0.02)
-    found = binary_opening(dim > otsu_threshold(dim), iterations=2)
-    return largest_part(binary_fill_holes(found))
+    opened = binary_opening(dim > otsu_threshold(dim), iterations=2)
+    return largest_part(binary_fill_holes(opened))
 
 
 def otsu_threshold(values: Floats, bins: int = 128) -> float:

@@ -54,9 +54,9 @@ class UNet(nn.Module):
         for number, block in enumerate(self.down):
             values = block(nn.functional.max_pool2d(values, 2) if number else values)
             kept.append(values)
-        for block, beside in zip(self.up, kept[-2::-1], strict=True):
+        for block, skipped in zip(self.up, kept[-2::-1], strict=True):
             values = nn.functional.interpolate(values, scale_factor=2.0, mode="bilinear", align_corners=False)
-            values = block(torch.cat([values, beside], dim=1))
+            values = block(torch.cat([values, skipped], dim=1))
         return nn.functional.pixel_shuffle(self.head(values), 2)
 
 
@@ -160,8 +160,8 @@ def load_tissue_networks() -> tuple[UNet, ...]:
 
 def tissue_scores(grey: Floats, breast: Mask) -> NDArray[np.float32]:
     """Scores (4, H, W) of background, adipose, fibroglandular and muscle for a crop of ``SIZE``."""
-    seen = torch.from_numpy(tissue_input(grey, breast))[None]
+    inputs = torch.from_numpy(tissue_input(grey, breast))[None]
     with torch.inference_mode():
-        found = [torch.softmax(network(seen), dim=1)[0] for network in load_tissue_networks()]
-        scores: NDArray[np.float32] = torch.stack(found).mean(0).numpy()
+        scores_by_network = [torch.softmax(network(inputs), dim=1)[0] for network in load_tissue_networks()]
+        scores: NDArray[np.float32] = torch.stack(scores_by_network).mean(0).numpy()
     return scores

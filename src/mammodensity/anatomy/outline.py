@@ -222,10 +222,10 @@ class Outline:
     def regions(self, shape: tuple[int, ...]) -> Regions:
         """The regions at the size (H, W) of the image."""
         labels = np.zeros(shape, np.uint8)
-        seen = self.seen(labels)
-        seen[:] = _enlarged(self.body, seen.shape)
+        covered = self.seen(labels)
+        covered[:] = _enlarged(self.body, covered.shape)
         if self.muscle is not None:
-            seen[_enlarged(self.muscle, seen.shape) & (seen == BREAST)] = PECTORAL
+            covered[_enlarged(self.muscle, covered.shape) & (covered == BREAST)] = PECTORAL
         return Regions(labels, self.chest_side)
 
 

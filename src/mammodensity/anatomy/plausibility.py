@@ -199,11 +199,11 @@ def _arm(smooth: Floats, away: Mask, breast: float) -> Mask:
     return arm if arm.sum() < _MOST_ARM * away.sum() else np.zeros_like(away)
 
 
-def _likeness(one: Floats, other: Floats) -> float:
+def _likeness(first: Floats, second: Floats) -> float:
     """The correlation of two images; 0 for an even one."""
-    if float(one.std()) < 1e-6:
+    if float(first.std()) < 1e-6:
         return 0.0
-    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
 def _corners(region: Mask) -> int:

@@ -37,25 +37,25 @@ _SAMPLE = 512  # rows and columns looked at, at most
 def quality_flags(mammogram: Mammogram) -> tuple[Flag, ...]:
     """What is wrong with the pixels of a mammogram; empty where nothing is."""
     rows, columns = mammogram.pixels.shape
-    found = []
+    texts = []
     if max(rows, columns) < _LEAST_PX or max(rows, columns) > _MOST_ASPECT * min(rows, columns):
-        found.append(f"the image has only {rows} x {columns} pixels")
+        texts.append(f"the image has only {rows} x {columns} pixels")
     step = max(1, rows // _SAMPLE, columns // _SAMPLE)
     sample = mammogram.pixels[::step, ::step]
     middle = (int(sample.min()) + int(np.percentile(sample, 99))) / 2
     bright = sample[sample > middle / 2]
     levels = len(np.unique(bright))
     if levels < _LEAST_LEVELS and sample.size > 4 * _LEAST_LEVELS:
-        found.append(f"the breast has only {levels} grey levels")
+        texts.append(f"the breast has only {levels} grey levels")
     top = int(sample.max())
     saturated = float((sample == top).mean()) if top == mammogram.full_scale else 0.0
     if saturated > _MOST_SATURATED:
-        found.append(f"{100 * saturated:.0f} % of the image is saturated")
+        texts.append(f"{100 * saturated:.0f} % of the image is saturated")
     low, high = np.percentile(bright, (10, 99)) if bright.size else (0.0, 0.0)
     contrast = float(high - low) / max(top, 1)
     if contrast < _LEAST_CONTRAST:
-        found.append(f"the breast spans only {100 * contrast:.1f} % of the grey range in use")
-    return tuple(Flag(LOW_QUALITY, text) for text in found)
+        texts.append(f"the breast spans only {100 * contrast:.1f} % of the grey range in use")
+    return tuple(Flag(LOW_QUALITY, text) for text in texts)
 
 
 Floats = NDArray[np.float64]
@@ -118,14 +118,14 @@ def fit_familiarity(training: NDArray[np.floating[Any]], held_out: NDArray[np.fl
     """
     if len(training) < _LEAST_IMAGES or not len(held_out):
         return None
-    found = np.stack([_measures(image) for image in training])
-    mean, scale = found.mean(axis=0), found.std(axis=0) + 1e-6
-    covariance = np.cov((found - mean) / scale, rowvar=False)
+    measures = np.stack([_measures(image) for image in training])
+    mean, scale = measures.mean(axis=0), measures.std(axis=0) + 1e-6
+    covariance = np.cov((measures - mean) / scale, rowvar=False)
     shrunk = (1 - _SHRUNK) * covariance + _SHRUNK * np.diag(np.diag(covariance) + 1e-6)
     precision = np.linalg.inv(shrunk)
     usual = Familiarity(tuple(mean.tolist()), tuple(scale.tolist()), tuple(map(tuple, precision.tolist())), 0.0)
     others = np.stack([_measures(image) for image in held_out])
-    limit = _BEYOND * float(max(_distances(others, usual).max(), _distances(found, usual).max()))
+    limit = _BEYOND * float(max(_distances(others, usual).max(), _distances(measures, usual).max()))
     return Familiarity(usual.mean, usual.scale, usual.precision, limit)
 
 

@@ -77,13 +77,13 @@ class ReadView:
         return self._once("flags", self._find_flags)
 
     def _find_flags(self) -> tuple[Flag, ...]:
-        found = quality_flags(self.mammogram) + flip_flags(self.projection, self.mammogram)
+        flags = quality_flags(self.mammogram) + flip_flags(self.projection, self.mammogram)
         try:
-            return found + view_flags(self.projection, self.outline.wedge)
+            return flags + view_flags(self.projection, self.outline.wedge)
         except ImageError as error:
             if error.code == "contradictory-view":
                 raise
-            return found  # a network that needs no outline can score it all the same
+            return flags  # a network that needs no outline can score it all the same
 
     def _once(self, name: Hashable, find: Callable[[], Value]) -> Value:
         if name not in self._kept:

@@ -87,13 +87,13 @@ class TissueMap:
     def dense(self) -> NDArray[np.float32]:
         """(H, W) scores of fibroglandular tissue at the size of the image, 0 outside the breast's box."""
         whole = np.zeros(self.shape, np.float32)
-        seen = self.outline.seen(whole)
-        rows, columns = seen.shape
+        covered = self.outline.seen(whole)
+        rows, columns = covered.shape
         left, top, right, bottom = (
             round(share * size) for share, size in zip(self.box, (columns, rows, columns, rows), strict=True)
         )
         inside = Image.fromarray(self.dense_scores).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-        seen[top:bottom, left:right] = np.asarray(inside)
+        covered[top:bottom, left:right] = np.asarray(inside)
         return whole
 
 
@@ -122,13 +122,13 @@ def find_tissue(mammogram: Mammogram, outline: Outline | None = None) -> TissueM
     dense = np.where(breast, scores[FIBROGLANDULAR] / (scores[ADIPOSE] + scores[FIBROGLANDULAR] + 1e-6), 0)
     percent = 100 * float((dense > 0.5).sum()) / float(breast.sum())
     rows, columns = mammogram.pixels.shape
-    found = doubts(
+    flags = doubts(
         outline.sureness,
         float(np.abs(2 * dense[breast] - 1).mean()),
         mammogram.projection,
         muscle=outline.muscle is not None,
     )
-    return TissueMap(outline, box, dense.astype(np.float32), percent, (rows, columns), tuple(found))
+    return TissueMap(outline, box, dense.astype(np.float32), percent, (rows, columns), tuple(flags))
 
 
 def _box(body: NDArray[np.bool_]) -> Shares:

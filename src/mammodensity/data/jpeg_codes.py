@@ -211,7 +211,9 @@ def _follow_blocks(scan: Scan) -> None:  # noqa: PLR0912  (a function for each b
     acs = [_ac_steps(unit.ac, 14 if deep else 10) if scan.last else _NO_AC for unit in scan.units]
     segment, left, place = 0, scan.counts[0], 0
     for begin, windows in _pieces(scan):
-        looks = [(dc[windows].data, several[windows].data, one) for dc, (one, several) in zip(dcs, acs, strict=True)]
+        looks = [
+            (dc[windows].data, several[windows].data, codes) for dc, (codes, several) in zip(dcs, acs, strict=True)
+        ]
         place -= begin
         starts: list[int] = []
         add = starts.append
@@ -223,7 +225,7 @@ def _follow_blocks(scan: Scan) -> None:  # noqa: PLR0912  (a function for each b
                     break
                 left, place = scan.counts[segment], scan.spans[segment][0] - begin
                 continue
-            for dc, ac, one in looks:
+            for dc, ac, codes in looks:
                 add(place)
                 place += dc[place]
                 coefficient = 0
@@ -238,7 +240,7 @@ def _follow_blocks(scan: Scan) -> None:  # noqa: PLR0912  (a function for each b
                         place += step & 31
                         break
                     else:  # the last of these codes belong to the next block
-                        single = int(one[windows[place]])
+                        single = int(codes[windows[place]])
                         coefficient += (single >> 6) - (step >> 6)
                         if coefficient > _LAST:
                             cut = place + begin + 16 > scan.spans[segment][1]
@@ -262,7 +264,7 @@ def _follow_blocks(scan: Scan) -> None:  # noqa: PLR0912  (a function for each b
 
 def _follow_samples(scan: Scan) -> None:
     """Follow the differences of JPEG Lossless of one component."""
-    one, several = _sample_steps(scan.units[0].dc)
+    codes, several = _sample_steps(scan.units[0].dc)
     segment, left, place = 0, scan.counts[0], 0
     for begin, windows in _pieces(scan):
         steps = several[windows].data
@@ -276,7 +278,7 @@ def _follow_samples(scan: Scan) -> None:
                 if not step:
                     raise DamagedJpegError(_NO_CODE)
             while left > 0 and place < 8 * _PIECE:
-                single = int(one[windows[place]])
+                single = int(codes[windows[place]])
                 if not single:
                     raise DamagedJpegError(_CUT)
                 place += single & 31
@@ -296,8 +298,8 @@ def _follow_samples(scan: Scan) -> None:
 
 def _follow_coefficients(scan: Scan) -> None:
     """Follow AC coefficients of a progressive scan, the first bits or a further one (G.1.2.2, G.1.2.3)."""
-    known = scan.units[0].coefficients
-    known.extend([0] * (sum(scan.counts) - len(known)))
+    coefficients = scan.units[0].coefficients
+    coefficients.extend([0] * (sum(scan.counts) - len(coefficients)))
     lengths, symbols = (table.tolist() for table in _symbols(scan.units[0].ac))
     windows = _windows(scan.data + bytes(_MARGIN)).data
     block = 0
@@ -306,11 +308,13 @@ def _follow_coefficients(scan: Scan) -> None:
         for _ in range(count):
             at = scan.first
             if not empty:
-                known[block], at, place, empty = _block(scan, known[block], windows, (lengths, symbols), place)
+                coefficients[block], at, place, empty = _block(
+                    scan, coefficients[block], windows, (lengths, symbols), place
+                )
             if empty:
                 empty -= 1
                 if scan.high:  # a bit for each known coefficient
-                    place += ((known[block] & ((1 << (scan.last + 1)) - 1)) >> at).bit_count()
+                    place += ((coefficients[block] & ((1 << (scan.last + 1)) - 1)) >> at).bit_count()
             if place > end:
                 raise DamagedJpegError(_CUT)
             block += 1
@@ -320,7 +324,7 @@ def _follow_coefficients(scan: Scan) -> None:
 
 
 def _block(
-    scan: Scan, known: int, windows: memoryview[int], table: tuple[list[int], list[int]], place: int
+    scan: Scan, coefficient: int, windows: memoryview[int], table: tuple[list[int], list[int]], place: int
 ) -> tuple[int, int, int, int]:
     """Known coefficients after a block, the first coefficient without a code, the next bit, and empty blocks."""
     lengths, symbols = table
@@ -332,10 +336,10 @@ def _block(
             raise DamagedJpegError(_NO_CODE)
         place += length
         if not size and run < 15:
-            return known, at, place + run, (1 << run) + (windows[place] >> (16 - run))
+            return coefficient, at, place + run, (1 << run) + (windows[place] >> (16 - run))
         place += size
         while at <= last:
-            if refines and known >> at & 1:
+            if refines and coefficient >> at & 1:
                 place += 1
             elif run:
                 run -= 1
@@ -345,9 +349,9 @@ def _block(
         if size:
             if at > last:
                 raise DamagedJpegError("codes of more than 63 coefficients")
-            known |= 1 << at
+            coefficient |= 1 << at
         at += 1
-    return known, at, place, 0
+    return coefficient, at, place, 0
 
 
 def dc_values(scan: Scan, component: Component) -> NDArray[np.int64]:

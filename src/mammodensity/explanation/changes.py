@@ -104,10 +104,10 @@ def find_curves(
     return {
         name: Curves(
             shares,
-            np.concatenate([scores[:1], one[:, 0], scores[1:2]]),
-            np.concatenate([scores[1:2], one[:, 1], scores[:1]]),
+            np.concatenate([scores[:1], inner_scores[:, 0], scores[1:2]]),
+            np.concatenate([scores[1:2], inner_scores[:, 1], scores[:1]]),
         )
-        for name, one in zip(maps, inner, strict=True)
+        for name, inner_scores in zip(maps, inner, strict=True)
     }
 
 
@@ -129,11 +129,11 @@ def stability(values: Floats, image: Floats, areas: Areas, probe: Probe, seed: i
     noise = np.random.default_rng(seed).normal(0, NOISE * float(np.ptp(image)), image.shape)
     changed = [_moved(image, move) for move in moves] + [image + noise, image[:, ::-1]]
     maps = probe.maps(np.stack(changed))
-    back = [_moved(one, (-down, -right)) for one, (down, right) in zip(maps, moves, strict=False)]
-    shifted = [rank_correlation(values, one, areas.breast) for one in back]
-    known = [one for one in shifted if one is not None]
+    back = [_moved(moved, (-down, -right)) for moved, (down, right) in zip(maps, moves, strict=False)]
+    shifted = [rank_correlation(values, moved, areas.breast) for moved in back]
+    correlations = [correlation for correlation in shifted if correlation is not None]
     figures: Figures = {
-        "stability_shift": float(np.mean(known)) if len(known) == len(moves) else None,
+        "stability_shift": float(np.mean(correlations)) if len(correlations) == len(moves) else None,
         "stability_noise": rank_correlation(values, maps[2], areas.breast),
         "stability_mirror": rank_correlation(values, maps[3][:, ::-1], areas.breast),
     }
@@ -158,9 +158,9 @@ def background_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figur
     smooth = black.copy()
     if areas.muscle.any():
         smooth[areas.muscle] = _surface(image, areas.muscle)
-    own, unlit, plain = probe.logits(np.stack([image, black, smooth]))
+    unchanged, unlit, plain = probe.logits(np.stack([image, black, smooth]))
     figures: Figures = {}
-    figures["background_change"], figures["background_logit"] = change_of_answer(own, unlit)
+    figures["background_change"], figures["background_logit"] = change_of_answer(unchanged, unlit)
     figures["muscle_change"], figures["muscle_logit"] = change_of_answer(unlit, plain)
     if areas.muscle.any():
         return figures, {}
@@ -188,9 +188,9 @@ def _surface(image: Floats, muscle: Mask) -> Floats:
     some = slice(None, None, max(1, len(greys) // _FIT_PX))
     weights = np.ones_like(greys[some])
     for _ in range(_FIT_ROUNDS):
-        found, *_ = np.linalg.lstsq(terms[some] * weights[:, None], greys[some] * weights, rcond=None)
-        weights = 1 / np.sqrt(np.maximum(np.abs(greys[some] - terms[some] @ found), _FIT_FINEST))
-    surface: Floats = np.clip(terms @ found, greys.min(), greys.max())
+        coefficients, *_ = np.linalg.lstsq(terms[some] * weights[:, None], greys[some] * weights, rcond=None)
+        weights = 1 / np.sqrt(np.maximum(np.abs(greys[some] - terms[some] @ coefficients), _FIT_FINEST))
+    surface: Floats = np.clip(terms @ coefficients, greys.min(), greys.max())
     return surface
 
 
@@ -201,13 +201,13 @@ def randomised_similarity(
 
     A copy whose map has one value in the breast counts 0: nothing is left of the map.
     """
-    found = [
+    correlations = [
         rank_correlation(values, probe.random_maps(image[None].astype(np.float32), seed)[0], areas.breast)
         for seed in seeds
     ]
     if np.ptp(values[areas.breast]) == 0:
         return None
-    return float(np.mean([one or 0.0 for one in found]))
+    return float(np.mean([correlation or 0.0 for correlation in correlations]))
 
 
 NO_ROOM = "no corner of the image is free for a marker"
@@ -226,8 +226,8 @@ def outside_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures,
     figures: Figures = {}
     reasons: Reasons = {}
     for changes in (background_changes, marker_changes, position_changes):
-        found, lacking = changes(image, areas, probe)
-        figures |= found
+        scores, lacking = changes(image, areas, probe)
+        figures |= scores
         reasons |= lacking
     return figures, reasons
 
@@ -256,8 +256,8 @@ def _largest_change(
     names = (f"{name}_change", f"{name}_logit")
     if not changed:
         return dict.fromkeys(names), dict.fromkeys(names, reason)
-    own, *others = probe.logits(np.stack([before, *changed]))
-    largest = np.max([change_of_answer(own, other) for other in others], axis=0).tolist()
+    unchanged, *others = probe.logits(np.stack([before, *changed]))
+    largest = np.max([change_of_answer(unchanged, other) for other in others], axis=0).tolist()
     return dict(zip(names, largest, strict=True)), {}
 
 

@@ -240,14 +240,14 @@ def score_cam(
         target = choose_target(logits, category, against)
         count, filters = features.shape[:2]
         masks = _stretched(features).flatten(0, 1)  # (B, F, h, w) to (B * F, h, w)
-        whose = torch.arange(count, device=images.device).repeat_interleave(filters)
+        owners = torch.arange(count, device=images.device).repeat_interleave(filters)
 
         def seen_through(part: slice) -> Tensor:
             mask = enlarged(masks[part], images.shape[-2:])[:, None].to(images.dtype)
-            hidden = low[whose[part]]
-            return hidden + mask * (images[whose[part]] - hidden)
+            hidden = low[owners[part]]
+            return hidden + mask * (images[owners[part]] - hidden)
 
-        raised = changed_values(network, target, whose, seen_through, at_once).reshape(count, filters)
+        raised = changed_values(network, target, owners, seen_through, at_once).reshape(count, filters)
     flat = masks.flatten(1).amax(dim=1).reshape(count, filters) == 0
     weights = raised.masked_fill(flat, float("-inf")).softmax(dim=1).nan_to_num(0)  # NaN: every feature is flat
     weights = (

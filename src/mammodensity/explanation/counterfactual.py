@@ -128,7 +128,7 @@ def _fat_and_contrast(grey: Floats, dense: NDArray[np.bool_], breast: NDArray[np
     That is taken from its brighter part: what is outlined as dense holds fat between strands.
     """
     fat = breast & ~dense
-    low, high = (float(one) for one in np.percentile(grey[breast], (25, 99)))
+    low, high = (float(percentile) for percentile in np.percentile(grey[breast], (25, 99)))
     plain = (high - low) / 2  # where the image does not tell
     if not fat.any():
         return np.full(grey.shape, low, np.float32), plain
@@ -157,11 +157,11 @@ class PhantomBreasts:
     @classmethod
     def trace(cls, spec: PhantomSpec, index: int) -> PhantomBreasts:
         """Trace both breasts of exam ``index``."""
-        found = {}
+        outlines = {}
         for side in "RL":
             for position, paths in trace_breast(spec, index, side).items():
-                found[Projection(f"{position}_{side}")] = paths
-        return cls(spec, index, {projection: found[projection] for projection in Projection})
+                outlines[Projection(f"{position}_{side}")] = paths
+        return cls(spec, index, {projection: outlines[projection] for projection in Projection})
 
     def render(self, projection: Projection, percent: float | None = None) -> PaintedStep:
         """A view with its own amount of dense tissue, or near another; noise and processing are always the same."""
@@ -234,13 +234,13 @@ class DensityCurve:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        own = float(self.percents[self.own])
+        unchanged = float(self.percents[self.own])
         up, down = self.flip(1), self.flip(-1)
-        distances = [abs(one - own) for one in (up, down) if one is not None]
+        distances = [abs(flip - unchanged) for flip in (up, down) if flip is not None]
         return {
             "exam_id": self.exam_id,
             "category": CATEGORIES[int(self.scores[self.own].argmax())].value,
-            "percent_density": own,
+            "percent_density": unchanged,
             "flips_up_at": up,
             "flips_down_at": down,
             "points_to_flip": min(distances) if distances else None,
@@ -320,16 +320,18 @@ def _painted(mammogram: Any, labels: Any) -> View:
 def _curve(model: Model, exam_id: str, views: Mapping[Projection, View], steps: int) -> DensityCurve:
     require_steps(steps)
     levels: Sequence[float | None] = [None, *np.linspace(LOWEST, HIGHEST, steps)]
-    found = []
+    records = []
     for level in levels:
         try:
-            found.append((*_scored(model, exam_id, views, level), level is None))
+            records.append((*_scored(model, exam_id, views, level), level is None))
         except ImageError:
             if level is None:
                 raise
-    found.sort(key=lambda one: one[0])
-    own = next(place for place, one in enumerate(found) if one[2])
-    return DensityCurve(exam_id, np.array([one[0] for one in found]), np.stack([one[1] for one in found]), own)
+    records.sort(key=lambda record: record[0])
+    unedited = next(place for place, record in enumerate(records) if record[2])
+    return DensityCurve(
+        exam_id, np.array([record[0] for record in records]), np.stack([record[1] for record in records]), unedited
+    )
 
 
 def _scored(
@@ -338,9 +340,9 @@ def _scored(
     """Percent density and fused scores at one level; a view the model refuses makes the step fail."""
     steps = {projection: view(level) for projection, view in views.items()}
     exam = Exam(exam_id, {projection: step.mammogram for projection, step in steps.items()})
-    found = score_exam(model, exam, allow_missing=True).scores
-    for text in found.refused.values():
+    exam_scores = score_exam(model, exam, allow_missing=True).scores
+    for text in exam_scores.refused.values():
         raise ImageError(text)
-    fused = found.fused["subject"].scores
+    fused = exam_scores.fused["subject"].scores
     assert fused is not None  # there is a view
     return float(np.mean([step.percent_density for step in steps.values()])), np.asarray(fused)

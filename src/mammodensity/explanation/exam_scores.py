@@ -95,57 +95,58 @@ def score_exam_maps(
         What made the maps: a function of network, images and category.
     """
     views = {}
-    for projection, one in maps.maps.items():
-        if one.against == one.category:
+    for projection, activation in maps.maps.items():
+        if activation.against == activation.category:
             verdict = Verdict("empty", "Empty map: the category is compared with itself")
             views[projection] = MapScores(None, verdict)
             continue
         try:
             if isinstance(model, TissueModel):
-                views[projection] = _tissue_scores(one)
+                views[projection] = _tissue_scores(activation)
             else:
-                views[projection] = _network_scores(model.checkpoints[projection], one, method=method, spec=spec)
+                views[projection] = _network_scores(model.checkpoints[projection], activation, method=method, spec=spec)
         except ImageError as error:
-            text = str(error).removeprefix(f"{one.mammogram.path}: ")
+            text = str(error).removeprefix(f"{activation.mammogram.path}: ")
             views[projection] = MapScores(None, Verdict("not-scored", f"Not checked: {text}"))
     agreement, reasons = view_agreement({p: (v.values, v.areas) for p, v in views.items()})
     bright, lacking = view_agreement({p: (v.image, v.areas) for p, v in views.items()})
     reasons |= {f"bright.{name}": reason for name, reason in lacking.items()}
-    verdict = worst({projection.value: one.verdict for projection, one in views.items()})
+    verdict = worst({projection.value: view.verdict for projection, view in views.items()})
     return ExamVerdict(maps.exam_id, maps.method, views, agreement, {"bright": bright}, reasons, verdict)
 
 
-def _network_scores(checkpoint: Checkpoint, one: ActivationMap, *, method: Method, spec: ScoreSpec) -> MapScores:
-    assert one.view is not None and one.on_input is not None  # as `explain_exam` makes maps
-    given = one.view.network_input(checkpoint.preprocess)
-    labels = given.placement.from_image(one.view.tissue.labels, given.grey.shape, labels=True)
+def _network_scores(checkpoint: Checkpoint, activation: ActivationMap, *, method: Method, spec: ScoreSpec) -> MapScores:
+    assert activation.view is not None and activation.on_input is not None  # as `explain_exam` makes maps
+    network_input = activation.view.network_input(checkpoint.preprocess)
+    labels = network_input.placement.from_image(activation.view.tissue.labels, network_input.grey.shape, labels=True)
     if not np.isin(labels, (1, 2)).any():
         raise ImageError("no breast is left in what the network is given")
     areas = areas_of(labels)
     probe = Probe(
-        one.network or checkpoint.network,  # a joint network's view in its exam, or else the checkpoint's network
-        one.category.index,
+        activation.network
+        or checkpoint.network,  # a joint network's view in its exam, or else the checkpoint's network
+        activation.category.index,
         method,
         centring=checkpoint.preprocess.centring,
         channels=checkpoint.network.spec.channels,
-        field=given.placement.target,
+        field=network_input.placement.target,
         better_than_chance=learned(checkpoint.training),
     )
-    scores = score_explanation(one.on_input, given.grey, areas, probe=probe, spec=spec)
-    return MapScores(scores, scores.verdict, one.on_input, areas, given.grey)
+    scores = score_explanation(activation.on_input, network_input.grey, areas, probe=probe, spec=spec)
+    return MapScores(scores, scores.verdict, activation.on_input, areas, network_input.grey)
 
 
-def _tissue_scores(one: ActivationMap) -> MapScores:
+def _tissue_scores(activation: ActivationMap) -> MapScores:
     """Score the default model's map, which is what it measures, for its place only."""
-    assert one.view is not None  # as `explain_exam` makes maps
-    rows, columns = one.mammogram.pixels.shape
+    assert activation.view is not None  # as `explain_exam` makes maps
+    rows, columns = activation.mammogram.pixels.shape
     factor = min(1.0, 512 / max(rows, columns))
     size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
     image, values = (
         np.asarray(Image.fromarray(pixels.astype(np.float32)).resize(size, Image.Resampling.BOX))
-        for pixels in (one.mammogram.pixels, one.values)
+        for pixels in (activation.mammogram.pixels, activation.values)
     )
-    labels = np.asarray(Image.fromarray(one.view.tissue.labels).resize(size, Image.Resampling.NEAREST))
+    labels = np.asarray(Image.fromarray(activation.view.tissue.labels).resize(size, Image.Resampling.NEAREST))
     areas = areas_of(labels)
     scores = score_explanation(values, image, Areas(areas.breast, None, areas.muscle))
     return MapScores(scores, tissue_verdict(scores), values, areas, image)
@@ -189,9 +190,9 @@ def view_agreement(
         figures[name] = compare(framed[first], framed[second])
         if figures[name] is None:
             reasons[name] = "one of the maps is even, or the breasts do not overlap"
-    known = [value for value in figures.values() if value is not None]
-    figures["mean"] = float(np.mean(known)) if known else None
-    if not known:
+    correlations = [value for value in figures.values() if value is not None]
+    figures["mean"] = float(np.mean(correlations)) if correlations else None
+    if not correlations:
         reasons["mean"] = "no two views can be compared"
     return figures, reasons
 
@@ -202,8 +203,8 @@ def _framed(values: Floats, areas: Areas, laterality: str) -> tuple[Floats, Mask
     flip = slice(None, None, -1 if _chest_on_right(areas.breast, laterality) else 1)
     size = (_FRAME[1], _FRAME[0])
 
-    def fitted(one: Floats) -> Floats:
-        turned = np.ascontiguousarray(part(one, box)[:, flip].astype(np.float32))
+    def fitted(image: Floats) -> Floats:
+        turned = np.ascontiguousarray(part(image, box)[:, flip].astype(np.float32))
         return np.asarray(Image.fromarray(turned).resize(size, Image.Resampling.BOX))
 
     return fitted(values), fitted(areas.breast.astype(np.float32)) > 0.5
@@ -224,9 +225,9 @@ def _same_place(first: tuple[Floats, Mask], second: tuple[Floats, Mask]) -> floa
 
 
 def _same_depth(first: tuple[Floats, Mask], second: tuple[Floats, Mask]) -> float | None:
-    profiles = [_profile(*one) for one in (first, second)]
-    known = np.isfinite(profiles[0]) & np.isfinite(profiles[1])
-    return rank_correlation(profiles[0], profiles[1], known)
+    profiles = [_profile(*view) for view in (first, second)]
+    defined = np.isfinite(profiles[0]) & np.isfinite(profiles[1])
+    return rank_correlation(profiles[0], profiles[1], defined)
 
 
 def _profile(values: Floats, breast: Mask) -> Floats:
@@ -264,15 +265,15 @@ class RunScores:
         """Score the maps of an exam by one method; ``names`` are those of its images."""
         method = DEFAULT_METHOD if maps.method == TISSUE else maps.method
         verdict = score_exam_maps(self._model, maps, method=partial(self._explain, method=method), spec=self._spec)
-        for projection, one in maps.maps.items():
+        for projection, activation in maps.maps.items():
             entry = {
                 "image": names[projection],
                 "exam_id": maps.exam_id,
                 "projection": projection.value,
                 "method": maps.method,
-                "category": one.category.value,
-                "against": None if one.against is None else one.against.value,
-                "score_of_category": one.score,
+                "category": activation.category.value,
+                "against": None if activation.against is None else activation.against.value,
+                "score_of_category": activation.score,
             }
             scored = verdict.views[projection]
             self._images.append(entry | scored.to_dict())
@@ -297,10 +298,10 @@ class RunScores:
         """
         useful = [depends for depends, better in self._depends.values() if better is not False]
         answers = {better for _, better in self._depends.values() if better is not False}
-        known = True if answers == {True} else None
+        better_than_chance = True if answers == {True} else None
         if self._depends and not useful:
-            known = False
-        return Dependence(sum(useful), len(useful), known).statement(self._spec.rules)
+            better_than_chance = False
+        return Dependence(sum(useful), len(useful), better_than_chance).statement(self._spec.rules)
 
     def document(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """What ``explain --json`` writes: scores, baselines and verdict by image; agreement and verdict by exam."""

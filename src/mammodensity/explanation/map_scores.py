@@ -108,9 +108,9 @@ def score_explanation(
     _require_fitting(values, image, areas)
     plain = baseline_maps(values, image, areas, spec.seed)
     figures, reasons = place_scores(values, image, areas)
-    beside: dict[str, Figures] = {}
+    baselines: dict[str, Figures] = {}
     for name, other in plain.items():
-        beside[name], lacking = place_scores(other, image, areas)
+        baselines[name], lacking = place_scores(other, image, areas)
         reasons |= {f"{name}.{figure}": reason for figure, reason in lacking.items()}
     if probe is None:
         asked = (*_CURVE_SCORES, *_CHANGES, "randomised", *_STABILITY)
@@ -118,10 +118,10 @@ def score_explanation(
         reasons |= dict.fromkeys(asked, NOT_ASKED)
         category = better = None
     else:
-        _ask(figures, beside, reasons, (values, image, areas, plain), probe=probe, spec=spec)
+        _ask(figures, baselines, reasons, (values, image, areas, plain), probe=probe, spec=spec)
         category, better = probe.category, probe.better_than_chance
-    verdict = judge(figures, beside, category=category, better_than_chance=better, rules=spec.rules)
-    return ExplanationScores(figures, beside, reasons, verdict)
+    verdict = judge(figures, baselines, category=category, better_than_chance=better, rules=spec.rules)
+    return ExplanationScores(figures, baselines, reasons, verdict)
 
 
 def _areas(regions: Areas | Regions | TissueMap | NDArray[np.uint8] | None, image: NDArray[Any]) -> Areas:
@@ -146,7 +146,7 @@ def _require_fitting(values: Floats, image: NDArray[Any], areas: Areas) -> None:
 
 def _ask(
     figures: Figures,
-    beside: dict[str, Figures],
+    baselines: dict[str, Figures],
     reasons: Reasons,
     about: tuple[Floats, Floats, Areas, dict[str, Floats]],
     *,
@@ -156,12 +156,12 @@ def _ask(
     """Add what only the network can tell."""
     values, image, areas, plain = about
     ordered = {"": values} | {name: other for name, other in plain.items() if name != "uniform"}
-    ordered = {name: one for name, one in ordered.items() if np.ptp(one) > 0}
-    found = find_curves(ordered, image, replaced(image, areas, spec.replacement), probe, seed=spec.seed)
+    ordered = {name: grades for name, grades in ordered.items() if np.ptp(grades) > 0}
+    curves = find_curves(ordered, image, replaced(image, areas, spec.replacement), probe, seed=spec.seed)
     for name in ("", *BASELINES):
-        into = figures if not name else beside[name]
-        if name in found:
-            deletion, insertion = found[name].deletion_area, found[name].insertion_area
+        into = figures if not name else baselines[name]
+        if name in curves:
+            deletion, insertion = curves[name].deletion_area, curves[name].insertion_area
             into |= {"deletion": deletion, "insertion": insertion, "faithfulness": insertion - deletion}
         else:
             into |= dict.fromkeys(_CURVE_SCORES)

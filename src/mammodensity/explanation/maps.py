@@ -71,7 +71,7 @@ class ExamMaps:
         """End of the exam's one colour scale: its largest map value, 0 if every map is empty; 1 for tissue."""
         if self.method == TISSUE:
             return 1.0
-        return max((float(one.values.max()) for one in self.maps.values()), default=0.0)
+        return max((float(activation.values.max()) for activation in self.maps.values()), default=0.0)
 
 
 def explain_exam(
@@ -166,18 +166,22 @@ def _network_map(
     network: nn.Module = model.checkpoints[projection].network
     if isinstance(model, JointModel) and result.exam:
         level = result.exam
-        features = {place: one.features for place, one in scored.view_scores.items() if one.features is not None}
+        features = {
+            place: view_scores.features
+            for place, view_scores in scored.view_scores.items()
+            if view_scores.features is not None
+        }
         network = model.view_of(projection, features)
     scale = model.checkpoints[projection].scale
     category = _on_scale(question.category, scale) or level.category
     against = _on_scale(question.against, scale)
     shape = view.mammogram.pixels.shape
     checkpoint = model.checkpoints[projection]
-    given = view.network_input(checkpoint.preprocess)
+    network_input = view.network_input(checkpoint.preprocess)
     if question.category is None and category == against:
-        on_input = np.zeros(given.values.shape, np.float32)
+        on_input = np.zeros(network_input.values.shape, np.float32)
     else:
-        images = with_channels(torch.from_numpy(given.values)[None, None], checkpoint.network.spec.channels)
+        images = with_channels(torch.from_numpy(network_input.values)[None, None], checkpoint.network.spec.channels)
         images = images.to(model.device).contiguous(memory_format=torch.channels_last)
         maps = explain_images(network, images, category, method=question.method, against=against, layer=question.layer)
         on_input = maps[0].cpu().numpy()
@@ -185,7 +189,7 @@ def _network_map(
         view.mammogram,
         category,
         np.array(list(level.scores.values())),
-        given.placement.to_image(on_input, shape),
+        network_input.placement.to_image(on_input, shape),
         against=against,
         network=network,
         view=view,

@@ -137,10 +137,10 @@ def place_scores(values: Floats, image: Floats, areas: Areas) -> tuple[Figures, 
 
 def rank_correlation(first: Floats, second: Floats, mask: Mask) -> float | None:
     """Spearman's rank correlation of two maps within a mask; None where one of them has a single value there."""
-    one, other = first[mask], second[mask]
-    if len(one) < _LEAST_PX or np.ptp(one) == 0 or np.ptp(other) == 0:
+    first_values, second_values = first[mask], second[mask]
+    if len(first_values) < _LEAST_PX or np.ptp(first_values) == 0 or np.ptp(second_values) == 0:
         return None
-    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
+    return float(np.corrcoef(_ranks(first_values), _ranks(second_values))[0, 1])
 
 
 def _ranks(values: Floats) -> Floats:
@@ -169,7 +169,7 @@ def smoothness(values: Floats) -> float:
     """
     centred = values.astype(np.float64)
     slopes = [np.diff(centred, axis=axis) for axis in (0, 1)]
-    slope = float(np.mean([np.mean(one**2) for one in slopes]))
+    slope = float(np.mean([np.mean(slope_values**2) for slope_values in slopes]))
     if slope == 0:
         return 1.0
     return float(np.clip(np.sqrt(centred.var() / (2 * slope)), 0.5, max(values.shape) / 4))

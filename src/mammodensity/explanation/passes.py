@@ -52,14 +52,14 @@ def choose_target(logits: Tensor, category: Categories, against: Categories) -> 
         There is no such category, their number is not that of the images, or one is set against itself.
     """
     chosen, others = _indices(category, logits), _indices(against, logits)
-    if any(one is not None and one == other for one, other in zip(chosen, others, strict=True)):
+    if any(index is not None and index == other_index for index, other_index in zip(chosen, others, strict=True)):
         raise OptionError("a category cannot be set against itself; name another one to set it against, or none")
     predicted = logits.argmax(dim=1).tolist()
     weights = torch.zeros(logits.shape, dtype=torch.float32)
-    for image, (one, other) in enumerate(zip(chosen, others, strict=True)):
-        weights[image, predicted[image] if one is None else one] += 1
-        if other is not None:
-            weights[image, other] -= 1
+    for image, (index, other_index) in enumerate(zip(chosen, others, strict=True)):
+        weights[image, predicted[image] if index is None else index] += 1
+        if other_index is not None:
+            weights[image, other_index] -= 1
     return Target(weights.to(logits.device))
 
 
@@ -69,13 +69,13 @@ def _indices(category: Categories, logits: Tensor) -> list[int | None]:
     wanted: list[Choice] = [category] * len(logits) if single else list(category)  # type: ignore[list-item, arg-type]
     if len(wanted) != len(logits):
         raise OptionError(f"categories must be one, or one an image. Got {len(wanted)} for {len(logits)} images.")
-    return [_index(one, logits.shape[1]) for one in wanted]
+    return [_index(choice, logits.shape[1]) for choice in wanted]
 
 
 def _index(category: Choice, count: int) -> int | None:
     if category is None:
         return None
-    places = {one.value: one.index for scale in SCALES if len(scale) == count for one in scale}
+    places = {entry.value: entry.index for scale in SCALES if len(scale) == count for entry in scale}
     if isinstance(category, str) and category in places:
         return places[category]
     if isinstance(category, Integral) and not isinstance(category, bool) and 0 <= int(category) < count:
@@ -185,10 +185,10 @@ def _no_features() -> OptionError:
 def gradient(of_interest: Tensor, inputs: Tensor) -> Tensor:
     """Gradient (as ``inputs``, float32) of numbers (N,), each of which depends on its own entry of ``inputs``."""
     for scale in _SCALES:
-        [found] = torch.autograd.grad(of_interest.sum() * scale, [inputs], retain_graph=True)
-        if found.isfinite().all():
+        [slopes] = torch.autograd.grad(of_interest.sum() * scale, [inputs], retain_graph=True)
+        if slopes.isfinite().all():
             break
-    return found.float() / scale
+    return slopes.float() / scale
 
 
 @torch.no_grad()

@@ -109,11 +109,11 @@ def _integrated(network: nn.Module, target: Target, images: Tensor, low: Tensor,
     """(B, C, H, W) float32: mean gradient on the way from ``low``, times the way."""
     count = len(images)
     total = torch.zeros_like(images, dtype=torch.float32)
-    whose = torch.arange(count, device=images.device).repeat_interleave(steps)
+    owners = torch.arange(count, device=images.device).repeat_interleave(steps)
     shares = ((torch.arange(steps, device=images.device) + 0.5) / steps).to(images.dtype).repeat(count)
     for start in range(0, count * steps, at_once):
         part = slice(start, start + at_once)
-        owner = whose[part]
+        owner = owners[part]
         points = low[owner] + shares[part, None, None, None] * (images[owner] - low[owner])
         points = points.detach().requires_grad_(True)
         values = target.values(network(points.clone()), owner)  # a copy, as the network may work in place

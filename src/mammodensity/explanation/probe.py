@@ -83,7 +83,7 @@ class Probe:
     def _inputs(self, images: Floats) -> Tensor:
         """(B, H, W) to (B, C, H, W)."""
         ready = np.stack([centred(image.astype(np.float32), self.centring) for image in images])
-        device = next((one.device for one in self.network.parameters()), torch.device("cpu"))
+        device = next((weights.device for weights in self.network.parameters()), torch.device("cpu"))
         return with_channels(torch.from_numpy(ready)[:, None], self.channels).to(device).contiguous()
 
 
@@ -151,14 +151,14 @@ def cascade(
     whole = probe.maps(stack)
     copy = deepcopy(probe.network)
     asked = replace(probe, network=copy)
-    found = [Depth("", similarity(whole, asked.maps(stack), areas))]
+    depths = [Depth("", similarity(whole, asked.maps(stack), areas))]
     layers = [(name, module) for name, module in copy.named_modules() if _has_own_weights(module)]
     shown = set(np.linspace(0, len(layers) - 1, min(steps or len(layers), len(layers))).round().astype(int))
     for place, (name, module) in enumerate(reversed(layers)):
         randomise(module, seed + place)
         if place in shown or place == len(layers) - 1:
-            found.append(Depth(name, similarity(whole, asked.maps(stack), areas)))
-    return found
+            depths.append(Depth(name, similarity(whole, asked.maps(stack), areas)))
+    return depths
 
 
 def against_other(probe: Probe, other: nn.Module, images: Sequence[Floats], areas: Sequence[Areas]) -> float | None:
@@ -177,12 +177,12 @@ def against_other(probe: Probe, other: nn.Module, images: Sequence[Floats], area
 
 def similarity(first: Floats, second: Floats, areas: Sequence[Areas]) -> float | None:
     """Mean Spearman correlation inside the breast of maps (B, H, W); None where all of the first are even."""
-    known = [
-        rank_correlation(one, other, area.breast) or 0.0
-        for one, other, area in zip(first, second, areas, strict=True)
-        if np.ptp(one[area.breast]) > 0
+    correlations = [
+        rank_correlation(first_map, second_map, area.breast) or 0.0
+        for first_map, second_map, area in zip(first, second, areas, strict=True)
+        if np.ptp(first_map[area.breast]) > 0
     ]
-    return float(np.mean(known)) if known else None
+    return float(np.mean(correlations)) if correlations else None
 
 
 def _stack(images: Sequence[Floats], areas: Sequence[Areas]) -> Floats:

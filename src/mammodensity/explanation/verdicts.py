@@ -301,8 +301,8 @@ def worst(verdicts: Mapping[str, Verdict]) -> Verdict:
     if not verdicts:
         return Verdict("not-scored", VERDICTS["not-scored"])
     order = list(VERDICTS)
-    code = min((one.code for one in verdicts.values()), key=order.index)
-    names = [name for name, one in verdicts.items() if one.code == code]
+    code = min((verdict.code for verdict in verdicts.values()), key=order.index)
+    names = [name for name, verdict in verdicts.items() if verdict.code == code]
     if len(names) == len(verdicts):
         return Verdict(code, VERDICTS[code])
     text = verdicts[names[0]].text if len(names) == 1 else VERDICTS[code]

@@ -35,10 +35,10 @@ class TissueModel:
     @property
     def warnings(self) -> list[str]:
         """What a user of its scores must know, a line each."""
-        found = ["the default model learned from synthetic breasts; docs/default-model.md says how far to trust it"]
+        texts = ["the default model learned from synthetic breasts; docs/default-model.md says how far to trust it"]
         if self.category_map == DEFAULT_MAP:
-            found.append("categories follow published percent densities; `mammodensity calibrate` fits them to a site")
-        return found
+            texts.append("categories follow published percent densities; `mammodensity calibrate` fits them to a site")
+        return texts
 
     def score_view(self, view: ReadView) -> ViewScores:
         """Score one view by its percent density.
@@ -55,7 +55,9 @@ class TissueModel:
         self, views: Mapping[Projection, ViewScores], *, fusion: str, allow_missing: bool, policy: str
     ) -> dict[str, FusedScores]:
         """Fuse the scores of the views by a method."""
-        return fuse_exam({view: one.scores for view, one in views.items()}, fusion, allow_missing, policy)
+        return fuse_exam(
+            {view: view_scores.scores for view, view_scores in views.items()}, fusion, allow_missing, policy
+        )
 
     def score(
         self, exam: Exam, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"

@@ -116,10 +116,10 @@ def _network(file: h5py.File, matched: MatchedNetwork) -> ResidualNetwork:
     groups = file.get("model_weights", file)
     for module, layer in matched.modules.items():
         datasets = _datasets(groups, layer)
-        for ours, theirs in _KERAS_NAMES[layer.kind].items():
+        for ours, keras_name in _KERAS_NAMES[layer.kind].items():
             name = f"{module}.{ours}"
-            what = f"{theirs} of layer {shortened(layer.name)}"
-            tensors[name] = _tensor(datasets[theirs], what, wanted[name], file.filename)
+            what = f"{keras_name} of layer {shortened(layer.name)}"
+            tensors[name] = _tensor(datasets[keras_name], what, wanted[name], file.filename)
             if ours == "running_var" and tensors[name].min() < 0:
                 raise KerasFileError(f"{what} has negative values; the file is damaged")
     network.load_state_dict(tensors, assign=True)

@@ -312,12 +312,12 @@ class _Walk:
         conv2, norm2 = self.convolution(f"{name}.conv2", f"{name}.norm2", layer, 3, stride, width, groups)
         layer = self.after(self.leak(norm2))
         conv3, norm3 = self.convolution(f"{name}.conv3", f"{name}.norm3", layer, 1, 1, first and first.outputs)
-        outputs, beside = conv3.count("filters"), entry
+        outputs, parallel = conv3.count("filters"), entry
         if shortcut is not None:
-            _, beside = self.convolution(f"{name}.shortcut.0", f"{name}.shortcut.1", shortcut, 1, stride, outputs)
+            _, parallel = self.convolution(f"{name}.shortcut.0", f"{name}.shortcut.1", shortcut, 1, stride, outputs)
         total = self.take(self.after(norm3, "a sum"), "Add", "a sum of main path and shortcut", 2)
-        if set(total.inputs) != {norm3.name, beside.name}:
-            wanted = f"the sum of {shortened(norm3.name)} and {shortened(beside.name)}"
+        if set(total.inputs) != {norm3.name, parallel.name}:
+            wanted = f"the sum of {shortened(norm3.name)} and {shortened(parallel.name)}"
             raise total.difference(wanted, f"the sum of {' and '.join(map(shortened, total.inputs))}")
         stage.append(_Block(width, outputs, conv2.count("groups")))
         return self.leak(total)

@@ -90,13 +90,13 @@ class DensityModel:
     @property
     def warnings(self) -> list[str]:
         """What a user of its scores must know, a line each."""
-        found = []
+        texts = []
         if self.unfinished:
             names = ", ".join(self.unfinished)
-            found.append(f"the training of {names} was interrupted and is not finished; go on with train --resume")
+            texts.append(f"the training of {names} was interrupted and is not finished; go on with train --resume")
         if self.trained_on_phantoms:
-            found.append("trained on phantoms: its answers on images of patients mean nothing")
-        return found
+            texts.append("trained on phantoms: its answers on images of patients mean nothing")
+        return texts
 
     def prepare(self) -> None:
         """Make every network ready to run, which the first image would do otherwise."""
@@ -122,8 +122,8 @@ class DensityModel:
 
     def _engine(self, view: Projection) -> Run:
         """From network inputs with channels to logits."""
-        one = self.checkpoints[view]
-        return make_engine(self.engine, one, self.device, self._samples(one))
+        checkpoint = self.checkpoints[view]
+        return make_engine(self.engine, checkpoint, self.device, self._samples(checkpoint))
 
     def _samples(self, checkpoint: Checkpoint) -> Samples | None:
         """Images of a network's training; None where no folder tells which."""
@@ -153,7 +153,9 @@ class DensityModel:
         self, views: Mapping[Projection, ViewScores], *, fusion: str, allow_missing: bool, policy: str
     ) -> dict[str, FusedScores]:
         """Fuse the scores of the views by a method."""
-        return fuse_exam({view: one.scores for view, one in views.items()}, fusion, allow_missing, policy)
+        return fuse_exam(
+            {view: view_scores.scores for view, view_scores in views.items()}, fusion, allow_missing, policy
+        )
 
     def score(
         self, exam: Exam, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
@@ -191,7 +193,7 @@ class JointModel(DensityModel):
 
     def _alone(self, projection: Projection, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (B, 4) of features (B, F), each as if its exam had no other view."""
-        return np.stack([self.scores_of({projection: one}) for one in features])
+        return np.stack([self.scores_of({projection: values}) for values in features])
 
     def features(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (B, F) of network inputs (B, rows, columns) of a projection."""
@@ -238,7 +240,9 @@ class JointModel(DensityModel):
             raise OptionError(f"a joint network fuses the views itself; leave --fusion out. Got {fusion!r} instead.")
         if policy not in POLICIES:
             raise OptionError(f"policy must be one of {', '.join(POLICIES)}. Got {policy!r} instead.")
-        features = {view: one.features for view, one in views.items() if one.features is not None}
+        features = {
+            view: view_scores.features for view, view_scores in views.items() if view_scores.features is not None
+        }
         return fused_levels(features, allow_missing, lambda present: self._fused(features, present, policy))
 
     def _fused(self, features: Features, views: tuple[Projection, ...], policy: str) -> NDArray[np.float64]:
@@ -330,12 +334,12 @@ def model_hashes(path: Path | None) -> dict[str, str]:
         return packaged
     if path.is_file():
         return {path.name: file_sha256(path)}
-    own = {
+    hashes = {
         file.relative_to(path).as_posix(): file_sha256(file)
         for pattern in (f"**/{NETWORK_FILE}", "category_map.json", "calibration.json")
         for file in sorted(path.glob(pattern))
     }
-    return own if any(name.endswith(".safetensors") for name in own) else packaged | own
+    return hashes if any(name.endswith(".safetensors") for name in hashes) else packaged | hashes
 
 
 def load_model(

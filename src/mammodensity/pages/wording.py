@@ -93,10 +93,12 @@ def training_in_words(run: RunRecord) -> str:
     projections = [projection for projection in run.model.checkpoints if projection not in run.imported]
     sentences = [_networks_trained(run, projections)] if projections else []
     if run.imported:
-        was, its, it = ("was", "its file", "it was") if len(run.imported) == 1 else ("were", "their files", "they were")
+        was, its, pronoun = (
+            ("was", "its file", "it was") if len(run.imported) == 1 else ("were", "their files", "they were")
+        )
         sentences.append(
             f"{networks_in_words(run.imported)} {was} imported from Keras. "
-            f"Nothing in {its} says which images {it} trained on, or with what result."
+            f"Nothing in {its} says which images {pronoun} trained on, or with what result."
         )
     return " ".join(sentences)
 

@@ -182,13 +182,13 @@ def run_benchmark(
     require_methods(list(methods), None)
     tell = progress or (lambda _what, _done, _total: None)
     real = read_masked(data) if data is not None else []
-    own, compared = _checkpoints(model, other)
+    checkpoint, compared = _checkpoints(model, other)
     cases = phantom_cases(spec, partial(tell, "phantoms"), training=model is None)
     training, held = cases[: -2 * spec.held_back], cases[-2 * spec.held_back :]
     sets: dict[str, _Set] = {}
-    if own is not None:
-        beside = None if compared is None else compared.network
-        sets["model"] = _Set(probe_of(own), beside, prepared(held, own), prepared(real, own))
+    if checkpoint is not None:
+        rival = None if compared is None else compared.network
+        sets["model"] = _Set(probe_of(checkpoint), rival, prepared(held, checkpoint), prepared(real, checkpoint))
     else:
         networks = {
             kind: train_benchmark_network(marked(training, kind, 1), kind, spec, partial(tell, f"train {kind}"))
@@ -196,13 +196,15 @@ def run_benchmark(
         }
         small = [resized(case, training[0].image.shape) for case in real]
         for kind, network in networks.items():
-            beside = networks["proper" if kind == "shuffled" else "shuffled"]
-            sets[kind] = _Set(Probe(network, 0, centring=CENTRING), beside, marked(held, kind, 2), small)
+            rival = networks["proper" if kind == "shuffled" else "shuffled"]
+            sets[kind] = _Set(Probe(network, 0, centring=CENTRING), rival, marked(held, kind, 2), small)
     rows: list[Row] = []
-    for name, one in sets.items():
-        for where, some in (("phantoms", one.phantoms), ("masks", one.masked)):
+    for name, benchmark_set in sets.items():
+        for where, some in (("phantoms", benchmark_set.phantoms), ("masks", benchmark_set.masked)):
             if some:
-                rows += _score(where, name, one, some, methods=methods, tell=partial(tell, f"score {name} on {where}"))
+                rows += _score(
+                    where, name, benchmark_set, some, methods=methods, tell=partial(tell, f"score {name} on {where}")
+                )
     for where, some in (("phantoms", held), ("masks", real)):
         rows += score_default_model(where, some, partial(tell, f"score {DEFAULT} on {where}"))
     return {
@@ -229,62 +231,68 @@ def _checkpoints(model: DensityModel | None, other: DensityModel | None) -> tupl
     """The networks for MLO_R of a model and of the one to compare with."""
     if model is None and other is not None:
         raise OptionError("another model is compared with a model; name that, too")
-    for one in (model, other):
-        if one is not None and Projection.MLO_R not in one.checkpoints:
-            has = ", ".join(one.projections)
+    for candidate in (model, other):
+        if candidate is not None and Projection.MLO_R not in candidate.checkpoints:
+            has = ", ".join(candidate.projections)
             raise LayoutError(f"the benchmark shows MLO_R views; the model has networks for {has}")
-    own, compared = (None if one is None else one.checkpoints[Projection.MLO_R] for one in (model, other))
-    if own and compared:
-        inputs = [(one.preprocess, one.network.spec.channels) for one in (own, compared)]
+    checkpoint, compared = (
+        None if candidate is None else candidate.checkpoints[Projection.MLO_R] for candidate in (model, other)
+    )
+    if checkpoint and compared:
+        inputs = [(candidate.preprocess, candidate.network.spec.channels) for candidate in (checkpoint, compared)]
         if inputs[0] != inputs[1]:
             raise OptionError("the two models take other images: size, preprocessing or channels differ")
-    return own, compared
+    return checkpoint, compared
 
 
 def _score(
     where: str,
     name: str,
-    one: _Set,
+    benchmark_set: _Set,
     cases: Sequence[Case],
     *,
     methods: Sequence[str],
     tell: Callable[[int, int], None],
 ) -> list[Row]:
-    spec, probe = ScoreSpec(), replace(one.probe, better_than_chance=_better_than_chance(one))
+    spec, probe = ScoreSpec(), replace(benchmark_set.probe, better_than_chance=_better_than_chance(benchmark_set))
     stack, areas = [case.image for case in cases], [areas_of(case.labels) for case in cases]
     predicted = probe.logits(np.stack(stack)).argmax(axis=1)
-    known = [case for case in cases if case.category >= 0]
-    right = [case.category == found for case, found in zip(cases, predicted, strict=True) if case.category >= 0]
+    categorised = [case for case in cases if case.category >= 0]
+    right = [
+        case.category == prediction for case, prediction in zip(cases, predicted, strict=True) if case.category >= 0
+    ]
     rows = []
     for place, method in enumerate(methods):
-        found = []
+        results = []
         for done, (case, category) in enumerate(zip(cases, predicted, strict=True), start=1):
             asked = probe.for_category(int(category), partial(explain_images, method=method))
             values = asked.maps(case.image[None])[0]
             scored = score_explanation(values, case.image, case.labels, probe=asked, spec=spec)
-            found.append((int(category), scored))
+            results.append((int(category), scored))
             tell(place * len(cases) + done, len(methods) * len(cases))
-        codes = Counter(one.verdict.code for _, one in found)
-        own = [(category, one.scores) for category, one in found]
-        beside = {key: _means([(c, one.baselines[key]) for c, one in found]) for key in found[0][1].baselines}
-        accuracy = float(np.mean(right)) if known else None
+        codes = Counter(scoring.verdict.code for _, scoring in results)
+        scores = [(category, scoring.scores) for category, scoring in results]
+        baselines = {
+            key: _means([(c, scoring.baselines[key]) for c, scoring in results]) for key in results[0][1].baselines
+        }
+        accuracy = float(np.mean(right)) if categorised else None
         verdicts = {code: codes[code] for code in VERDICTS if codes[code]}
         usual = probe.for_category(int(np.bincount(predicted).argmax()), partial(explain_images, method=method))
         depths = cascade(usual, stack[:_CASCADE_IMAGES], areas[:_CASCADE_IMAGES], steps=_CASCADE_STEPS)[1:]
         sanity = {
             "cascade": _mean([depth.similarity for depth in depths]),
-            "other": None if one.other is None else against_other(usual, one.other, stack, areas),
+            "other": None if benchmark_set.other is None else against_other(usual, benchmark_set.other, stack, areas),
         }
         lost = [asdict(depth) for depth in depths]
-        rows.append(Row(where, name, method, len(cases), accuracy, lost, _means(own) | sanity, beside, verdicts))
+        rows.append(Row(where, name, method, len(cases), accuracy, lost, _means(scores) | sanity, baselines, verdicts))
     return rows
 
 
-def _better_than_chance(one: _Set) -> bool | None:
+def _better_than_chance(benchmark_set: _Set) -> bool | None:
     """Whether the network predicts the categories of its phantoms better than chance; each view counts as an image."""
-    predicted = one.probe.logits(np.stack([case.image for case in one.phantoms])).argmax(axis=1)
+    predicted = benchmark_set.probe.logits(np.stack([case.image for case in benchmark_set.phantoms])).argmax(axis=1)
     confusion = np.zeros((len(CATEGORIES), len(CATEGORIES)), np.int64)
-    for case, category in zip(one.phantoms, predicted, strict=True):
+    for case, category in zip(benchmark_set.phantoms, predicted, strict=True):
         confusion[case.category, category] += 1
     return better_than_chance(confusion)
 
@@ -294,7 +302,7 @@ def score_default_model(where: str, cases: Sequence[Case], tell: Callable[[int, 
 
     It is not asked about changed images: what there is to score is the map's place.
     """
-    found = []
+    results = []
     right = []
     for done, case in enumerate(cases, start=1):
         pixels = np.rint(case.image * 65535).astype(np.uint16)
@@ -304,32 +312,34 @@ def score_default_model(where: str, cases: Sequence[Case], tell: Callable[[int, 
             continue
         category = int(np.argmax(DEFAULT_MAP.scores(tissue.percent_density)))
         scored = score_explanation(tissue.dense, case.image, case.labels)
-        found.append((category, scored))
+        results.append((category, scored))
         right += [category == case.category] if case.category >= 0 else []
         tell(done, len(cases))
-    if not found:
+    if not results:
         return []
-    codes = Counter(tissue_verdict(one).code for _, one in found)
-    beside = {key: _means([(c, one.baselines[key]) for c, one in found]) for key in found[0][1].baselines}
-    scores = _means([(c, one.scores) for c, one in found]) | dict.fromkeys(("cascade", "other"))
+    codes = Counter(tissue_verdict(scoring).code for _, scoring in results)
+    baselines = {
+        key: _means([(c, scoring.baselines[key]) for c, scoring in results]) for key in results[0][1].baselines
+    }
+    scores = _means([(c, scoring.scores) for c, scoring in results]) | dict.fromkeys(("cascade", "other"))
     accuracy = float(np.mean(right)) if right else None
     verdicts = {code: codes[code] for code in VERDICTS if codes[code]}
-    return [Row(where, DEFAULT, TISSUE, len(found), accuracy, [], scores, beside, verdicts)]
+    return [Row(where, DEFAULT, TISSUE, len(results), accuracy, [], scores, baselines, verdicts)]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
-def _means(found: Sequence[tuple[int, Mapping[str, float | None]]]) -> dict[str, float | None]:
+def _means(results: Sequence[tuple[int, Mapping[str, float | None]]]) -> dict[str, float | None]:
     """Means over images where the score is defined; those of dense tissue over images read as C or D alone."""
     means: dict[str, float | None] = {}
-    for name in found[0][1]:
+    for name in results[0][1]:
         dense_only = name in ("inside_dense", "dense_lift", "pointing_game")
         values = [
             value
-            for category, scores in found
+            for category, scores in results
             if (value := scores[name]) is not None and (category >= _DENSE_FROM or not dense_only)
         ]
         means[name] = float(np.mean(values)) if values else None
@@ -340,14 +350,14 @@ def tables(result: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
     """A table of `COLUMNS` for each network and data, with its title: the baselines, then the methods."""
     rows = result["rows"]
     for data, network in dict.fromkeys((row["data"], row["network"]) for row in rows):
-        own = [row for row in rows if (row["data"], row["network"]) == (data, network)]
-        right = "" if own[0]["accuracy"] is None else f", {own[0]['accuracy']:.0%} of them put right"
-        title = f"{network} network ({result['networks'][network]}) on {own[0]['images']} {data}{right}"
+        selected = [row for row in rows if (row["data"], row["network"]) == (data, network)]
+        right = "" if selected[0]["accuracy"] is None else f", {selected[0]['accuracy']:.0%} of them put right"
+        title = f"{network} network ({result['networks'][network]}) on {selected[0]['images']} {data}{right}"
         cells = [
             [f"({name})", *(_cell(figures.get(score)) for score in SHOWN), ""]
-            for name, figures in own[0]["baselines"].items()
+            for name, figures in selected[0]["baselines"].items()
         ]
-        for row in own:
+        for row in selected:
             verdicts = ", ".join(f"{count} {code}" for code, count in row["verdicts"].items())
             cells.append([row["method"], *(_cell(row["scores"][score]) for score in SHOWN), verdicts])
         yield title, cells

@@ -203,9 +203,9 @@ def own_device(name: str, processes: Processes) -> torch.device:
         raise processes.common(
             DeviceError(f"device {name} is one GPU, and each process needs its own; use cuda or auto")
         )
-    own = find_device(f"cuda:{processes.on_machine}")
-    torch.cuda.set_device(own)
-    return own
+    chosen = find_device(f"cuda:{processes.on_machine}")
+    torch.cuda.set_device(chosen)
+    return chosen
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
 
 def _worth(calibration: Calibration) -> Iterator[str]:
     """Say where a calibration did not help: it is written even so, and left to the user."""
-    present = {int(place) for one in calibration.views.values() for place in one.reference}
+    present = {int(place) for view in calibration.views.values() for place in view.reference}
     absent = [category for category in CATEGORIES if category.index not in present]
     if absent:
         yield f"no labelled exam is of category {', '.join(absent)}, which will hardly ever be predicted"

@@ -73,15 +73,15 @@ def write_counterfactuals(
     curves: list[DensityCurve] = []
     refused: list[str] = []
     names = distinct_names(
-        [[safe_name(one)] for one in (*(data.exams() if data else ()), *map(phantom_name, range(phantoms)))]
+        [[safe_name(exam_id)] for exam_id in (*(data.exams() if data else ()), *map(phantom_name, range(phantoms)))]
     )
     with staged_folder(folder) as staging:
-        for done, found in enumerate(_curves(model, data, phantoms, steps, seed), start=1):
-            if isinstance(found, DensityCurve):
-                curves.append(found)
-                write_bytes(staging / f"{names[done - 1]}_density.png", density_plot(found))
+        for done, outcome in enumerate(_curves(model, data, phantoms, steps, seed), start=1):
+            if isinstance(outcome, DensityCurve):
+                curves.append(outcome)
+                write_bytes(staging / f"{names[done - 1]}_density.png", density_plot(outcome))
             else:
-                refused.append(found)
+                refused.append(outcome)
             if progress:
                 progress(done, total)
         if not curves:
@@ -121,13 +121,13 @@ def density_plot(curve: DensityCurve) -> bytes:
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    own = float(curve.percents[curve.own])
+    percent = float(curve.percents[curve.own])
     for category, colour, style in zip(CATEGORIES, _COLOURS, _STYLES, strict=True):
         values = curve.scores[:, category.index]
         axes[0].plot(curve.percents, values, style, color=colour, marker="o", markersize=3, label=f"P({category})")
     axes[1].plot(curve.percents, curve.expected, color=_INK, marker="o", markersize=3)
     for axis in axes:
-        axis.axvline(own, color=_INK, linewidth=1)
+        axis.axvline(percent, color=_INK, linewidth=1)
         for flip in (curve.flip(1), curve.flip(-1)):
             if flip is not None:
                 axis.axvline(flip, color=_FAINT, linewidth=1, linestyle="--")

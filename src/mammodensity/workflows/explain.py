@@ -247,12 +247,12 @@ def _write(run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scor
         for exam in run.explained():
             exam_id = exam.result.exam_id
             for maps, verdict in zip(exam.maps, exam.verdicts, strict=True):
-                for projection, one in maps.maps.items():
+                for projection, activation in maps.maps.items():
                     image = run.image_name(exams[exam_id][projection], maps.method)
-                    summary = {"image": image, "exam_id": exam_id, **_summary(projection, one, maps)}
+                    summary = {"image": image, "exam_id": exam_id, **_summary(projection, activation, maps)}
                     summaries.append(summary | {"verdict": verdict.verdicts[projection].to_dict()})
                     if arrays:
-                        _write_array(staging / f"{image}_map.npy", one.values)
+                        _write_array(staging / f"{image}_map.npy", activation.values)
                     if side:
                         picture = side_picture(exam.result, maps, projection, verdict.verdicts[projection])
                         write_bytes(staging / f"{image}_side.png", png_bytes(picture))
@@ -319,18 +319,18 @@ def _write_array(path: Path, values: NDArray[np.float32]) -> None:
     write_bytes(path, array.getvalue())
 
 
-def _summary(projection: Projection, one: ActivationMap, maps: ExamMaps) -> Mapping[str, Any]:
+def _summary(projection: Projection, activation: ActivationMap, maps: ExamMaps) -> Mapping[str, Any]:
     level = contour_level(maps.scale)
-    step = max(1, max(one.values.shape) // _CONTOUR_PX)
-    lines = [np.round(line * step, 1).tolist() for line in iso_contours(one.values[::step, ::step], level)]
+    step = max(1, max(activation.values.shape) // _CONTOUR_PX)
+    lines = [np.round(line * step, 1).tolist() for line in iso_contours(activation.values[::step, ::step], level)]
     return {
         "projection": projection.value,
         "method": maps.method,
-        "category": one.category.value,
-        "against": None if one.against is None else one.against.value,
-        "scores": one.scores_by_letter,
-        "percent_density": one.percent_density,
-        "map_maximum": float(one.values.max()),
+        "category": activation.category.value,
+        "against": None if activation.against is None else activation.against.value,
+        "scores": activation.scores_by_letter,
+        "percent_density": activation.percent_density,
+        "map_maximum": float(activation.values.max()),
         "exam_scale": maps.scale,
         "contour_level": level,
         "contours": lines,

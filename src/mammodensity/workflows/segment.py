@@ -227,7 +227,7 @@ def _label_names(files: Mapping[str, Path]) -> dict[str, str]:
         choices[name] = (path.stem, flat.removesuffix(path.suffix), flat)
     times = Counter(choice for several in choices.values() for choice in set(several))
     names = {
-        name: f"{next((one for one in several if times[one] == 1), several[-1])}.png"
+        name: f"{next((candidate for candidate in several if times[candidate] == 1), several[-1])}.png"
         for name, several in choices.items()
     }
     taken: dict[str, str] = {}

@@ -83,7 +83,7 @@ def read_preprocess(path: Path | None) -> PreprocessSpec:
         raise OptionError(f"--spec {path} is no JSON text; {expected}") from error
     if not isinstance(values, dict):
         raise OptionError(f"--spec {path} holds no JSON object; {expected}")
-    names = [one.name for one in fields(PreprocessSpec)]
+    names = [field.name for field in fields(PreprocessSpec)]
     if unknown := sorted(values.keys() - set(names)):
         raise OptionError(f"--spec {path}: unknown entry {unknown[0]!r}; expected {', '.join(names)}")
     try:
@@ -138,7 +138,7 @@ def export_exams(
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {done} of {len(sources)} exams are in {out}, go on with --resume") from None
     records = [read_json(_record_path(work, exam, spec)) for exam in sources]
-    left_out = [_row_of(verdict, spec) for verdict in refused] + [row for one in records for row in one["refused"]]
+    left_out = [_row_of(verdict, spec) for verdict in refused] + [row for entry in records for row in entry["refused"]]
     facts = {"preprocess": asdict(spec.preprocess), "exams": len(sources), "keys": not spec.keep_names}
     rows = [row for record in records for row in record["images"]]
     day = DATE if spec.keep_names else SHIFTED_DATE

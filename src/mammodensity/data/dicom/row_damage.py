@@ -87,8 +87,8 @@ def _usual(steps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _fits_when_moved(above: Cells, below: Cells, usual: float) -> bool:
     """True when a row resembles another one as neighbours do once it is moved along, its end put to its beginning."""
-    one, other = (row - row.mean() for row in (above.astype(np.float64), below.astype(np.float64)))
-    likeness = np.fft.irfft(np.fft.rfft(one) * np.conj(np.fft.rfft(other)), len(one))
+    upper, lower = (row - row.mean() for row in (above.astype(np.float64), below.astype(np.float64)))
+    likeness = np.fft.irfft(np.fft.rfft(upper) * np.conj(np.fft.rfft(lower)), len(upper))
     moved = int(np.argmax(likeness))
     if moved == 0:
         return False
