@@ -103,9 +103,20 @@ def _is_overwritten(cells: Cells) -> bool:
     for begin, end in zip(edges[::2], edges[1::2], strict=True):
         if begin >= 2 and _begins_within(cells[begin - 1], cells[begin - 2], cells[begin, 0]):
             return True
-        if end <= len(cells) - 2 and _begins_within(cells[end, ::-1], cells[end + 1, ::-1], cells[begin, 0]):
+        if end > len(cells) - 2:
+            continue
+        if _begins_within(cells[end, ::-1], cells[end + 1, ::-1], cells[begin, 0]):
+            return True
+        if begin > _NEAR and _fits_when_moved(
+            cells[begin - 2], cells[end + 1], _next_to(cells, begin - 2, end - begin)
+        ):
             return True
     return bool(even[-1]) and _cuts_breast(cells, int(edges[-2]))
+
+
+def _next_to(cells: Cells, row: int, rows: int) -> float:
+    """How much a row differs from one above it, as far away as the rows across an even band are."""
+    return float(np.abs(cells[row] - cells[max(0, row - rows - _APART)]).mean())
 
 
 def _begins_within(row: Cells, before: Cells, value: int) -> bool:
