@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 _COLUMNS = 512  # looked at, about, where rows are compared
 _APART = 3  # rows: between them lies the row within which the bytes are missing
+_GAPS = 4, 8, 16  # rows from the last sound one to the first after inserted bytes
 _NEAR = 12  # rows to either side that say how much rows differ
 _STEP, _LEAST_STEP = 2.5, 0.004  # of what is usual near by, and of the range
 _MOST_STEPS = 24  # the largest ones are looked at
 _FITS = 0.5  # of the difference that is left when a row is moved to where it fits best
 _NOISE, _NOISY_ROWS = 0.12, 0.01  # of the range from pixel to pixel, in that share of the rows
-_PARTLY = 0.02  # of a row
+_FEW, _PARTLY = 2, 0.02  # pixels, and of a row
+_SOME = 0.1  # of a row, at least, to compare it across an even band
 _WIDE = 0.35  # of the largest breast width: sound breasts taper to less before the rows without any
 _LONG_TAIL = 0.12  # of the rows; less may be a collimated edge
 
@@ -68,8 +70,13 @@ def _is_shifted(cells: Cells, extent: float) -> bool:
     for place in np.argsort(size)[::-1][:_MOST_STEPS]:
         if size[place] < _STEP:
             break
-        if _fits_when_moved(cells[place], cells[place + _APART], float(usual[place])):
-            return True
+        first = max(0, int(place) - 1)
+        for apart in _GAPS:
+            if first + apart >= rows:
+                break
+            usually = max(float(usual[place]), _next_to(cells, first, apart))
+            if _fits_when_moved(cells[first], cells[first + apart], usually):
+                return True
     return False
 
 
@@ -107,24 +114,25 @@ def _is_overwritten(cells: Cells) -> bool:
             continue
         if _begins_within(cells[end, ::-1], cells[end + 1, ::-1], cells[begin, 0]):
             return True
-        if begin > _NEAR and _fits_when_moved(
-            cells[begin - 2], cells[end + 1], _next_to(cells, begin - 2, end - begin)
-        ):
-            return True
+        above, below = cells[begin - 2], cells[end + 1]
+        filled = min(np.count_nonzero(row != cells[begin, 0]) for row in (above, below))
+        if begin > _NEAR and filled > _SOME * len(above):
+            usual = _next_to(cells, begin - 2, end - begin + _APART)
+            if _fits_when_moved(above, below, usual):
+                return True
     return bool(even[-1]) and _cuts_breast(cells, int(edges[-2]))
 
 
 def _next_to(cells: Cells, row: int, rows: int) -> float:
-    """How much a row differs from one above it, as far away as the rows across an even band are."""
-    return float(np.abs(cells[row] - cells[max(0, row - rows - _APART)]).mean())
+    """How much a row differs from the one so many rows above it."""
+    return float(np.abs(cells[row] - cells[max(0, row - rows)]).mean())
 
 
 def _begins_within(row: Cells, before: Cells, value: int) -> bool:
     """True when the last part of a row has a value that the row before has hardly there."""
     other = np.flatnonzero(row != value)
     start = int(other[-1]) + 1 if len(other) else 0
-    length, least = len(row) - start, max(2, _PARTLY * len(row))
-    return least < length < len(row) - least and float((before[start:] == value).mean()) < _PARTLY
+    return _FEW < len(row) - start < len(row) - _FEW and float((before[start:] == value).mean()) < _PARTLY
 
 
 def _cuts_breast(cells: Cells, begin: int) -> bool:
