@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -255,3 +256,29 @@ def test_a_png_without_one_of_its_chunks(tmp_path):
     (tmp_path / "a.png").write_bytes(content[:place] + content[content.index(b"IEND") - 4 :])
     with pytest.raises(ImageError, match="damaged"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "LA", "P", "1", "RGB"])
+def test_a_picture_of_another_height_than_its_pixels_have(tmp_path, mode):
+    """Pillow shows the upper part; sound pictures of every mode are read, or refused for their colours."""
+    pixels = np.ascontiguousarray(grey()[:, -51:])
+    picture = (
+        Image.fromarray(pixels.astype(np.uint16) << 8) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+    )
+    for name in ("a.png", "a.pgm") if mode in ("L", "I;16", "RGB") else ("a.png",):
+        path = tmp_path / name
+        picture.save(path, "PPM" if name == "a.pgm" else "PNG")
+        content = path.read_bytes()
+        try:
+            read_image(path)
+        except ImageError as error:
+            assert mode in ("1", "P")
+            assert "damaged" not in str(error)
+        rows, columns = pixels.shape
+        head = struct.pack(">4sLL", b"IHDR", columns, rows - 30) + content[24:29]
+        lower = content[:12] + head + struct.pack(">L", zlib.crc32(head)) + content[33:]
+        if name == "a.pgm":
+            lower = content.replace(f"{columns} {rows}".encode(), f"{columns} {rows - 30}".encode(), 1)
+        path.write_bytes(lower)
+        with pytest.raises(ImageError, match="damaged"):
+            read_image(path)

@@ -36,7 +36,9 @@ def require_whole(picture: Image.Image, stream: BinaryIO) -> None:
     """
     place = stream.tell()
     if picture.format == "PNG":
-        _require_checksums(stream)
+        _require_chunks(stream)
+    elif picture.format == "PPM":
+        _require_end(picture, stream)
     elif picture.format == "JPEG":
         stream.seek(0)
         require_sound_jpeg(stream.read())
@@ -45,10 +47,20 @@ def require_whole(picture: Image.Image, stream: BinaryIO) -> None:
     stream.seek(place)
 
 
-def _require_checksums(stream: BinaryIO) -> None:
-    """Compare the checksum of each chunk of pixels of a PNG; Pillow looks at those of other chunks only."""
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples of a pixel by colour type of a PNG."""
+
+
+def _require_chunks(stream: BinaryIO) -> None:
+    """Compare the checksum of each chunk of pixels of a PNG, and count the bytes of pixels.
+
+    Pillow looks at checksums of other chunks only, and passes over pixels beyond the stated height.
+    """
+    stream.seek(16)
+    columns, rows, depth, colour, interlaced = struct.unpack(">LLBBxxB", stream.read(13))
+    size = rows * (1 + -(-columns * depth * _CHANNELS.get(colour, 0) // 8))  # each row begins with its filter
     stream.seek(8)
-    inflate = zlib.decompressobj()
+    held, inflate = 0, zlib.decompressobj()
     while len(head := stream.read(8)) == 8:
         length, name = struct.unpack(">L4s", head)
         if name == b"IDAT":
@@ -56,7 +68,7 @@ def _require_checksums(stream: BinaryIO) -> None:
             if stream.read(4) != struct.pack(">L", zlib.crc32(data, zlib.crc32(name))):
                 raise ValueError("a wrong checksum")
             while data and not inflate.eof:
-                inflate.decompress(data, 1 << 20)
+                held += len(inflate.decompress(data, 1 << 20))
                 data = inflate.unconsumed_tail
         elif name == b"IEND":
             break
@@ -64,6 +76,18 @@ def _require_checksums(stream: BinaryIO) -> None:
             stream.seek(length + 4, 1)
     if not inflate.eof:
         raise ValueError("its compressed pixels end too soon")
+    if held != size and not interlaced:  # interlaced pixels lie in seven passes of rows of their own
+        raise ValueError(f"{held} bytes of pixels where its size needs {size}")
+
+
+def _require_end(picture: Image.Image, stream: BinaryIO) -> None:
+    """Raise where a PGM of binary values goes on after its pixels, but for a line end."""
+    if picture.tile and picture.tile[0][0] == "raw":
+        offset = picture.tile[0][2]
+        stream.seek(0, 2)
+        width = 2 if picture.mode.startswith("I") else len(picture.getbands())  # bytes of a pixel
+        if stream.tell() > offset + picture.width * picture.height * width + 2:
+            raise ValueError("more pixels than its size needs")
 
 
 def _require_strips(tags: dict[int, Any], stream: BinaryIO) -> None:
