@@ -20,7 +20,7 @@ from mutation.cases import make_case
 from mutation.judge import Judgement, judge
 from mutation.sound import keep_phantoms
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 _FIRST_PATIENCE_S = 600.0  # the first case of a process waits for modules and phantoms
 _MOST_MEMORY = 6 << 30
 _FOLDERS = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parents[2] / "tests")]

@@ -79,14 +79,13 @@ def _rows(content: bytes) -> Rows:
 
 
 _WORDS = (
-    *("", " ", "E", "AB", "A B", "B/C", "II", "2", "0", "dense", "?", "N/A", "nan", "\u0410", "\uff21", "\u212b"),
+    *("E", "AB", "A B", "B/C", "II", "2", "0", "dense", "?", "N/A", "nan", "\u0410", "\uff21", "\u212b"),
     *("=1+1", "'A", "A\x00", "A\nB", '"', "\u202eA", "A" * 5000),
 )
 _NUMBERS = (
     *("0,25", "0.2_5", "\u0661", "\u0660.\u0662\u0665", "nan", "inf", "-inf", "1e400", "-0.1", "25%", ".", "1e-5000"),
     *("0x1p-2", "1/4", "0.25.0", "\uff10.25", "1", "2", "+", "--0.2", "=0.25", "True"),
 )
-_NAMES = ("", "=cmd", "../../etc", "x" * 300, "a\nb", "100_1 ", "\u0661\u0660\u0660_1", "NaN", "\x1b[31m")
 
 
 def _cells(rng: Random, content: bytes, columns: dict[str, tuple[str, ...]]) -> tuple[bytes, str]:
@@ -146,7 +145,7 @@ def labels(rng: Random) -> TableMutant:
     """A table of labels."""
     content, kind = labels_table(), rng.random()
     if kind < 0.5:
-        changed, words = _cells(rng, content, {"density": _WORDS, "exam_id": _NAMES})
+        changed, words = _cells(rng, content, {"density": _WORDS, "exam_id": ("", " ")})
     elif kind < 0.6:
         changed, words = _contradicted(rng, content, "density")
     else:
@@ -188,7 +187,7 @@ def manifest(rng: Random) -> TableMutant:
             "projection": ("", "CC", "cc_r", "RCC", "XCC_R"),
             "path": ("", "absent.png", "../manifest.csv", "images", "/dev/zero", "images/\x00"),
             "split": ("tests", "2", "none", "\u0442est"),
-            "exam_id": ("", "100_1 \t"),
+            "exam_id": ("", " "),
         }
         changed, words = _cells(rng, content, columns)
     elif kind < 0.65:
