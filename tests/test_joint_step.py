@@ -11,7 +11,7 @@ from torch import nn
 
 from mammodensity.models.joint import JointNetwork, JointSpec
 from mammodensity.models.network import NetworkSpec
-from mammodensity.training.joint_step import Checkpointing, joint_features, still_statistics
+from mammodensity.training.joint_network import Checkpointing, joint_features, still_statistics
 
 SMALL = NetworkSpec(stem=4, widths=(4, 4), outputs=(8, 8), depths=(2, 1), dropout=0.5, norm_momentum=0.1)
 ABSENT = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 1], [1, 0, 1, 1]], dtype=torch.bool)

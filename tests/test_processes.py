@@ -23,7 +23,7 @@ from mammodensity.data.find import find_images
 from mammodensity.errors import DeviceError, LayoutError, OptionError
 from mammodensity.models.checkpoint import RESUME_FILE
 from mammodensity.terms import Projection
-from mammodensity.training.processes import ALONE, Processes, own_device
+from mammodensity.training.processes import ALONE, Processes, device_of_process
 from mammodensity.training.recipes import find_recipe
 from mammodensity.training.records import read_history
 from mammodensity.workers import launched
@@ -182,7 +182,7 @@ def test_where_a_process_stands(monkeypatch):
             monkeypatch.setenv(name, value)
         found = launched()
         assert expected == (found and (found.rank, found.size, found.on_machine))
-    assert own_device("cpu", ALONE) == torch.device("cpu")
+    assert device_of_process("cpu", ALONE) == torch.device("cpu")
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
@@ -191,12 +191,12 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(Processes, "from_first", lambda _self, function: function())
-    assert own_device("auto", Processes(3, 4, on_machine=1)) == torch.device("cuda:1")
-    assert own_device("cpu", Processes(3, 4, on_machine=1)) == torch.device("cpu")
+    assert device_of_process("auto", Processes(3, 4, on_machine=1)) == torch.device("cuda:1")
+    assert device_of_process("cpu", Processes(3, 4, on_machine=1)) == torch.device("cpu")
     assert taken == [torch.device("cuda:1")]
     with pytest.raises(DeviceError, match="this machine has 2 GPUs"):
-        own_device("cuda", Processes(2, 4, on_machine=2))
+        device_of_process("cuda", Processes(2, 4, on_machine=2))
     with pytest.raises(DeviceError, match="cuda:1 is one GPU, and each process needs its own"):
-        own_device("cuda:1", Processes(0, 2))
+        device_of_process("cuda:1", Processes(0, 2))
     with pytest.raises(SystemExit):
-        own_device("cuda:1", Processes(1, 2))
+        device_of_process("cuda:1", Processes(1, 2))

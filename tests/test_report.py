@@ -37,8 +37,8 @@ from mammodensity.pages.wording import LEVEL_WORDS, cautions, figure_words, numb
 from mammodensity.results.calibration import COMBINATIONS, Calibration, ViewsCalibration, write_calibration
 from mammodensity.results.score_calibration import CalibrationMap
 from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
-from mammodensity.training.model_folder import read_run
 from mammodensity.training.recipes import find_recipe
+from mammodensity.training.records import read_run
 from mammodensity.workflows.report import absent_kinds, choose_examples
 from mammodensity.workflows.report import report as write_report
 from mammodensity.workflows.train import train_model

@@ -33,7 +33,7 @@ from mammodensity.models.joint import JointNetwork, JointSpec
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.models.onnx import to_onnx
 from mammodensity.terms import CATEGORIES, Projection
-from mammodensity.training.joint_step import joint_features, still_statistics
+from mammodensity.training.joint_network import joint_features, still_statistics
 from mammodensity.training.loop import ask_for_large_pages, return_large_blocks
 from mammodensity.training.recipes import Recipe, find_recipe, in_precision
 from mammodensity.training.single_network import NetworkTask, train_network

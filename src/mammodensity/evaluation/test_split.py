@@ -17,7 +17,7 @@ from mammodensity.models.trained import load_networks
 from mammodensity.outputs import file_sha256, receipt, staged_folder, write_json
 from mammodensity.scores import ExamScores
 from mammodensity.terms import LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, Projection
-from mammodensity.training.model_folder import network_hashes
+from mammodensity.training.records import network_hashes
 from mammodensity.workers import Progress
 
 PREDICTIONS_FILE = "predictions.csv"

@@ -33,7 +33,7 @@ from mammodensity.pages.wording import (
 )
 from mammodensity.results.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from mammodensity.terms import DENSITY, RESEARCH_USE_ONLY, Scale
-from mammodensity.training.model_folder import RunRecord, read_run
+from mammodensity.training.records import RunRecord, read_run
 
 CARD_FILE = "README.md"
 _SHOWN = ("accuracy", "dense_accuracy", "linear_kappa", "quadratic_kappa", "auc")

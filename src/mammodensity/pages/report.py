@@ -38,7 +38,7 @@ from mammodensity.results.score_calibration import prediction_sets
 from mammodensity.studies.further import reject_curve
 from mammodensity.studies.groups import view_subsets
 from mammodensity.terms import DENSITY, PROJECTIONS
-from mammodensity.training.model_folder import RunRecord
+from mammodensity.training.records import RunRecord
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.intp]

@@ -11,7 +11,7 @@ from typing import Any
 from mammodensity.data.dataset import SPLITS, DataSet
 from mammodensity.evaluation.figures import FiguresOfMerit
 from mammodensity.terms import DENSITY, PROJECTIONS, Projection, Scale
-from mammodensity.training.model_folder import RunRecord
+from mammodensity.training.records import RunRecord
 
 OTHER_CATEGORIES = "F, G and D are categories of background tissue of the MIAS data sets, not BI-RADS density."
 """Shown wherever results of such a network are shown."""

@@ -1,17 +1,30 @@
-"""Training of the joint network: one label for an exam, all views in one step, some views left out at random."""
+"""Training of the joint network: one label for an exam, all views in one step, some views left out at random.
+
+A step keeps all activations. To save memory, the branches run under ``torch.utils.checkpoint`` instead, so that the
+backward pass computes the activations of one branch at a time again. Those of the last branch are kept, as the
+backward pass needs them first: of four branches, three run forward twice.
+
+References
+----------
+Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174, 2016.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from mammodensity.anatomy.quality import fit_familiarity
 from mammodensity.errors import CheckpointError, OptionError
@@ -26,14 +39,14 @@ from mammodensity.models.checkpoint import (
     network_files,
     save_checkpoint,
 )
-from mammodensity.models.joint import Branches, JointFusion, JointNetwork, JointSpec
+from mammodensity.models.joint import Branches, JointFusion, JointNetwork, JointSpec, gathered
 from mammodensity.models.network import NetworkSpec
 from mammodensity.settings import Field, settings
 from mammodensity.terms import CATEGORIES, PROJECTIONS
-from mammodensity.training.joint_step import Checkpointing, joint_features, still_statistics
 from mammodensity.training.loop import (
-    EVALUATION_BATCH,
     TrainingStep,
+    loss_and_confusion,
+    return_kept_memory,
     return_large_blocks,
     rng_for,
     run_training,
@@ -43,6 +56,9 @@ from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Precision, Recipe, in_precision
 from mammodensity.training.records import EpochFigures, require_same_shape
 
+Checkpointing = Literal["none", "views", "layers"]
+"""``none`` keeps everything; ``views`` keeps one branch at a time; ``layers`` also computes batch normalisation and
+activation within a branch again, but not the convolutions."""
 _BREASTS = tuple([view for view, p in enumerate(PROJECTIONS) if p.laterality == side] for side in "RL")
 
 
@@ -57,17 +73,13 @@ class JointPlan:
     view_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Weight of the loss of each view alone, added to the loss of all views together."""
     precision: Precision = "fp32"
-    """Of the branches."""
+    """Precision of the branches."""
     checkpointing: Checkpointing = "none"
     """How much is computed twice to save memory; the gradients are the same."""
 
     def spec(self, network: NetworkSpec) -> JointSpec:
         """The shape of the joint network with these branches."""
         return JointSpec(network, self.fusion, self.branches)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON values, as in ``joint.json``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +93,7 @@ class JointTask:
     folder: Path
     device: torch.device
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What else to record in the checkpoint; JSON values only."""
+    """Further entries of the checkpoint's record; JSON values only."""
     start: Mapping[str, Tensor] | None = None
     """Weights to begin with, of those it has; see :func:`joint_weights`."""
     processes: Processes = ALONE
@@ -160,6 +172,70 @@ def joint_loss(
             breast_logits = network.fuse(features[labelled], visible[labelled])
             total = total + nn.functional.cross_entropy(breast_logits, breasts[labelled, side], reduction="sum")
     return total / (len(features) if count is None else count), logits
+
+
+# The forward pass
+
+
+def joint_features(
+    network: JointNetwork,
+    views: Tensor,
+    present: Tensor,
+    *,
+    checkpointing: Checkpointing = "none",
+    precision: Precision = "fp32",
+    branches: Sequence[int] | None = None,
+) -> Tensor:
+    """Features (B, V, F) of views, zeros where a view is absent. Go back through them within ``still_statistics``.
+
+    Parameters
+    ----------
+    views, present
+        (B, V, C, H, W), and which are present (B, V), at least one an exam.
+    branches
+        Those to run, also without a view here, where other processes have some; by default those with a view present.
+    """
+    chosen = network.branches_of(present) if branches is None else list(branches)
+    set_recomputing(network, checkpointing == "layers")
+    passes = count()
+
+    def run(branch: int) -> tuple[Tensor, Tensor]:
+        # Tensors of one pass fit badly into the gaps that another has left. Each time would cost more page faults than
+        # it saves memory.
+        if checkpointing != "none" and views.device.type == "cpu" and next(passes) % 2:
+            return_kept_memory()
+        ((_, cells, images),) = network.inputs(views, present, [branch])
+        with in_precision(images, precision):
+            return cells, network.run_branch(branch, images)
+
+    kept = chosen if checkpointing == "none" else chosen[-1:]
+    parts = [run(branch) if branch in kept else checkpoint(run, branch, use_reentrant=False) for branch in chosen]
+    return gathered(parts, len(views))
+
+
+def set_recomputing(network: JointNetwork, recomputing: bool) -> None:
+    """Whether the branches compute again what comes before a convolution, instead of keeping it."""
+    for module in network.branches.modules():
+        if hasattr(module, "recomputes"):
+            setattr(module, "recomputes", recomputing)  # noqa: B010  (of a module, mypy takes it for a tensor)
+
+
+@contextmanager
+def still_statistics(network: nn.Module) -> Iterator[None]:
+    """Leave running statistics as they are while layers are computed a second time."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0  # rather than no statistics at all: a checkpointed layer must save the same tensors
+            norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        yield
+    finally:
+        for norm, momentum, batches in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+# Weights to begin with, and the learner
 
 
 def joint_weights(start: Path, spec: JointSpec) -> dict[str, Tensor]:
@@ -241,7 +317,7 @@ class _JointLearner:
             network.load_state_dict({**network.state_dict(), **task.start})
         self.network = network.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.step = task.processes.parallel(_JointStep(self.network, self.plan))
-        self.settings: Mapping[str, Any] = {"joint": self.plan.to_dict()}
+        self.settings: Mapping[str, Any] = {"joint": asdict(self.plan)}
         self.familiarity = [self._familiarity(view) for view in range(len(PROJECTIONS))]
 
     def __len__(self) -> int:
@@ -276,20 +352,16 @@ class _JointLearner:
 
     def validate(self) -> tuple[float, float]:
         """Compute the mean loss and the accuracy over the validation exams, with all the views they have."""
-        exams, loss, kinds = self.task.validation, 0.0, len(CATEGORIES)
-        pairs = torch.zeros(kinds * kinds)
-        with torch.inference_mode():
-            for start in self.processes.share(range(0, len(exams), EVALUATION_BATCH)):
-                part = slice(start, start + EVALUATION_BATCH)
-                views, present = self._to_device(exams.views[part]), exams.present[part].to(self.task.device)
-                with in_precision(views, self.plan.precision):
-                    logits = self.network(views, present)
-                targets = exams.categories[part].to(self.task.device)
-                loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
-                pairs += torch.bincount(targets * kinds + logits.argmax(1), minlength=kinds * kinds).cpu()
-        whole_loss, *counts = self.processes.sums(loss, *pairs.tolist())
-        self.confusion = np.reshape(counts, (kinds, kinds)).astype(int)
-        return whole_loss / len(exams), int(self.confusion.trace()) / len(exams)
+        exams, device = self.task.validation, self.task.device
+
+        def logits_of(part: slice) -> Tensor:
+            views = self._to_device(exams.views[part])
+            with in_precision(views, self.plan.precision):
+                logits: Tensor = self.network(views, exams.present[part].to(device))
+            return logits
+
+        loss, self.confusion = loss_and_confusion(self.processes, exams.categories, len(CATEGORIES), logits_of, device)
+        return loss, int(self.confusion.trace()) / len(exams)
 
     def keep(self, figures: EpochFigures) -> None:
         """Write the checkpoint."""

@@ -79,7 +79,7 @@ _NEVER = 2**31 - 1
 def keep_memory() -> bool:
     """Keep the memory of freed tensors for the next ones, from now on; False where the C library is not glibc.
 
-    A step then takes a quarter less time, and the process holds up to a quarter more memory (``docs/measurements.md``).
+    A step then takes less time, as the system need not clear pages for it, and the process holds more memory.
     """
     return _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
 
@@ -87,8 +87,8 @@ def keep_memory() -> bool:
 def return_large_blocks() -> bool:
     """Give the memory of freed tensors of 16 MB and more back at once, from now on; False as for ``keep_memory``.
 
-    Smaller ones are kept until ``return_kept_memory``. With all blocks kept, the step in little memory held a third
-    more; with none kept, half of its time went to page faults (``docs/measurements.md``).
+    Smaller ones are kept until ``return_kept_memory``. To keep all blocks would cost the step in little memory what it
+    saves; to keep none would cost much time for page faults. Both aims are measured in ``docs/measurements.md``.
     """
     return _set({_MMAP_MAX: _DEFAULT_MMAP_MAX, _MMAP_THRESHOLD: _LARGE, _TRIM_THRESHOLD: _LARGE})
 
@@ -147,7 +147,7 @@ class Learner(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What decides the result besides the recipe; JSON values."""
+        """Choices besides the recipe that decide the result; JSON values."""
 
     @property
     def processes(self) -> Processes:
@@ -314,6 +314,24 @@ class _Run:
         if self.recipe.select == "loss":
             return all(figures.validation_loss < other.validation_loss for other in self.state.history)
         return all(figures.validation_accuracy > other.validation_accuracy for other in self.state.history)
+
+
+def loss_and_confusion(
+    processes: Processes, targets: Tensor, kinds: int, logits_of: Callable[[slice], Tensor], device: torch.device
+) -> tuple[float, NDArray[np.int_]]:
+    """Compute mean loss and confusion matrix (K, K; reference by row) over a validation split.
+
+    ``logits_of`` gives the logits (B, K) of a part of the split; K is the number of kinds.
+    """
+    loss, pairs = 0.0, torch.zeros(kinds * kinds)
+    with torch.inference_mode():
+        for start in processes.share(range(0, len(targets), EVALUATION_BATCH)):
+            part = slice(start, start + EVALUATION_BATCH)
+            logits, expected = logits_of(part), targets[part].to(device)
+            loss += nn.functional.cross_entropy(logits, expected, reduction="sum").item()
+            pairs += torch.bincount(expected * kinds + logits.argmax(1), minlength=kinds * kinds).cpu()
+    whole_loss, *counts = processes.sums(loss, *pairs.tolist())
+    return whole_loss / len(targets), np.reshape(counts, (kinds, kinds)).astype(int)
 
 
 def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -60,7 +60,7 @@ class Processes:
 
     @property
     def numbered(self) -> tuple[int, ...]:
-        """What else a seed depends on: nothing in the first process, so that one process alone is like it."""
+        """Further parts of a seed: none in the first process, so that one process alone is like it."""
         return (self.rank,) if self.rank else ()
 
     def share(self, items: Items) -> Items:
@@ -188,8 +188,8 @@ def joined(patience: timedelta = PATIENCE) -> Iterator[Processes]:
         raise
 
 
-def own_device(name: str, processes: Processes) -> torch.device:
-    """The device of that name; of GPUs, each process of a machine has one of its own.
+def device_of_process(name: str, processes: Processes) -> torch.device:
+    """The device of that name; each process of a machine gets its own GPU.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Files of a training run: its figures by epoch, and where it was when it was interrupted."""
+"""Files of a training run: figures by epoch, the state when it was interrupted, and the record of a model folder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from mammodensity.data.csv_rows import read_csv
+from mammodensity.data.dataset import MANIFEST_NAME, DataSet, read_manifest
 from mammodensity.errors import CheckpointError
 from mammodensity.inputs import as_number, read_json
-from mammodensity.models.checkpoint import RESUME_FILE
-from mammodensity.models.joint import JointSpec
+from mammodensity.models.checkpoint import JOINT, RESUME_FILE, joint_file, network_files
+from mammodensity.models.joint import JointNetwork, JointSpec
 from mammodensity.models.network import NetworkSpec
-from mammodensity.outputs import write_csv, write_text
+from mammodensity.models.trained import DensityModel, JointModel, load_networks
+from mammodensity.outputs import file_sha256, write_csv, write_text
 from mammodensity.tensors import read_tensors, write_tensors
+from mammodensity.terms import PROJECTIONS, Projection, Scale
 
 RECIPE_FILE = "recipe.json"
 RECEIPT_FILE = "receipt.json"
@@ -74,6 +77,9 @@ def read_history(folder: Path) -> list[EpochFigures]:
             raise row.error("expected an epoch as `mammodensity train` writes it, each after the one before")
         history.append(EpochFigures(len(history) + 1, **values))
     return history
+
+
+# The state of an interrupted run
 
 
 _INFINITE = 1e300  # stands for infinity, which JSON does not have
@@ -187,3 +193,119 @@ def first_difference(here: Any, there: Any, name: str = "") -> str | None:
 def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors with names that begin with a prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+# The record of a model folder
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A model and the record of its training; parts that a folder lacks are None or empty."""
+
+    folder: Path
+    model: DensityModel
+    data: DataSet | None
+    """The images it was trained and tested on, with their splits; None for imported networks."""
+    recipe: Mapping[str, Any] | None
+    receipt: Mapping[str, Any] | None
+    histories: Mapping[str, list[EpochFigures]]
+    """By projection, or ``joint``; empty lists for networks that were not trained here."""
+    network_hashes: Mapping[str, str]
+    """SHA-256 of the network files, by projection, or ``joint``."""
+
+    @property
+    def kept(self) -> dict[str, EpochFigures | None]:
+        """The epoch whose weights were kept, by projection, or ``joint``; None for an imported network."""
+        if self.joint:
+            return {JOINT: self.kept_epoch(PROJECTIONS[0])}
+        return {view.value: self.kept_epoch(view) for view in self.model.checkpoints}
+
+    @property
+    def joint(self) -> JointNetwork | None:
+        """The joint network, if the model is one."""
+        return self.model.network if isinstance(self.model, JointModel) else None
+
+    def training(self, projection: Projection) -> Mapping[str, Any]:
+        """The training of a network, as its checkpoint has it; empty where it has nothing."""
+        notes = self.model.checkpoints[projection].training
+        return notes if isinstance(notes, Mapping) else {}
+
+    def kept_epoch(self, projection: Projection) -> EpochFigures | None:
+        """The epoch whose weights were kept; None for an imported network."""
+        try:
+            return EpochFigures(**self.training(projection)["epoch"])
+        except (KeyError, TypeError):
+            return None
+
+    @property
+    def imported(self) -> tuple[Projection, ...]:
+        """Projections whose network was imported from Keras."""
+        return tuple(p for p in self.model.checkpoints if self.training(p).get("source") == "keras")
+
+    @property
+    def scale(self) -> Scale:
+        """The categories that the networks tell apart."""
+        return self.model.scale
+
+    @property
+    def data_facts(self) -> Mapping[str, Any]:
+        """Layout and hash of the data set, as the training run noted them."""
+        notes = [self.receipt or {}, *(self.training(projection) for projection in self.model.checkpoints)]
+        return next((note["data"] for note in notes if isinstance(note.get("data"), Mapping)), {})
+
+    @property
+    def phantoms(self) -> bool:
+        """True when the networks were trained on synthetic images."""
+        return self.model.trained_on_phantoms
+
+
+def read_run(folder: Path, device: str = "cpu") -> RunRecord:
+    """Read a model folder, or the folder of a single network.
+
+    Raises
+    ------
+    CheckpointError
+        No model there; or a network, recipe or receipt is damaged.
+    LayoutError
+        The manifest is damaged, or an image it names is gone.
+    TableError
+        A history is damaged.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; expected a model folder")
+    model = load_networks(folder, device)
+    places: dict[str, Path] = {name: file.parent for name, file in _files(folder).items()}
+    places = places or dict.fromkeys(model.checkpoints, folder)
+    manifest = folder / MANIFEST_NAME
+    return RunRecord(
+        folder=folder,
+        model=model,
+        data=read_manifest(manifest) if manifest.is_file() else None,
+        recipe=_read_facts(folder / RECIPE_FILE),
+        receipt=_read_facts(folder / RECEIPT_FILE),
+        histories={projection: read_history(place) for projection, place in places.items()},
+        network_hashes=network_hashes(folder),
+    )
+
+
+def network_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each network file of a model folder, by projection, or ``joint``."""
+    return {name: file_sha256(file) for name, file in _files(folder).items()}
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    joint = joint_file(folder)
+    return {JOINT: joint} if joint else {view.value: file for view, file in network_files(folder).items()}
+
+
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        facts = read_json(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: it is no readable JSON; restore it or train again") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} is damaged: expected named entries; restore it or train again")
+    return facts

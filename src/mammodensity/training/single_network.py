@@ -18,7 +18,7 @@ from mammodensity.models.batch import LabelledImages, augment, with_channels
 from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, network_files, save_checkpoint
 from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.terms import DENSITY, Projection, Scale
-from mammodensity.training.loop import EVALUATION_BATCH, TrainingStep, keep_memory, rng_for, run_training, seed_for
+from mammodensity.training.loop import TrainingStep, keep_memory, loss_and_confusion, rng_for, run_training, seed_for
 from mammodensity.training.processes import ALONE, Processes
 from mammodensity.training.recipes import Precision, Recipe, in_precision
 from mammodensity.training.records import EpochFigures, require_same_shape
@@ -35,7 +35,7 @@ class NetworkTask:
     folder: Path
     device: torch.device
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What else to record in the checkpoint; JSON values only."""
+    """Further entries of the checkpoint's record; JSON values only."""
     scale: Scale = DENSITY
     """The categories that the network tells apart."""
     start: Mapping[str, Tensor] | None = None
@@ -111,18 +111,15 @@ class _NetworkLearner:
 
     def validate(self) -> tuple[float, float]:
         """Compute the mean loss and the accuracy over the validation images."""
-        loss, kinds = 0.0, len(self.task.scale)
-        pairs = torch.zeros(kinds * kinds)
-        with torch.inference_mode():
-            for start in self.processes.share(range(0, len(self.task.validation), EVALUATION_BATCH)):
-                images = self.task.validation.images[start : start + EVALUATION_BATCH]
-                targets = self.task.validation.categories[start : start + EVALUATION_BATCH].to(self.task.device)
-                logits = self._logits(self.network, images)
-                loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
-                pairs += torch.bincount(targets * kinds + logits.argmax(1), minlength=kinds * kinds).cpu()
-        whole_loss, *counts = self.processes.sums(loss, *pairs.tolist())
-        self.confusion = np.reshape(counts, (kinds, kinds)).astype(int)
-        return whole_loss / len(self.task.validation), int(self.confusion.trace()) / len(self.task.validation)
+        images, categories = self.task.validation.images, self.task.validation.categories
+        loss, self.confusion = loss_and_confusion(
+            self.processes,
+            categories,
+            len(self.task.scale),
+            lambda part: self._logits(self.network, images[part]),
+            self.task.device,
+        )
+        return loss, int(self.confusion.trace()) / len(categories)
 
     def keep(self, figures: EpochFigures) -> None:
         """Write the checkpoint."""

@@ -25,7 +25,7 @@ from mammodensity.pages.report import calibrated_exams, report_page
 from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import exam_result
 from mammodensity.terms import Category
-from mammodensity.training.model_folder import RunRecord, read_run
+from mammodensity.training.records import RunRecord, read_run
 from mammodensity.workers import Progress
 
 REPORT_FILE = "report.html"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,7 +35,7 @@ from mammodensity.pages.model_card import CARD_FILE, write_model_card
 from mammodensity.terms import DENSITY, PROJECTIONS, Projection, Scale
 from mammodensity.training.joint_network import JointPlan, JointTask, joint_weights, require_enough_pixels, train_joint
 from mammodensity.training.loop import TrainingStep, ask_for_large_pages
-from mammodensity.training.processes import ALONE, Processes, joined, own_device
+from mammodensity.training.processes import ALONE, Processes, device_of_process, joined
 from mammodensity.training.recipes import DEFAULT_RECIPE, Precision, Recipe, adapted, find_recipe, require_precision
 from mammodensity.training.records import (
     JOINT_FILE,
@@ -143,7 +143,7 @@ def train(
         return chosen, with_splits(images, seed=chosen.seed, shares=shares)
 
     with joined() as processes:
-        where = own_device(device, processes)
+        where = device_of_process(device, processes)
         chosen, images = processes.from_first(settle)
         if note and processes.first:
             several = f" in {processes.size} processes" if processes.size > 1 else ""
@@ -281,7 +281,7 @@ def _begin(run: _Run) -> _Begun:
     else:
         write_manifest(run.model / MANIFEST_NAME, data.records)
         if run.joint:
-            write_json(run.model / JOINT_FILE, run.joint.to_dict())
+            write_json(run.model / JOINT_FILE, asdict(run.joint))
         write_json(run.model / RECIPE_FILE, run.recipe.to_dict())
     facts: dict[str, Any] = {
         "data": {"layout": data.layout, "sha256": _digest(data), "phantoms": holds_phantoms(data)},
@@ -289,7 +289,7 @@ def _begin(run: _Run) -> _Begun:
         "precision": run.precision,
         **({"start": _start_hashes(run.start)} if run.start else {}),
     }
-    chosen = {"recipe": run.recipe.to_dict(), **({"joint": run.joint.to_dict()} if run.joint else {})}
+    chosen = {"recipe": run.recipe.to_dict(), **({"joint": asdict(run.joint)} if run.joint else {})}
     written = receipt("train", **chosen, threads=torch.get_num_threads(), processes=run.processes.size, **facts)
     write_json(run.model / RECEIPT_FILE, written)
     present = {JOINT} if joint_file(run.model) else set(network_files(run.model))
@@ -406,7 +406,7 @@ def _require_same_run(run: _Run, data: DataSet) -> None:
         raise CheckpointError(f"{run.model} was begun {'without' if run.joint else 'with'} --joint; {advice}")
     require_same_recipe(run.model / RECIPE_FILE, run.recipe.to_dict(), advice)
     if run.joint:
-        require_same_recipe(run.model / JOINT_FILE, run.joint.to_dict(), advice)
+        require_same_recipe(run.model / JOINT_FILE, asdict(run.joint), advice)
     if _digest(read_manifest(run.model / MANIFEST_NAME)) != _digest(data):
         raise CheckpointError(f"{run.model} was begun with other images or splits; resume with the same data set")
 
