@@ -1,7 +1,4 @@
-"""Images the benchmark does not make itself: real ones with masks, and any of them as a model's network takes it.
-
-The benchmark of explanations: a table of networks, methods and scores, where the dense tissue is known.
-"""
+"""The benchmark of explanations: a table of networks, methods and scores, on images whose dense tissue is known."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ from mammodensity.data.picture_files import projection_in_name
 from mammodensity.errors import ImageError, LayoutError, OptionError
 from mammodensity.exam import Mammogram
 from mammodensity.explanation.exam_scores import tissue_verdict
-from mammodensity.explanation.map_scores import STANDARD_SCORING, ScoreSpec, score_explanation
+from mammodensity.explanation.map_scores import STANDARD_SCORING, ExplanationScores, ScoreSpec, score_explanation
 from mammodensity.explanation.maps import TISSUE
 from mammodensity.explanation.measures import areas_of
 from mammodensity.explanation.methods import METHODS, explain_images, require_methods
 from mammodensity.explanation.probe import Probe, against_other, cascade
-from mammodensity.explanation.verdicts import VERDICTS, better_than_chance
+from mammodensity.explanation.verdicts import VERDICTS, Verdict, better_than_chance
 from mammodensity.models.checkpoint import Checkpoint
 from mammodensity.models.trained import DensityModel
 from mammodensity.outputs import receipt
@@ -50,7 +47,7 @@ _MASK_VALUES = {64: 0, 128: 1, 192: 2, 255: 3}  # masks as published for scans o
 
 
 def probe_of(checkpoint: Checkpoint) -> Probe:
-    """Ready to be asked about images as `prepared` gives them."""
+    """The network of a checkpoint, to be asked about images as `prepared` gives them."""
     network = checkpoint.network
     return Probe(network, 0, centring=checkpoint.preprocess.centring, channels=network.spec.channels)
 
@@ -163,8 +160,8 @@ def run_benchmark(
     model
         A model with a network for MLO_R; without one, small networks are trained on the fly.
     other
-        Another one that takes the same input, trained on shuffled labels, say, with whose maps those of ``model`` are
-        compared.
+        Another model with the same input, trained on shuffled labels, for example. Its maps are compared with those of
+        ``model``.
     data
         Folder with ``images`` and ``masks`` of the same names, right MLO views.
 
@@ -182,31 +179,32 @@ def run_benchmark(
     require_methods(list(methods), None)
     tell = progress or (lambda _what, _done, _total: None)
     real = read_masked(data) if data is not None else []
-    checkpoint, compared = _checkpoints(model, other)
+    checkpoint, other_checkpoint = _checkpoints(model, other)
     cases = phantom_cases(spec, partial(tell, "phantoms"), training=model is None)
     training, held = cases[: -2 * spec.held_back], cases[-2 * spec.held_back :]
-    sets: dict[str, _Set] = {}
+    networks: dict[str, _Network] = {}
     if checkpoint is not None:
-        rival = None if compared is None else compared.network
-        sets["model"] = _Set(probe_of(checkpoint), rival, prepared(held, checkpoint), prepared(real, checkpoint))
+        reference = None if other_checkpoint is None else other_checkpoint.network
+        images = prepared(held, checkpoint), prepared(real, checkpoint)
+        networks["model"] = _Network(probe_of(checkpoint), reference, *images)
     else:
-        networks = {
+        trained = {
             kind: train_benchmark_network(marked(training, kind, 1), kind, spec, partial(tell, f"train {kind}"))
             for kind in NETWORKS
         }
         small = [resized(case, training[0].image.shape) for case in real]
-        for kind, network in networks.items():
-            rival = networks["proper" if kind == "shuffled" else "shuffled"]
-            sets[kind] = _Set(Probe(network, 0, centring=CENTRING), rival, marked(held, kind, 2), small)
+        for kind, residual in trained.items():
+            reference = trained["proper" if kind == "shuffled" else "shuffled"]
+            probe = Probe(residual, 0, centring=CENTRING)
+            networks[kind] = _Network(probe, reference, marked(held, kind, 2), small)
     rows: list[Row] = []
-    for name, benchmark_set in sets.items():
-        for where, some in (("phantoms", benchmark_set.phantoms), ("masks", benchmark_set.masked)):
-            if some:
-                rows += _score(
-                    where, name, benchmark_set, some, methods=methods, tell=partial(tell, f"score {name} on {where}")
-                )
-    for where, some in (("phantoms", held), ("masks", real)):
-        rows += score_default_model(where, some, partial(tell, f"score {DEFAULT} on {where}"))
+    for name, network in networks.items():
+        for where, part in (("phantoms", network.phantoms), ("masks", network.masked)):
+            if part:
+                shown = partial(tell, f"score {name} on {where}")
+                rows += _score(where, name, network, part, methods=methods, tell=shown)
+    for where, part in (("phantoms", held), ("masks", real)):
+        rows += score_default_model(where, part, partial(tell, f"score {DEFAULT} on {where}"))
     return {
         "note": RESEARCH_USE_ONLY,
         "spec": asdict(spec),
@@ -218,7 +216,7 @@ def run_benchmark(
 
 
 @dataclass(frozen=True, eq=False)
-class _Set:
+class _Network:
     """A network, another one to compare its maps with, and its images."""
 
     probe: Probe
@@ -248,99 +246,102 @@ def _checkpoints(model: DensityModel | None, other: DensityModel | None) -> tupl
 def _score(
     where: str,
     name: str,
-    benchmark_set: _Set,
+    network: _Network,
     cases: Sequence[Case],
     *,
     methods: Sequence[str],
     tell: Callable[[int, int], None],
 ) -> list[Row]:
-    spec, probe = ScoreSpec(), replace(benchmark_set.probe, better_than_chance=_better_than_chance(benchmark_set))
-    stack, areas = [case.image for case in cases], [areas_of(case.labels) for case in cases]
-    predicted = probe.logits(np.stack(stack)).argmax(axis=1)
-    categorised = [case for case in cases if case.category >= 0]
-    right = [
-        case.category == prediction for case, prediction in zip(cases, predicted, strict=True) if case.category >= 0
-    ]
+    """A row for each method."""
+    probe = replace(network.probe, better_than_chance=_better_than_chance(network))
+    images, areas = [case.image for case in cases], [areas_of(case.labels) for case in cases]
+    predicted = [int(category) for category in probe.logits(np.stack(images)).argmax(axis=1)]
     rows = []
     for place, method in enumerate(methods):
-        results = []
+        explain, scored = partial(explain_images, method=method), []
         for done, (case, category) in enumerate(zip(cases, predicted, strict=True), start=1):
-            asked = probe.for_category(int(category), partial(explain_images, method=method))
+            asked = probe.for_category(category, explain)
             values = asked.maps(case.image[None])[0]
-            scored = score_explanation(values, case.image, case.labels, probe=asked, spec=spec)
-            results.append((int(category), scored))
+            scored.append(score_explanation(values, case.image, case.labels, probe=asked, spec=ScoreSpec()))
             tell(place * len(cases) + done, len(methods) * len(cases))
-        codes = Counter(scoring.verdict.code for _, scoring in results)
-        scores = [(category, scoring.scores) for category, scoring in results]
-        baselines = {
-            key: _means([(c, scoring.baselines[key]) for c, scoring in results]) for key in results[0][1].baselines
-        }
-        accuracy = float(np.mean(right)) if categorised else None
-        verdicts = {code: codes[code] for code in VERDICTS if codes[code]}
-        usual = probe.for_category(int(np.bincount(predicted).argmax()), partial(explain_images, method=method))
-        depths = cascade(usual, stack[:_CASCADE_IMAGES], areas[:_CASCADE_IMAGES], steps=_CASCADE_STEPS)[1:]
+        usual = probe.for_category(int(np.bincount(predicted).argmax()), explain)
+        depths = cascade(usual, images[:_CASCADE_IMAGES], areas[:_CASCADE_IMAGES], steps=_CASCADE_STEPS)[1:]
+        similarities = [depth.similarity for depth in depths if depth.similarity is not None]
         sanity = {
-            "cascade": _mean([depth.similarity for depth in depths]),
-            "other": None if benchmark_set.other is None else against_other(usual, benchmark_set.other, stack, areas),
+            "cascade": float(np.mean(similarities)) if similarities else None,
+            "other": None if network.other is None else against_other(usual, network.other, images, areas),
         }
-        lost = [asdict(depth) for depth in depths]
-        rows.append(Row(where, name, method, len(cases), accuracy, lost, _means(scores) | sanity, baselines, verdicts))
+        verdicts = [scores.verdict for scores in scored]
+        row = _row((where, name, method), cases, predicted, scored, verdicts=verdicts, sanity=sanity)
+        rows.append(replace(row, cascade=[asdict(depth) for depth in depths]))
     return rows
 
 
-def _better_than_chance(benchmark_set: _Set) -> bool | None:
+def _better_than_chance(network: _Network) -> bool | None:
     """Whether the network predicts the categories of its phantoms better than chance; each view counts as an image."""
-    predicted = benchmark_set.probe.logits(np.stack([case.image for case in benchmark_set.phantoms])).argmax(axis=1)
+    predicted = network.probe.logits(np.stack([case.image for case in network.phantoms])).argmax(axis=1)
     confusion = np.zeros((len(CATEGORIES), len(CATEGORIES)), np.int64)
-    for case, category in zip(benchmark_set.phantoms, predicted, strict=True):
+    for case, category in zip(network.phantoms, predicted, strict=True):
         confusion[case.category, category] += 1
     return better_than_chance(confusion)
 
 
 def score_default_model(where: str, cases: Sequence[Case], tell: Callable[[int, int], None]) -> list[Row]:
-    """The default model's map against known dense tissue: one row, or none where it can read no image.
+    """Score the default model's map against the true dense tissue: one row, or none where it can read no image.
 
-    It is not asked about changed images: what there is to score is the map's place.
+    It is not asked about changed images: only the place of its map can be scored.
     """
-    results = []
-    right = []
+    read, predicted, scored = [], [], []
     for done, case in enumerate(cases, start=1):
         pixels = np.rint(case.image * 65535).astype(np.uint16)
         try:
             tissue = find_tissue(Mammogram(pixels, Projection.MLO_R))
         except ImageError:
             continue
-        category = int(np.argmax(DEFAULT_MAP.scores(tissue.percent_density)))
-        scored = score_explanation(tissue.dense, case.image, case.labels)
-        results.append((category, scored))
-        right += [category == case.category] if case.category >= 0 else []
+        read.append(case)
+        predicted.append(int(np.argmax(DEFAULT_MAP.scores(tissue.percent_density))))
+        scored.append(score_explanation(tissue.dense, case.image, case.labels))
         tell(done, len(cases))
-    if not results:
+    if not read:
         return []
-    codes = Counter(tissue_verdict(scoring).code for _, scoring in results)
-    baselines = {
-        key: _means([(c, scoring.baselines[key]) for c, scoring in results]) for key in results[0][1].baselines
-    }
-    scores = _means([(c, scoring.scores) for c, scoring in results]) | dict.fromkeys(("cascade", "other"))
-    accuracy = float(np.mean(right)) if right else None
-    verdicts = {code: codes[code] for code in VERDICTS if codes[code]}
-    return [Row(where, DEFAULT, TISSUE, len(results), accuracy, [], scores, baselines, verdicts)]
+    verdicts, sanity = [tissue_verdict(scores) for scores in scored], dict.fromkeys(("cascade", "other"))
+    return [_row((where, DEFAULT, TISSUE), read, predicted, scored, verdicts=verdicts, sanity=sanity)]
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined else None
+def _row(
+    names: tuple[str, str, str],
+    cases: Sequence[Case],
+    predicted: Sequence[int],
+    scored: Sequence[ExplanationScores],
+    *,
+    verdicts: Sequence[Verdict],
+    sanity: Mapping[str, float | None],
+) -> Row:
+    """The row of a data set, network and method, from the categories and map scores of its images."""
+    right = [case.category == category for case, category in zip(cases, predicted, strict=True) if case.category >= 0]
+    codes = Counter(verdict.code for verdict in verdicts)
+    return Row(
+        *names,
+        images=len(cases),
+        accuracy=float(np.mean(right)) if right else None,
+        cascade=[],
+        scores={**_means(predicted, [scores.scores for scores in scored]), **sanity},
+        baselines={
+            name: _means(predicted, [scores.baselines[name] for scores in scored]) for name in scored[0].baselines
+        },
+        verdicts={code: codes[code] for code in VERDICTS if codes[code]},
+    )
 
 
-def _means(results: Sequence[tuple[int, Mapping[str, float | None]]]) -> dict[str, float | None]:
+def _means(predicted: Sequence[int], scores: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Means over images where the score is defined; those of dense tissue over images read as C or D alone."""
     means: dict[str, float | None] = {}
-    for name in results[0][1]:
+    for name in scores[0]:
         dense_only = name in ("inside_dense", "dense_lift", "pointing_game")
         values = [
             value
-            for category, scores in results
-            if (value := scores[name]) is not None and (category >= _DENSE_FROM or not dense_only)
+            for category, of_image in zip(predicted, scores, strict=True)
+            if (value := of_image[name]) is not None and (category >= _DENSE_FROM or not dense_only)
         ]
         means[name] = float(np.mean(values)) if values else None
     return means
@@ -350,14 +351,15 @@ def tables(result: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
     """A table of `COLUMNS` for each network and data, with its title: the baselines, then the methods."""
     rows = result["rows"]
     for data, network in dict.fromkeys((row["data"], row["network"]) for row in rows):
-        selected = [row for row in rows if (row["data"], row["network"]) == (data, network)]
-        right = "" if selected[0]["accuracy"] is None else f", {selected[0]['accuracy']:.0%} of them put right"
-        title = f"{network} network ({result['networks'][network]}) on {selected[0]['images']} {data}{right}"
+        methods = [row for row in rows if (row["data"], row["network"]) == (data, network)]
+        first = methods[0]
+        right = "" if first["accuracy"] is None else f", {first['accuracy']:.0%} of them put right"
+        title = f"{network} network ({result['networks'][network]}) on {first['images']} {data}{right}"
         cells = [
             [f"({name})", *(_cell(figures.get(score)) for score in SHOWN), ""]
-            for name, figures in selected[0]["baselines"].items()
+            for name, figures in first["baselines"].items()
         ]
-        for row in selected:
+        for row in methods:
             verdicts = ", ".join(f"{count} {code}" for code, count in row["verdicts"].items())
             cells.append([row["method"], *(_cell(row["scores"][score]) for score in SHOWN), verdicts])
         yield title, cells
