@@ -13,14 +13,14 @@ from mammodensity.data.find import find_images
 from mammodensity.errors import CheckpointError
 from mammodensity.models import engines
 from mammodensity.models.engines import ENGINES
-from mammodensity.models.scoring import predict, predict_in_workers, scores_of
+from mammodensity.models.scoring import predict, predict_in_workers
 from mammodensity.models.trained import load_model
 from mammodensity.phantom.exams import PhantomSpec, write_phantoms
 from mammodensity.terms import LEVELS
 from mammodensity.training.joint_network import JointPlan
 from mammodensity.workers import in_workers, threads_told
 from mammodensity.workflows.train import train_model
-from samples import small_checkpoint, write_blobs
+from samples import scores_of, small_checkpoint, write_blobs
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from mammodensity.settings import Field, settings
 from mammodensity.terms import PROJECTIONS, Projection
 from mammodensity.workers import Progress
 
+Item = TypeVar("Item")
 _Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -87,10 +88,7 @@ def load_exams(
         if record.breast_category is not None:
             breasts[exam, "RL".index(projection.laterality)] = record.breast_category.index
 
-    with ThreadPoolExecutor() as pool:
-        for done, _ in enumerate(pool.map(load, cells), start=1):
-            if progress:
-                progress(done, len(cells))
+    _in_threads(load, cells, progress)
     first = [next(iter(records.values())).category for records in exams]
     categories = [category.index for category in first if category is not None]
     assert len(categories) == len(exams)
@@ -110,16 +108,19 @@ def load_images(
     images = torch.empty(len(records), 1, spec.rows, spec.columns)
 
     def load(index: int) -> None:
-        record = records[index]
-        images[index, 0] = torch.from_numpy(preprocess(read_record(record), spec))
+        images[index, 0] = torch.from_numpy(preprocess(read_record(records[index]), spec))
 
-    with ThreadPoolExecutor() as pool:
-        for done, _ in enumerate(pool.map(load, range(len(records))), start=1):
-            if progress:
-                progress(done, len(records))
+    _in_threads(load, range(len(records)), progress)
     categories = [record.category.index for record in records if record.category is not None]
     assert len(categories) == len(records)
     return LabelledImages(images, torch.tensor(categories, dtype=torch.int64))
+
+
+def _in_threads(load: Callable[[Item], None], items: Sequence[Item], progress: Progress | None) -> None:
+    with ThreadPoolExecutor() as pool:
+        for done, _ in enumerate(pool.map(load, items), start=1):
+            if progress:
+                progress(done, len(items))
 
 
 def input_batch(mammograms: Sequence[Mammogram], spec: PreprocessSpec, channels: int) -> Tensor:

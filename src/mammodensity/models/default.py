@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from mammodensity.anatomy.density import DEFAULT_MAP, CategoryMap
 from mammodensity.anatomy.read_view import ReadView
 from mammodensity.errors import CheckpointError, OptionError
-from mammodensity.exam import Exam
 from mammodensity.inputs import read_json
-from mammodensity.models.scoring import ViewScores, score_exam
+from mammodensity.models.scoring import Model, ViewScores
 from mammodensity.outputs import write_json
-from mammodensity.scores import ExamScores, FusedScores, fuse_exam
 from mammodensity.terms import PROJECTIONS, RESEARCH_USE_ONLY, Projection
 
 MAP_FILE = "category_map.json"
 
 
 @dataclass(frozen=True, eq=False)
-class TissueModel:
+class TissueModel(Model):
     """The tissue networks that come with the package, with the default category map or a site's own."""
 
     category_map: CategoryMap = DEFAULT_MAP
-    fusion: ClassVar[str] = "mean"
 
     @property
     def projections(self) -> tuple[Projection, ...]:
@@ -34,11 +31,13 @@ class TissueModel:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user of its scores must know, a line each."""
-        texts = ["the default model learned from synthetic breasts; docs/default-model.md says how far to trust it"]
+        """Facts that a user of its scores must know, a line each."""
+        warnings = ["the default model learned from synthetic breasts; docs/default-model.md says how far to trust it"]
         if self.category_map == DEFAULT_MAP:
-            texts.append("categories follow published percent densities; `mammodensity calibrate` fits them to a site")
-        return texts
+            warnings.append(
+                "categories follow published percent densities; `mammodensity calibrate` fits them to a site"
+            )
+        return warnings
 
     def score_view(self, view: ReadView) -> ViewScores:
         """Score one view by its percent density.
@@ -50,20 +49,6 @@ class TissueModel:
         """
         tissue = view.tissue
         return ViewScores(self.category_map.scores(tissue.percent_density), tissue.percent_density, tissue.doubts)
-
-    def fuse(
-        self, views: Mapping[Projection, ViewScores], *, fusion: str, allow_missing: bool, policy: str
-    ) -> dict[str, FusedScores]:
-        """Fuse the scores of the views by a method."""
-        return fuse_exam(
-            {view: view_scores.scores for view, view_scores in views.items()}, fusion, allow_missing, policy
-        )
-
-    def score(
-        self, exam: Exam, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
-    ) -> ExamScores:
-        """Score one exam; see :func:`mammodensity.models.scoring.score_exam`."""
-        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy).scores
 
 
 def write_category_map(folder: Path, category_map: CategoryMap, facts: Mapping[str, Any]) -> Path:

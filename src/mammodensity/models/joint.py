@@ -205,6 +205,7 @@ class ViewBranch(nn.Module):
         self.spec = network.spec.network
         self.branch = network.branch_of(view)
         self.mirrors = network.spec.mirrored[view]
+        """The branch sees the image mirrored, so its features are mirrored too."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, F)."""
@@ -226,7 +227,7 @@ class WholeExam(nn.Module):
         return self.fusion(features, present)
 
 
-class ExamView(nn.Module):
+class ExamView(ViewBranch):
     """The joint network as a function of one view, with the other views fixed: (B, C, H, W) to logits (B, K).
 
     Parameters
@@ -240,12 +241,8 @@ class ExamView(nn.Module):
     def __init__(
         self, network: JointNetwork, view: int, others: Tensor | None = None, present: Tensor | None = None
     ) -> None:
-        super().__init__()
-        self.spec = network.spec.network
-        self.branch, self.fusion = network.branch_of(view), network.fusion
-        self.view = view
-        self.mirrors = network.spec.mirrored[view]
-        """The branch sees the image mirrored, so its features are mirrored too."""
+        super().__init__(network, view)
+        self.fusion, self.view = network.fusion, view
         # Plain attributes, not buffers: they are no weights, which a check of maps may randomise.
         self._others = others if others is not None else torch.zeros(_VIEWS, self.spec.outputs[-1])
         self._present = present if present is not None else torch.arange(_VIEWS) == view
@@ -261,9 +258,9 @@ class ExamView(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, K) of the exam."""
-        features = self.branch(images.flip(-1) if self.mirrors else images)
+        features = super().forward(images)
         with torch.autocast(images.device.type, enabled=False):
             whole = self._others.to(features.device).repeat(len(images), 1, 1)  # (B, V, F)
-            whole[:, self.view] = features.float()
+            whole[:, self.view] = features
             present = self._present.to(features.device).repeat(len(images), 1)
             return self.fusion(whole, present)

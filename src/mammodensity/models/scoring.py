@@ -5,12 +5,13 @@ Any model can be used that scores views: trained networks, a joint network, or t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import ClassVar, TypedDict, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.images import read_record
 from mammodensity.errors import CheckpointError, ImageError
 from mammodensity.exam import Exam, Flag, Mammogram
-from mammodensity.scores import ExamScores, FusedScores, score_problem
+from mammodensity.scores import ExamScores, FusedScores, fuse_exam, score_problem
 from mammodensity.terms import CATEGORIES, FUSED_LEVELS, PROJECTIONS, Projection
 from mammodensity.workers import in_workers, threads_told, usable_cores
 
@@ -29,7 +30,7 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True, eq=False)
 class ViewScores:
-    """What a model says of one view.
+    """Scores of one view, with all else that a model finds in it.
 
     Raises
     ------
@@ -44,7 +45,7 @@ class ViewScores:
     flags: tuple[Flag, ...] = ()
     """Reasons to look twice that only the model can tell."""
     features: NDArray[np.float32] | None = None
-    """(F,) what a joint network fuses."""
+    """(F,), for the fusion of a joint network."""
 
     def __post_init__(self) -> None:
         problem = score_problem(self.scores.tolist())
@@ -64,21 +65,23 @@ class ScoredExam:
     view_scores: Mapping[Projection, ViewScores]
 
 
-class Model(Protocol):
+class Model(ABC):
     """Anything that scores views and fuses them: trained networks, a joint network, or the default model."""
 
+    fusion: ClassVar[str] = "mean"
+    """The default fusion of views."""
+
     @property
+    @abstractmethod
     def projections(self) -> tuple[Projection, ...]:
         """The projections it can score."""
 
     @property
+    @abstractmethod
     def warnings(self) -> list[str]:
-        """What a user of its scores must know, a line each."""
+        """Facts that a user of its scores must know, a line each."""
 
-    @property
-    def fusion(self) -> str:
-        """How it fuses views by default."""
-
+    @abstractmethod
     def score_view(self, view: ReadView) -> ViewScores:
         """Score one view; raise ``ImageError`` if the image is refused."""
 
@@ -86,54 +89,83 @@ class Model(Protocol):
         self, views: Mapping[Projection, ViewScores], *, fusion: str, allow_missing: bool, policy: str
     ) -> dict[str, FusedScores]:
         """Fuse the views present into right breast, left breast and subject."""
+        return fuse_exam({projection: view.scores for projection, view in views.items()}, fusion, allow_missing, policy)
+
+    def score(self, exam: Exam, **how: Unpack[FusionOptions]) -> ExamScores:
+        """Score one exam; see :func:`mammodensity.models.scoring.score_exam`."""
+        return score_exam(self, exam, **how).scores
 
 
-def score_exam(
-    model: Model,
-    exam: Exam,
-    *,
-    fusion: str | None = None,
-    allow_missing: bool = False,
-    policy: str = "mean",
-    scored: Mapping[Projection, ViewScores] | None = None,
-) -> ScoredExam:
+class FusionOptions(TypedDict, total=False):
+    """The fusion of views into breasts and exam."""
+
+    fusion: str | None
+    """One of `FUSION_METHODS`; None (default): the model's default."""
+    allow_missing: bool
+    """Also fuse the views of breasts and exams that lack some; by default these get no scores."""
+    policy: str
+    """One of `POLICIES`, ``mean`` by default."""
+
+
+Scored = Mapping[Projection, ViewScores]
+"""Views that a model has scored already; they are not scored again."""
+
+
+def score_exam(model: Model, exam: Exam, *, scored: Scored | None = None, **how: Unpack[FusionOptions]) -> ScoredExam:
     """Score one exam view by view.
 
-    A projection is missing if it has no image, the model has no network for it, or its image is refused. Breasts and
-    subject that lack a view get no scores, unless ``allow_missing`` asks to fuse the views present. The result names
-    the missing views and says why an image was refused.
-
-    Parameters
-    ----------
-    fusion
-        One of `FUSION_METHODS`; None is the model's own.
-    policy
-        One of `POLICIES`.
-    scored
-        Views that the model has scored already; they are not scored again.
+    A projection is missing if it has no image, the model has no network for it, or its image is refused. The result
+    names the missing views and says why an image was refused.
 
     Raises
     ------
     OptionError
         Unknown fusion method or policy.
     """
-    fusion = fusion or model.fusion
+    images = {projection: partial(exam.mammograms.__getitem__, projection) for projection in exam.mammograms}
+    return _score_images(model, exam.exam_id, images, scored or {}, **how)
+
+
+def score_records(
+    model: Model,
+    exam_id: str,
+    records: Mapping[Projection, ImageRecord],
+    *,
+    scored: Scored | None = None,
+    **how: Unpack[FusionOptions],
+) -> ScoredExam:
+    """Read and score one exam, a view while others are still being read; a refused image is a missing view."""
+    with ThreadPoolExecutor(min(len(records), threads_told() or usable_cores())) as readers:
+        images = {projection: readers.submit(read_record, record).result for projection, record in records.items()}
+        return _score_images(model, exam_id, images, scored or {}, **how)
+
+
+def _score_images(
+    model: Model,
+    exam_id: str,
+    images: Mapping[Projection, Callable[[], Mammogram]],
+    scored: Scored,
+    **how: Unpack[FusionOptions],
+) -> ScoredExam:
+    """Score an exam by functions that give its images, or raise ``ImageError``."""
+    fusion, policy = how.get("fusion") or model.fusion, how.get("policy", "mean")
     views: dict[Projection, ReadView] = {}
     scores: dict[Projection, ViewScores] = {}
     flags: dict[Projection, tuple[Flag, ...]] = {}
     refused: dict[Projection, str] = {}
-    for projection in PROJECTIONS:
-        if projection in exam.mammograms and projection in model.projections:
-            try:
-                view = ReadView(exam.mammograms[projection], projection)
-                view_scores = (scored or {}).get(projection) or model.score_view(view)
+    for projection in filter(images.__contains__, PROJECTIONS):
+        try:
+            mammogram = images[projection]()
+            if projection in model.projections:
+                view = ReadView(mammogram, projection)
+                view_scores = scored.get(projection) or model.score_view(view)
                 flags[projection] = view.flags + view_scores.flags
                 scores[projection], views[projection] = view_scores, view
-            except ImageError as error:
-                refused[projection] = str(error)
-    fused = model.fuse(scores, fusion=fusion, allow_missing=allow_missing, policy=policy)
+        except ImageError as error:
+            refused[projection] = str(error)
+    fused = model.fuse(scores, fusion=fusion, allow_missing=how.get("allow_missing", False), policy=policy)
     exam_scores = ExamScores(
-        exam.exam_id,
+        exam_id,
         {projection: view.scores for projection, view in scores.items()},
         fused,
         _percent_densities(scores, fused, policy),
@@ -166,26 +198,14 @@ def _percent_densities(
     return percents
 
 
-def predict(
-    model: Model, data: DataSet, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
-) -> Generator[ExamScores, None, None]:
-    """Score the exams of a data set one after the other, in sorted order; a refused image is a missing view.
-
-    Raises as `scored_exams` does.
-    """
-    for exam in scored_exams(model, data, fusion=fusion, allow_missing=allow_missing, policy=policy):
+def predict(model: Model, data: DataSet, **how: Unpack[FusionOptions]) -> Generator[ExamScores, None, None]:
+    """Score the exams of a data set as `scored_exams` does, and let their images go."""
+    for exam in scored_exams(model, data, **how):
         yield exam.scores
 
 
-def scored_exams(
-    model: Model, data: DataSet, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
-) -> Generator[ScoredExam, None, None]:
-    """Do what `predict` does, and give each exam with its images, for pictures and explanations.
-
-    Parameters
-    ----------
-    fusion
-        None is the model's own: the mean, or that of a joint network.
+def scored_exams(model: Model, data: DataSet, **how: Unpack[FusionOptions]) -> Generator[ScoredExam, None, None]:
+    """Score the exams of a data set one after the other, in sorted order; a refused image is a missing view.
 
     Raises
     ------
@@ -196,49 +216,7 @@ def scored_exams(
     """
     require_networks(model, data)
     for exam_id, records in data.exams().items():
-        yield score_records(model, exam_id, records, fusion=fusion, allow_missing=allow_missing, policy=policy)
-
-
-def score_records(
-    model: Model,
-    exam_id: str,
-    records: Mapping[Projection, ImageRecord],
-    *,
-    fusion: str | None = None,
-    allow_missing: bool = False,
-    policy: str = "mean",
-    scored: Mapping[Projection, ViewScores] | None = None,
-) -> ScoredExam:
-    """Read and score one exam, a view while others are still being read; a refused image is a missing view."""
-    with ThreadPoolExecutor(min(len(records), threads_told() or usable_cores())) as readers:
-        images = _BeingRead({projection: readers.submit(read_record, record) for projection, record in records.items()})
-        exam = Exam(exam_id, images)
-        done = score_exam(model, exam, fusion=fusion, allow_missing=allow_missing, policy=policy, scored=scored)
-        return replace(done, scores=replace(done.scores, refused={**done.scores.refused, **images.unread()}))
-
-
-class _BeingRead(Mapping[Projection, Mammogram]):
-    """The images of an exam. Asking for one waits until it is read, or raises ``ImageError`` if it cannot be."""
-
-    def __init__(self, images: Mapping[Projection, Future[Mammogram]]) -> None:
-        self._images = images
-
-    def __getitem__(self, projection: Projection) -> Mammogram:
-        return self._images[projection].result()
-
-    def __contains__(self, projection: object) -> bool:
-        return projection in self._images
-
-    def __iter__(self) -> Iterator[Projection]:
-        return iter(self._images)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def unread(self) -> dict[Projection, str]:
-        """Why images could not be read, also those that no network asked for."""
-        errors = {projection: image.exception() for projection, image in self._images.items()}
-        return {projection: str(error) for projection, error in errors.items() if isinstance(error, ImageError)}
+        yield score_records(model, exam_id, records, **how)
 
 
 Job = tuple[int, str, Mapping[Projection, ImageRecord]]
@@ -253,9 +231,7 @@ def predict_in_workers(
     workers: int,
     *,
     keep: Callable[[Model, ScoredExam], Kept],
-    fusion: str | None = None,
-    allow_missing: bool = False,
-    policy: str = "mean",
+    **how: Unpack[FusionOptions],
 ) -> Generator[Kept, None, None]:
     """Do what `scored_exams` does with several processes that share the cores, in the same order.
 
@@ -264,7 +240,7 @@ def predict_in_workers(
     load
         Loads the model in each process: a function of a module, or a ``partial`` of one.
     keep
-        What comes back of each exam, such as `scores_of`; the images stay in the process. A function as ``load`` is.
+        Makes what comes back of each exam; the images stay in the process. A function as ``load`` is.
 
     Raises
     ------
@@ -276,7 +252,6 @@ def predict_in_workers(
     require_networks(model, data)
     jobs = [(place, exam_id, records) for place, (exam_id, records) in enumerate(data.exams().items())]
     count = max(min(workers, len(jobs)), 1)
-    how: dict[str, Any] = {"fusion": fusion, "allow_missing": allow_missing, "policy": policy}
     job = partial(_score, load, keep, how)
     early: dict[int, Kept] = {}
     following = 0
@@ -288,14 +263,7 @@ def predict_in_workers(
                 following += 1
 
 
-def scores_of(_model: Model, exam: ScoredExam) -> ExamScores:
-    """Keep the scores of an exam and let its images go."""
-    return exam.scores
-
-
-def _score(
-    load: Callable[[], Model], keep: Callable[[Model, ScoredExam], Kept], how: Mapping[str, Any], job: Job
-) -> Kept:
+def _score(load: Callable[[], Model], keep: Callable[[Model, ScoredExam], Kept], how: FusionOptions, job: Job) -> Kept:
     """Score one exam in a worker."""
     if not _loaded:
         _loaded.append(load())

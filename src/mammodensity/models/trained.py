@@ -24,7 +24,7 @@ from mammodensity.anatomy.networks import TISSUE_WEIGHTS as TISSUES
 from mammodensity.anatomy.quality import Familiarity
 from mammodensity.anatomy.read_view import ReadView
 from mammodensity.errors import CheckpointError, OptionError
-from mammodensity.exam import Exam, Flag, Mammogram
+from mammodensity.exam import Flag, Mammogram
 from mammodensity.models.checkpoint import (
     NETWORK_FILE,
     RESUME_FILE,
@@ -38,15 +38,15 @@ from mammodensity.models.checkpoint import (
 from mammodensity.models.default import MAP_FILE, TissueModel, read_category_map
 from mammodensity.models.engines import Run, Samples, make_engine, scores_of_logits, training_inputs
 from mammodensity.models.joint import ExamView, JointNetwork
-from mammodensity.models.scoring import ViewScores, score_exam
+from mammodensity.models.scoring import Model, ViewScores
 from mammodensity.outputs import file_sha256
-from mammodensity.scores import BY_THE_NETWORK, POLICIES, ExamScores, FusedScores, denser, fuse_exam, fused_levels
+from mammodensity.scores import BY_THE_NETWORK, POLICIES, FusedScores, denser, fused_levels
 from mammodensity.terms import FUSED_LEVELS, PROJECTIONS, Projection, Scale
 from mammodensity.workers import find_device
 
 
 @dataclass(frozen=True, eq=False)
-class DensityModel:
+class DensityModel(Model):
     """Networks by projection, ready to score exams.
 
     Raises
@@ -63,7 +63,6 @@ class DensityModel:
     """What runs them: one of :data:`mammodensity.models.engines.ENGINES`."""
     folder: Path | None = None
     """Where they lie; the manifest of their training is there, too."""
-    fusion: ClassVar[str] = "mean"
 
     def __post_init__(self) -> None:
         scales = {checkpoint.scale for checkpoint in self.checkpoints.values()}
@@ -89,14 +88,14 @@ class DensityModel:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user of its scores must know, a line each."""
-        texts = []
+        """Facts that a user of its scores must know, a line each."""
+        warnings = []
         if self.unfinished:
             names = ", ".join(self.unfinished)
-            texts.append(f"the training of {names} was interrupted and is not finished; go on with train --resume")
+            warnings.append(f"the training of {names} was interrupted and is not finished; go on with train --resume")
         if self.trained_on_phantoms:
-            texts.append("trained on phantoms: its answers on images of patients mean nothing")
-        return texts
+            warnings.append("trained on phantoms: its answers on images of patients mean nothing")
+        return warnings
 
     def prepare(self) -> None:
         """Make every network ready to run, which the first image would do otherwise."""
@@ -112,7 +111,7 @@ class DensityModel:
         return scores_of_logits(self._outputs(projection, inputs))
 
     def _outputs(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the engine gives for network inputs (B, rows, columns)."""
+        """Logits, or features of a joint network, of network inputs (B, rows, columns)."""
         channels = self.checkpoints[projection].network.spec.channels
         return self._engines[projection](np.repeat(inputs[:, np.newaxis], channels, axis=1))
 
@@ -121,7 +120,7 @@ class DensityModel:
         return {view: self._engine(view) for view in self.checkpoints}
 
     def _engine(self, view: Projection) -> Run:
-        """From network inputs with channels to logits."""
+        """An engine from network inputs with channels to logits."""
         checkpoint = self.checkpoints[view]
         return make_engine(self.engine, checkpoint, self.device, self._samples(checkpoint))
 
@@ -149,20 +148,6 @@ class DensityModel:
         times = f"{distance / usual.limit:.1f}".removesuffix(".0")
         return (Flag("unlike-training", f"unlike the images the network learned from ({times} times the limit)"),)
 
-    def fuse(
-        self, views: Mapping[Projection, ViewScores], *, fusion: str, allow_missing: bool, policy: str
-    ) -> dict[str, FusedScores]:
-        """Fuse the scores of the views by a method."""
-        return fuse_exam(
-            {view: view_scores.scores for view, view_scores in views.items()}, fusion, allow_missing, policy
-        )
-
-    def score(
-        self, exam: Exam, *, fusion: str | None = None, allow_missing: bool = False, policy: str = "mean"
-    ) -> ExamScores:
-        """Score one exam; see :func:`mammodensity.models.scoring.score_exam`."""
-        return score_exam(self, exam, fusion=fusion, allow_missing=allow_missing, policy=policy).scores
-
 
 Features = Mapping[Projection, NDArray[np.float32]]
 """(F,) of each view present."""
@@ -183,24 +168,20 @@ class JointModel(DensityModel):
     def score_view(self, view: ReadView) -> ViewScores:
         """Score one view as if its exam had no other, and flag it if it is unlike the images of the training."""
         values = self._values(view)
-        features = self.features(view.projection, values[np.newaxis])[0]
+        features = self._outputs(view.projection, values[np.newaxis])[0]
         scores = self.scores_of({view.projection: features})
         return ViewScores(scores, flags=self._flags(view.projection, values), features=features)
 
     def _scores(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (B, 4) of network inputs (B, rows, columns), each as if its exam had no other view."""
-        return self._alone(projection, self.features(projection, inputs))
+        return self._alone(projection, self._outputs(projection, inputs))
 
     def _alone(self, projection: Projection, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (B, 4) of features (B, F), each as if its exam had no other view."""
-        return np.stack([self.scores_of({projection: values}) for values in features])
-
-    def features(self, projection: Projection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features (B, F) of network inputs (B, rows, columns) of a projection."""
-        return self._outputs(projection, inputs)
+        return np.stack([self.scores_of({projection: image_features}) for image_features in features])
 
     def _engine(self, view: Projection) -> Run:
-        """Of a branch: from network inputs with channels to features. Fusion is a small part and stays in torch."""
+        """An engine of a branch, from network inputs with channels to features; fusion is fast and stays in torch."""
         branch = self.joint.branch(view)
         return make_engine(self.engine, branch, self.device, self._samples(branch), partial(self._alone, view))
 
@@ -240,9 +221,7 @@ class JointModel(DensityModel):
             raise OptionError(f"a joint network fuses the views itself; leave --fusion out. Got {fusion!r} instead.")
         if policy not in POLICIES:
             raise OptionError(f"policy must be one of {', '.join(POLICIES)}. Got {policy!r} instead.")
-        features = {
-            view: view_scores.features for view, view_scores in views.items() if view_scores.features is not None
-        }
+        features = {name: view.features for name, view in views.items() if view.features is not None}
         return fused_levels(features, allow_missing, lambda present: self._fused(features, present, policy))
 
     def _fused(self, features: Features, views: tuple[Projection, ...], policy: str) -> NDArray[np.float64]:
@@ -253,78 +232,41 @@ class JointModel(DensityModel):
         return self.scores_of({view: features[view] for view in views})
 
 
-def load_joint_model(file: Path, device: str = "auto", engine: str = "torch") -> JointModel:
-    """Load a joint network's file as a model.
-
-    Raises
-    ------
-    CheckpointError
-        It is damaged.
-    DeviceError
-        The device is absent.
-    OptionError
-        The engine is unknown or not installed.
-    """
-    where = find_device(device)
-    joint = load_joint(file)
-    joint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    checkpoints = {projection: joint.alone(projection) for projection in PROJECTIONS}
-    unfinished = PROJECTIONS if (file.parent / RESUME_FILE).exists() else ()
-    model = JointModel(checkpoints, where, unfinished, engine, file.parent.parent, joint=joint)
-    model.prepare()
-    return model
-
-
 def load_networks(path: Path | str, device: str = "auto", engine: str = "torch") -> DensityModel:
-    """Load the networks of a model folder as written by ``mammodensity train`` or ``import-keras``.
+    """Load the networks of a model folder, or a single network; arguments and errors are those of ``load_model``.
 
     A folder with a joint network gives a :class:`JointModel`.
-
-    Parameters
-    ----------
-    path
-        A model folder, or the folder or file of a single network.
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    engine
-        ``torch``, ``onnx``, ``openvino`` or ``openvino-int8``.
-
-    Raises
-    ------
-    CheckpointError
-        Nothing there, or a network is damaged, lies in the folder of another projection, or is of other categories.
-    DeviceError
-        The device is absent.
-    OptionError
-        The engine is unknown or not installed.
     """
-    joint = joint_file(Path(path))
-    if joint is not None:
-        return load_joint_model(joint, device, engine)
-    where = find_device(device)
-    files = network_files(Path(path))
-    if files:
-        checkpoints = {projection: load_checkpoint(file, projection) for projection, file in files.items()}
+    folder, where = Path(path), find_device(device)
+    whole, files = joint_file(folder), network_files(folder)
+    if whole is not None:
+        joint = load_joint(whole)
+        joint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        checkpoints = {projection: joint.alone(projection) for projection in PROJECTIONS}
+        unfinished = PROJECTIONS if (whole.parent / RESUME_FILE).exists() else ()
+        model: DensityModel = JointModel(checkpoints, where, unfinished, engine, folder, joint=joint)
     else:
-        only = load_checkpoint(path)
-        checkpoints = {only.projection: only}
-    for checkpoint in checkpoints.values():
-        checkpoint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    unfinished = tuple(p for p, file in files.items() if (file.parent / RESUME_FILE).exists())
-    model = DensityModel(checkpoints, where, unfinished, engine, Path(path))
+        checkpoints = {projection: load_checkpoint(file, projection) for projection, file in files.items()}
+        if not files:
+            single = load_checkpoint(folder)
+            checkpoints = {single.projection: single}
+        for checkpoint in checkpoints.values():
+            checkpoint.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        unfinished = tuple(p for p, file in files.items() if (file.parent / RESUME_FILE).exists())
+        model = DensityModel(checkpoints, where, unfinished, engine, folder)
     model.prepare()
     return model
 
 
 def model_name(path: Path | None) -> str:
-    """What a reader of results knows the model by: the folder's name, and the beginning of a hash of all its files."""
-    facts = sorted(model_hashes(path).items())
-    digest = hashlib.sha256("".join(f"{name} {value}\n" for name, value in facts).encode()).hexdigest()
+    """Name of a model in results: the folder's name, and the beginning of a hash of all its files."""
+    lines = (f"{file} {value}\n" for file, value in sorted(model_hashes(path).items()))
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     if path is None:
-        called = "the default model"
+        name = "the default model"
     else:
-        called = f"{path.resolve().name}{', the default model of a site' if (path / MAP_FILE).is_file() else ''}"
-    return f"{called} (files {digest[:12]})"
+        name = f"{path.resolve().name}{', the default model of a site' if (path / MAP_FILE).is_file() else ''}"
+    return f"{name} (files {digest[:12]})"
 
 
 def model_hashes(path: Path | None) -> dict[str, str]:
@@ -360,7 +302,8 @@ def load_model(
     Raises
     ------
     CheckpointError
-        Nothing there, or it is damaged, or a network lies in the folder of another projection.
+        Nothing there, or it is damaged, or a network lies in the folder of another projection or is of other
+        categories.
     DeviceError
         The device is absent.
     OptionError
