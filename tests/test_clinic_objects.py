@@ -20,10 +20,10 @@ from pydicom.dataset import Dataset
 
 from dicom_samples import mammogram, phantom, save, save_exam
 from mammodensity import dicom_objects
-from mammodensity.clinic import codes as ours
+from mammodensity.clinic import sr_codes as ours
 from mammodensity.clinic.fhir import diagnostic_report
-from mammodensity.clinic.report import structured_report
 from mammodensity.clinic.sources import Revision, derived_uid, read_sources
+from mammodensity.clinic.sr_report import structured_report
 from mammodensity.data.find import find_images
 from mammodensity.errors import DicomError, OptionError
 from mammodensity.results.result import ExamResult, exam_result

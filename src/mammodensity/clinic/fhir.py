@@ -14,7 +14,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from mammodensity.clinic import codes as ours
+from mammodensity.clinic import sr_codes as ours
 from mammodensity.clinic.sources import Revision
 from mammodensity.results.result import ExamResult, LevelResult
 from mammodensity.terms import RESEARCH_USE_ONLY, DensityCategory, Projection

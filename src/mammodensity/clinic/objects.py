@@ -14,9 +14,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from mammodensity.clinic.fhir import diagnostic_report
-from mammodensity.clinic.images import card_object, segmentation
-from mammodensity.clinic.report import ReportClass, structured_report
+from mammodensity.clinic.picture_objects import card_object, segmentation
 from mammodensity.clinic.sources import MadeObject, Revision, read_sources, revision_of
+from mammodensity.clinic.sr_report import ReportClass, structured_report
 from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.errors import ImageError
 from mammodensity.explanation.maps import explain_exam

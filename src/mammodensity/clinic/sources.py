@@ -23,6 +23,8 @@ from mammodensity.errors import DicomError
 from mammodensity.terms import PROJECTIONS, Projection
 
 _NAMESPACE = UUID("b3ee13fc-469d-543c-91ea-fbc1a69e0e30")
+MANUFACTURER = "mammodensity (open source)"
+_SERIES_NUMBERS = {"report": 9101, "card": 9102, "segmentation": 9103}
 _REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _MAY_BE_EMPTY = (
     "PatientName",
@@ -69,6 +71,27 @@ class Revision:
     def series_uid(self, kind: str) -> str:
         """The series of all objects of this kind in the study."""
         return derived_uid("series", kind, self.study_uid)
+
+    def attributes(self, kind: str) -> dict[str, Any]:
+        """Arguments of highdicom for the identity and the maker of an object of this kind."""
+        return {
+            "series_instance_uid": self.series_uid(kind),
+            "series_number": _SERIES_NUMBERS[kind.partition(" ")[0]],
+            "sop_instance_uid": self.uid(kind),
+            "instance_number": self.number,
+            "manufacturer": MANUFACTURER,
+            "manufacturer_model_name": "mammodensity",
+            "software_versions": __version__,
+        }
+
+    def stamp(self, dataset: Dataset) -> None:
+        """Give an object the date and time of the revision, so that the same revision has the same bytes."""
+        for name in ("InstanceCreation", "Content", "Series"):
+            if f"{name}Date" in dataset:
+                setattr(dataset, f"{name}Date", self.made.strftime("%Y%m%d"))
+                setattr(dataset, f"{name}Time", self.made.strftime("%H%M%S"))
+        for equipment in dataset.get("ContributingEquipmentSequence", ()):
+            equipment.ContributionDateTime = self.made.strftime("%Y%m%d%H%M%S")
 
 
 @dataclass(frozen=True, eq=False)

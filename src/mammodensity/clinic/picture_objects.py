@@ -11,8 +11,7 @@ from pydicom.dataset import Dataset
 
 from mammodensity import __version__
 from mammodensity.anatomy.tissue import ADIPOSE, FIBROGLANDULAR, PECTORAL
-from mammodensity.clinic import codes as ours
-from mammodensity.clinic.report import MANUFACTURER, SERIES_NUMBERS, stamp
+from mammodensity.clinic import sr_codes as ours
 from mammodensity.clinic.sources import Revision, derived_uid
 from mammodensity.terms import RESEARCH_USE_ONLY
 
@@ -35,21 +34,15 @@ def card_object(card: NDArray[np.uint8], header: Dataset, revision: Revision) ->
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        series_instance_uid=revision.series_uid("card"),
-        series_number=SERIES_NUMBERS["card"],
-        sop_instance_uid=revision.uid("card"),
-        instance_number=revision.number,
-        manufacturer=MANUFACTURER,
+        **revision.attributes("card"),
         patient_orientation=("L", "F"),
         transfer_syntax_uid="1.2.840.10008.1.2.1",
-        manufacturer_model_name="mammodensity",
-        software_versions=__version__,
         series_description="Breast density card",
     )
     dataset.Laterality = ""  # both breasts
     dataset.ImageComments = RESEARCH_USE_ONLY
     dataset.BurnedInAnnotation = "NO"  # no text that identifies the patient
-    stamp(dataset, revision)
+    revision.stamp(dataset)
     return dataset
 
 
@@ -90,16 +83,10 @@ def segmentation(labels: NDArray[np.uint8], header: Dataset, view: str, revision
             )
             for number, name in enumerate(present, start=1)
         ],
-        series_instance_uid=revision.series_uid(f"segmentation {view}"),
-        series_number=SERIES_NUMBERS["segmentation"],
-        sop_instance_uid=revision.uid(f"segmentation {view}"),
-        instance_number=revision.number,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name="mammodensity",
-        software_versions=__version__,
+        **revision.attributes(f"segmentation {view}"),
         device_serial_number=revision.key[:16],
         content_label="TISSUE",
         series_description=f"Tissue of {view}",
     )
-    stamp(dataset, revision)
+    revision.stamp(dataset)
     return dataset

@@ -35,14 +35,12 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from mammodensity import __version__
-from mammodensity.clinic import codes as ours
-from mammodensity.clinic.sources import Revision, derived_uid
+from mammodensity.clinic import sr_codes as ours
+from mammodensity.clinic.sources import MANUFACTURER, Revision, derived_uid
 from mammodensity.errors import OptionError
 from mammodensity.results.result import ExamResult, LevelResult
 from mammodensity.terms import DENSITY, FUSED_LEVELS, RESEARCH_USE_ONLY, DensityCategory, Projection
 
-MANUFACTURER = "mammodensity (open source)"
-SERIES_NUMBERS = {"report": 9101, "card": 9102, "segmentation": 9103}
 ReportClass = Literal["comprehensive3d", "comprehensive", "enhanced"]
 _CLASSES = {"comprehensive3d": Comprehensive3DSR, "comprehensive": ComprehensiveSR, "enhanced": EnhancedSR}
 
@@ -92,31 +90,15 @@ def structured_report(
     dataset: Dataset = _CLASSES[kind](
         evidence=list(headers.values()),
         content=report[0],
-        series_instance_uid=revision.series_uid(f"report {kind}"),
-        series_number=SERIES_NUMBERS["report"],
-        sop_instance_uid=revision.uid(f"report {kind}"),
-        instance_number=revision.number,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name="mammodensity",
-        software_versions=__version__,
+        **revision.attributes(f"report {kind}"),
         device_serial_number=_serial_number(result),
         series_description="Breast density report",
         is_complete=True,
         previous_versions=None if previous is None else [previous],
     )
     dataset.CodingSchemeIdentificationSequence = [ours.scheme_identification()]
-    stamp(dataset, revision)
+    revision.stamp(dataset)
     return dataset
-
-
-def stamp(dataset: Dataset, revision: Revision) -> None:
-    """Give an object the date and time of its revision, so that the same revision has the same bytes."""
-    for name in ("InstanceCreation", "Content", "Series"):
-        if f"{name}Date" in dataset:
-            setattr(dataset, f"{name}Date", revision.made.strftime("%Y%m%d"))
-            setattr(dataset, f"{name}Time", revision.made.strftime("%H%M%S"))
-    for equipment in dataset.get("ContributingEquipmentSequence", ()):
-        equipment.ContributionDateTime = revision.made.strftime("%Y%m%d%H%M%S")
 
 
 def algorithm_parameters(result: ExamResult) -> list[str]:
