@@ -59,7 +59,7 @@ class Orthanc:
         raise SystemExit("Orthanc did not start; its log says why")
 
     def get(self, path: str, content: bytes | None = None) -> Any:
-        """What Orthanc's REST interface answers; ``content`` is posted."""
+        """Ask Orthanc's REST interface; ``content`` is posted."""
         with urlopen(Request(f"http://127.0.0.1:{self._http_port}{path}", data=content), timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 

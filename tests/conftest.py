@@ -1,4 +1,4 @@
-"""What several test files share: real data where it is present, and a small data set and model made once."""
+"""Fixtures of several test files: real data where it is present, and a small data set and model made once."""
 
 from __future__ import annotations
 

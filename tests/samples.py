@@ -66,7 +66,7 @@ def scores_of(_model: Any, exam: ScoredExam) -> ExamScores:
 
 
 def bundle_answer(bundle: Path, option: str, given: Path) -> dict[str, Any]:
-    """What a MONAI bundle prints when MONAI itself runs it, in its folder and a process of its own."""
+    """Run a MONAI bundle by MONAI itself, in its folder and a process of its own, and return what it prints."""
     command = ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json", option, given]
     ended = subprocess.run(
         [sys.executable, "-m", "monai.bundle", "run", *command],

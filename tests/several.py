@@ -1,4 +1,4 @@
-"""What one of several processes does in tests/test_processes.py, which starts it: learn, train, or meet a mishap."""
+"""Program of the processes that tests/test_processes.py starts: learn, train, or meet a mishap."""
 
 from __future__ import annotations
 

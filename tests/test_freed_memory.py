@@ -1,4 +1,4 @@
-"""What happens to the memory of freed tensors, seen from the process itself."""
+"""Memory of freed tensors, seen from the process itself."""
 
 from __future__ import annotations
 

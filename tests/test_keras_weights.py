@@ -656,7 +656,7 @@ def test_a_file_cut_short_or_overwritten_at_its_start(share, small, tmp_path):
 
 
 def test_any_change_of_the_description_gives_a_network_or_one_line(small):
-    """What is wrong with a description is always one of our errors, never one of Python's."""
+    """A faulty description always raises one of our errors, never one of Python's."""
     generator = random.Random(1)
     text = json.dumps(read_config(small[1]))
     values = [None, -1, "x", [], {}, [1, 2, 3], 1e308, True, float("nan"), 10**30, {"config": []}, ["dense", 0, 0]]

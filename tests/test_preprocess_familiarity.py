@@ -53,7 +53,7 @@ def test_others_are_not(usual, pixels, change):
 
 
 def test_the_distance_is_mahalanobis(usual, pixels):
-    """Of images as a whole the mean square is the number of measures, where the covariance is theirs."""
+    """The mean square distance of the images that the covariance comes from is the number of measures."""
     found = [usual.distance(inputs(one)) ** 2 for one in pixels[:26]]
     assert np.mean(found) == pytest.approx(10, rel=0.35)  # the covariance is shrunk by a tenth
 

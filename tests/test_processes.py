@@ -58,7 +58,7 @@ def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
 
 @pytest.fixture(scope="module")
 def together(blobs, tmp_path_factory) -> Path:
-    """What two processes learned, and trained twice."""
+    """Results of two processes that learned, and trained twice."""
     folder = tmp_path_factory.mktemp("several")
     for code, _, error in ends(start(2, several.__file__, str(blobs), str(folder))):
         assert code == 0, error

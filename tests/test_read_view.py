@@ -1,4 +1,4 @@
-"""What is found in an image is found once, by every command alike."""
+"""Each step of reading an image runs once, in every command."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def exam(scores=SURE_B, *, allow_missing=False, policy="mean", **others) -> Exam
 
 
 def calibration(held_out=None, *, coverage=0.9, kind="none", coefficients=(), **settings) -> Calibration:
-    """Of all four views and of CC_R alone, with 99 labelled exams whose scores are given or half sure."""
+    """Calibrations of all four views and of CC_R alone, with 99 labelled exams whose scores are given or half sure."""
     scores = np.tile([0.1, 0.6, 0.2, 0.1], (99, 1)) if held_out is None else held_out
     one = ViewsCalibration(CalibrationMap(kind, coefficients), scores, np.ones(len(scores), dtype=np.intp))
     return Calibration({FOUR: one, (Projection.CC_R,): one}, coverage=coverage, **settings)

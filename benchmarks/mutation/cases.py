@@ -34,7 +34,7 @@ class Case:
     change: str
     target: Target
     path: str
-    """What the program is given, below the folder of the case; empty for the folder itself."""
+    """The program's input, below the folder of the case; empty for the folder itself."""
     files: dict[str, bytes]
     special: dict[str, Special] = field(default_factory=dict)
     sound: Sound | None = None

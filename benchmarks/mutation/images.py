@@ -27,7 +27,7 @@ class Mutant:
     file_name: str
     content: bytes
     change: str
-    """What was changed, in words."""
+    """The change, in words."""
 
 
 def choose(rng: Random, options: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the program makes of a mutated input, by the functions that `check` and `predict` call."""
+"""Judge the program's result for a mutated input, by the functions that `check` and `predict` call."""
 
 from __future__ import annotations
 

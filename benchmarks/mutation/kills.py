@@ -119,12 +119,12 @@ class Job:
     in_steps: bool = False
     """True for a command that keeps its progress: the files of an interrupted run are not those of a finished one."""
     finished: str = ""
-    """What the command says when a kill came after its work was done."""
+    """Message of the command when a kill came after its work was done."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """What became of a job after a kill."""
+    """Outcome of a job after a kill."""
 
     job: str
     signal: str
@@ -285,7 +285,7 @@ def _wait_for_workers(child: int) -> None:
 def _faults_after(
     job: Job, expected: dict[str, bytes], initial: dict[str, bytes], text: str, number: signal.Signals
 ) -> Iterator[str]:
-    """What is wrong right after the kill."""
+    """Find faults right after the kill."""
     if "Traceback" in text:
         yield f"traceback: {text[-300:]}"
     if number == signal.SIGTERM and any(job.out.parent.rglob("*.partial")):

@@ -50,7 +50,7 @@ class MammodensityError(Exception):
 
 
 class InputError(MammodensityError):
-    """What was given cannot be used."""
+    """An input that cannot be used."""
 
 
 class ImageError(InputError):

@@ -26,7 +26,7 @@ class Mammogram:
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
     """(H, W) grey values as stored, 8 or 16 bit."""
     projection: Projection | None = None
-    """Which breast and view; None where nothing says."""
+    """Breast and view; None where nothing states them."""
     spacing_mm: float | None = None
     """Distance of pixel centres in the image plane; None where nothing says."""
     path: Path | None = None
@@ -62,7 +62,7 @@ class Flag:
     code: str
     """Stable name; ``docs/results.md`` explains each."""
     text: str
-    """What was found, in one line."""
+    """The finding, in one line."""
 
 
 @dataclass(frozen=True, eq=False)

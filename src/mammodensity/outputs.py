@@ -366,7 +366,7 @@ def file_sha256(path: Path) -> str:
 
 
 def receipt(command: str, **facts: Any) -> dict[str, Any]:
-    """What a run was made with: versions, machine, and the ``facts`` the command adds (specs, seeds, input hashes)."""
+    """Record of a run: versions, machine, and the ``facts`` that the command adds (specs, seeds, input hashes)."""
     versions = {}
     for name in _RECEIPT_PACKAGES:
         try:

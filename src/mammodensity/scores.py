@@ -53,7 +53,7 @@ def score_problem(scores: Sequence[float]) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class FusedScores:
-    """What a breast or the subject got, from which projections.
+    """Scores of a breast or the subject, and the projections that they were fused from.
 
     ``scores`` has shape (K,), K the categories of a `Scale`, or is None where it is not given; ``views`` are the
     projections present and ``missing`` those that were wanted and absent, both in the order of `PROJECTIONS`.
@@ -76,7 +76,7 @@ class FusedScores:
 
 @dataclass(frozen=True, eq=False)
 class ExamScores:
-    """What a model made of one exam: scores (K,) of each projection present, and what `fuse_exam` made of them."""
+    """Scores of one exam by a model: (K,) for each projection present, and those fused by `fuse_exam`."""
 
     exam_id: str
     projections: Mapping[Projection, NDArray[np.floating]]
@@ -86,7 +86,7 @@ class ExamScores:
     refused: Mapping[Projection, str] = field(default_factory=dict)
     """Images that were there and could not be used, and why."""
     view_flags: Mapping[Projection, tuple[Flag, ...]] = field(default_factory=dict)
-    """What is odd about the images that were used."""
+    """Flags of the images that were used."""
     fusion: str = "mean"
     policy: str = "mean"
 

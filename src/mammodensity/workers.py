@@ -33,16 +33,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Place:
-    """Which process this is of those that ``torchrun``, or another starter of its kind, started together."""
+    """The place of this process among those that ``torchrun``, or another starter of its kind, started together."""
 
     rank: int
     size: int
     on_machine: int
-    """Which of those on its machine."""
+    """Its number among the processes on its machine."""
 
 
 def launched() -> Place | None:
-    """Which process this is; None where it is alone."""
+    """Find the place of this process among those started together; None where it is alone."""
     settings = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")]
     if not (settings[3] and all(number.isdecimal() for number in settings[:3])):
         return None
@@ -56,7 +56,7 @@ def usable_cores() -> int:
 
 
 def threads_told() -> int:
-    """How many threads a library may take, as ``OMP_NUM_THREADS`` says to most of them; 0 where it does not."""
+    """Number of threads that ``OMP_NUM_THREADS`` allows a library; 0 where it says nothing."""
     setting = os.environ.get(_THREADS[0], "").partition(",")[0].strip()
     return int(setting) if setting.isdecimal() else 0
 
@@ -133,7 +133,7 @@ def quiet_start(threads: int = 1) -> Iterator[None]:
 
 
 def start_worker(_number: int = 0) -> None:
-    """What a worker process does first: leave Ctrl-C to its parent, and end when that ends."""
+    """Prepare a worker process: leave Ctrl-C to its parent, and end when that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,1 +1,1 @@
-"""What is in a mammogram: breast outline, pectoral muscle, dense tissue, percent density, and the network input."""
+"""Anatomy in a mammogram: breast outline, pectoral muscle, dense tissue, percent density, and the network input."""

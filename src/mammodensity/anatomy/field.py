@@ -34,7 +34,7 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box:
 
 
 def part(image: NDArray[Any], box: Box) -> NDArray[Any]:
-    """What of an image (H, W) lies in a box; a view, no copy."""
+    """Cut a box out of an image (H, W); a view, no copy."""
     top, left, height, width = box
     return image[top : top + height, left : left + width]
 

@@ -52,7 +52,7 @@ class PreprocessSpec:
 
 
 ORIGIN_PREPROCESS = PreprocessSpec(interpolation="nearest")
-"""What the INFN reference does with its exported images, which are already cropped and filled."""
+"""Preprocessing of the INFN reference for its exported images, which are already cropped and filled."""
 
 RAW_PREPROCESS = PreprocessSpec(interpolation="nearest", crop="breast", pectoral="fill", depth="8-bit")
 """The same for mammograms from a detector or an archive: cropped and filled as INFN did."""
@@ -60,7 +60,10 @@ RAW_PREPROCESS = PreprocessSpec(interpolation="nearest", crop="breast", pectoral
 
 @dataclass(frozen=True)
 class Placement:
-    """Which part of an image lies where in the network's input; boxes are first row, first column, height, width."""
+    """The part of an image that is used, and its place in the network's input.
+
+    Boxes are first row, first column, height, width.
+    """
 
     source: Box
     """In the image: all of it, or the bounding box of the breast."""
@@ -89,7 +92,7 @@ class Placement:
 
 
 def fitted_box(shape: tuple[int, int], spec: PreprocessSpec) -> Box:
-    """Where an image of ``shape`` (H, W), or the part that a crop left of one, lands in the network's input."""
+    """Compute the box of the network's input that an image (H, W), cropped or not, is resized to."""
     if spec.aspect == "squash":
         return 0, 0, spec.rows, spec.columns
     scale = min(spec.rows / shape[0], spec.columns / shape[1])
@@ -99,14 +102,14 @@ def fitted_box(shape: tuple[int, int], spec: PreprocessSpec) -> Box:
 
 @dataclass(frozen=True, eq=False)
 class NetworkInput:
-    """What a network is given of a mammogram."""
+    """The input that a network gets for one mammogram."""
 
     grey: NDArray[np.float32]
     """(rows, columns) 0 to 1, before the mean is subtracted."""
     values: NDArray[np.float32]
     """(rows, columns) as the network takes them."""
     placement: Placement
-    """Where the image lies in the input."""
+    """The place of the image in the input."""
 
 
 def network_input(mammogram: Mammogram, spec: PreprocessSpec, regions: Regions | None = None) -> NetworkInput:
@@ -181,7 +184,7 @@ def _apply_regions(values: NDArray[np.float32], regions: Regions, spec: Preproce
 
 
 def resizing_matrices(shape: tuple[int, int], spec: PreprocessSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What ``preprocess`` does to the size of an image (H, W) that it does not crop, as two matrices.
+    """Compute two matrices that resize an uncropped image (H, W) as ``preprocess`` does.
 
     Returns
     -------

@@ -170,12 +170,13 @@ def _tapers(region: Mask, top: int, height: int) -> bool:
 BACKGROUND, BREAST, PECTORAL = 0, 1, 3
 """Values of a label image; 2 is reserved for fibroglandular tissue."""
 _LOWER_MUSCLE, _SURELY_MUSCLE = 0.05, 0.2
-"""Of the breast, below: less may be a fold or chest wall in MLO views, or an armpit where the view is unknown."""
+"""Shares of the breast. A smaller muscle at the lower end does not show that the image is upside down: it may be a fold
+or chest wall in MLO views, or an armpit where the view is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """What is where in a mammogram."""
+    """Breast, pectoral muscle and background of a mammogram, as a label image."""
 
     labels: NDArray[np.uint8]
     """(H, W) at the size of the image: 0 background, 1 breast, 3 pectoral muscle."""
@@ -208,15 +209,15 @@ class Outline:
     sureness: float
     """By how much the likeliest of background, breast and muscle leads, on average: 0 to 1."""
     wedge: float
-    """How surely there is the muscle of an oblique view, whatever the view is said to be: 0 to 1."""
+    """Certainty, 0 to 1, that the image shows the muscle of an oblique view; the stated view does not count."""
 
     @property
     def flip(self) -> slice:
-        """Of columns: between the image and the turned one."""
+        """The slice of columns that turns the image, or turns it back."""
         return _flip(self.chest_side)
 
     def seen(self, image: NDArray[Any]) -> NDArray[Any]:
-        """What of an image (H, W) the scores cover, turned; a view, no copy."""
+        """The part of an image (H, W) that the scores cover, turned; a view, no copy."""
         return part(image[:, self.flip], self.field)
 
     def regions(self, shape: tuple[int, ...]) -> Regions:
@@ -288,7 +289,7 @@ def _require_upright(grey: NDArray[np.float32], breast: NDArray[np.bool_], name:
 
 
 def mammogram_signs(mammogram: Mammogram) -> Signs:
-    """What the rules look at by which an image is no mammogram.
+    """Measure the signs by which images that are no mammograms are refused.
 
     Raises
     ------
@@ -315,7 +316,7 @@ class _Look:
     """(3, h, w) of ``grey``."""
     side: str
     field: Box
-    """Of ``grey``, in the pixels of the turned image."""
+    """The part of the turned image that ``grey`` shows, in its pixels."""
 
 
 def _first_look(mammogram: Mammogram) -> _Look:
@@ -343,7 +344,7 @@ def _shows_more_when_inverted(grey: NDArray[np.float32], scores: NDArray[np.floa
 
 
 def _flip(side: str) -> slice:
-    """Of columns: brings the chest wall from ``side`` to the left, and back."""
+    """The slice of columns that brings the chest wall from ``side`` to the left, and back."""
     return slice(None, None, -1 if side == "right" else 1)
 
 
@@ -354,7 +355,7 @@ def _class_scores(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _enlarged(scores: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Where scores exceed one half at the size (H, W) of the image; interpolated, so that outlines stay smooth."""
+    """Mask of scores above one half at the size (H, W) of the image; interpolated, so that outlines stay smooth."""
     size = (shape[1], shape[0])
     picture = Image.fromarray(np.ascontiguousarray(scores)).resize(size, Image.Resampling.BILINEAR)
     result: NDArray[np.bool_] = np.asarray(picture) > 0.5

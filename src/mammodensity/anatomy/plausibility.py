@@ -42,7 +42,7 @@ _TURN_IT = "the chest wall is neither on the left nor on the right; turn it"
 
 @dataclass(frozen=True)
 class Signs:
-    """What the rules look at; shares are 0 to 1. None where there is too little of it to say."""
+    """Measures that the rules use; shares are 0 to 1, and None where there are too few pixels to measure."""
 
     grey_levels: int
     """Different grey values in the image."""
@@ -55,9 +55,9 @@ class Signs:
     upside_down: float
     """Correlation of the image with its mirror image, top to bottom."""
     corners: int
-    """How many of the four corners of the image lie in the breast."""
+    """Number of corners of the image that lie in the breast."""
     order: float | None
-    """How often a pixel of the breast is brighter than one of the background."""
+    """Share of pairs of a breast pixel and a background pixel in which the breast pixel is brighter."""
     lost: float | None
     """Share of the breast that is no brighter than half of the background."""
     outline: float | None
@@ -187,7 +187,7 @@ def _against_background(
 
 
 def _arm(smooth: Floats, away: Mask, breast: float) -> Mask:
-    """What hangs into the image from its upper edge beside the breast: an arm or a shoulder.
+    """Mask of an arm or a shoulder that hangs into the image from its upper edge beside the breast.
 
     It covers less than half of what is not breast, does not reach the lower edge, and is nearer to the brightness of
     the breast, its median, than to that of the air.

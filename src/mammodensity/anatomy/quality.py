@@ -35,7 +35,7 @@ _SAMPLE = 512  # rows and columns looked at, at most
 
 
 def quality_flags(mammogram: Mammogram) -> tuple[Flag, ...]:
-    """What is wrong with the pixels of a mammogram; empty where nothing is."""
+    """Flag faults of the pixels of a mammogram; empty where there are none."""
     rows, columns = mammogram.pixels.shape
     texts = []
     if max(rows, columns) < _LEAST_PX or max(rows, columns) > _MOST_ASPECT * min(rows, columns):
@@ -68,7 +68,7 @@ _LEAST_IMAGES = 20  # below, nothing can be said
 
 @dataclass(frozen=True)
 class Familiarity:
-    """What is usual, in (F,) measures."""
+    """The usual range of F measures of network inputs, as training images have it."""
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]

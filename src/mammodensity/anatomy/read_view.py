@@ -60,7 +60,7 @@ class ReadView:
         return self._once("tissue", lambda: find_tissue(self.mammogram, self.outline))
 
     def network_input(self, spec: PreprocessSpec) -> NetworkInput:
-        """What a network with this spec is given; raises as `outline` does if the spec needs breast or muscle."""
+        """The input of a network with this spec; raises as `outline` does if the spec needs breast or muscle."""
         return self._once(
             spec, lambda: network_input(self.mammogram, spec, self.regions if spec.needs_regions else None)
         )

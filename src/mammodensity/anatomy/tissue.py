@@ -56,11 +56,11 @@ Shares = tuple[float, float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class TissueMap:
-    """What is where in a mammogram, and how dense it is."""
+    """Tissue of a mammogram pixel by pixel, and its percent density."""
 
     outline: Outline
     box: Shares
-    """Of the breast in the field of the outline, as shares of its size: left, top, right, bottom."""
+    """The breast's box in the field of the outline, as shares of the field's size: left, top, right, bottom."""
     dense_scores: NDArray[np.float32]
     """(h, w) scores of fibroglandular against adipose tissue in the box, turned so that the chest wall is on the left;
     0 in muscle and background."""

@@ -31,7 +31,7 @@ views none has a wedge; of 59 real MLO views, 55 have, and 43 surely (docs/measu
 
 
 def wedge_sureness(muscle: Mask, scores: Floats, breast: Mask) -> float:
-    """How surely a muscle is the wedge of an oblique view: 0 not at all, 1 surely.
+    """Rate how surely a muscle is the wedge of an oblique view: 0 not at all, 1 surely.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the node knows: images, exams, results, objects and deliveries, in SQLite or PostgreSQL.
+"""The node's database of images, exams, results, objects and deliveries, in SQLite or PostgreSQL.
 
 An exam is a study. It goes through the states ``collecting``, ``scoring``, ``scored`` and ``delivered``; or it is
 ``held``, because somebody has to look at it, or ``failed``. A delivery is ``waiting``, ``sent`` or ``failed``.

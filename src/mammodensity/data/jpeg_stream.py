@@ -39,7 +39,7 @@ _NO_TABLE = (b"", b"")
 
 @dataclass(slots=True)
 class _Stream:
-    """What the markers before a scan have said."""
+    """Tables and frame header from the markers before a scan."""
 
     content: bytes
     huffman: dict[int, Table] = field(default_factory=dict)

@@ -34,7 +34,7 @@ REPLACEMENTS = {
     "median": "each pixel by the median of its own area: breast, muscle, or what lies outside",
     "blur": "the image blurred by a sixteenth of its rows",
 }
-"""What takes the place of a pixel."""
+"""The possible replacements of a pixel."""
 STEPS = 8
 
 
@@ -60,7 +60,7 @@ class Curves:
 
 
 def replaced(image: Floats, areas: Areas, replacement: str = "median") -> Floats:
-    """What an image (H, W) becomes where its pixels are replaced; see `REPLACEMENTS`.
+    """Make the image (H, W) whose pixels replace those of ``image``; see `REPLACEMENTS`.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def find_curves(
 
 
 SHIFT = 0.02
-"""Of the rows: how far an image is moved."""
+"""Distance that an image is moved, as a share of its rows."""
 NOISE = 0.02
 """Standard deviation of added noise, of the image's range."""
 _FIT_PX, _FIT_ROUNDS, _FIT_FINEST = 5000, 20, 1e-3  # pixels that tell; of full scale, what is no difference
@@ -147,7 +147,7 @@ def _moved(image: Floats, move: tuple[int, int]) -> Floats:
 
 
 def background_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures, Reasons]:
-    """How far the answer depends on what is no breast.
+    """Measure how far the answer depends on pixels outside the breast.
 
     ``background_change`` is the share of the scores (0 to 1) that moves to other categories when everything outside
     breast and muscle is black; ``muscle_change`` when moreover the muscle is smooth, so that it is still this muscle
@@ -233,7 +233,7 @@ def outside_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures,
 
 
 def marker_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures, Reasons]:
-    """How far the answer changes when a mark is put into a corner of an image whose outside is black.
+    """Measure how far the answer changes when a mark is put into a corner of an image whose outside is black.
 
     ``marker_change`` is the share of the scores (0 to 1) that moves to other categories, ``marker_logit`` the largest
     change of a logit, all of them centred: of a bright block and of letters, in each corner that is free, the largest.
@@ -296,7 +296,7 @@ _MoveList = list[tuple[int, int]]
 
 
 def position_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures, Reasons]:
-    """How far the answer changes when the breast is moved in its field, in an image whose outside is black.
+    """Measure how far the answer changes when the breast is moved in its field, in an image whose outside is black.
 
     ``position_change`` is the share of the scores (0 to 1) that moves to other categories, ``position_logit`` the
     largest change of a logit, all of them centred: of all moves of `_moves`, the largest.

@@ -298,7 +298,7 @@ def phantom_curve(model: Model, breasts: PhantomBreasts, steps: int = 9) -> Dens
 
 
 def phantom_name(index: int) -> str:
-    """Of the exam of a phantom, as `phantom` writes it."""
+    """Name of a phantom's exam, as `phantom` writes it."""
     return f"{index + 1:04d}_1"
 
 

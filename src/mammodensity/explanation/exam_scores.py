@@ -57,7 +57,7 @@ class ExamVerdict:
     method: str
     views: Mapping[Projection, MapScores]
     agreement: Mapping[str, float | None]
-    """How alike the views are; None where there is no pair to compare."""
+    """Correlation of the maps of two views; None where there is no pair to compare."""
     baselines: Mapping[str, Mapping[str, float | None]]
     """The same for the bright-pixel map."""
     reasons: Mapping[str, str]
@@ -287,12 +287,12 @@ class RunScores:
 
     @property
     def exams(self) -> int:
-        """How many maps of exams were scored, one by each method."""
+        """Number of exam maps that were scored; each method makes one for an exam."""
         return len(self._exams)
 
     @property
     def statement(self) -> str | None:
-        """How often the prediction depends on what is no breast, in sentences; None for a few images.
+        """The number of images whose prediction depends on pixels outside the breast, in sentences; None for a few.
 
         Images of networks that do not predict better than chance are left out, unless there are no others.
         """
@@ -304,7 +304,7 @@ class RunScores:
         return Dependence(sum(useful), len(useful), better_than_chance).statement(self._spec.rules)
 
     def document(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
-        """What ``explain --json`` writes: scores, baselines and verdict by image; agreement and verdict by exam."""
+        """JSON values of ``explain --json``: scores, baselines and verdict by image; agreement and verdict by exam."""
         return {
             "note": RESEARCH_USE_ONLY,
             "rules": self._spec.rules.to_dict(),

@@ -39,15 +39,15 @@ _STABILITY = ("stability_shift", "stability_noise", "stability_mirror")
 
 @dataclass(frozen=True)
 class ScoreSpec:
-    """How a map is scored."""
+    """Settings of the scoring of a map."""
 
     rules: VerdictRules = STANDARD_RULES
     replacement: str = "median"
-    """What takes the place of deleted pixels; one of ``REPLACEMENTS``."""
+    """The replacement of deleted pixels; one of ``REPLACEMENTS``."""
     stability: bool = True
     """Explain changed images, too: four more maps."""
     seed: int = 0
-    """Of noise and of ties."""
+    """Seed of noise and of the order of ties."""
 
 
 STANDARD_SCORING = ScoreSpec()

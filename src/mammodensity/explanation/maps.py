@@ -27,13 +27,13 @@ TISSUE = "tissue"
 
 @dataclass(frozen=True, eq=False)
 class ActivationMap:
-    """Where in one view the explained category comes from."""
+    """The map of one view: the places that the explained category comes from."""
 
     mammogram: Mammogram
     category: Category
     """The category explained."""
     scores: NDArray[np.float64]
-    """(K,) what the result says of the view; of the whole exam, where a joint network saw all its views."""
+    """(K,) scores of the view; those of the whole exam where a joint network saw all its views."""
     values: NDArray[np.float32]
     """(H, W) map at the size of the image, unscaled."""
     percent_density: float | None = None
@@ -151,7 +151,7 @@ def _tissue_map(view: ReadView, level: LevelResult) -> ActivationMap:
 
 @dataclass(frozen=True)
 class _Question:
-    """What is to be explained, and how."""
+    """The category to explain, and the method."""
 
     category: Category | str | None
     against: Category | str | None

@@ -81,7 +81,7 @@ BASELINES = {
     "blob": "a bell over the middle of the breast",
     "bright": "the image itself: bright pixels",
 }
-"""What every score is compared with."""
+"""Baselines that every score is compared with."""
 
 EMPTY = "the map is empty"
 EVEN = "the map has one value in the whole breast"
@@ -95,7 +95,7 @@ _LEAST_PX = 3  # fewer have no correlation worth the name
 
 
 def place_scores(values: Floats, image: Floats, areas: Areas) -> tuple[Figures, Reasons]:
-    """Where a map (H, W) lies, and how it follows the image.
+    """Measure where a map (H, W) lies, and how it follows the image.
 
     Shares are of the positive part of the map. ``inside_breast``, ``on_muscle`` and ``outside`` sum to 1.
     ``dense_lift`` is the share inside dense tissue over that of an even map of the breast: 1 is chance.

@@ -1,6 +1,6 @@
-"""What is explained: the logit of a category, or how far it lies above another's.
+"""Forward and backward passes of explanations; they leave the network as it was.
 
-Forward and backward passes that leave the network as they found it.
+The number explained is the logit of a category, or its distance from the logit of another one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Target:
 
 
 def choose_target(logits: Tensor, category: Categories, against: Categories) -> Target:
-    """What to explain, given the logits (B, K) of the images.
+    """Choose the number to explain for each image by its logits (B, K).
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def gradient(of_interest: Tensor, inputs: Tensor) -> Tensor:
 def changed_values(
     network: nn.Module, target: Target, whose: Tensor, changed: Callable[[slice], Tensor], at_once: int
 ) -> Tensor:
-    """What is explained (N,) of N changed images, of which no more than ``at_once`` exist at a time.
+    """Compute the numbers explained (N,) of N changed images, of which no more than ``at_once`` exist at a time.
 
     Parameters
     ----------

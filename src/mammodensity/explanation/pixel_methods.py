@@ -217,7 +217,7 @@ def _spans(length: int, window: int, stride: int) -> list[slice]:
 def _values_hidden(
     network: nn.Module, target: Target, images: Tensor, low: Tensor, *, places: list[Window], at_once: int
 ) -> tuple[Tensor, Tensor]:
-    """Where a window changes an image: (N, 2) image and window; and what is explained then, (N,)."""
+    """Pairs (N, 2) of image and window in which the window changes the image, and the number explained then, (N,)."""
     changes = (images != low).any(dim=1)  # (B, H, W)
     which = torch.stack([changes[:, down, across].flatten(1).any(dim=1) for down, across in places], dim=1)
     pairs = which.nonzero()  # (N, 2)

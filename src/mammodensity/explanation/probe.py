@@ -41,7 +41,7 @@ class Probe:
     explain: Callable[..., Tensor] = grad_cam
     """From network, images (B, C, H, W) and category to maps (B, H, W): what made the map to be scored."""
     centring: str = "none"
-    """What is done to grey values before the network sees them, as ``PreprocessSpec`` has it."""
+    """The centring of grey values before the network, as in ``PreprocessSpec``."""
     channels: int = 1
     field: Box | None = None
     """The part of the network's input in which the image lies, with a crop the breast; None is all of it."""
@@ -118,7 +118,7 @@ def randomise(module: nn.Module, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Depth:
-    """How alike maps are once a layer and all after it have random weights."""
+    """Similarity of maps once a layer and all after it have random weights."""
 
     layer: str
     """Dotted name; that of the first row is empty: nothing is random yet."""

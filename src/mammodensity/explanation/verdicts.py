@@ -173,7 +173,7 @@ class Dependence:
     """Whether the model predicts better than chance; None if that is not known."""
 
     def statement(self, rules: VerdictRules = STANDARD_RULES) -> str | None:
-        """What this tells of the model, in sentences; None for fewer than 8 images.
+        """State the result for the model in sentences; None for fewer than 8 images.
 
         Examples
         --------
@@ -250,7 +250,7 @@ def _verdicts(
 
 
 def depends_on_outside(figures: Figures, rules: VerdictRules) -> str:
-    """How the prediction for one image changes with what is no breast; empty if it does not."""
+    """Say which change outside the breast changed the prediction for an image; empty if none did."""
     for part, how in OUTSIDE.items():
         most, most_logit = getattr(rules, f"{part}_change"), getattr(rules, f"{part}_logit")
         change, logit = figures.get(f"{part}_change"), figures.get(f"{part}_logit")
@@ -270,7 +270,7 @@ _SIMPLE = {
 def _weakness(
     figures: Figures, baselines: Mapping[str, Figures], category: int | None, rules: VerdictRules
 ) -> str | None:
-    """Which simple map is as good, or why the map says little; None if neither."""
+    """Name the simple map that is as good, or the reason why the map says little; None if there is neither."""
     asked = figures.get("background_change") is not None
     compared = "faithfulness" if asked else "inside_dense"
     value = figures.get(compared)

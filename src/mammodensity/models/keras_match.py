@@ -57,7 +57,7 @@ class KerasLayer:
     inputs: tuple[str, ...]
     """Names of the layers whose outputs it takes."""
     calls: int
-    """How often it is used."""
+    """Number of its uses."""
     arguments: tuple[str, ...]
     """Further arguments of its calls, such as ``"training=True"``, without None and False."""
 

@@ -146,7 +146,7 @@ def read_views(path: str, spec: PreprocessSpec, channels: int) -> dict[str, Tens
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """What a bundle runs: the network on every item of a data set."""
+    """The network and the data set that a bundle runs it on, item by item."""
 
     dataset: Iterable[Mapping[str, Tensor]]
     """Inputs of the network without the batch axis, in its order."""

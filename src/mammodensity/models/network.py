@@ -62,7 +62,7 @@ class NetworkSpec:
 
     @property
     def weights(self) -> int:
-        """How many weights the convolutions have."""
+        """Number of weights of the convolutions."""
         total, inputs = 9 * self.channels * self.stem, self.stem
         for width, outputs, depth in zip(self.widths, self.outputs, self.depths, strict=True):
             first = inputs * (width + outputs)  # with the shortcut

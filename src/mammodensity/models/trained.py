@@ -60,9 +60,9 @@ class DensityModel(Model):
     unfinished: tuple[Projection, ...] = ()
     """Networks whose training was interrupted and not resumed."""
     engine: str = "torch"
-    """What runs them: one of :data:`mammodensity.models.engines.ENGINES`."""
+    """The engine that runs them: one of :data:`mammodensity.models.engines.ENGINES`."""
     folder: Path | None = None
-    """Where they lie; the manifest of their training is there, too."""
+    """Their model folder, which also holds the manifest of their training."""
 
     def __post_init__(self) -> None:
         scales = {checkpoint.scale for checkpoint in self.checkpoints.values()}

@@ -81,7 +81,7 @@ def exam_count(data: DataSet, split: str | None = None) -> int:
 
 
 def networks_in_words(projections: Sequence[Projection]) -> str:
-    """How many networks, and for which projections."""
+    """The number of networks and their projections, in words."""
     if tuple(projections) == PROJECTIONS:
         return "Four networks, one for each projection,"
     verb = "networks, one each" if len(projections) > 1 else "network,"

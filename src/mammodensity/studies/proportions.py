@@ -102,7 +102,7 @@ def permutation_p_values(first: Floats, second: Floats, statistics: int, permuta
 
 
 def _statistics(sums: Floats, total: Floats, categories: int) -> Floats:
-    """How far two periods are apart: sums of the first (B, F + 1), of both (F + 1,) -> (B, 1 + F - categories)."""
+    """Distances of two periods: sums of the first (B, F + 1), of both (F + 1,) -> (B, 1 + F - categories)."""
     rest = total - sums
     exams, others = sums[:, :1], rest[:, :1]
     expected = total[1 : 1 + categories] / total[0]

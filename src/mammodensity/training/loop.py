@@ -154,7 +154,7 @@ class Learner(Protocol):
         """The processes that train it together."""
 
     def __len__(self) -> int:
-        """How many images or exams there are to learn from."""
+        """Number of images or exams to learn from."""
 
     def learn(self, chosen: NDArray[np.intp], epoch: int, step: int) -> tuple[float, int]:
         """Add the gradients of a step to the weights, and return the mean loss and the number of right answers.

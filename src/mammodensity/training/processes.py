@@ -46,10 +46,10 @@ class Processes:
     """The processes of a training, as one of them sees them; ``ALONE`` is a training in one process."""
 
     rank: int = 0
-    """Which of them this is."""
+    """The number of this process."""
     size: int = 1
     on_machine: int = 0
-    """Which of those on its machine this is."""
+    """Its number on its machine."""
     waiting: dist.ProcessGroup | None = None
     """For what may take long."""
 

@@ -18,7 +18,7 @@ from mammodensity.models.network import NetworkSpec
 from mammodensity.settings import Field, settings
 
 Precision = Literal["fp32", "bf16"]
-"""What convolutions compute in; weights, statistics, fusion and loss stay in float32."""
+"""Precision of convolutions; weights, statistics, fusion and loss stay in float32."""
 
 
 def require_precision(precision: str) -> None:

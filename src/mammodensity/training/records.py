@@ -87,7 +87,7 @@ _INFINITE = 1e300  # stands for infinity, which JSON does not have
 
 @dataclass
 class TrainingState:
-    """Where a run is, besides its tensors."""
+    """The state of a run, besides its tensors."""
 
     epoch: int = 0
     step: int = 0

@@ -33,18 +33,18 @@ from mammodensity.workflows.predict import Predictions, find_data
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """What a calibration made: of scores, or a category fit."""
+    """Result of a calibration of scores, or of a category fit."""
 
     file: Path | None
-    """What was written into the model folder; None for a category fit that is worse than the default map."""
+    """The file written into the model folder; None for a category fit that is worse than the default map."""
     calibration: Calibration | None
-    """Of the scores; None after a category fit."""
+    """The calibration of scores; None after a category fit."""
     category_fit: CategoryFit | None
-    """Of the default model's categories; None after a calibration of scores."""
+    """The fit of the default model's categories; None after a calibration of scores."""
     refused: list[str]
     """Why images could not be used, a line each."""
     warnings: list[str]
-    """What a user of it must know, a line each."""
+    """Facts that a user of it must know, a line each."""
 
 
 def calibrate(

@@ -65,7 +65,7 @@ class Problem:
     code: str
     """One of `PROBLEMS`, or for a DICOM file of `REASONS`."""
     text: str
-    """What was found and what to do, in one line."""
+    """The finding and what to do, in one line."""
     about: tuple[Path, ...] = ()
     """The files concerned."""
 
@@ -86,7 +86,7 @@ class Finding:
 
     @property
     def meaning(self) -> str:
-        """What the code means, in a sentence."""
+        """Meaning of the code, in a sentence."""
         meanings = {**PROBLEMS, **WARNINGS} if self.kind == "warning" else {**REASONS, **PROBLEMS}
         text = meanings.get(self.code, self.code)
         return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
@@ -160,11 +160,11 @@ def _empty_classes(data: DataSet) -> Iterator[Problem]:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a data set or an archive holds, and what is wrong with it."""
+    """Content of a data set or an archive, and its problems."""
 
     root: Path
     layout: str
-    """How it is arranged, in words for the user."""
+    """Its arrangement, in words for the user."""
     images: int
     exams: int
     patients: int
@@ -175,7 +175,7 @@ class CheckResult:
     problems: tuple[Problem, ...]
     """Problems of the data set, the severe ones first."""
     ignored: int
-    """How many files are no images."""
+    """Number of files that are no images."""
     files: tuple[FileCheck, ...] = ()
     """The verdict on every file, with the problems of the data set that concern it."""
     named: bool = False
@@ -371,7 +371,7 @@ def _with_pixels(verdicts: list[FileCheck], progress: Progress | None) -> Iterat
 
 
 def _flipped(mammogram: Mammogram) -> str:
-    """What is to be said of a picture that is stored flipped, else nothing; the gatekeeper says it of DICOM files.
+    """Line for the user about a picture that is stored flipped, else empty; DICOM files are the gatekeeper's.
 
     Raises
     ------

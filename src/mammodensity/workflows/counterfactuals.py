@@ -151,7 +151,7 @@ def _in_words(curve: DensityCurve) -> str:
 
 
 def rows_of(result: dict[str, Any]) -> Sequence[Sequence[str]]:
-    """Of the printed table: exam, category, percent density, flips, points to the nearest, monotone."""
+    """Rows of the printed table: exam, category, percent density, flips, points to the nearest, monotone."""
 
     def cell(value: float | None) -> str:
         return "-" if value is None else f"{value:.0f}"

@@ -34,20 +34,20 @@ Labels = Mapping[str, Category] | Path | str
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """How well scores agree with the reference."""
+    """Agreement of scores with the reference."""
 
     figures: Mapping[str, FiguresOfMerit]
     """Figures of merit by level: projections, breasts and subject."""
     further: FurtherFigures
-    """What was asked for beyond them: groups, subsets of views; and the reject curve."""
+    """Further figures that were asked for: groups, subsets of views; and the reject curve."""
     calibration: Mapping[str, Any] | None
-    """What a calibration would be worth, by cross-validation; None if it was not asked for."""
+    """The benefit of a calibration, by cross-validation; None if it was not asked for."""
     unused_labels: tuple[str, ...]
     """Exams that have a label and no scores."""
 
     @property
     def patients(self) -> int | None:
-        """How many patients were resampled for the intervals; None if exams were, as no patients are known."""
+        """Number of patients resampled for the intervals; None if exams were, as no patients are known."""
         return self.figures["subject"].patients
 
     def to_dict(self) -> dict[str, Any]:

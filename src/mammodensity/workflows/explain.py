@@ -61,15 +61,15 @@ class ExplainedExam:
 
 @dataclass(frozen=True)
 class Explanations:
-    """What `explain` made of a data set."""
+    """Results, maps and pages that `explain` made of a data set."""
 
     results: list[ExamResult]
     refused: list[str]
     """Why images were refused, a line each."""
     warnings: list[str]
-    """What a user of the model must know, a line each."""
+    """Facts that a user of the model must know, a line each."""
     statement: str | None
-    """What the maps tell of the model as a whole; None for a few images, and for the default model."""
+    """A statement about the model by all its maps; None for a few images, and for the default model."""
     exams: list[ExplainedExam] = field(default_factory=list)
     """The exams with their maps; only where no output was asked for, as they take much memory."""
     pages: list[Path] = field(default_factory=list)
@@ -226,13 +226,13 @@ class _Run:
 
     @property
     def statement(self) -> str | None:
-        """What the maps tell of the model."""
+        """The statement about the model by all its maps."""
         return self.scores.statement
 
     def outcome(
         self, results: list[ExamResult], *, exams: Sequence[ExplainedExam] = (), pages: Sequence[Path] = ()
     ) -> Explanations:
-        """What the run made."""
+        """The return value of `explain`."""
         return Explanations(results, self.refused, self.warnings, self.statement, list(exams), list(pages))
 
 

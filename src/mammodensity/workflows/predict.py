@@ -53,11 +53,11 @@ class Predictions:
     scores: list[ExamScores]
     """The scores of the model, before calibration."""
     data: DataSet | None
-    """Where the images are; None for an exam in memory."""
+    """The data set of the images; None for an exam in memory."""
     model_name: str
     """The name of its folder, with the beginning of a hash of its files."""
     warnings: list[str]
-    """What a user of these results must know, a line each."""
+    """Facts that a user of these results must know, a line each."""
     pictures: Mapping[str, Sequence[MethodBlock]]
     """Pictures for a page, by the exam's name."""
     provenance: dict[str, Any]

@@ -109,7 +109,7 @@ class ExamList:
     refused: list[FileCheck]
     """Files that are not used."""
     tables: FoundExams | None
-    """What the tables of a public data set say; None where there are none."""
+    """The exams in the tables of a public data set; None where there are none."""
     values: dict[str, Any]
     """JSON values: the data set, its exams, and a summary."""
 

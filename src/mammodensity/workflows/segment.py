@@ -42,13 +42,13 @@ COLUMNS = (
     "pectoral_mm2",
     "note",
 )
-"""Of ``segment.csv``."""
+"""Columns of ``segment.csv``."""
 TABLE = "segment.csv"
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What `segment` wrote into a folder."""
+    """Files and rows that `segment` wrote into a folder."""
 
     folder: Path
     rows: list[dict[str, Any]]

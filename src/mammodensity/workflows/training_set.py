@@ -334,7 +334,7 @@ def _labels(exam: ExamSource) -> list[tuple[str, str]]:
 
 
 def _state(exam: ExamSource) -> list[tuple[str, str, int, int]]:
-    """Of each image its projection and file, with size and time of the last change (ns); -1 where it is gone."""
+    """Projection and file of each image, with size and time of the last change (ns); -1 where it is gone."""
     states = []
     for projection, record in sorted(exam.records.items()):
         for path, _ in record.candidates:

@@ -42,12 +42,12 @@ class DamagedStreamError(Exception):
 
 @dataclass
 class _Layout:
-    """Where the parts of a codestream lie."""
+    """The places of the parts of a codestream."""
 
     begin: int
-    """Of the first tile-part: the main header lies before."""
+    """Start of the first tile-part, which is the end of the main header."""
     end: int
-    """Of the last tile-part."""
+    """End of the last tile-part."""
     styles: list[int] = field(default_factory=list)
     """Places of code block styles."""
     parts: list[tuple[int, int, int]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class _Layout:
     blocks: int = 0
     """Number of code blocks, roughly."""
     bits: int = 0
-    """Of the image without compression."""
+    """Bits of the image without compression."""
 
 
 def decode(stream: bytes) -> NDArray[np.uint16]:

@@ -124,7 +124,7 @@ def _is_overwritten(cells: Cells) -> bool:
 
 
 def _next_to(cells: Cells, row: int, rows: int) -> float:
-    """How much a row differs from the one so many rows above it."""
+    """Mean difference between a row and the one ``rows`` rows above it."""
     return float(np.abs(cells[row] - cells[max(0, row - rows)]).mean())
 
 

@@ -211,7 +211,7 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
 
 
 def _find_header(path: Path, top: list[Cells], required: Sequence[str]) -> tuple[int, list[str]]:
-    """Which of the first rows is the header, and its plain names."""
+    """Find the header among the first rows: its index and its plain names."""
     fewest: list[str] = list(required)
     for place, (_, cells) in enumerate(top):
         names = [plain_name(cell) for cell in cells]
