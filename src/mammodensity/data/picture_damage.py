@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from mammodensity.data.jpeg_stream import require_sound_jpeg
 
@@ -82,6 +82,7 @@ def _require_chunks(stream: BinaryIO) -> None:
 
 def _require_end(picture: Image.Image, stream: BinaryIO) -> None:
     """Raise where a PGM of binary values goes on after its pixels, but for a line end."""
+    assert isinstance(picture, ImageFile.ImageFile)  # it was opened, not made
     if picture.tile and picture.tile[0][0] == "raw":
         offset = picture.tile[0][2]
         stream.seek(0, 2)
