@@ -18,7 +18,7 @@ from mammodensity.anatomy.read_view import ReadView
 from mammodensity.exam import Flag, Mammogram
 from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.explanation.verdicts import Verdict
-from mammodensity.pages.exam import MethodBlock, ViewPictures, map_block, render_exam_page
+from mammodensity.pages.exam_page import MethodBlock, ViewPictures, map_block, render_exam_page
 from mammodensity.pages.pictures import (
     FILL_COLOUR,
     FILL_OPACITY,

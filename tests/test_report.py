@@ -32,7 +32,7 @@ from mammodensity.models.network import NetworkSpec, ResidualNetwork
 from mammodensity.models.scoring import ViewScores
 from mammodensity.models.trained import DensityModel
 from mammodensity.pages.model_card import write_model_card
-from mammodensity.pages.report import Notes
+from mammodensity.pages.report_page import Notes
 from mammodensity.pages.wording import LEVEL_WORDS, cautions, figure_words, number
 from mammodensity.results.calibration import COMBINATIONS, Calibration, ViewsCalibration, write_calibration
 from mammodensity.results.score_calibration import CalibrationMap

@@ -10,7 +10,7 @@ import pytest
 
 from mammodensity.evaluation.score_tables import ScoreTable, fuse_levels
 from mammodensity.pages.plots import reliability_diagram
-from mammodensity.pages.report import certainty
+from mammodensity.pages.report_page import certainty
 from mammodensity.results.calibration import Calibration, Overlap, fit_calibration, scores_of_views
 from mammodensity.results.cross_validation import expected_calibration_error
 from mammodensity.terms import PROJECTIONS

@@ -24,7 +24,7 @@ from mammodensity.models.default import TissueModel
 from mammodensity.models.trained import DensityModel
 from mammodensity.outputs import safe_name, staged_folder, write_bytes
 from mammodensity.pages.card import exam_card
-from mammodensity.pages.exam import tissue_labels
+from mammodensity.pages.exam_page import tissue_labels
 from mammodensity.results.result import ExamResult
 from mammodensity.terms import Projection
 from mammodensity.workers import Progress

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mammodensity import __version__
 from mammodensity.explanation.maps import TISSUE, ExamMaps
-from mammodensity.pages.exam import category_in_words, is_mirrored, line_words, reasons_in_words, tissue_labels
+from mammodensity.pages.exam_page import category_in_words, is_mirrored, line_words, reasons_in_words, tissue_labels
 from mammodensity.pages.pictures import HANGING_ORDER, LINE_COLOURS, RgbImage, evidence_picture, wrapped
 from mammodensity.pages.wording import percent, sentence
 from mammodensity.results.result import ExamResult

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mammodensity.outputs import write_text
-from mammodensity.pages.exam import (
+from mammodensity.pages.exam_page import (
     DOCUMENTATION,
     IMAGES,
     MethodBlock,

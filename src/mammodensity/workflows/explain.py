@@ -33,7 +33,7 @@ from mammodensity.outputs import (
     write_text,
     written_together,
 )
-from mammodensity.pages.exam import map_block, render_exam_page, side_picture
+from mammodensity.pages.exam_page import map_block, render_exam_page, side_picture
 from mammodensity.pages.pictures import contour_level, iso_contours, png_bytes
 from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import ExamResult, exam_result

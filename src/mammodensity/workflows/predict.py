@@ -28,7 +28,7 @@ from mammodensity.models.scoring import (
 )
 from mammodensity.models.trained import load_model, model_hashes, model_name
 from mammodensity.outputs import receipt, staged_folder, write_json
-from mammodensity.pages.exam import LIST_PX, MethodBlock, image_block, map_block
+from mammodensity.pages.exam_page import LIST_PX, MethodBlock, image_block, map_block
 from mammodensity.pages.results import write_results_page
 from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import SOURCE_FACTS, ExamResult, exam_result, require_same_fusion, write_result_table

@@ -20,8 +20,8 @@ from mammodensity.explanation.map_scores import ScoreSpec
 from mammodensity.explanation.maps import explain_exam
 from mammodensity.models.scoring import score_records
 from mammodensity.outputs import require_not_input, write_text
-from mammodensity.pages.exam import LIST_PX, exam_section, map_block
-from mammodensity.pages.report import calibrated_exams, report_page
+from mammodensity.pages.exam_page import LIST_PX, exam_section, map_block
+from mammodensity.pages.report_page import calibrated_exams, report_page
 from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import exam_result
 from mammodensity.terms import Category

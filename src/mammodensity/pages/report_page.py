@@ -72,7 +72,7 @@ def report_page(
     table, figures
         Scores and figures of merit of the test exams; None without any.
     examples
-        The values of each example exam, as `mammodensity.pages.exam.exam_section` makes them, and its ``kind``.
+        The values of each example exam, as `mammodensity.pages.exam_page.exam_section` makes them, and its ``kind``.
     example_gaps
         Why examples of a kind are absent.
     """
