@@ -37,6 +37,7 @@ STAGES = [
     {"pages"},
     {"workflows"},
     {"clinic"},
+    {"web"},
     {"commands"},
 ]
 

@@ -38,6 +38,16 @@ class Destination:
 
 
 @settings
+class Web:
+    """The HTTP side."""
+
+    port: Port = 8080
+    """0 for any free port."""
+    bind: Literal["127.0.0.1", "::1"] = "127.0.0.1"
+    """The address to listen on: this machine only."""
+
+
+@settings
 class ClinicConfig:
     """How the node receives, reads and delivers exams."""
 
@@ -49,6 +59,7 @@ class ClinicConfig:
     senders: tuple[Sender, ...] = ()
     """Who may send; empty: any calling AE title, which is allowed on loopback only."""
     destinations: tuple[Destination, ...] = ()
+    web: Web = Web()
     database: str = ""
     """A URL of SQLAlchemy, such as ``postgresql+psycopg://...``; blank for a SQLite file in the data folder."""
     model: str = ""
@@ -100,6 +111,8 @@ def config_from(content: Mapping[str, Any]) -> ClinicConfig:
     for name, kind in (("senders", Sender), ("destinations", Destination)):
         if name in values:
             values[name] = tuple(_item(name, kind, item) for item in _listed(name, values[name]))
+    if "web" in values:
+        values["web"] = _item("web", Web, values["web"])
     for field in fields(ClinicConfig):  # TOML tells 20 from 20.0
         if isinstance(field.default, float) and type(values.get(field.name)) is int:
             values[field.name] = float(values[field.name])
@@ -114,7 +127,8 @@ def _listed(name: str, items: Any) -> list[Any]:
 
 def _item(name: str, kind: Any, item: Any) -> Any:
     if not isinstance(item, Mapping):
-        raise OptionError(f"{name} must be tables: write [[{name}]] above each")
+        brackets = "[web]" if name == "web" else f"[[{name}]]"
+        raise OptionError(f"{name} must be a table: write {brackets} above its settings")
     try:
         return kind(**item)
     except OptionError as error:

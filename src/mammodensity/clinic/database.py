@@ -142,6 +142,23 @@ class Claim:
     """The objects of the last revision, by kind."""
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How many there are of what."""
+
+    exams: dict[str, int]
+    """By state."""
+    deliveries: dict[tuple[str, str], int]
+    """By destination and state."""
+    images: dict[str, int]
+    """``mammogram``, ``other`` and ``set-aside``."""
+    results: int
+    exam_overdue_s: float
+    """For how long the exam has been due that waits longest for a worker."""
+    delivery_age_s: float
+    """For how long the delivery has waited that waits longest."""
+
+
 class _TakenError(OutputError):
     """Another transaction wrote the same row a moment earlier."""
 
@@ -357,6 +374,26 @@ class Database:
         with self._transaction() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def counts(self, now: float) -> Counts:
+        """Count exams, deliveries, images and results."""
+        place = (DELIVERIES.c.destination, DELIVERIES.c.state)
+        usable = func.count(IMAGES.c.projection)
+        waiting = DELIVERIES.c.state == "waiting"
+        with self._transaction() as connection:
+            exams = connection.execute(select(EXAMS.c.state, func.count()).group_by(EXAMS.c.state)).all()
+            deliveries = connection.execute(select(*place, func.count()).group_by(*place)).all()
+            mammograms, others = connection.execute(select(usable, func.count() - usable).select_from(IMAGES)).one()
+            due = connection.scalar(select(func.min(EXAMS.c.due)).where(EXAMS.c.state == "collecting"))
+            since = connection.scalar(select(func.min(DELIVERIES.c.since)).where(waiting))
+            return Counts(
+                exams={str(row[0]): int(row[1]) for row in exams},
+                deliveries={(str(row[0]), str(row[1])): int(row[2]) for row in deliveries},
+                images={"mammogram": mammograms, "other": others, "set-aside": _rows_of(connection, ASIDE)},
+                results=_rows_of(connection, REVISIONS),
+                exam_overdue_s=max(0.0, now - due) if due is not None else 0.0,
+                delivery_age_s=max(0.0, now - since) if since is not None else 0.0,
+            )
+
     def results(self, study_uid: str) -> list[dict[str, Any]]:
         """The results of an exam, one a revision, in order."""
         query = select(REVISIONS.c.result).where(REVISIONS.c.study_uid == study_uid).order_by(REVISIONS.c.number)
@@ -367,6 +404,10 @@ class Database:
 def database_url(url: str, folder: Path) -> str:
     """The URL of the node's database: its own, or a SQLite file in the data folder."""
     return url or f"sqlite:///{(folder / 'node.sqlite').absolute()}"
+
+
+def _rows_of(connection: Connection, table: Table) -> int:
+    return int(connection.scalar(select(func.count()).select_from(table)) or 0)
 
 
 def _claimed(connection: Connection, study_uid: str, owner: str) -> Claim:

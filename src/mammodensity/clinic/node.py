@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,7 +41,9 @@ class Node:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}; name another data folder") from error
-        self._config, self._folder = config, folder
+        self.config, self._folder, self.clock = config, folder, time.time
+        self.worker_deaths = 0
+        """Workers that ended by themselves since the node was started."""
         self.database = Database(database_url(config.database, folder))
         self._inbox = Inbox(config, folder, self.database)
         self._delivery = Delivery(config, self.database)
@@ -75,6 +79,30 @@ class Node:
                 worker.stdin.close()
         self.database.close()
 
+    @property
+    def workers_alive(self) -> int:
+        """Workers that run."""
+        return sum(worker.poll() is None for worker in self._workers)
+
+    def free_bytes(self) -> int:
+        """Free space of the data folder."""
+        return shutil.disk_usage(self._folder).free
+
+    def problems(self) -> list[str]:
+        """Why the node cannot take, read or deliver exams now; empty when all is well."""
+        problems = []
+        try:
+            self.database.counts(self.clock())
+        except OutputError as error:
+            problems.append(str(error))
+        if self.free_bytes() < self.config.least_free_gb * 1e9:
+            problems.append(f"less than {self.config.least_free_gb:g} GB is free: images are refused")
+        if not self.workers_alive:
+            problems.append("no worker runs: exams are not read")
+        if not all(thread.is_alive() for thread in self._threads):
+            problems.append("a part of the node has stopped: start it again")
+        return problems
+
     def _keep_delivering(self) -> None:
         while not self._stopping.wait(_PAUSE_S):
             try:
@@ -87,8 +115,9 @@ class Node:
         while True:
             for dead in [worker for worker in self._workers if worker.poll() is not None]:
                 log("worker-died", code=dead.returncode)
+                self.worker_deaths += 1
                 self._workers.remove(dead)
-            while len(self._workers) < self._config.workers:
+            while len(self._workers) < self.config.workers:
                 self._workers.append(self._new_worker())
             if self._stopping.wait(_PAUSE_S):
                 return
@@ -104,6 +133,6 @@ class Node:
             start_new_session=True,
         )
         assert worker.stdin is not None
-        worker.stdin.write(json.dumps({"config": asdict(self._config), "folder": str(self._folder)}) + "\n")
+        worker.stdin.write(json.dumps({"config": asdict(self.config), "folder": str(self._folder)}) + "\n")
         worker.stdin.flush()
         return worker

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mammodensity.clinic.config import ClinicConfig
     from mammodensity.clinic.database import Database
 
-_LIBRARIES = ("highdicom", "fhir", "pynetdicom", "sqlalchemy")
+_LIBRARIES = ("highdicom", "fhir", "pynetdicom", "sqlalchemy", "fastapi", "prometheus_client")
 
 
 def dicom(
@@ -82,6 +82,9 @@ def serve(
     dicom_port: Annotated[
         int | None, typer.Option("--dicom-port", help="Listen on this port; 0: a free one.", min=0, max=65535)
     ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Answer HTTP requests on this port; 0: a free one.", min=0, max=65535)
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Tell what the node would do, and stop.")] = False,
     status: Annotated[bool, typer.Option("--status", help="List exams and deliveries, and stop.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what is held or has failed, and stop.")] = False,
@@ -102,6 +105,8 @@ def serve(
     settings = read_config(config) if config else ClinicConfig()
     if dicom_port is not None:
         settings = replace(settings, dicom_port=dicom_port)
+    if port is not None:
+        settings = replace(settings, web=replace(settings.web, port=port))
     if check:
         for line in _described(settings, data):
             say(line)
@@ -120,16 +125,21 @@ def serve(
 
 def _serve(settings: ClinicConfig, data: Path) -> None:
     from mammodensity.clinic.node import Node
+    from mammodensity.web.server import WebServer
 
     node = Node(settings, data)
+    web = WebServer(node)
     try:
+        web_port = web.start()
         port = node.start()
         say(f"DICOM: {settings.ae_title} at {settings.bind or 'all addresses'}, port {port}")
+        say(f"web: http://{settings.web.bind}:{web_port}/health, /metrics")
         say_research_use_only()
         threading.Event().wait()
     except KeyboardInterrupt:
         say("stopped; the node goes on from here when it is started again")
     finally:
+        web.stop()
         node.stop()
 
 
@@ -137,6 +147,7 @@ def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
     """Say what a node with these settings does."""
     yield f"listens as {settings.ae_title} on {settings.bind or 'all addresses'}, port {settings.dicom_port}"
     senders = ", ".join(f"{sender.ae_title} ({sender.address or 'any address'})" for sender in settings.senders)
+    yield f"answers /health and /metrics on {settings.web.bind}, port {settings.web.port}"
     yield f"takes images from {senders or 'any AE title, on this machine only'}"
     yield f"reads an exam with four views {settings.settle_s:g} s after its last image; workers: {settings.workers}"
     fewer = f"reads it after {settings.settle_incomplete_s:g} s, with a flag"

@@ -1,0 +1,1 @@
+"""The HTTP side of the node: health and metrics."""
