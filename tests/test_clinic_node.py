@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -352,6 +353,42 @@ def test_a_late_view_makes_one_revision_that_names_its_predecessor(clinic):
     send(inbox, *images)  # the PACS sends the study again
     clock.now += 1000
     assert not worker.work_once()
+
+
+def test_images_are_removed_when_their_time_is_over_and_welcome_again(clinic, tmp_path):
+    _, worker, database, clock = clinic
+    config = replace(worker._config, keep_images_days=30.0)
+    inbox = Inbox(config, tmp_path, database, clock)
+    images = [view(projection) for projection in Projection]
+    study = images[0].StudyInstanceUID
+    send(inbox, *images[:3])
+    clock.now += 60
+    assert worker.work_once()
+    clock.now += 31 * 86400
+    assert inbox.remove_old() == 0, "the results have not been delivered"
+    for delivery in database.to_send(clock.now):
+        database.sent(delivery[0], clock.now)
+    assert inbox.remove_old() == 0
+    clock.now += 31 * 86400
+    assert inbox.remove_old() == 3
+    assert not stored(tmp_path)
+    assert len(database.results(study)) == 1
+
+    send(inbox, images[3])
+    clock.now += 900
+    assert worker.work_once()
+    (exam,) = database.exams()
+    assert (exam["state"], exam["reason"]) == (
+        "collecting",
+        "its earlier images were removed; send the whole study again",
+    )
+    send(inbox, *images)
+    clock.now += 20
+    assert worker.work_once()
+    assert len(stored(tmp_path)) == 4
+    first, second = database.results(study)
+    assert first["missing"] == ["MLO_L"]
+    assert second["missing"] == []
 
 
 def test_two_patients_in_one_study_are_held(clinic):

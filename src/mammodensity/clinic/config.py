@@ -79,6 +79,8 @@ class ClinicConfig:
     """Workers that may die over one exam before it has failed."""
     give_up_days: Annotated[float, Field(gt=0, le=365)] = 7.0
     """How long an object is sent again and again to a PACS that does not answer."""
+    keep_images_days: Annotated[float, Field(ge=0, le=36500)] = 0.0
+    """How long images and cards of an exam are kept after its result was delivered; 0: for ever."""
     least_free_gb: Annotated[float, Field(ge=0)] = 1.0
     """Free space below which the node refuses images."""
 

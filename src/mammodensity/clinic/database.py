@@ -33,6 +33,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -40,6 +41,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from mammodensity.clinic.sources import MadeObject
 from mammodensity.errors import OutputError
+
+_MOST_REMOVED = 200  # images in one transaction
 
 _TABLES = MetaData()
 IMAGES = Table(
@@ -53,6 +56,7 @@ IMAGES = Table(
     Column("code", String(32)),
     Column("received", Float, nullable=False),
     Column("sender", String(16), nullable=False),
+    Column("removed", Float),
 )
 EXAMS = Table(
     "exams",
@@ -134,6 +138,8 @@ class Claim:
     owner: str
     files: tuple[str, ...]
     """Its accepted mammograms."""
+    removed: int
+    """How many of its mammograms were removed when their time was over."""
     number: int
     """The number of the revision to make."""
     key: str | None
@@ -218,8 +224,13 @@ class Database:
         with self._transaction() as connection:
             if connection.scalar(select(OBJECTS.c.sop_uid).where(OBJECTS.c.sop_uid == arrival.sop_uid)):
                 return "ours"
-            kept = connection.execute(select(IMAGES.c.digest).where(IMAGES.c.sop_uid == arrival.sop_uid)).first()
+            kept = connection.execute(select(IMAGES).where(IMAGES.c.sop_uid == arrival.sop_uid)).first()
             if kept and kept.digest == arrival.digest:
+                if kept.removed is not None:
+                    this = update(IMAGES).where(IMAGES.c.sop_uid == arrival.sop_uid)
+                    connection.execute(this.values(removed=None))
+                    if arrival.projection:
+                        self._collect(connection, arrival.study_uid, now, settle_s, settle_incomplete_s)
                 return "same"
             if kept:
                 self._set_aside(connection, arrival, now)
@@ -300,6 +311,32 @@ class Database:
                     connection.execute(insert(DELIVERIES).values(state="waiting", tries=0, reason="", **delivery))
             _finish(connection, claim.study_uid, now)
             return True
+
+    def wait(self, claim: Claim, reason: str, now: float) -> None:
+        """Let an exam wait for images."""
+        with self._transaction() as connection:
+            if _still_has(connection, claim):
+                values = {"state": "collecting", "owner": None, "due": None, "tries": 0, "reason": reason}
+                this = update(EXAMS).where(EXAMS.c.study_uid == claim.study_uid)
+                connection.execute(this.values(changed=now, **values))
+
+    def remove_older(self, before: float, now: float) -> list[str]:
+        """Forget the images and cards of exams that need nothing since a time; returns their files, to be removed.
+
+        Results and reports are kept. Exams that are held, have failed or wait are left alone.
+        """
+        open_deliveries = select(OBJECTS.c.study_uid).join(DELIVERIES).where(DELIVERIES.c.state != "sent")
+        ended = and_(EXAMS.c.state.in_(("scored", "delivered")), EXAMS.c.changed < before)
+        studies = select(EXAMS.c.study_uid).where(and_(ended, EXAMS.c.study_uid.not_in(open_deliveries)))
+        no_exam = and_(IMAGES.c.study_uid.not_in(select(EXAMS.c.study_uid)), IMAGES.c.received < before)
+        old = and_(IMAGES.c.removed.is_(None), or_(IMAGES.c.study_uid.in_(studies), no_exam))
+        cards = and_(OBJECTS.c.study_uid.in_(studies), OBJECTS.c.kind.not_like("report%"))
+        with self._transaction() as connection:
+            rows = connection.execute(select(IMAGES.c.sop_uid, IMAGES.c.file).where(old).limit(_MOST_REMOVED)).all()
+            connection.execute(update(OBJECTS).where(cards).values(content=b""))
+            these = update(IMAGES).where(IMAGES.c.sop_uid.in_([row.sop_uid for row in rows]))
+            connection.execute(these.values(removed=now))
+            return [str(row.file) for row in rows]
 
     def unchanged(self, claim: Claim, now: float) -> None:
         """Say that the exam's last revision still holds: the same images, model and rules."""
@@ -412,7 +449,10 @@ def _rows_of(connection: Connection, table: Table) -> int:
 
 def _claimed(connection: Connection, study_uid: str, owner: str) -> Claim:
     of_study = and_(IMAGES.c.study_uid == study_uid, IMAGES.c.projection.is_not(None))
-    files = connection.scalars(select(IMAGES.c.file).where(of_study).order_by(IMAGES.c.sop_uid))
+    images = connection.execute(
+        select(IMAGES.c.file, IMAGES.c.removed).where(of_study).order_by(IMAGES.c.sop_uid)
+    ).all()
+    files = tuple(str(image.file) for image in images if image.removed is None)
     query = select(REVISIONS).where(REVISIONS.c.study_uid == study_uid).order_by(REVISIONS.c.number.desc()).limit(1)
     last = connection.execute(query).first()
     previous: dict[str, bytes] = {}
@@ -421,7 +461,7 @@ def _claimed(connection: Connection, study_uid: str, owner: str) -> Claim:
         rows = connection.execute(select(OBJECTS.c.kind, OBJECTS.c.content).where(of_last))
         previous = {row.kind: row.content for row in rows}
     number = last.number + 1 if last else 1
-    return Claim(study_uid, owner, tuple(files), number, last.key if last else None, previous)
+    return Claim(study_uid, owner, files, len(images) - len(files), number, last.key if last else None, previous)
 
 
 def _still_has(connection: Connection, claim: Claim) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,7 @@ class Inbox:
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
         for orphan in self._incoming.iterdir():
             orphan.unlink()
+        self._keeping = threading.Lock()
         self._server: Any = None
 
     def start(self) -> int:
@@ -130,18 +132,41 @@ class Inbox:
             arrival = self._arrival(temporary, digest, sender)
             if arrival is None:
                 return _CANNOT_UNDERSTAND
-            target = self._folder / arrival.file
-            target.parent.mkdir(exist_ok=True, mode=0o700)
-            temporary.replace(target)
-            _fsync_folder(target.parent)
+            with self._keeping:
+                outcome = self._keep(temporary, arrival)
         finally:
             temporary.unlink(missing_ok=True)
-        incomplete = self._config.settle_incomplete_s if self._config.incomplete == "read" else None
-        outcome = self._database.add(
-            arrival, self._clock(), settle_s=self._config.settle_s, settle_incomplete_s=incomplete
-        )
         log("received", sender=sender, study=name_of(arrival.study_uid), view=arrival.projection, outcome=outcome)
         return _SUCCESS
+
+    def _keep(self, temporary: Path, arrival: Arrival) -> str:
+        target = self._folder / arrival.file
+        target.parent.mkdir(exist_ok=True, mode=0o700)
+        temporary.replace(target)
+        _fsync_folder(target.parent)
+        incomplete = self._config.settle_incomplete_s if self._config.incomplete == "read" else None
+        return self._database.add(
+            arrival, self._clock(), settle_s=self._config.settle_s, settle_incomplete_s=incomplete
+        )
+
+    def remove_old(self) -> int:
+        """Remove the images whose time is over; returns how many.
+
+        Raises
+        ------
+        OSError, OutputError
+            Disk or database cannot be written; what was not removed is removed later.
+        """
+        now, days = self._clock(), self._config.keep_images_days
+        if not days:
+            return 0
+        with self._keeping:  # an image that comes again now must not lose its file
+            files = self._database.remove_older(now - days * 86400, now)
+            for file in files:
+                (self._folder / file).unlink(missing_ok=True)
+        if files:
+            log("removed", images=len(files))
+        return len(files)
 
     def _arrival(self, file: Path, digest: str, sender: str) -> Arrival | None:
         try:

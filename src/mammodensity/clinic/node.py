@@ -20,6 +20,7 @@ from mammodensity.clinic.log import log
 from mammodensity.errors import OutputError
 
 _PAUSE_S = 1.0
+_REMOVAL_S = 600.0
 
 
 class Node:
@@ -52,6 +53,7 @@ class Node:
         self._threads = [
             threading.Thread(target=self._keep_delivering, daemon=True),
             threading.Thread(target=self._keep_workers, daemon=True),
+            threading.Thread(target=self._keep_room, daemon=True),
         ]
 
     def start(self) -> int:
@@ -109,6 +111,16 @@ class Node:
                 self._delivery.send_once()
             except OutputError as error:
                 log("database-away", reason=str(error))
+
+    def _keep_room(self) -> None:
+        """Remove images whose time is over, batch after batch, and look again later."""
+        removed = 0
+        while not self._stopping.wait(_PAUSE_S if removed else _REMOVAL_S):
+            try:
+                removed = self._inbox.remove_old()
+            except (OSError, OutputError) as error:
+                log("not-removed", reason=str(getattr(error, "strerror", None) or error))
+                removed = 0
 
     def _keep_workers(self) -> None:
         """Start the workers, and a new one for each that died."""

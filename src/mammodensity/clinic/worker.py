@@ -62,6 +62,9 @@ class Worker:
         return True
 
     def _read(self, claim: Claim) -> str:
+        if claim.removed:
+            self._database.wait(claim, "its earlier images were removed; send the whole study again", self._clock())
+            return "waiting"
         verdicts = choose(survey([self._folder / file for file in claim.files], synthetic=self._config.synthetic))
         joined = [verdict for verdict in verdicts if any(r.code == _SEVERAL_PATIENTS for r in verdict.reasons)]
         if joined:

@@ -158,7 +158,8 @@ def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
         yield f"sends results to {destination.name}: {place}, {destination.sr} SR"
     if not settings.destinations:
         yield "sends results nowhere: the configuration names no destination"
-    yield f"keeps images and results in {data}"
+    days = settings.keep_images_days
+    yield f"keeps results in {data}, and images {f'{days:g} days after delivery' if days else 'for ever'}"
 
 
 def _show_status(database: Database) -> None:
