@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from mammodensity.phantom.exams import PhantomSpec, make_exam
+from mammodensity.phantom.exams import PhantomExam, PhantomSpec, make_exam
 from mammodensity.terms import Projection
 
 MG = "1.2.840.10008.5.1.4.1.1.1.2"
@@ -29,8 +29,12 @@ VIEW_CODES = {"CC": "R-10242", "MLO": "R-10226", "ML": "R-10224"}
 @cache
 def phantom(projection: Projection = Projection.CC_R, rows: int = 96) -> np.ndarray:
     """Stored values (H, W) of 12 bit, bright where dense, chest wall at the side that habit has for the breast."""
-    exam = make_exam(PhantomSpec(rows=rows, bits=16), 2)
-    return (exam.views[projection].image >> 4).astype(np.uint16)
+    return (_phantom_exam(rows).views[projection].image >> 4).astype(np.uint16)
+
+
+@cache
+def _phantom_exam(rows: int) -> PhantomExam:
+    return make_exam(PhantomSpec(rows=rows, bits=16), 2)
 
 
 def code(value: str, meaning: str = "", scheme: str = "SRT") -> Dataset:

@@ -20,16 +20,15 @@ pytest.importorskip("pynetdicom", reason="the extra clinic is not installed")
 pytest.importorskip("sqlalchemy", reason="the extra clinic is not installed")
 
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     Comprehensive3DSRStorage,
-    DigitalMammographyXRayImageStorageForPresentation,
     SecondaryCaptureImageStorage,
-    Verification,
 )
 
-from dicom_samples import mammogram, phantom
+from clinic_parts import Clock, associate, listening, stored, view
+from dicom_samples import mammogram
 from mammodensity import predict
 from mammodensity.clinic.config import ClinicConfig, Destination, Sender, config_from, read_config
 from mammodensity.clinic.database import Arrival, Database
@@ -40,16 +39,7 @@ from mammodensity.clinic.worker import Worker
 from mammodensity.errors import OptionError, OutputError
 from mammodensity.terms import Projection
 
-MG = DigitalMammographyXRayImageStorageForPresentation
 SETTLE = {"settle_s": 20.0, "settle_incomplete_s": 900.0}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(scope="session")
@@ -96,8 +86,8 @@ def arrival(number: int, study: str = "1.2", view: str | None = "CC_R", digest: 
 
 
 def due_exam(database: Database, study: str = "1.2", first: int = 1) -> None:
-    for place, view in enumerate(Projection):
-        database.add(arrival(first + place, study, view.value), 0.0, **SETTLE)
+    for place, projection in enumerate(Projection):
+        database.add(arrival(first + place, study, projection.value), 0.0, **SETTLE)
 
 
 def test_an_image_that_comes_five_times_at_once_is_one_row(database):
@@ -181,33 +171,13 @@ def test_a_database_that_is_away_is_told_in_one_line(tmp_path):
 
 @pytest.fixture
 def inbox(tmp_path):
-    """An inbox that takes images from SCANNER, its data folder, its database and its port."""
-    config = ClinicConfig(dicom_port=0, senders=(Sender("SCANNER"), Sender("ELSEWHERE", "10.9.8.7")), least_free_gb=0.0)
-    database = Database(f"sqlite:///{tmp_path / 'node.sqlite'}")
-    inbox = Inbox(config, tmp_path, database)
-    yield inbox, tmp_path, database, inbox.start()
-    inbox.stop()
-    database.close()
-
-
-def associate(port: int, called: str = "MAMMODENSITY", calling: str = "SCANNER"):
-    entity = AE(ae_title=calling)
-    entity.add_requested_context(Verification)
-    entity.add_requested_context(MG, ExplicitVRLittleEndian)
-    entity.add_requested_context(Comprehensive3DSRStorage, ExplicitVRLittleEndian)
-    return entity.associate("127.0.0.1", port, ae_title=called)
-
-
-def stored(folder: Path) -> list[Path]:
-    return sorted((folder / "images").rglob("*.dcm"))
-
-
-def view(projection: Projection, **changes: object):
-    return mammogram(projection, phantom(projection, 320), **changes)
+    """A node that only receives: its data folder, its database and its port."""
+    with listening(tmp_path) as (port, database):
+        yield tmp_path, database, port
 
 
 def test_success_means_that_file_and_row_are_there(inbox):
-    _, folder, database, port = inbox
+    folder, database, port = inbox
     association = associate(port)
     assert association.send_c_echo().Status == 0
     image = view(Projection.CC_R)
@@ -220,18 +190,8 @@ def test_success_means_that_file_and_row_are_there(inbox):
     assert "Phantom" not in str(file)
 
 
-@pytest.mark.parametrize(
-    ("called", "calling"), [("OTHER", "SCANNER"), ("MAMMODENSITY", "STRANGER"), ("MAMMODENSITY", "ELSEWHERE")]
-)
-def test_strangers_are_refused_and_nothing_is_stored(inbox, called, calling):
-    _, folder, _, port = inbox
-    association = associate(port, called, calling)
-    assert not association.is_established
-    assert stored(folder) == []
-
-
 def test_an_association_that_is_aborted_keeps_what_was_answered(inbox):
-    _, folder, database, port = inbox
+    folder, database, port = inbox
     association = associate(port)
     for projection in (Projection.CC_R, Projection.CC_L):
         association.send_c_store(view(projection))
@@ -245,7 +205,7 @@ def test_an_association_that_is_aborted_keeps_what_was_answered(inbox):
 
 
 def test_a_connection_that_is_cut_within_an_image_leaves_no_file(inbox):
-    _, folder, database, port = inbox
+    folder, database, port = inbox
     association = associate(port)
     connection = association.dul.socket.socket
     connection.sendall(b"\x04\x00\x00\x00\xff\xff" + b"\0" * 5000)  # a data PDU of which most never comes
@@ -259,7 +219,7 @@ def test_a_connection_that_is_cut_within_an_image_leaves_no_file(inbox):
 
 
 def test_a_report_is_kept_and_makes_no_exam(inbox):
-    _, folder, database, port = inbox
+    folder, database, port = inbox
     report = mammogram(Projection.CC_R, SOPClassUID=Comprehensive3DSRStorage, Modality="SR", PixelData=None)
     association = associate(port)
     assert association.send_c_store(report).Status == 0
@@ -268,12 +228,17 @@ def test_a_report_is_kept_and_makes_no_exam(inbox):
     assert database.exams() == []
 
 
-def test_a_full_disk_and_a_lost_database_are_no_success(inbox, monkeypatch):
-    receiver, folder, database, port = inbox
+def test_a_disk_that_is_nearly_full_is_no_success(tmp_path):
+    with listening(tmp_path, least_free_gb=1e9) as (port, _):
+        association = associate(port)
+        assert association.send_c_store(view(Projection.CC_R)).Status == 0xA700
+        association.release()
+    assert stored(tmp_path) == []
+
+
+def test_a_lost_database_is_no_success(inbox):
+    folder, database, port = inbox
     association = associate(port)
-    monkeypatch.setattr(receiver, "_config", ClinicConfig(least_free_gb=1e9))
-    assert association.send_c_store(view(Projection.CC_R)).Status == 0xA700
-    monkeypatch.undo()
     database._engine.dispose()
     (folder / "node.sqlite").rename(folder / "away")
     (folder / "node.sqlite").mkdir()
@@ -317,7 +282,7 @@ def send(inbox: Inbox, *images) -> None:
 
 def test_the_result_is_that_of_predict(clinic, tmp_path):
     inbox, worker, database, clock = clinic
-    images = [view(projection) for projection in Projection]
+    images = [view(projection, 320) for projection in Projection]
     send(inbox, *images)
     assert not worker.work_once()
     clock.now += 20
@@ -336,7 +301,7 @@ def test_the_result_is_that_of_predict(clinic, tmp_path):
 
 def test_a_late_view_makes_one_revision_that_names_its_predecessor(clinic):
     inbox, worker, database, clock = clinic
-    images = [view(projection) for projection in Projection]
+    images = [view(projection, 320) for projection in Projection]
     send(inbox, *images[:3])
     clock.now += 60
     assert worker.work_once()
@@ -393,7 +358,7 @@ def test_images_are_removed_when_their_time_is_over_and_welcome_again(clinic, tm
 
 def test_two_patients_in_one_study_are_held(clinic):
     inbox, worker, database, clock = clinic
-    send(inbox, *(view(projection, PatientID=f"P{number // 2}") for number, projection in enumerate(Projection)))
+    send(inbox, *(view(projection, 320, PatientID=f"P{number // 2}") for number, projection in enumerate(Projection)))
     clock.now += 20
     assert worker.work_once()
     (exam,) = database.exams()
@@ -403,7 +368,7 @@ def test_two_patients_in_one_study_are_held(clinic):
 
 def test_an_image_that_cannot_be_read_fails_with_its_reason_and_the_worker_lives(clinic):
     inbox, worker, database, clock = clinic
-    blank = view(Projection.CC_R)
+    blank = view(Projection.CC_R, 320)
     blank.PixelData = b"\0" * len(blank.PixelData)
     send(inbox, blank)
     clock.now += 60
@@ -412,7 +377,7 @@ def test_an_image_that_cannot_be_read_fails_with_its_reason_and_the_worker_lives
     (result,) = database.results(blank.StudyInstanceUID) or [None]
     assert exam["state"] in ("failed", "scored")
     assert result is None or result["abstained"]
-    send(inbox, *(view(projection, StudyInstanceUID="1.2.9", PatientID="Q") for projection in Projection))
+    send(inbox, *(view(projection, 320, StudyInstanceUID="1.2.9", PatientID="Q") for projection in Projection))
     clock.now += 20
     assert worker.work_once()
     assert len(database.results("1.2.9")) == 1

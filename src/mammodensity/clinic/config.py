@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,18 @@ class Sender:
 
     ae_title: Title
     address: str = ""
-    """Its address; blank for any."""
+    """Its address, or a network such as ``10.0.0.0/24``; blank for any."""
+
+    def __post_init__(self) -> None:
+        try:
+            ip_network(self.address or "::", strict=False)
+        except ValueError:
+            text = f"address must be an IP address or a network such as 10.0.0.0/24. Got {self.address!r} instead."
+            raise OptionError(text) from None
+
+    def is_at(self, address: str) -> bool:
+        """True for an address that this sender may call from."""
+        return not self.address or is_within(address, self.address)
 
 
 @settings
@@ -35,6 +47,28 @@ class Destination:
     port: Port
     sr: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
     """The class of reports that it takes."""
+    tls: bool = False
+    """Send by TLS; its certificate must name the host."""
+
+
+@settings
+class Tls:
+    """Certificates: of the node, and of who may call it."""
+
+    certificate: str
+    """A PEM file: the certificate of the node, then those up to the authority."""
+    key: str
+    """A PEM file: its key, without password."""
+    authority: str = ""
+    """A PEM file: who signs the certificates of senders and destinations; blank for those that the system trusts."""
+    client_certificates: bool = True
+    """Who calls must show a certificate of the authority."""
+    dicom: bool = True
+    """The DICOM port speaks TLS."""
+
+    def __post_init__(self) -> None:
+        if self.client_certificates and not self.authority:
+            raise OptionError("authority is needed, or client_certificates = false")
 
 
 @settings
@@ -60,6 +94,7 @@ class ClinicConfig:
     """Who may send; empty: any calling AE title, which is allowed on loopback only."""
     destinations: tuple[Destination, ...] = ()
     web: Web = Web()
+    tls: Tls | None = None
     database: str = ""
     """A URL of SQLAlchemy, such as ``postgresql+psycopg://...``; blank for a SQLite file in the data folder."""
     model: str = ""
@@ -92,6 +127,13 @@ class ClinicConfig:
             raise OptionError(f"senders is needed when the node listens on {self.bind or 'all addresses'}: list them")
 
 
+def is_within(address: str, network: str) -> bool:
+    """True for an address in a network; an IPv4 address may be written as IPv6."""
+    place = ip_address(address.partition("%")[0])
+    place = getattr(place, "ipv4_mapped", None) or place
+    return place in ip_network(network, strict=False)
+
+
 def read_config(path: Path) -> ClinicConfig:
     """Read the configuration from a TOML file.
 
@@ -102,6 +144,10 @@ def read_config(path: Path) -> ClinicConfig:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+        if isinstance(tls := content.get("tls"), dict):
+            for name in ("certificate", "key", "authority"):  # files lie beside the configuration
+                if isinstance(tls.get(name), str) and tls[name]:
+                    tls[name] = str(path.parent / tls[name])
         return config_from(content)
     except (OSError, ValueError, OptionError) as error:
         raise OptionError(f"{path} cannot be used as configuration: {error}") from error
@@ -113,8 +159,9 @@ def config_from(content: Mapping[str, Any]) -> ClinicConfig:
     for name, kind in (("senders", Sender), ("destinations", Destination)):
         if name in values:
             values[name] = tuple(_item(name, kind, item) for item in _listed(name, values[name]))
-    if "web" in values:
-        values["web"] = _item("web", Web, values["web"])
+    for name, table in (("web", Web), ("tls", Tls)):
+        if values.get(name) is not None:
+            values[name] = _item(name, table, values[name])
     for field in fields(ClinicConfig):  # TOML tells 20 from 20.0
         if isinstance(field.default, float) and type(values.get(field.name)) is int:
             values[field.name] = float(values[field.name])
@@ -122,15 +169,14 @@ def config_from(content: Mapping[str, Any]) -> ClinicConfig:
 
 
 def _listed(name: str, items: Any) -> list[Any]:
-    if not isinstance(items, (list, tuple)):
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, Mapping) for item in items):
         raise OptionError(f"{name} must be tables: write [[{name}]] above each")
     return list(items)
 
 
 def _item(name: str, kind: Any, item: Any) -> Any:
     if not isinstance(item, Mapping):
-        brackets = "[web]" if name == "web" else f"[[{name}]]"
-        raise OptionError(f"{name} must be a table: write {brackets} above its settings")
+        raise OptionError(f"{name} must be a table: write [{name}] above its settings")
     try:
         return kind(**item)
     except OptionError as error:

@@ -13,9 +13,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 
+from mammodensity.clinic.certificates import client_context, why_not_trusted
 from mammodensity.clinic.config import ClinicConfig, Destination
 from mammodensity.clinic.database import Database
 from mammodensity.clinic.log import log
+from mammodensity.errors import OptionError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 3600.0
 _WARNING = 0xB000
@@ -36,6 +38,8 @@ class Delivery:
     def __init__(self, config: ClinicConfig, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._config, self._database, self._clock = config, database, clock
         self._destinations = {destination.name: destination for destination in config.destinations}
+        if any(destination.tls for destination in config.destinations):
+            client_context(config.tls)  # the files can be used
 
     def send_once(self) -> int:
         """Send everything that is due; returns how many objects were stored."""
@@ -59,9 +63,8 @@ class Delivery:
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _ANSWER_S
         for sop_class in {dataset.SOPClassUID for dataset in datasets}:
             entity.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-        association = entity.associate(destination.host, destination.port, ae_title=destination.ae_title)
-        if not association.is_established:
-            reason = "it refused the association" if association.is_rejected else "it does not answer"
+        association, reason = self._associate(entity, destination)
+        if association is None:
             for delivery in deliveries:
                 self._postpone(destination, delivery, reason)
             return 0
@@ -72,6 +75,25 @@ class Delivery:
         finally:
             association.release()
         return stored
+
+    def _associate(self, entity: AE, destination: Destination) -> tuple[Any, str]:
+        """An association, or None and why there is none."""
+        try:
+            context = client_context(self._config.tls) if destination.tls else None  # anew: certificates are renewed
+        except OptionError as error:
+            return None, str(error)
+        association = entity.associate(
+            destination.host,
+            destination.port,
+            ae_title=destination.ae_title,
+            tls_args=(context, destination.host) if context else None,
+        )
+        if association.is_established:
+            return association, ""
+        if association.is_rejected:
+            return None, "it refused the association"
+        distrust = why_not_trusted(context, destination.host, destination.port) if context else ""
+        return None, distrust or "it does not answer"
 
     def _send_one(self, association: Any, destination: Destination, delivery: Due, dataset: Dataset) -> bool:
         accepted = {context.abstract_syntax for context in association.accepted_contexts}

@@ -1,7 +1,6 @@
-"""Receive DICOM objects: "success" is answered only when the bytes and their row are on disk.
+"""Keep DICOM objects that arrive: "success" is answered only when the bytes and their row are on disk.
 
-A node that accepts mammograms alone makes the sender's whole study fail, so every storage class is accepted. What is no
-mammogram is kept and makes no exam.
+What is no mammogram is kept and makes no exam.
 """
 
 from __future__ import annotations
@@ -13,12 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pydicom import dcmread
-from pydicom.uid import AllTransferSyntaxes
-from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from mammodensity.clinic.config import ClinicConfig
 from mammodensity.clinic.database import Arrival, Database
@@ -26,14 +21,12 @@ from mammodensity.clinic.log import log
 from mammodensity.data.dicom.gatekeeper import judge_file
 from mammodensity.errors import OutputError
 
-_SUCCESS, _NO_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
-_NOT_RECOGNISED = (0x01, 0x01, 0x03)  # rejected permanently by the user: calling AE title not recognised
-_MOST_ASSOCIATIONS = 100  # idle connections must not keep an exam out
-_ACSE_TIMEOUT_S, _NETWORK_TIMEOUT_S = 10, 60
+SUCCESS, NO_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+"""Statuses of a stored object (PS3.4 table B.2-1)."""
 
 
 class Inbox:
-    """Listens for associations, keeps what arrives, and tells the database.
+    """Keeps what arrives, and tells the database.
 
     Parameters
     ----------
@@ -53,75 +46,19 @@ class Inbox:
         for orphan in self._incoming.iterdir():
             orphan.unlink()
         self._keeping = threading.Lock()
-        self._server: Any = None
-
-    def start(self) -> int:
-        """Listen; returns the port.
-
-        Raises
-        ------
-        OutputError
-            The port is taken, or the address is not this machine's.
-        """
-        entity = AE(ae_title=self._config.ae_title)
-        entity.require_called_aet = True
-        entity.require_calling_aet = [sender.ae_title for sender in self._config.senders]
-        entity.maximum_associations = _MOST_ASSOCIATIONS
-        entity.acse_timeout, entity.network_timeout = _ACSE_TIMEOUT_S, _NETWORK_TIMEOUT_S
-        entity.add_supported_context(Verification)
-        for context in AllStoragePresentationContexts:
-            entity.add_supported_context(str(context.abstract_syntax), AllTransferSyntaxes)
-        handlers: list[Any] = [
-            (evt.EVT_REQUESTED, self._on_request),
-            (evt.EVT_C_STORE, self._on_store),
-            (evt.EVT_REJECTED, self._on_rejected),
-        ]
-        place = (self._config.bind, self._config.dicom_port)
-        try:
-            self._server = entity.start_server(place, block=False, evt_handlers=handlers)
-        except OSError as error:
-            raise OutputError(
-                f"cannot listen on {place[0]}:{place[1]}: {error.strerror}; choose another port"
-            ) from error
-        return int(self._server.socket.getsockname()[1])
-
-    def stop(self) -> None:
-        """Take no more associations."""
-        if self._server is not None:
-            self._server.shutdown()
-
-    def _on_request(self, event: Any) -> None:
-        """Refuse a calling AE title that comes from an address other than its own."""
-        title, address = _title(event), str(event.assoc.requestor.address)
-        allowed = [sender.address for sender in self._config.senders if sender.ae_title == title]
-        if allowed and "" not in allowed and address not in allowed:
-            log("refused-address", sender=title, address=address)
-            event.assoc.acse.send_reject(*_NOT_RECOGNISED)
-            event.assoc.kill()
-
-    @staticmethod
-    def _on_rejected(event: Any) -> None:
-        log("refused-title", sender=_title(event))
-
-    def _on_store(self, event: Any) -> int:
-        sender = _title(event)
-        try:
-            return self.keep(event.encoded_dataset(), sender)
-        except (OSError, OutputError) as error:
-            log("not-kept", sender=sender, reason=str(getattr(error, "strerror", None) or error))
-            return _NO_RESOURCES
 
     def keep(self, content: bytes, sender: str) -> int:
-        """Keep one object, a DICOM file as bytes; returns the status of the answer.
+        """Keep one object, a DICOM file as bytes; returns the status of the answer, never raises."""
+        try:
+            return self._receive(content, sender)
+        except (OSError, OutputError) as error:  # disk or database cannot be written
+            log("not-kept", sender=sender, reason=str(getattr(error, "strerror", None) or error))
+            return NO_RESOURCES
 
-        Raises
-        ------
-        OSError, OutputError
-            Disk or database cannot be written; nothing was kept.
-        """
+    def _receive(self, content: bytes, sender: str) -> int:
         if shutil.disk_usage(self._folder).free < self._config.least_free_gb * 1e9:
             log("disk-low", sender=sender)
-            return _NO_RESOURCES
+            return NO_RESOURCES
         digest = hashlib.sha256(content).hexdigest()
         temporary = self._incoming / f"{os.getpid()}-{time.monotonic_ns()}-{digest[:16]}.partial"
         try:
@@ -131,13 +68,13 @@ class Inbox:
                 os.fsync(stream.fileno())
             arrival = self._arrival(temporary, digest, sender)
             if arrival is None:
-                return _CANNOT_UNDERSTAND
+                return CANNOT_UNDERSTAND
             with self._keeping:
                 outcome = self._keep(temporary, arrival)
         finally:
             temporary.unlink(missing_ok=True)
         log("received", sender=sender, study=name_of(arrival.study_uid), view=arrival.projection, outcome=outcome)
-        return _SUCCESS
+        return SUCCESS
 
     def _keep(self, temporary: Path, arrival: Arrival) -> str:
         target = self._folder / arrival.file
@@ -180,11 +117,6 @@ class Inbox:
         code = None if check.accepted else check.reasons[0].code
         projection = check.projection.value if check.accepted and check.projection else None
         return Arrival(sop_uid, study_uid, digest, place.as_posix(), projection, code, sender)
-
-
-def _title(event: Any) -> str:
-    """The calling AE title."""
-    return str(event.assoc.requestor.primitive.calling_ae_title).strip()
 
 
 def name_of(study_uid: str) -> str:

@@ -16,6 +16,7 @@ from mammodensity.clinic.config import ClinicConfig
 from mammodensity.clinic.database import Database, database_url
 from mammodensity.clinic.delivery import Delivery
 from mammodensity.clinic.inbox import Inbox
+from mammodensity.clinic.listener import Listener
 from mammodensity.clinic.log import log
 from mammodensity.errors import OutputError
 
@@ -47,6 +48,7 @@ class Node:
         """Workers that ended by themselves since the node was started."""
         self.database = Database(database_url(config.database, folder))
         self._inbox = Inbox(config, folder, self.database)
+        self._listener = Listener(config, self._inbox)
         self._delivery = Delivery(config, self.database)
         self._stopping = threading.Event()
         self._workers: list[subprocess.Popen[str]] = []
@@ -58,14 +60,14 @@ class Node:
 
     def start(self) -> int:
         """Start to serve; returns the DICOM port."""
-        port = self._inbox.start()
+        port = self._listener.start()
         for thread in self._threads:
             thread.start()
         return port
 
     def stop(self) -> None:
         """Take no more exams, let workers end what they do, and stop."""
-        self._inbox.stop()
+        self._listener.stop()
         self._stopping.set()
         for thread in self._threads:
             thread.join()

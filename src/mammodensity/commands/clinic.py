@@ -145,7 +145,15 @@ def _serve(settings: ClinicConfig, data: Path) -> None:
 
 def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
     """Say what a node with these settings does."""
-    yield f"listens as {settings.ae_title} on {settings.bind or 'all addresses'}, port {settings.dicom_port}"
+    from mammodensity.clinic.certificates import client_context, server_context
+
+    secured = ""
+    if settings.tls:
+        server_context(settings.tls)
+        client_context(settings.tls)
+        secured = " with TLS" if settings.tls.dicom else ""
+    place = f"{settings.bind or 'all addresses'}, port {settings.dicom_port}{secured}"
+    yield f"listens as {settings.ae_title} on {place}"
     senders = ", ".join(f"{sender.ae_title} ({sender.address or 'any address'})" for sender in settings.senders)
     yield f"answers /health and /metrics on {settings.web.bind}, port {settings.web.port}"
     yield f"takes images from {senders or 'any AE title, on this machine only'}"
@@ -154,7 +162,8 @@ def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
     yield f"an exam with fewer views: {fewer if settings.incomplete == 'read' else 'waits for the rest'}"
     yield f"model: {settings.model or 'the default model'}"
     for destination in settings.destinations:
-        place = f"{destination.ae_title} at {destination.host}, port {destination.port}"
+        secured = " with TLS" if destination.tls else ""
+        place = f"{destination.ae_title} at {destination.host}, port {destination.port}{secured}"
         yield f"sends results to {destination.name}: {place}, {destination.sr} SR"
     if not settings.destinations:
         yield "sends results nowhere: the configuration names no destination"

@@ -1,0 +1,105 @@
+"""Parts that the tests of the node share: certificates, a node's listener, and programs as its peers."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.sop_class import (
+    Comprehensive3DSRStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
+    Verification,
+)
+
+from dicom_samples import mammogram, phantom
+from mammodensity.clinic.config import ClinicConfig, Sender
+from mammodensity.clinic.database import Database
+from mammodensity.clinic.inbox import Inbox
+from mammodensity.clinic.listener import Listener
+from mammodensity.terms import Projection
+
+MG = DigitalMammographyXRayImageStorageForPresentation
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Authority:
+    """Signs certificates by the openssl command."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("openssl is not installed (Debian: openssl)")
+        self._folder, self._name = folder, name
+        self.file = folder / f"{name}.pem"
+        self._openssl("req", "-x509", "-subj", f"/CN={name}", "-days", 2, "-out", self.file, *self._key(name))
+
+    def _key(self, name: str) -> list[Any]:
+        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", self.key_of(name)]
+
+    def key_of(self, name: str) -> Path:
+        return self._folder / f"{name}.key"
+
+    @staticmethod
+    def _openssl(*arguments: object) -> None:
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+    def sign(self, name: str, host: str = "IP:127.0.0.1,DNS:localhost", days: int = 2) -> dict[str, str]:
+        """The files of a new certificate."""
+        request, file = self._folder / f"{name}.csr", self._folder / f"{name}.pem"
+        names = ["-subj", f"/CN={name}", "-addext", f"subjectAltName={host}"]
+        self._openssl("req", *names, "-out", request, *self._key(name))
+        by = ["-CA", self.file, "-CAkey", self.key_of(self._name), "-copy_extensions", "copy"]
+        self._openssl("x509", "-req", "-in", request, *by, "-days", days, "-out", file)
+        return {"certificate": str(file), "key": str(self.key_of(name))}
+
+
+@contextmanager
+def listening(folder: Path, clock: Any = None, **settings: Any):
+    """A node that only receives, from SCANNER; its port and its database."""
+    defaults = {"dicom_port": 0, "least_free_gb": 0.0, "senders": (Sender("SCANNER"),)}
+    config = ClinicConfig(**(defaults | settings))
+    database = Database(f"sqlite:///{folder / 'node.sqlite'}")
+    inbox = Inbox(config, folder, database, *([clock] if clock else []))
+    listener = Listener(config, inbox)
+    try:
+        yield listener.start(), database
+    finally:
+        listener.stop()
+        database.close()
+
+
+def associate(port: int, called: str = "MAMMODENSITY", calling: str = "SCANNER", **options: Any):
+    entity = AE(ae_title=calling)
+    entity.acse_timeout = entity.connection_timeout = entity.dimse_timeout = 30
+    entity.add_requested_context(Verification)
+    entity.add_requested_context(MG, ExplicitVRLittleEndian)
+    entity.add_requested_context(Comprehensive3DSRStorage, ExplicitVRLittleEndian)
+    return entity.associate("127.0.0.1", port, ae_title=called, **options)
+
+
+def view(projection: Projection, rows: int = 96, **changes: Any) -> Dataset:
+    return mammogram(projection, phantom(projection, rows), **changes)
+
+
+def stored(folder: Path) -> list[Path]:
+    return sorted((folder / "images").rglob("*.dcm"))
