@@ -8,7 +8,7 @@ from html import escape
 from io import BytesIO
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,8 @@ from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps, expla
 from mammodensity.explanation.methods import DEFAULT_METHOD, require_methods
 from mammodensity.inputs import read_json
 from mammodensity.models.default import TissueModel
-from mammodensity.models.scoring import ScoredExam, require_networks, score_records
-from mammodensity.models.trained import DensityModel, load_model, model_name
+from mammodensity.models.scoring import ScoredExam, require_networks
+from mammodensity.models.trained import DensityModel
 from mammodensity.outputs import (
     distinct_names,
     receipt,
@@ -35,11 +35,10 @@ from mammodensity.outputs import (
 )
 from mammodensity.pages.exam_page import map_block, render_exam_page, side_picture
 from mammodensity.pages.pictures import contour_level, iso_contours, png_bytes
-from mammodensity.results.calibration import Calibration, read_calibration
 from mammodensity.results.result import ExamResult, exam_result
 from mammodensity.terms import RESEARCH_USE_ONLY, Category, Projection
 from mammodensity.workers import Progress
-from mammodensity.workflows.predict import find_data, without_paths
+from mammodensity.workflows.predict import Predictor, find_data, without_paths
 
 SUMMARY_FILE = "explanations.json"
 _CONTOUR_PX = 1024  # rows or columns from which on a contour is taken from every second pixel
@@ -135,20 +134,12 @@ def explain(
         Unknown method, category or layer.
     """
     exams = find_data(data, split=split, synthetic=synthetic).first_exams(first)
-    folder = Path(model) if isinstance(model, (str, Path)) else getattr(model, "folder", None)
-    calibration = read_calibration(folder) if folder else None
-    if model is None or isinstance(model, (str, Path)):
-        model = load_model(folder, device)
     run = _Run(
-        model,
+        Predictor(model, allow_missing=allow_missing, device=device),
         exams,
         methods=methods,
-        category=category,
-        against=against,
-        layer=layer,
-        allow_missing=allow_missing,
-        calibration=calibration,
-        scores_file=scores_file,
+        question={"category": category, "against": against, "layer": layer},
+        stability=scores_file is not None,
         progress=progress,
     )
     if output is None:
@@ -156,7 +147,7 @@ def explain(
         run.require_some()
         return run.outcome([exam.result for exam in explained], exams=explained)
     with written_together():
-        return _write(run, Path(output), model_name(folder), arrays=arrays, side=side, scores_file=scores_file)
+        return _write(run, Path(output), arrays=arrays, side=side, scores_file=scores_file)
 
 
 class _Run:
@@ -164,48 +155,40 @@ class _Run:
 
     def __init__(
         self,
-        model: DensityModel | TissueModel,
+        predictor: Predictor,
         data: DataSet,
         *,
         methods: Sequence[str],
-        category: Category | str | None,
-        against: Category | str | None,
-        layer: str | None,
-        allow_missing: bool,
-        calibration: Calibration | None,
-        scores_file: Path | None,
+        question: Mapping[str, Any],
+        stability: bool,
         progress: Progress | None,
     ) -> None:
+        model = cast("DensityModel | TissueModel", predictor.model)
         require_networks(model, data)
+        self.layer: str | None = question["layer"]
         if isinstance(model, DensityModel):
-            require_methods(list(methods), layer)
-        self.model, self.data, self.methods, self.layer = model, data, tuple(methods), layer
+            require_methods(list(methods), self.layer)
+        self.predictor, self.model, self.data, self.methods = predictor, model, data, tuple(methods)
         self.names = _file_names(data)
         self.refused: list[str] = []
         self.anonymous: list[str] = []
         """The same without the names of files, for what is written."""
-        self.warnings = [*model.warnings, *(calibration.warnings if calibration else ())]
-        self.scores = RunScores(model, against=against, layer=layer, spec=ScoreSpec(stability=scores_file is not None))
-        self._question = {"category": category, "against": against, "layer": layer}
-        self._calibration, self._allow_missing = calibration, allow_missing
+        spec = ScoreSpec(stability=stability)
+        self.scores = RunScores(model, against=question["against"], layer=self.layer, spec=spec)
+        self._question = question
         usable = sum(record.projection in model.projections for record in data.records)
         self._step = _counted(progress, max(len(methods), 1) * usable)
 
     def explained(self) -> Iterator[ExplainedExam]:
         """Each exam that has a usable image."""
-        fusion, policy = (self.model.fusion, "mean")
-        if self._calibration:
-            fusion, policy = self._calibration.fusion, self._calibration.policy
         for exam_id, records in self.data.exams().items():
-            scored = score_records(
-                self.model, exam_id, records, fusion=fusion, policy=policy, allow_missing=self._allow_missing
-            )
+            scored = self.predictor.score(exam_id, records)
             self.refused += scored.scores.refused.values()
             anonymous = without_paths(scored.scores.refused, records)
             self.anonymous += (f"exam {exam_id}: {text}" for text in anonymous.values())
             if not scored.views:
                 continue
-            result = exam_result(replace(scored.scores, refused=anonymous), self._calibration)
+            result = exam_result(replace(scored.scores, refused=anonymous), self.predictor.calibration)
             maps, verdicts = [], []
             for method in self.methods or (None,):
                 maps.append(
@@ -233,10 +216,10 @@ class _Run:
         self, results: list[ExamResult], *, exams: Sequence[ExplainedExam] = (), pages: Sequence[Path] = ()
     ) -> Explanations:
         """The return value of `explain`."""
-        return Explanations(results, self.refused, self.warnings, self.statement, list(exams), list(pages))
+        return Explanations(results, self.refused, self.predictor.warnings, self.statement, list(exams), list(pages))
 
 
-def _write(run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scores_file: Path | None) -> Explanations:
+def _write(run: _Run, folder: Path, *, arrays: bool, side: bool, scores_file: Path | None) -> Explanations:
     reference = reference_categories(run.data)
     exams = run.data.exams()
     page_names = dict(zip(exams, distinct_names([[safe_name(exam_id)] for exam_id in exams]), strict=True))
@@ -263,9 +246,9 @@ def _write(run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scor
             page = render_exam_page(
                 exam.result,
                 blocks,
-                model=name,
+                model=run.predictor.name,
                 reference=reference.get(exam_id),
-                warnings=run.warnings,
+                warnings=run.predictor.warnings,
                 statement=_STATEMENT,
             )
             pages.append(f"{page_names[exam_id]}.html")
@@ -278,7 +261,7 @@ def _write(run: _Run, folder: Path, name: str, *, arrays: bool, side: bool, scor
         method = TISSUE if isinstance(run.model, TissueModel) else DEFAULT_METHOD
         made_with = receipt("explain", method=",".join(run.methods) or method, layer=run.layer)
         facts = {
-            "warnings": run.warnings,
+            "warnings": run.predictor.warnings,
             "model_statement": run.statement,
             "results": [result.to_dict() for result in results],
             "refused": run.anonymous,

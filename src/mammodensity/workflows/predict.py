@@ -278,38 +278,20 @@ def predict(
         require_networks(predictor.model, exams, all_projections=complete)
     names = list(exams.exams()) if isinstance(exams, DataSet) else [exams.exam_id]
     keep = partial(_keep, frozenset(names[:pictures]), identify)
-    scored: list[ExamScores] = []
-    blocks: dict[str, Sequence[MethodBlock]] = {}
-    sources: dict[str, Sources] = {}
-
-    records = exams.exams() if isinstance(exams, DataSet) and not identify else {}
-
-    def predictions() -> Predictions:
-        results = [
-            predictor.result(
-                replace(exam, refused=without_paths(exam.refused, records.get(exam.exam_id, {}))),
-                sources=sources[exam.exam_id],
-            )
-            for exam in scored
-        ]
-        data_set = exams if isinstance(exams, DataSet) else None
-        return Predictions(results, scored, data_set, predictor.name, predictor.warnings, blocks, predictor.provenance)
-
+    kept: list[Kept] = []
     try:
-        with closing(_scored(exams, predictor, workers=workers, keep=keep)) as kept:
-            for exam, views, facts in kept:
-                sources[exam.exam_id] = facts
-                scored.append(exam)
-                if views:
-                    blocks[exam.exam_id] = views
+        with closing(_scored(exams, predictor, workers=workers, keep=keep)) as scored:
+            for exam in scored:
+                kept.append(exam)
                 if progress:
-                    progress(len(scored), len(names))
+                    progress(len(kept), len(names))
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {len(scored)} of {len(names)} exams were scored", predictions()) from None
-    done = predictions()
-    if done.refused and not any(exam.projections for exam in scored):
-        raise ImageError(done.refused[0])
-    return done
+        done = _predictions(exams, predictor, kept, identify=identify)
+        raise Interrupted(f"interrupted; {len(kept)} of {len(names)} exams were scored", done) from None
+    predictions = _predictions(exams, predictor, kept, identify=identify)
+    if predictions.refused and not any(exam.projections for exam in predictions.scores):
+        raise ImageError(predictions.refused[0])
+    return predictions
 
 
 def _scored(
@@ -323,6 +305,23 @@ def _scored(
     else:
         for exam in scored_exams(predictor.model, exams, **predictor.how):
             yield keep(predictor.model, exam)
+
+
+def _predictions(exams: DataSet | Exam, predictor: Predictor, kept: Sequence[Kept], *, identify: bool) -> Predictions:
+    """Make the results of the exams scored; only with ``identify`` do they name files of refused images."""
+    data_set = exams if isinstance(exams, DataSet) else None
+    records = data_set.exams() if data_set and not identify else {}
+    results = [
+        predictor.result(
+            replace(scores, refused=without_paths(scores.refused, records.get(scores.exam_id, {}))), sources=sources
+        )
+        for scores, _, sources in kept
+    ]
+    pictures = {scores.exam_id: blocks for scores, blocks, _ in kept if blocks}
+    all_scores = [scores for scores, _, _ in kept]
+    return Predictions(
+        results, all_scores, data_set, predictor.name, predictor.warnings, pictures, predictor.provenance
+    )
 
 
 def _keep(pictured: frozenset[str], identify: bool, scorer: Model, exam: ScoredExam) -> Kept:
