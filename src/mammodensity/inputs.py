@@ -15,6 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from mammodensity.errors import MammodensityError
+
 MOST_JSON_BYTES = 256_000_000
 """Far above the largest file of ours: the contours of some thousand explained exams."""
 MOST_TABLE_BYTES = 2_000_000_000
@@ -57,6 +59,17 @@ def read_file(path: Path, most_bytes: int) -> bytes:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raise ``OSError`` as `open_file` does, or ``ValueError`` as `parse_json` does."""
     return parse_json(read_file(path, MOST_JSON_BYTES))
+
+
+def read_entries(path: Path, error: type[MammodensityError], advice: str) -> dict[str, Any]:
+    """Read a JSON file of named entries; raise ``error`` with ``advice`` where it is damaged."""
+    try:
+        entries = read_json(path)
+    except (OSError, ValueError) as cause:
+        raise error(f"{path} is damaged: it is no readable JSON; {advice}") from cause
+    if not isinstance(entries, dict):
+        raise error(f"{path} is damaged: expected named entries; {advice}")
+    return entries
 
 
 def parse_json(content: bytes | str) -> Any:

@@ -10,9 +10,7 @@ import os
 import platform
 import re
 import shutil
-import signal
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +24,7 @@ from typing import Any, BinaryIO
 
 from mammodensity.errors import OutputError
 from mammodensity.inputs import open_file
+from mammodensity.stopping import stops_wait
 
 _RECEIPT_PACKAGES = ("mammodensity", "torch", "numpy", "scipy", "pillow", "safetensors")
 _MOST_HASHED_BYTES = 4_000_000_000
@@ -66,7 +65,7 @@ def written_together() -> Iterator[_Block]:
                 yield block
             finally:
                 _block.reset(token)
-            with _undisturbed():
+            with stops_wait():
                 for path, move in block.moves:
                     try:
                         move()
@@ -74,23 +73,6 @@ def written_together() -> Iterator[_Block]:
                         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         block.temporaries.close()
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the end of the block."""
-    came: list[int] = []
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # no other thread hears signals
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda number, _: came.append(number)) or signal.SIG_DFL
-    try:
-        yield
-    finally:
-        for heard, handler in before.items():
-            signal.signal(heard, handler)
-    for heard in came:
-        signal.raise_signal(heard)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from mammodensity.data.dataset import MANIFEST_NAME, SPLITS, read_manifest, refe
 from mammodensity.errors import ImageError, TableError, require_choice
 from mammodensity.evaluation.figures import FiguresOfMerit, evaluate_table, to_json
 from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, score_table, write_score_table
-from mammodensity.inputs import read_json
+from mammodensity.inputs import read_entries
 from mammodensity.models.scoring import ViewScores, scored_exams
 from mammodensity.models.trained import load_networks
 from mammodensity.outputs import file_sha256, receipt, staged_folder, write_json
@@ -23,6 +23,7 @@ from mammodensity.workers import Progress
 PREDICTIONS_FILE = "predictions.csv"
 FIGURES_FILE = "figures.json"
 _RECEIPT_FILE = "receipt.json"
+_AGAIN = "remove the folder to evaluate again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,7 @@ def stored_evaluation(model_folder: Path, split: str = "test") -> SplitEvaluatio
     if not (folder / FIGURES_FILE).is_file() or not (folder / PREDICTIONS_FILE).is_file():
         return None
     if (folder / _RECEIPT_FILE).is_file():
-        noted = _read_json(folder / _RECEIPT_FILE)
+        noted = read_entries(folder / _RECEIPT_FILE, TableError, _AGAIN)
         if any(noted.get(name) != value for name, value in _made_from(Path(model_folder)).items()):
             return None
     return _read_evaluation(folder)
@@ -116,22 +117,12 @@ def read_figures(path: Path) -> dict[str, FiguresOfMerit]:
     TableError
         The file is damaged.
     """
-    values = _read_json(path)
+    values = read_entries(path, TableError, _AGAIN)
     try:
         return {level: FiguresOfMerit.from_dict(values[level]) for level in LEVELS}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        expected = "expected the figures of merit of seven levels; remove the folder to evaluate again"
-        raise TableError(f"{path} is damaged: {expected}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = read_json(path)
-    except (OSError, ValueError) as error:
-        raise TableError(f"{path} is damaged: it is no readable JSON; remove the folder to evaluate again") from error
-    if not isinstance(values, dict):
-        raise TableError(f"{path} is damaged: expected named entries; remove the folder to evaluate again")
-    return values
+        expected = "expected the figures of merit of seven levels"
+        raise TableError(f"{path} is damaged: {expected}; {_AGAIN}") from error
 
 
 def _made_from(folder: Path) -> dict[str, Any]:

@@ -27,9 +27,10 @@ from mammodensity.phantom.disturbances import Disturbance
 from mammodensity.phantom.exams import PhantomSpec
 from mammodensity.research.default_phantoms import PhantomPaths, Sample, outline_sample, phantom_paths, tissue_sample
 from mammodensity.settings import Field, settings
+from mammodensity.stopping import stop_requests
 from mammodensity.tensors import read_tensors, write_tensors
 from mammodensity.terms import RESEARCH_USE_ONLY
-from mammodensity.training.loop import keep_memory, stop_requests
+from mammodensity.training.loop import keep_memory
 from mammodensity.training.records import require_same_recipe, restore_tensors, run_tensors, tensors_under
 from mammodensity.workers import quiet_start, start_worker, usable_cores
 

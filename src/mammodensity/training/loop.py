@@ -15,15 +15,12 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +30,7 @@ from torch import Tensor, nn
 
 from mammodensity.errors import Interrupted, OutputError, TrainingError
 from mammodensity.models.checkpoint import RESUME_FILE
+from mammodensity.stopping import stop_requests
 from mammodensity.training.processes import Processes
 from mammodensity.training.recipes import Recipe
 from mammodensity.training.records import (
@@ -44,31 +42,6 @@ from mammodensity.training.records import (
     save_state,
     write_history,
 )
-
-
-@contextmanager
-def stop_requests(*, once: bool = False) -> Iterator[threading.Event]:
-    """Set an event at the first Ctrl-C or SIGTERM, so that a run stops between steps; a second one stops at once.
-
-    With ``once``, further signals do nothing: ``torchrun`` repeats what the terminal has sent its processes already.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals reach only the main thread
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and not once:
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of glibc's mallopt
 _LARGE = 16 << 20

@@ -11,8 +11,6 @@ what it read, errors included.
 
 from __future__ import annotations
 
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mammodensity.errors import DeviceError, MammodensityError, TrainingError
+from mammodensity.stopping import ignore_signals
 from mammodensity.workers import find_device, launched
 
 PATIENCE = timedelta(minutes=10)
@@ -180,7 +179,7 @@ def joined(patience: timedelta = PATIENCE) -> Iterator[Processes]:
         yield Processes(place.rank, place.size, place.on_machine, waiting)
         dist.destroy_process_group()
     except BaseException as error:
-        _ignore_signals()
+        ignore_signals()
         if not torch.cuda.is_available():  # NCCL might wait for those that are lost
             dist.destroy_process_group()
         if isinstance(error, KeyboardInterrupt) and place.rank > 0:
@@ -226,10 +225,3 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
     return error.exit_code if isinstance(error, MammodensityError) else 1
-
-
-def _ignore_signals() -> None:
-    """An ending process is told to end again, by the terminal, by ``torchrun``, or as another process has ended."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)

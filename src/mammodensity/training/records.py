@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mammodensity.data.csv_rows import read_csv
 from mammodensity.data.dataset import MANIFEST_NAME, DataSet, read_manifest
 from mammodensity.errors import CheckpointError
-from mammodensity.inputs import as_number, read_json
+from mammodensity.inputs import as_number, read_entries, read_json
 from mammodensity.models.checkpoint import JOINT, RESUME_FILE, joint_file, network_files
 from mammodensity.models.joint import JointNetwork, JointSpec
 from mammodensity.models.network import NetworkSpec
@@ -300,12 +300,4 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _read_facts(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        facts = read_json(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: it is no readable JSON; restore it or train again") from error
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"{path} is damaged: expected named entries; restore it or train again")
-    return facts
+    return read_entries(path, CheckpointError, "restore it or train again") if path.exists() else None
