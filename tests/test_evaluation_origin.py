@@ -9,8 +9,8 @@ import pytest
 
 from mammodensity.evaluation.bootstrap import BootstrapSpec
 from mammodensity.evaluation.figures import evaluate_table, figures_of_merit
+from mammodensity.evaluation.infn_tables import INFN_FILES, read_infn_tables, write_infn_tables
 from mammodensity.evaluation.labels import match, read_labels
-from mammodensity.evaluation.score_tables import ORIGIN_FILES, read_origin_tables, write_origin_tables
 from mammodensity.scores import fuse
 from mammodensity.studies.further import further_figures
 from mammodensity.studies.groups import view_subsets
@@ -49,7 +49,7 @@ def labels(folder):
 
 @pytest.fixture(scope="module")
 def figures(folder, labels):
-    return evaluate_table(read_origin_tables(folder), labels)
+    return evaluate_table(read_infn_tables(folder), labels)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -70,13 +70,13 @@ def test_subject_in_detail(figures):
 
 def test_other_fusion_methods(folder, labels):
     def accuracy(method):
-        table = read_origin_tables(folder, method)
+        table = read_infn_tables(folder, method)
         return figures_of_merit(match(table, labels), table.scores["subject"], bootstrap=0).accuracy
 
     assert accuracy("geometric-mean") == pytest.approx(0.820, abs=5e-4)
     # 0.773 is the vote with ties left to the lower category; by their mean scores, as here, it is 0.8125.
     assert accuracy("vote") == 0.8125
-    table = read_origin_tables(folder, "vote")
+    table = read_infn_tables(folder, "vote")
     shares = np.round(table.scores["subject"] * 4) / 4
     assert (shares == shares.max(axis=1, keepdims=True)).sum(axis=1).tolist().count(2) == 18  # 14 % tie
     lower = figures_of_merit(match(table, labels), shares, bootstrap=0)
@@ -85,7 +85,7 @@ def test_other_fusion_methods(folder, labels):
 
 
 def test_each_more_view_helps(folder, labels):
-    table = read_origin_tables(folder)
+    table = read_infn_tables(folder)
     reference = match(table, labels)
     views = np.stack([table.scores[view] for view in PROJECTIONS], axis=1)
     for count, published in zip((1, 2, 3, 4), (0.746, 0.777, 0.799, 0.812), strict=True):
@@ -97,22 +97,22 @@ def test_each_more_view_helps(folder, labels):
 
 
 def test_written_files_are_the_origins_to_the_byte(folder, labels, tmp_path):
-    table = read_origin_tables(folder)
-    write_origin_tables(tmp_path, table.exam_ids, {view: table.scores[view] for view in PROJECTIONS}, labels)
-    for name in ORIGIN_FILES.values():
+    table = read_infn_tables(folder)
+    write_infn_tables(tmp_path, table.exam_ids, {view: table.scores[view] for view in PROJECTIONS}, labels)
+    for name in INFN_FILES.values():
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     assert read_labels(tmp_path / "rows.csv") == labels
 
 
 def test_mean_accuracy_by_number_of_views(folder, labels):
-    table = read_origin_tables(folder)
+    table = read_infn_tables(folder)
     found = view_subsets(table, match(table, labels), spec=BootstrapSpec(0))
     assert [round(one.figures["accuracy"].value, 3) for one in found.by_number.values()] == [0.746, 0.777, 0.799, 0.812]
     assert (found.n, len(found.combinations)) == (128, 15)
 
 
 def test_reject_curve_and_the_challenges_names(folder, labels, figures):
-    table = read_origin_tables(folder)
+    table = read_infn_tables(folder)
     found = further_figures(table, labels, spec=BootstrapSpec(0))
     first = found.reject.points[0]
     assert (first.wrong, first.two_or_more, first.dense_flips) == (24, 1, 14), "as the confusion matrix has it"

@@ -9,15 +9,9 @@ from hypothesis.extra.numpy import arrays
 from mammodensity.data.dataset import reference_categories
 from mammodensity.data.find import find_images
 from mammodensity.errors import OptionError, TableError
+from mammodensity.evaluation.infn_tables import INFN_FILES, read_infn_tables, write_infn_tables
 from mammodensity.evaluation.labels import match, read_labels, unused_labels
-from mammodensity.evaluation.score_tables import (
-    ORIGIN_FILES,
-    ScoreTable,
-    read_origin_tables,
-    read_score_table,
-    write_origin_tables,
-    write_score_table,
-)
+from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, write_score_table
 from mammodensity.scores import FUSION_METHODS, ExamScores, FusedScores, fuse, fuse_exam
 from mammodensity.terms import FUSED_LEVELS, LEVELS, PROJECTIONS, DensityCategory
 from samples import write_blobs
@@ -233,13 +227,13 @@ def test_score_table_is_valid_once_made():
 def origin(tmp_path):
     folder = tmp_path / "origin"
     folder.mkdir()
-    for name in ORIGIN_FILES.values():
+    for name in INFN_FILES.values():
         save(folder / name, "0.7 0.1 0.1 0.1\n0.1 0.7 0.1 0.1\n")
     return folder
 
 
 def test_origin_names():
-    assert ORIGIN_FILES == {
+    assert INFN_FILES == {
         CC_R: "predictions_ccr.txt",
         CC_L: "predictions_ccl.txt",
         MLO_R: "predictions_mlor.txt",
@@ -248,13 +242,13 @@ def test_origin_names():
 
 
 def test_origin_rows_are_numbered_and_fused(origin):
-    save(origin / ORIGIN_FILES[MLO_R], "0.1 0.1 0.1 0.7\n0.1 0.7 0.1 0.1\n")
-    table = read_origin_tables(origin)
+    save(origin / INFN_FILES[MLO_R], "0.1 0.1 0.1 0.7\n0.1 0.7 0.1 0.1\n")
+    table = read_infn_tables(origin)
     assert table.exam_ids == ("0", "1")
     assert table.scores["MLO_R"][0].tolist() == [0.1, 0.1, 0.1, 0.7]
     assert table.scores["right"][0] == pytest.approx([0.4, 0.1, 0.1, 0.4])
     assert table.scores["subject"][0] == pytest.approx([0.55, 0.1, 0.1, 0.25])
-    assert read_origin_tables(origin, "vote").scores["subject"][0] == pytest.approx([0.75, 0, 0, 0.25], abs=1e-5)
+    assert read_infn_tables(origin, "vote").scores["subject"][0] == pytest.approx([0.75, 0, 0, 0.25], abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -280,14 +274,14 @@ def test_origin_rows_are_numbered_and_fused(origin):
 def test_bad_origin_files_are_named(origin, text, message):
     save(origin / "predictions_ccl.txt", text)
     with pytest.raises(TableError, match=message):
-        read_origin_tables(origin)
+        read_infn_tables(origin)
 
 
 def test_absent_origin_files_are_named(origin):
     (origin / "predictions_mlor.txt").unlink()
     (origin / "predictions_ccl.txt").unlink()
     with pytest.raises(TableError, match=r"origin lacks predictions_ccl\.txt, predictions_mlor\.txt; expected predict"):
-        read_origin_tables(origin)
+        read_infn_tables(origin)
 
 
 def origin_scores(n):
@@ -298,8 +292,8 @@ def test_origin_round_trip_keeps_exam_ids(tmp_path):
     random = np.random.default_rng(3)
     scores = {view: random.dirichlet(np.ones(4), 3).astype(np.float32) for view in PROJECTIONS}
     ids = ["case, 9", "case 1", "case 5"]
-    write_origin_tables(tmp_path / "new", ids, scores, {"case 1": DensityCategory.D})
-    table = read_origin_tables(tmp_path / "new")
+    write_infn_tables(tmp_path / "new", ids, scores, {"case 1": DensityCategory.D})
+    table = read_infn_tables(tmp_path / "new")
     assert table.exam_ids == tuple(ids)
     for view in PROJECTIONS:
         assert np.array_equal(table.scores[view], scores[view])
@@ -307,7 +301,7 @@ def test_origin_round_trip_keeps_exam_ids(tmp_path):
     assert line == " ".join(f"{score:.18e}" for score in scores[CC_R][0])
     rows = (tmp_path / "new" / "rows.csv").read_text()
     assert rows == 'row,exam_id,density\n0,"case, 9",\n1,case 1,D\n2,case 5,\n'
-    write_origin_tables(tmp_path / "new", ids, scores)
+    write_infn_tables(tmp_path / "new", ids, scores)
     assert (tmp_path / "new" / "rows.csv").read_text() == 'row,exam_id\n0,"case, 9"\n1,case 1\n2,case 5\n'
 
 
@@ -327,7 +321,7 @@ def test_origin_round_trip_keeps_exam_ids(tmp_path):
 def test_bad_row_names_are_named(origin, rows, message):
     save(origin / "rows.csv", rows)
     with pytest.raises(TableError, match=message):
-        read_origin_tables(origin)
+        read_infn_tables(origin)
 
 
 def test_origin_files_need_every_projection(tmp_path):
@@ -335,19 +329,19 @@ def test_origin_files_need_every_projection(tmp_path):
     scores[MLO_L][1] = np.nan
     scores[CC_L][1] = np.nan
     with pytest.raises(TableError, match="exam b lacks CC_L, MLO_L; INFN's files need all four projections"):
-        write_origin_tables(tmp_path / "new", ["a", "b"], scores)
+        write_infn_tables(tmp_path / "new", ["a", "b"], scores)
     del scores[CC_R]
     with pytest.raises(TableError, match="every exam lacks CC_R"):
-        write_origin_tables(tmp_path / "new", ["a", "b"], scores)
+        write_infn_tables(tmp_path / "new", ["a", "b"], scores)
     with pytest.raises(TableError, match=r"scores of CC_R must have shape \(3, 4\)\. Got \(2, 4\) instead"):
-        write_origin_tables(tmp_path / "new", ["a", "b", "c"], origin_scores(2))
+        write_infn_tables(tmp_path / "new", ["a", "b", "c"], origin_scores(2))
     for ids in ([], ["a", "a"]):
         with pytest.raises(TableError, match="exam_ids must be distinct and at least one"):
-            write_origin_tables(tmp_path / "new", ids, origin_scores(2))
+            write_infn_tables(tmp_path / "new", ids, origin_scores(2))
     scores = origin_scores(2)
     scores[MLO_R][0, 0] = 0.5
     with pytest.raises(TableError, match=r"exam a, MLO_R: found scores that sum to 1\.25"):
-        write_origin_tables(tmp_path / "new", ["a", "b"], scores)
+        write_infn_tables(tmp_path / "new", ["a", "b"], scores)
     assert not (tmp_path / "new").exists()
 
 

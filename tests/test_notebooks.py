@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mammodensity.evaluation.score_tables import ORIGIN_FILES
+from mammodensity.evaluation.infn_tables import INFN_FILES
 from mammodensity.explanation.verdicts import VERDICTS
 from mammodensity.terms import RESEARCH_USE_ONLY
 from samples import REPOSITORY, write_blobs
@@ -83,7 +83,7 @@ def test_all_four_run_and_share_their_work(workplace, monkeypatch):
     predict = execute(NAMES[1], workplace)
     assert pictures(predict) >= 3
     assert RESEARCH_USE_ONLY in texts(predict)
-    assert {path.name for path in (model / "origin-predictions").glob("*.txt")} == set(ORIGIN_FILES.values())
+    assert {path.name for path in (model / "origin-predictions").glob("*.txt")} == set(INFN_FILES.values())
 
     origin = model / "origin-predictions"
     shutil.copy(origin / "rows.csv", origin / "labels.csv")

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from mammodensity.data.csv_rows import read_csv
 from mammodensity.errors import TableError
 from mammodensity.evaluation.agreement import Floats
+from mammodensity.evaluation.infn_tables import read_infn_tables
 from mammodensity.evaluation.labels import read_densities
-from mammodensity.evaluation.score_tables import parse_scores, read_origin_tables, read_score_table
+from mammodensity.evaluation.score_tables import parse_scores, read_score_table
 from mammodensity.terms import CATEGORIES
 
 FEW = 30
@@ -100,7 +101,7 @@ def read_readings(paths: Sequence[Path]) -> list[Reading]:
 
 
 def _subject(path: Path) -> tuple[tuple[str, ...], Floats]:
-    table = read_origin_tables(path) if path.is_dir() else read_score_table(path)
+    table = read_infn_tables(path) if path.is_dir() else read_score_table(path)
     if np.isnan(table.scores["subject"]).all():
         raise TableError(f"{path} gives no exam a subject's scores; expected all four projections, or rows for subject")
     return table.exam_ids, table.scores["subject"]

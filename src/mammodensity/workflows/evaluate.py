@@ -11,6 +11,7 @@ from mammodensity.data.dataset import reference_categories
 from mammodensity.errors import OptionError, TableError
 from mammodensity.evaluation.bootstrap import BootstrapSpec
 from mammodensity.evaluation.figures import FiguresOfMerit, evaluate_table, to_json
+from mammodensity.evaluation.infn_tables import read_infn_tables
 from mammodensity.evaluation.labels import (
     match,
     patients_of,
@@ -19,7 +20,7 @@ from mammodensity.evaluation.labels import (
     scored_exams,
     unused_labels,
 )
-from mammodensity.evaluation.score_tables import ScoreTable, read_origin_tables, read_score_table, score_table
+from mammodensity.evaluation.score_tables import ScoreTable, read_score_table, score_table
 from mammodensity.results.cross_validation import cross_validate, require_enough
 from mammodensity.studies.further import FurtherFigures, FurtherSpec, further_figures
 from mammodensity.terms import DENSITY, Category
@@ -130,7 +131,7 @@ def read_scores(scores: Scores, fusion: str | None = None) -> ScoreTable:
     if isinstance(scores, Predictions):
         return score_table(scores.scores, fusion)
     path = Path(scores)
-    return read_origin_tables(path, fusion or "mean") if path.is_dir() else read_score_table(path, fusion)
+    return read_infn_tables(path, fusion or "mean") if path.is_dir() else read_score_table(path, fusion)
 
 
 def read_reference(labels: Labels | None, scores: Scores | None = None) -> Mapping[str, Category]:

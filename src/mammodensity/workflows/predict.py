@@ -12,7 +12,8 @@ from typing import Any
 from mammodensity.data.dataset import SPLITS, DataSet, ImageRecord, reference_densities, require_complete
 from mammodensity.data.find import find_all_images
 from mammodensity.errors import ImageError, Interrupted, LayoutError, OptionError
-from mammodensity.evaluation.score_tables import write_origin_tables, write_score_table
+from mammodensity.evaluation.infn_tables import write_infn_tables
+from mammodensity.evaluation.score_tables import write_score_table
 from mammodensity.exam import Exam, Mammogram
 from mammodensity.explanation.maps import explain_exam
 from mammodensity.models.default import TissueModel
@@ -103,7 +104,7 @@ class Predictions:
         labels = reference_densities(self.data) if self.data else {}
         rows = sorted(self.scores, key=lambda exam: (labels.get(exam.exam_id, ""), exam.exam_id))
         with staged_folder(folder) as staging:
-            write_origin_tables(staging, [exam.exam_id for exam in rows], stacked_projections(rows), labels)
+            write_infn_tables(staging, [exam.exam_id for exam in rows], stacked_projections(rows), labels)
 
     def write_page(self, path: Path, *, notification: bool = False) -> None:
         """Write one HTML page of the results, with the pictures that `predict` was asked for."""
