@@ -41,7 +41,7 @@ from mammodensity.anatomy.outline import find_outline, find_regions, mammogram_s
 from mammodensity.anatomy.plausibility import Signs
 from mammodensity.anatomy.tissue import find_tissue
 from mammodensity.data.csv_rows import read_csv
-from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.header_parsing import looks_like_dicom
 from mammodensity.data.find import find_images
 from mammodensity.data.images import read_image
 from mammodensity.data.picture_files import PICTURE_SUFFIXES, projection_in_name

@@ -19,7 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELos
 from dicom_samples import deflated, mammogram, modified, phantom, save
 from mammodensity.data.dicom.file_checks import FileCheck
 from mammodensity.data.dicom.gatekeeper import judge_file
-from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.header_parsing import looks_like_dicom
 from mammodensity.data.images import read_image
 
 

@@ -16,7 +16,7 @@ from pydicom.uid import JPEG2000Lossless
 from dicom_samples import mammogram, phantom, save
 from mammodensity.data.dicom.file_checks import REASONS
 from mammodensity.data.dicom.gatekeeper import judge_file
-from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.header_parsing import looks_like_dicom
 from mammodensity.data.dicom.read import read_dicom
 from mammodensity.errors import DicomError
 from mammodensity.terms import Projection

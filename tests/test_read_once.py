@@ -19,7 +19,7 @@ from mammodensity.data import archive
 from mammodensity.data.dataset import exam_sources
 from mammodensity.data.dicom.decoding import read_stored_values
 from mammodensity.data.dicom.gatekeeper import judge
-from mammodensity.data.dicom.header import parse_header
+from mammodensity.data.dicom.header_parsing import parse_header
 from mammodensity.data.dicom.pixel_data import require_decodable
 from mammodensity.data.find import find_images
 from mammodensity.data.images import read_image, read_record

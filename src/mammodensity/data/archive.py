@@ -16,7 +16,7 @@ from pathlib import Path
 from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.dicom.file_checks import REASONS, WARNINGS, FileCheck, Reason
 from mammodensity.data.dicom.gatekeeper import judge_file, read_header
-from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.header_parsing import looks_like_dicom
 from mammodensity.data.dicom.read import pixel_digest
 from mammodensity.data.picture_files import PICTURE_SUFFIXES, exam_in_name, projection_in_name
 from mammodensity.errors import DicomError

@@ -15,7 +15,7 @@ from typing import Any
 
 from mammodensity.data.csv_rows import CsvRow, read_csv
 from mammodensity.data.dicom.file_checks import REASONS, FileCheck, Reason
-from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.header_parsing import looks_like_dicom
 from mammodensity.errors import LayoutError, TableError
 from mammodensity.inputs import read_json
 from mammodensity.outputs import write_csv

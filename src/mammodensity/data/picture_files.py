@@ -75,8 +75,8 @@ def patient_in_exam(exam_id: str) -> str:
 
 PICTURE_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".jpg", ".jpeg")
 
-_SMALLEST_SIDE_PX = 16
-_LARGEST_PIXELS = 60_000_000  # three times the largest detector; film scanned at 43.5 um has up to 38 million
+SMALLEST_SIDE_PX = 16
+MOST_PIXELS = 60_000_000  # three times the largest detector; film scanned at 43.5 um has up to 38 million
 
 
 def read_picture(path: Path | str, projection: Projection | None = None) -> Mammogram:
@@ -116,9 +116,9 @@ def read_picture(path: Path | str, projection: Projection | None = None) -> Mamm
 
 def _require_sane_size(path: Path, size: tuple[int, int]) -> None:
     columns, rows = size
-    if min(size) < _SMALLEST_SIDE_PX:
-        raise ImageError(f"{path} is {rows} x {columns} pixels; expected at least {_SMALLEST_SIDE_PX} a side", "size")
-    if rows * columns > _LARGEST_PIXELS:
+    if min(size) < SMALLEST_SIDE_PX:
+        raise ImageError(f"{path} is {rows} x {columns} pixels; expected at least {SMALLEST_SIDE_PX} a side", "size")
+    if rows * columns > MOST_PIXELS:
         raise ImageError(f"{path} is {rows} x {columns} pixels; no mammogram is that large", "size")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mammodensity.data.archive import choose, data_of, is_archive, survey
 from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.dicom.file_checks import REASONS, WARNINGS, FileCheck, Reason
-from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.header_parsing import looks_like_dicom
 from mammodensity.data.dicom.read import read_with_warnings
 from mammodensity.data.find import find_images, is_picture_layout
 from mammodensity.data.images import read_image

@@ -17,7 +17,7 @@ from mammodensity.anatomy.wedge import view_flags
 from mammodensity.data.archive import files_under
 from mammodensity.data.csv_rows import read_csv
 from mammodensity.data.dataset import MANIFEST_NAME, read_manifest
-from mammodensity.data.dicom.header import looks_like_dicom
+from mammodensity.data.dicom.header_parsing import looks_like_dicom
 from mammodensity.data.images import read_image
 from mammodensity.data.picture_files import PICTURE_SUFFIXES, projection_in_name
 from mammodensity.errors import ImageError, LayoutError, OptionError, OutputError, TableError

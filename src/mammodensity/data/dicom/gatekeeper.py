@@ -33,7 +33,8 @@ from mammodensity.data.dicom.codes import (
 )
 from mammodensity.data.dicom.file_bytes import NotDicomError, opened
 from mammodensity.data.dicom.file_checks import WARNINGS, FileCheck, Reason
-from mammodensity.data.dicom.header import Header, parse_header, quiet, say
+from mammodensity.data.dicom.header import Header, quiet, say
+from mammodensity.data.dicom.header_parsing import parse_header
 from mammodensity.data.dicom.pixel_data import find_pixels, require_decodable
 from mammodensity.data.dicom.side_and_view import (
     PROCESSING,

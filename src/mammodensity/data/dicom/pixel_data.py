@@ -33,7 +33,8 @@ from mammodensity.data.dicom.codes import (
 )
 from mammodensity.data.dicom.file_bytes import Source, opened
 from mammodensity.data.dicom.file_checks import Reason
-from mammodensity.data.dicom.header import MOST_PIXELS, Codestream, Header, PixelData, say
+from mammodensity.data.dicom.header import Codestream, Header, PixelData, say
+from mammodensity.data.picture_files import MOST_PIXELS, SMALLEST_SIDE_PX
 from mammodensity.errors import DicomError
 
 _UNDEFINED = 0xFFFFFFFF
@@ -201,7 +202,6 @@ def is_complete(header: Header, codestream: bytes) -> bool:
     return codestream.rstrip(b"\0")[-2:] == b"\xff\xd9" or codestream[-1:] == b"" or b"\xff\xd9" in codestream[-64:]
 
 
-_SMALLEST_SIDE_PX = 16
 _LARGEST_SIDE_PX = 32_000
 _MOST_PADDING_BYTES = 15  # less than the shortest row or column
 _LARGE_BYTES = 60_000_000  # uncompressed; more than any detector gives
@@ -240,7 +240,7 @@ def _shape(header: Header) -> tuple[int, int, int, int]:
     rows, columns, allocated = values
     if rows <= 0 or columns <= 0:
         raise DicomError(say(header, f"{rows} x {columns} pixels; expected an image"), "absurd-size")
-    if min(rows, columns) < _SMALLEST_SIDE_PX or max(rows, columns) > _LARGEST_SIDE_PX or rows * columns > MOST_PIXELS:
+    if min(rows, columns) < SMALLEST_SIDE_PX or max(rows, columns) > _LARGEST_SIDE_PX or rows * columns > MOST_PIXELS:
         raise DicomError(say(header, f"{rows} x {columns} pixels; no mammogram has that size"), "absurd-size")
     stored = header.whole("BitsStored")
     stored = allocated if stored is None else stored
