@@ -12,12 +12,12 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from dicom_samples import CAPTURE, MG_RAW, TOMO, code, mammogram, modified, phantom, save
-from mammodensity.data.dicom.decoding import uses_up_stream
 from mammodensity.data.dicom.file_checks import REASONS, WARNINGS
 from mammodensity.data.dicom.gatekeeper import judge_file
 from mammodensity.data.dicom.read import read_with_warnings
 from mammodensity.data.dicom.side_and_view import chest_wall_side
 from mammodensity.data.images import read_image
+from mammodensity.data.jpeg_stream import fills_lossless_stream
 from mammodensity.errors import DicomError
 from mammodensity.terms import PROJECTIONS, Projection
 from samples import REPOSITORY
@@ -581,9 +581,9 @@ def test_a_comment_in_a_jpeg_lossless_stream_is_no_header():
     stream = ljpeg_encode(values, bitspersample=12)
     comment = b"\xff\xfe\x00\x08\xff\xc3\x00\x0b\x00\x01"
     for one in (stream, stream[:2] + comment + stream[2:]):
-        assert uses_up_stream(one, values) is True
-        assert uses_up_stream(one, values // 16) is False
-    assert uses_up_stream(stream[: stream.index(b"\xff\xda") + 6], values) is None
+        assert fills_lossless_stream(one, values) is True
+        assert fills_lossless_stream(one, values // 16) is False
+    assert fills_lossless_stream(stream[: stream.index(b"\xff\xda") + 6], values) is None
 
 
 # --- documentation and real files -----------------------------------------------------------------------------------

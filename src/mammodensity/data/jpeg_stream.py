@@ -7,7 +7,8 @@ codes keep to all of that only by chance.
 
 References
 ----------
-ISO/IEC 10918-1: A.2 (order of blocks), A.3.3 (range of DC coefficients), B.1 and B.2 (markers).
+ISO/IEC 10918-1: A.2 (order of blocks), A.3.3 (range of DC coefficients), B.1 and B.2 (markers), F.1.2 and H.1.2 (codes
+and predictors of JPEG Lossless).
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from mammodensity.data.jpeg_codes import (
 )
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
+_SCAN_END = re.compile(rb"\xff[^\x00]")
 _FRAMES = tuple(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
+_END = 0xD9
 _NO_TABLE = (b"", b"")
 
 
@@ -94,16 +97,10 @@ def require_sound_jpeg(content: bytes, tables: bytes = b"") -> None:
 def _read(stream: _Stream) -> None:
     """Read the segments one after the other, up to the end marker."""
     content, place = stream.content, 2
-    while place + 4 <= len(content) and content[place : place + 2] != b"\xff\xd9":
-        if content[place] != 0xFF:
-            raise DamagedJpegError("bytes between its segments")
-        marker = content[place + 1]
-        if marker == 0xFF:
-            place += 1
-            continue
-        length = struct.unpack(">H", content[place + 2 : place + 4])[0]
-        body = content[place + 4 : place + 2 + length]
-        place += 2 + length
+    while place + 4 <= len(content):
+        marker, body, place = _segment(content, place)
+        if marker == _END:
+            break
         if marker in _FRAMES:
             if marker not in (*SEQUENTIAL, *PROGRESSIVE, *LOSSLESS):
                 return
@@ -118,6 +115,18 @@ def _read(stream: _Stream) -> None:
             stream.interval = struct.unpack(">H", body)[0]
     if not stream.components or any(component.missing for component in stream.components.values()):
         raise DamagedJpegError("parts of the image are absent")
+
+
+def _segment(content: bytes, place: int) -> tuple[int, bytes, int]:
+    """Marker and content of the segment at a place, and the place after it; the end marker has no content."""
+    while content[place : place + 2] == b"\xff\xff":  # fill bytes
+        place += 1
+    if content[place] != 0xFF:
+        raise DamagedJpegError("bytes between its segments")
+    if content[place + 1] == _END:
+        return _END, b"", place + 2
+    end = place + 2 + struct.unpack(">H", content[place + 2 : place + 4])[0]
+    return content[place + 1], content[place + 4 : end], end
 
 
 def _read_codes(stream: _Stream, body: bytes) -> None:
@@ -210,3 +219,73 @@ def _require_range(values: NDArray[np.int64], step: int, precision: int) -> None
     """
     if step * int(np.abs(values).max()) > (1 << (precision + 2)) + 0.75 * step:
         raise DamagedJpegError("grey levels beyond the range of its values")
+
+
+# JPEG Lossless, where the decoded values are at hand
+
+
+def fills_lossless_stream(content: bytes, pixels: NDArray[np.uint16]) -> bool | None:
+    """True when the bits of decoded ``pixels`` (H, W) fill a stream; None for kinds of stream that are not counted.
+
+    To count the bits that the values need under the stream's own Huffman table takes a single array operation, and
+    much less time than to follow the codes.
+    """
+    stream, place, marker, body = _Stream(content), 2, 0, b""
+    try:
+        while marker != 0xDA:
+            marker, body, place = _segment(content, place)
+            if marker in LOSSLESS:
+                _read_frame(stream, marker, body)
+            elif marker == 0xC4:
+                _read_codes(stream, body)
+            elif marker == 0xDD:
+                stream.interval = struct.unpack(">H", body)[0]
+        count, _, selector, predictor, _, shift = body
+        counts, symbols = stream.huffman[selector >> 4]
+    except (DamagedJpegError, struct.error, LookupError, ValueError):
+        return None
+    if count != 1 or shift & 15 or stream.interval or not 2 <= stream.precision <= 16:
+        return None
+    lengths = np.zeros(17, np.int64)
+    for category, length in zip(symbols, np.repeat(np.arange(1, 17), list(counts)), strict=True):
+        if category <= 16:
+            lengths[category] = length
+    end = _SCAN_END.search(content, place)
+    if end is None:
+        return False
+    data = end.start() - place - content.count(b"\xff\x00", place, end.start())
+    bits = _bits(pixels, predictor, stream.precision, lengths)
+    return bits is not None and -(-bits // 8) == data
+
+
+def _bits(pixels: NDArray[np.uint16], predictor: int, precision: int, lengths: NDArray[np.int64]) -> int | None:
+    """Number of bits for the differences of the values, which are modulo 2^16 as in unsigned arithmetic."""
+    if not 1 <= predictor <= 7:
+        return None
+    halves = predictor in (5, 6, 7)  # these shift a signed sum right
+    values = pixels.astype(np.int32) if halves else pixels
+    left, above, corner = values[1:, :-1], values[:-1, 1:], values[:-1, :-1]
+    if predictor <= 3:
+        predicted = (left, above, corner)[predictor - 1]
+    elif predictor == 4:
+        predicted = left + above - corner
+    elif predictor == 5:
+        predicted = left + ((above - corner) >> 1)
+    elif predictor == 6:
+        predicted = above + ((left - corner) >> 1)
+    else:
+        predicted = (left + above) >> 1
+    difference = np.empty(pixels.shape, np.uint16)
+    difference[1:, 1:] = (values[1:, 1:] - predicted) & 0xFFFF
+    difference[0, 1:] = pixels[0, 1:] - pixels[0, :-1]
+    difference[1:, 0] = pixels[1:, 0] - pixels[:-1, 0]
+    difference[0, 0] = (int(pixels[0, 0]) - (1 << (precision - 1))) & 0xFFFF
+    extra = np.arange(17)
+    extra[16] = 0  # category 16 has no further bits
+    needed = np.where(lengths, lengths + extra, _NO_CODE).astype(np.uint8)[_CATEGORY][difference]
+    return None if needed.max() == _NO_CODE else int(needed.sum(dtype=np.int64))
+
+
+_NO_CODE = 255  # codes of at most 16 bits, and at most 15 further ones
+_CATEGORY = np.frexp(np.minimum(np.arange(1 << 16), np.arange(1 << 16, 0, -1)))[1].astype(np.uint8)
+"""Category of each difference modulo 2^16."""
