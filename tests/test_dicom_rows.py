@@ -45,6 +45,46 @@ def test_lost_and_inserted_bytes_shift_the_rows(projection, bits, monochrome, pi
 
 
 @pytest.mark.parametrize(("projection", "bits", "monochrome"), CASES)
+@pytest.mark.parametrize("pixels", [4, -6])
+def test_rows_that_move_by_few_pixels(projection, bits, monochrome, pixels):
+    values = values_of(projection, bits, monochrome)
+    content, size = bytes_of(values, bits), abs(pixels) * (1 if bits == 8 else 2)
+    place = round(0.45 * len(content)) // 2 * 2
+    changed = content[:place] + (content[place + size :] if pixels > 0 else bytes(size) + content[place:])
+    assert "shifted" in row_damage(from_bytes(changed, values, bits))
+
+
+def beside_air(projection: Projection, monochrome: int) -> tuple[np.ndarray, int]:
+    """Make an image with rows and columns of air around the breast, and the sign of columns away from the wall."""
+    values = values_of(projection, 12, monochrome)
+    outward = 1 if projection.laterality == "L" else -1
+    columns = (0, values.shape[1] // 2)[::outward]
+    air = 0 if monochrome == 2 else 4095
+    return np.pad(values, ((40, 40), columns), constant_values=air), outward
+
+
+@pytest.mark.parametrize("monochrome", [1, 2])
+@pytest.mark.parametrize("projection", [Projection.CC_L, Projection.CC_R])
+@pytest.mark.parametrize("share", [0.2, 0.3])
+def test_a_shift_above_the_breast_tears_it_or_moves_it_off_the_wall(projection, monochrome, share):
+    values, outward = beside_air(projection, monochrome)
+    assert not row_damage(values)
+    columns = round(share * values.shape[1])
+    for by, damaged in ((-outward * columns, True), (outward * round(1.4 * columns), share > 0.2)):
+        moved = np.roll(values.ravel(), by).reshape(values.shape)
+        assert bool(row_damage(moved)) == damaged, by
+
+
+@pytest.mark.parametrize("projection", [Projection.CC_L, Projection.CC_R])
+def test_an_image_brought_to_a_size_lies_off_the_wall_and_is_sound(projection):
+    values, _ = beside_air(projection, 2)
+    width = values.shape[1] // 3
+    noise = np.random.default_rng(2).integers(0, 9, values.shape)
+    for image in (np.pad(values, ((0, 0), (width, width))), np.pad(values + noise, ((0, 0), (width, width)))):
+        assert not row_damage(image)
+
+
+@pytest.mark.parametrize(("projection", "bits", "monochrome"), CASES)
 @pytest.mark.parametrize("share", [0.4, 0.61])
 def test_a_tail_of_zeros(projection, bits, monochrome, share):
     values = values_of(projection, bits, monochrome)

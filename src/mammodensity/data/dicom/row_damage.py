@@ -2,7 +2,9 @@
 
 Nothing in the file says so, as long as the length is right. But rows of a mammogram resemble their neighbours, so:
 
-- lost or inserted bytes shift all later pixels: a row does not fit the one above until it is moved along,
+- lost or inserted bytes shift all later pixels: a row does not fit the one above until it is moved along; where that
+  happens above the breast, the breast is torn in two (each row goes on at the other end of the next one), or its
+  chest wall stands free, with more air behind it than before it,
 - an odd number of bytes exchanges high and low bytes: noise over the whole range of values,
 - overwritten bytes begin within a row: full rows of one value follow a row of which the last part has that value.
 
@@ -12,8 +14,12 @@ is moved.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy.fft import irfft, rfft
 
 _COLUMNS = 512  # looked at, about, where rows are compared
 _APART = 3  # rows: between them lies the row within which the bytes are missing
@@ -23,10 +29,16 @@ _STEP, _LEAST_STEP = 2.5, 0.004  # of what is usual near by, and of the range
 _MOST_STEPS = 24  # the largest ones are looked at
 _FITS = 0.5  # of the difference that is left when a row is moved to where it fits best
 _NOISE, _NOISY_ROWS = 0.12, 0.01  # of the range from pixel to pixel, in that share of the rows
+_PLACES = 8  # rows to either side whose places are compared with a row's
+_MOVED, _FITS_MOVED, _FLAT = 2, 0.4, 1e-5  # columns looked at; of the squared difference; of the squared range
+_PARTS, _MARKER_PARTS = 16, 2  # of a row, and those that a slanting marker may lie in
+_FITS_ELSEWHERE, _ELSEWHERE = 0.75, 0.2  # of the difference in the other parts, and their share of all
 _FEW, _PARTLY = 2, 0.02  # pixels, and of a row
 _SOME = 0.1  # of a row, at least, to compare it across an even band
 _WIDE = 0.35  # of the largest breast width: sound breasts taper to less before the rows without any
 _LONG_TAIL = 0.12  # of the rows; less may be a collimated edge
+_TORN_ROWS, _SEAM, _OTHER_SEAM, _TEXTURE = 0.2, 1.6, 0.5, 0.02  # of the rows; of usual differences; of the range
+_AIR, _BEHIND_WALL, _WALL = 0.93, 0.06, 0.4  # of the rows, columns, and rows of the breast
 
 Cells = NDArray[np.int32]
 
@@ -37,7 +49,7 @@ def row_damage(cells: Cells) -> str:
     extent = max(float(high - low), 1.0)
     if _is_noise(cells, extent):
         return "are noise from some place on: bytes are missing"
-    if _is_shifted(cells, extent):
+    if _is_shifted(cells, extent) or _jumps(cells, extent) or _is_torn(cells, extent) or _is_off_the_wall(cells):
         return "are shifted from some place on: bytes are missing or too many"
     if _is_overwritten(cells):
         return "are overwritten by one value from within a row on"
@@ -82,14 +94,15 @@ def _is_shifted(cells: Cells, extent: float) -> bool:
 
 def _usual(steps: NDArray[np.float32]) -> NDArray[np.float32]:
     """The larger of the medians above and below each step, the rows next to it left out."""
-    from numpy.lib.stride_tricks import sliding_window_view
-
-    padded = np.pad(steps, _NEAR + _APART, mode="reflect")
-    medians = np.median(sliding_window_view(padded, _NEAR), axis=1)
-    above = medians[: len(steps)]
-    below = medians[2 * _APART + _NEAR + 1 :][: len(steps)]
-    larger: NDArray[np.float32] = np.maximum(above, below)
+    larger: NDArray[np.float32] = np.maximum(*_medians(steps, _NEAR, _APART))
     return larger
+
+
+def _medians(values: NDArray[Any], count: int, gap: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The medians of so many values above and below each value, those next to it left out."""
+    padded = np.pad(values, count + gap, mode="reflect")
+    medians = np.median(sliding_window_view(padded, count), axis=1)
+    return medians[: len(values)], medians[2 * gap + count + 1 :][: len(values)]
 
 
 def _fits_when_moved(above: Cells, below: Cells, usual: float) -> bool:
@@ -101,6 +114,87 @@ def _fits_when_moved(above: Cells, below: Cells, usual: float) -> bool:
         return False
     left = float(np.abs(above - np.roll(below, moved)).mean())
     return left < _FITS * float(np.abs(above - below).mean()) and left < 2 * usual
+
+
+def _jumps(cells: Cells, extent: float) -> bool:
+    """True when a row fits the one above best a few columns away, while the rows above and below fit in place.
+
+    Outlines and markers that slant move from row to row, too, but steadily, or in a small part of the row.
+    """
+    if len(cells) < 4 * _NEAR:
+        return False
+    sample = _sampled(cells) / np.float32(extent)
+    sample -= sample.mean(axis=1, keepdims=True)
+    squares, spectrum = np.einsum("ij,ij->i", sample, sample), rfft(sample, axis=1)
+    columns = sample.shape[1]
+    likeness = irfft(spectrum[:-_APART] * np.conj(spectrum[_APART:]), columns, axis=1)
+    apart = (squares[:-_APART, None] + squares[_APART:, None] - 2 * likeness) / columns
+    best = apart.argmin(axis=1)
+    least = apart[np.arange(len(best)), best]
+    moved = np.where(best > columns // 2, best - columns, best)
+    above, below = _medians(moved, _PLACES, _APART + 1)
+    usual = np.maximum(*_medians(least, _PLACES, _APART + 1))
+    alone = (abs(moved - above) >= _MOVED) & (abs(moved - below) >= _MOVED) & (abs(above - below) <= _MOVED)
+    for row in map(int, np.flatnonzero(alone & (least < 3 * usual + _FLAT))):
+        if not 0 < row < len(best) - 2 or np.abs(moved[[row - 1, row + 1]] - moved[row]).min() > 1:
+            continue
+        gap = _APART + 1
+        near = np.r_[moved[max(0, row - gap - _PLACES) : max(0, row - gap) + 1], moved[row + gap :][:_PLACES]]
+        place = int(np.median(near))
+        in_place = apart[row, place % columns]
+        if (abs(near - place) > _MOVED).mean() > 0.2 or in_place < _FLAT or least[row] > _FITS_MOVED * in_place:
+            continue
+        parts, moved_parts = (
+            np.abs(sample[row] - np.roll(sample[row + _APART], by))[: columns // _PARTS * _PARTS]
+            .reshape(_PARTS, -1)
+            .mean(axis=1)
+            for by in (place, int(moved[row]))
+        )
+        rest = parts.argsort()[:-_MARKER_PARTS]
+        if moved_parts[rest].sum() < _FITS_ELSEWHERE * parts[rest].sum() > _ELSEWHERE * parts.sum():
+            return True
+    return False
+
+
+def _is_torn(cells: Cells, extent: float) -> bool:
+    """True when rows go on, detail by detail, at the other end of the next row."""
+    ends, begins = cells[:-1, -1] / extent, cells[1:, 0] / extent
+    sides = np.stack([cells[:-1, -3:], cells[1:, :3]])
+    inner = np.abs(np.diff(sides, axis=2)).max(axis=2).mean(axis=0) / extent
+    length = round(_TORN_ROWS * len(cells))
+    if length < 4 * _NEAR:
+        return False
+    for first in range(0, len(ends) - length + 1, length // 2):
+        rows = slice(first, first + length)
+        end, begin = ends[rows], begins[rows]
+        if min(end.std(), begin.std()) < _TEXTURE:
+            continue
+        seam = np.abs(end - begin).mean()
+        others = [np.abs(end[by:] - begin[:-by]).mean() for by in (8, 16)]
+        others += [np.abs(end[:-by] - begin[by:]).mean() for by in (8, 16)]
+        if seam < _SEAM * inner[rows].mean() and seam < _OTHER_SEAM * min(others):
+            return True
+    return False
+
+
+def _is_off_the_wall(cells: Cells) -> bool:
+    """True when the breast has a straight edge within the image, and more air of one value behind it than before it.
+
+    Images that were brought to a size have as much on either side, or air that is not of one value.
+    """
+    air = cells[min(_NEAR, len(cells) - 1), 0]
+    breast = cells != air
+    filled = breast.mean(axis=0)
+    columns = np.flatnonzero(filled > 1 - _AIR)
+    if not len(columns) or not (breast.any(axis=1).mean() < 1):
+        return False
+    left, right = int(columns[0]), cells.shape[1] - 1 - int(columns[-1])
+    behind, before = max(left, right), min(left, right)
+    wall, tip = (columns[0], columns[-1]) if left > right else (columns[-1], columns[0])
+    if before < 1 or behind < _BEHIND_WALL * cells.shape[1] or behind < 1.25 * before + 0.02 * cells.shape[1]:
+        return False
+    rows = breast[:, columns[0] : columns[-1] + 1].any(axis=1).mean()
+    return bool(filled[wall] > _WALL * rows and filled[tip] < _WALL * rows)
 
 
 def _is_overwritten(cells: Cells) -> bool:
