@@ -22,9 +22,11 @@ from mammodensity.terms import Projection
 _SIDE = r"(?:RIGHT|LEFT|R|L)"
 _VIEW = r"(?:CC|MLO)"
 _PROJECTION = re.compile(
-    rf"(?<![A-Z])(?:(?P<side1>{_SIDE})[ _.-]?(?P<view1>{_VIEW})|(?P<view2>{_VIEW})[ _.-]?(?P<side2>{_SIDE}))(?![A-Z])",
+    rf"(?<![A-Z])(?:(?P<side1>{_SIDE})[ _.-]?(?:DM_)?(?P<view1>{_VIEW})|"
+    rf"(?P<view2>{_VIEW})[ _.-]?(?P<side2>{_SIDE}))(?![A-Z])",
     re.IGNORECASE,
 )
+"""Between side and view, CDD-CESM writes DM for low-energy images, and CM for subtracted ones, which are not read."""
 _SEPARATORS = " _.-"
 INBREAST_STEM = re.compile(
     r"(?P<image>\d+)_(?P<patient>[^_]+)_MG_(?P<side>[RL])_(?P<view>[A-Z]+)(?:_.*)?", re.IGNORECASE
@@ -38,6 +40,8 @@ def projection_in_name(stem: str) -> Projection | None:
 
     >>> [str(projection_in_name(s)) for s in ("145_1_C_CC_R", "L-MLO", "A_0018_1.RIGHT_CC", "scan", "RCC_LCC")]
     ['CC_R', 'MLO_L', 'CC_R', 'None', 'None']
+    >>> str(projection_in_name("P108_L_DM_CC")), str(projection_in_name("P108_L_CM_CC"))
+    ('CC_L', 'None')
     >>> str(projection_in_name("20586908_6c613a14b80a8591_MG_R_ML_ANON")), str(projection_in_name("exam_R_ML"))
     ('MLO_R', 'None')
     """
@@ -54,8 +58,8 @@ def projection_in_name(stem: str) -> Projection | None:
 def exam_in_name(stem: str, category: str = "") -> str:
     """The exam in a file name: the rest of it without the projection and the ``category`` before that.
 
-    >>> exam_in_name("145_1_C_CC_R", "C"), exam_in_name("A_0018_1.LEFT_CC"), exam_in_name("L-CC")
-    ('145_1', 'A_0018_1', '')
+    >>> [exam_in_name(stem) for stem in ("A_0018_1.LEFT_CC", "P108_L_DM_CC", "L-CC")], exam_in_name("145_1_C_CC_R", "C")
+    (['A_0018_1', 'P108', ''], '145_1')
     """
     rest = _PROJECTION.sub("", stem).strip(_SEPARATORS)
     if category and rest[-2:-1] in tuple(_SEPARATORS) and rest[-1:].upper() == category:
