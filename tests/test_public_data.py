@@ -330,13 +330,30 @@ def test_ddsm_never_mixes_two_women_of_one_case_name(tmp_path, first):
     write(benign / "A-1500-1.ics", case)
     write(cancer / "A-1500-1.ics", ICS.format(case="A-1500-1", density=2).replace("AGE 42", "AGE 72"))
     touch(cancer / "A_1500_1.LEFT_CC.png")
+    touch(tmp_path / "A_1500_1.RIGHT_CC.png")
+    write(cancer / "A-1500-2.ics", ICS.format(case="A-1500-2", density=1))
+    found = find_exams(tmp_path, "ddsm")
+    exams = by_id(found)
+    assert {name: (exam["density"], exam["patient_id"], exam["facts"]["age"]) for name, exam in exams.items()} == {
+        "A_1500_1-benign_10": ("D", "A_1500-benign_10", "42"),
+        "A_1500_1-cancer_13": ("B", "A_1500-cancer_13", "72"),
+        "A_1500_2": ("A", "A_1500-cancer_13", "42"),
+    }
+    assert (notes(found)["repeated-name"], left_out(found)) == (2, {})
+    [(exam, path)] = [(key[0], path.parent) for key, path in found.files.items()]
+    assert (exam, path) == ("A_1500_1-cancer_13", cancer), "a picture outside of the volumes may be of either woman"
+    (tmp_path / "A_1500_1.RIGHT_CC.png").unlink()
+    (cancer / "A-1500-2.ics").unlink()
+    another = cancer / "again" / "A-1500-1.ics"
+    write(another, ICS.format(case="A-1500-1", density=1))
     with pytest.raises(LayoutError, match=r"the \.ics files of each case differ \(A_1500_1\)"):
         find_exams(tmp_path, "ddsm")
     write(tmp_path / "benigns" / "benign_11" / "A-0018-1.ics", ICS.format(case="A-0018-1", density=3))
     found = find_exams(tmp_path, "ddsm")
     assert set(by_id(found)) == {"A_0018_1"}
-    assert left_out(found) == {("contradicting-case", "files"): 2}
+    assert left_out(found) == {("contradicting-case", "files"): 3}
     (cancer / "A-1500-1.ics").unlink()
+    another.unlink()
     found = find_exams(tmp_path, "ddsm")
     assert by_id(found)["A_1500_1"]["facts"]["age"] == "42"
     assert found.files == {}, "the picture is of another volume, so of another woman"

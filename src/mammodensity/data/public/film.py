@@ -133,7 +133,8 @@ def read_ddsm(tables: FileList, data: FileList) -> PublicData:
     lossless JPEG that other tools must convert first; converted pictures are found by their names.
 
     A few case names stand in two volumes for two women. So a case is its name and the place of its file: copies of a
-    file count as one case, files that differ are left out, and no case has pictures of another volume.
+    file count as one case, and no case has pictures of another volume. Files that differ are exams of their own, named
+    with their volume (``A_1500_1-benign_10``), where each lies in another one; otherwise they are left out.
     """
     tally = Tally()
     cases: dict[str, list[_DdsmCase]] = defaultdict(list)
@@ -147,15 +148,29 @@ def read_ddsm(tables: FileList, data: FileList) -> PublicData:
         raise LayoutError(f"{tables.root} holds no DDSM case file (.ics); name its folder with --tables")
     sources: list[Path] = []
     rows: list[ImageRow] = []
+    repeated = {_ddsm_patient(name) for name, files in cases.items() if len({file.content for file in files}) > 1}
     for name, files in cases.items():
-        if len({file.content for file in files}) > 1:
-            text = "other .ics files of this case name differ: they may be of two women"
+        distinct = list({file.content: file for file in reversed(files)}.values())[::-1]
+        volumes = {volume for file in distinct if (volume := _ddsm_volume(file.path))}
+        if 1 < len(distinct) != len(volumes):
+            text = "other .ics files of this case name differ, and do not lie in volumes of their own"
             tally.leave_out("contradicting-case", text, len(files), "files")
             continue
-        tally.leave_out("repeated-case", "a copy of another .ics file", len(files) - 1, "files")
-        sources.append(files[0].path)
-        place = PurePosixPath(files[0].path.relative_to(tables.root).as_posix()).parent
-        rows += _ddsm_rows(name, files[0], place, tally)
+        tally.leave_out("repeated-case", "a copy of another .ics file", len(files) - len(distinct), "files")
+        text = "the case name stands in two volumes, for two women; they are named with their volume"
+        tally.note("repeated-name", text, len(distinct) if len(distinct) > 1 else 0, "exams")
+        for file in distinct:
+            sources.append(file.path)
+            place = PurePosixPath(file.path.relative_to(tables.root).as_posix()).parent
+            volume = f"-{_ddsm_volume(file.path)}"
+            rows += [
+                replace(
+                    row,
+                    exam_id=f"{name}{volume if len(distinct) > 1 else ''}",
+                    patient_id=f"{row.patient_id}{volume if row.patient_id in repeated else ''}",
+                )
+                for row in _ddsm_rows(name, file, place, tally)
+            ]
     if not rows:
         raise LayoutError(
             f"{tables.root}: the .ics files of each case differ ({_first_names(cases)}), so nothing tells which woman "
@@ -192,7 +207,7 @@ def _ddsm_rows(case: str, file: _DdsmCase, place: PurePosixPath, tally: Tally) -
     return [
         ImageRow(
             exam_id=case,
-            patient_id=case.rsplit("_", maxsplit=1)[0],  # the last number counts film sets of one patient
+            patient_id=_ddsm_patient(case),
             image=str(place / f"{case}.{view['side'].upper()}_{view['view'].upper()}"),
             laterality=view["side"][0].upper(),
             view=view["view"],
@@ -203,24 +218,31 @@ def _ddsm_rows(case: str, file: _DdsmCase, place: PurePosixPath, tally: Tally) -
     ]
 
 
+def _ddsm_patient(case: str) -> str:
+    """The patient of a case: its last number counts her film sets."""
+    return case.rsplit("_", maxsplit=1)[0]
+
+
 def locate_ddsm(files: FileList, exam: PublicExam, entry: ImageEntry) -> Path | None:
     """Find a converted picture named by case and view: ``A_0018_1.LEFT_CC.png``, ``A-0018-1.LEFT_CC.LJPEG.1.jpg``.
 
     Pictures in another volume than the case file are those of another woman. Where the case file lies in no volume, and
-    pictures in several, nothing tells whose they are.
+    pictures in several, nothing tells whose they are; nor where pictures of a name of two women lie in no volume.
     """
+    wanted = PurePosixPath(entry.image)
+    case = wanted.name.partition(".")[0]
     pictures = [
         path
-        for spelling in (exam.exam_id, exam.exam_id.replace("_", "-"))
+        for spelling in (case, case.replace("_", "-"))
         for path in files.images_with_prefix(spelling)
         if projection_in_name(path.stem) == entry.projection
     ]
-    wanted = PurePosixPath(entry.image)
     volume = _ddsm_volume(wanted)
     volumes = {_ddsm_volume(path) for path in pictures} - {""}
     if not volume and len(volumes) > 1:
         return None
-    return files.closest((path for path in pictures if not volume or _ddsm_volume(path) in ("", volume)), wanted)
+    allowed = {volume} if exam.exam_id != case else {"", volume} if volume else {"", *volumes}
+    return files.closest((path for path in pictures if _ddsm_volume(path) in allowed), wanted)
 
 
 def _ddsm_volume(path: PurePath) -> str:
