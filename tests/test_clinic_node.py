@@ -31,7 +31,7 @@ from clinic_parts import Clock, associate, listening, stored, view
 from dicom_samples import mammogram
 from mammodensity import predict
 from mammodensity.clinic.config import ClinicConfig, Destination, Sender, config_from, read_config
-from mammodensity.clinic.database import Arrival, Database
+from mammodensity.clinic.database import Arrival, Database, database_url
 from mammodensity.clinic.delivery import Delivery
 from mammodensity.clinic.inbox import Inbox
 from mammodensity.clinic.sources import MadeObject
@@ -464,12 +464,47 @@ def test_the_configuration_is_checked_as_a_whole(tmp_path):
         ("workers = ", "cannot be used as configuration"),
         ('bind = "0.0.0.0"', "senders is needed"),
         ("[senders]\n", "senders must be tables"),
-        ('[[senders]]\nae_title = "much too long a title"', "ae_title must"),
+        ('[[senders]]\nae_title = "much too long a title"', "ae_title must be 1 to 16 letters"),
+        (
+            '[[destinations]]\nname = ""\nae_title = "P"\nhost = "h"\nport = 1',
+            "name must be text of 1 or more characters",
+        ),
+        ('synthetic = "yes"', "synthetic must be true or false"),
     ):
         file.write_text(text)
         with pytest.raises(OptionError, match=message):
             read_config(file)
     assert config_from(json.loads('{"senders": [{"ae_title": "A", "address": ""}]}')).senders == (Sender("A"),)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql+psycopg://nobody@127.0.0.1:1/none", "refused"),
+        ("oracel://x", "oracel"),
+        ("no url", "URL"),
+        ("sqlite:////no/such/folder/x.sqlite", "no folder /no/such/folder"),
+    ],
+)
+def test_serve_check_connects_to_the_database(tmp_path, run, url, message):
+    (tmp_path / "node.toml").write_text(f'database = "{url}"\n')
+    code, _, error = run("serve", "--data", tmp_path / "node", "--config", tmp_path / "node.toml", "--check")
+    assert code == 1
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "node").exists()
+
+
+def test_serve_check_and_status_write_nothing(tmp_path, run):
+    folder = tmp_path / "node"
+    assert run("serve", "--data", folder, "--check")[0] == 0
+    code, _, error = run("serve", "--data", folder, "--status")
+    assert (code, str(folder) in error) == (1, True)
+    assert not folder.exists()
+    Database(database_url("", tmp_path)).close()
+    assert run("serve", "--data", tmp_path, "--check")[0] == run("serve", "--data", tmp_path, "--status")[0] == 0
+    (tmp_path / "node.sqlite").write_text("not a database at all, but some text")
+    assert "not a database" in run("serve", "--data", tmp_path, "--check")[2]
 
 
 @pytest.mark.slow

@@ -45,6 +45,15 @@ def settings(cls: type[Settings]) -> type[Settings]:
     return made
 
 
+_EXPECTED = {
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "text of {min_length} or more characters",
+    "string_too_long": "text of {max_length} or fewer characters",
+}
+"""In words, by the type of a mistake, where pydantic's own do not follow "must be"."""
+
+
 def _in_words(mistake: Mapping[str, Any]) -> str:
     """One line about the first mistake that pydantic found."""
     name = ".".join(str(part) for part in mistake["loc"])
@@ -54,6 +63,8 @@ def _in_words(mistake: Mapping[str, Any]) -> str:
         return f"there is no setting {name}"
     if mistake["type"] == "literal_error":
         expected = "one of " + mistake["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
+    elif mistake["type"] in _EXPECTED:
+        expected = _EXPECTED[mistake["type"]].format(**mistake.get("ctx", {}))
     else:
         expected = mistake["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{name} must be {expected}. Got {mistake['input']!r} instead."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,10 +10,20 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator
+
 from mammodensity.errors import OptionError
 from mammodensity.settings import Field, settings
 
-Title = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e]+$")]
+
+def _require_title(text: str) -> str:
+    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e]{1,16}", text):
+        raise ValueError("1 to 16 letters, digits or signs, without spaces and backslashes")
+    return text
+
+
+Title = Annotated[str, AfterValidator(_require_title)]
+"""An AE title (PS3.5 6.2, of visible characters)."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
 
@@ -149,8 +160,15 @@ def read_config(path: Path) -> ClinicConfig:
                 if isinstance(tls.get(name), str) and tls[name]:
                     tls[name] = str(path.parent / tls[name])
         return config_from(content)
-    except (OSError, ValueError, OptionError) as error:
-        raise OptionError(f"{path} cannot be used as configuration: {error}") from error
+    except OSError as error:
+        problem = (error.strerror or str(error)).lower()
+    except UnicodeDecodeError:
+        problem = "it is no text in UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        problem = f"it is no TOML ({error}); docs/clinic.md has an example"
+    except OptionError as error:
+        problem = str(error)
+    raise OptionError(f"{path} cannot be used as configuration: {problem}")
 
 
 def config_from(content: Mapping[str, Any]) -> ClinicConfig:

@@ -33,6 +33,8 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    inspect,
+    make_url,
     or_,
     select,
     update,
@@ -43,7 +45,9 @@ from mammodensity.clinic.sources import MadeObject
 from mammodensity.errors import OutputError
 
 _MOST_REMOVED = 200  # images in one transaction
-
+DATABASE_FILE = "node.sqlite"
+"""In the data folder, unless the configuration names another database."""
+_PATIENCE_S = 10
 _TABLES = MetaData()
 IMAGES = Table(
     "images",
@@ -190,8 +194,8 @@ class Database:
                 event.listen(self._engine, "connect", _prepare_sqlite)
                 event.listen(self._engine, "begin", _begin_immediate)
             _TABLES.create_all(self._engine)
-        except (SQLAlchemyError, ImportError, OSError) as error:
-            raise OutputError(f"the database cannot be opened: {_first_line(error)}") from error
+        except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
+            raise _unusable(error) from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -440,7 +444,34 @@ class Database:
 
 def database_url(url: str, folder: Path) -> str:
     """The URL of the node's database: its own, or a SQLite file in the data folder."""
-    return url or f"sqlite:///{(folder / 'node.sqlite').absolute()}"
+    return url or f"sqlite:///{(folder / DATABASE_FILE).absolute()}"
+
+
+def require_database(url: str) -> None:
+    """Connect to a database, and write nothing; a SQLite file that is not there yet only needs its folder.
+
+    Raises
+    ------
+    OutputError
+        It cannot be reached.
+    """
+    try:
+        place = make_url(url)
+        if place.get_backend_name() == "sqlite" and place.database and not Path(place.database).exists():
+            if not Path(place.database).absolute().parent.is_dir():
+                raise FileNotFoundError(f"there is no folder {Path(place.database).parent}")
+            return
+        limit = {"connect_timeout": _PATIENCE_S} if place.get_backend_name() == "postgresql" else {}
+        engine = create_engine(place, connect_args=limit)
+        inspect(engine).get_table_names()
+        engine.dispose()
+    except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: Exception) -> OutputError:
+    text = f"the database cannot be opened ({_first_line(error)}); the setting is `database`, a URL such as "
+    return OutputError(f"{text}postgresql+psycopg://USER@HOST/NAME")
 
 
 def _rows_of(connection: Connection, table: Table) -> int:

@@ -21,7 +21,7 @@ from mammodensity.commands.show import (
     say_research_use_only,
     show_table,
 )
-from mammodensity.errors import OptionError
+from mammodensity.errors import LayoutError, OptionError
 from mammodensity.outputs import require_apart
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option("--port", help="Answer HTTP requests on this port; 0: a free one.", min=0, max=65535)
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Tell what the node would do, and stop.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Tell what the node would do, connect to its database, and stop.")
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="List exams and deliveries, and stop.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what is held or has failed, and stop.")] = False,
 ) -> None:
@@ -100,18 +102,23 @@ def serve(
     from dataclasses import replace
 
     from mammodensity.clinic.config import ClinicConfig, read_config
-    from mammodensity.clinic.database import Database, database_url
+    from mammodensity.clinic.database import DATABASE_FILE, Database, database_url, require_database
 
     settings = read_config(config) if config else ClinicConfig()
     if dicom_port is not None:
         settings = replace(settings, dicom_port=dicom_port)
     if port is not None:
         settings = replace(settings, web=replace(settings.web, port=port))
+    url = database_url(settings.database, data)
     if check:
+        if settings.database or data.exists():
+            require_database(url)
         for line in _described(settings, data):
             say(line)
     elif status or retry:
-        database = Database(database_url(settings.database, data))
+        if not settings.database and not (data / DATABASE_FILE).is_file():
+            raise LayoutError(f"{data} holds no {DATABASE_FILE}; give the folder of a node that was started before")
+        database = Database(url)
         if retry:
             say(f"{database.retry(time.time())} tried again")
         if status:
