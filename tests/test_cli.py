@@ -364,7 +364,7 @@ def test_missing_views_are_said_and_evaluation_counts_them(run, tiny_model, tmp_
     (tmp_path / "labels.csv").write_text("exam_id,density\n100_1,A\n101_1,B\n102_1,C\n103_1,D\n")
     code, output, _ = run("evaluate", "--csv", table, "--labels", tmp_path / "labels.csv", "--bootstrap", 50)
     assert code == 0
-    assert "subject: 1 exam not counted (views are missing, and so scores)" in output
+    assert "whole exam: 1 exam not counted (views are missing, and so scores)" in output
     run("predict", data, "--model", tiny_model, "--csv", table, "--allow-missing")
     subject = [row for row in rows_of(table) if row["projection"] == "subject" and row["exam_id"] == "100_1"]
     assert subject[0]["A"] != ""

@@ -221,7 +221,7 @@ def test_files_of_one_study_are_judged_together(tmp_path, run):
     later = save(later, tmp_path / "later")
     code, output, _ = run("check", *files, tmp_path / "copy", later, files[0], "--json", tmp_path / "out.json")
     assert code == 0
-    assert "6 files accepted, 0 refused" in output
+    assert "6 files usable, 0 refused" in output
     entries = json.loads((tmp_path / "out.json").read_text())
     told = {Path(entry["path"]).name: {one["code"] for one in entry["warnings"]} for entry in entries}
     assert "duplicate" in told["copy"]

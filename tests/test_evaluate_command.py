@@ -50,6 +50,8 @@ def test_intervals_are_over_patients_where_they_are_known(run, tables):
     figures, output = evaluated(run, tables)
     assert list(figures)[: len(LEVELS)] == list(LEVELS)
     assert "(intervals over 30 patients)" in output
+    assert "too few" not in output
+    assert "whole exam" in output
     expected = evaluate_table(
         read_score_table(tables[0]),
         read_labels(tables[1]),
@@ -70,6 +72,13 @@ def test_patients_of_another_table(run, tables, tmp_path):
     assert found["subject"]["patients"] == 30
     assert found["subject"]["accuracy"] == without["subject"]["accuracy"]
     assert found["subject"]["intervals"] != without["subject"]["intervals"]
+
+
+def test_few_exams_are_named(run, tables):
+    for table, rows in zip(tables, (2 * len(PROJECTIONS), 2), strict=True):
+        table.write_text("".join(table.read_text().splitlines(keepends=True)[: 1 + rows]))
+    _, output = evaluated(run, tables)
+    assert "warning: only 2 exams: too few to rely on" in output
 
 
 def test_groups(run, tables):

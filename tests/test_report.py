@@ -33,10 +33,18 @@ from mammodensity.models.scoring import ViewScores
 from mammodensity.models.trained import DensityModel
 from mammodensity.pages.model_card import write_model_card
 from mammodensity.pages.report_page import Notes
-from mammodensity.pages.wording import LEVEL_WORDS, cautions, figure_words, number
+from mammodensity.pages.wording import cautions, figure_words, number
 from mammodensity.results.calibration import COMBINATIONS, Calibration, ViewsCalibration, write_calibration
 from mammodensity.results.score_calibration import CalibrationMap
-from mammodensity.terms import CATEGORIES, LEVELS, PROJECTIONS, RESEARCH_USE_ONLY, DensityCategory, Projection
+from mammodensity.terms import (
+    CATEGORIES,
+    LEVEL_WORDS,
+    LEVELS,
+    PROJECTIONS,
+    RESEARCH_USE_ONLY,
+    DensityCategory,
+    Projection,
+)
 from mammodensity.training.recipes import find_recipe
 from mammodensity.training.records import read_run
 from mammodensity.workflows.report import absent_kinds, choose_examples

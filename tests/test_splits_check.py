@@ -151,9 +151,8 @@ def test_check_says_each_thing_once_and_abridges(tmp_path, run):
     assert re.search("note +stored-flipped +25 +The chest wall is on the wrong side", out)
     assert "CC_R with the chest wall on the left" not in out
     assert "--verbose names every file" in out
-    assert "25 files accepted, 0 refused" in out
     assert "1 file is not an image, and so left alone" in out
-    assert "0 errors, 50 notes: usable" in out
+    assert "0 errors, 50 notes; 25 files usable, 0 refused\n" in out
     assert "not-dicom" not in out
     code, out, _ = run("check", folder, "--verbose")
     assert code == 0
@@ -162,7 +161,7 @@ def test_check_says_each_thing_once_and_abridges(tmp_path, run):
     code, out, _ = run("check", folder / "LICENSE", folder / "1_R-CC.png")
     assert code == 1
     assert re.search("refused +not-dicom +1 ", out)
-    assert "1 file accepted, 1 refused" in out
+    assert "1 file usable, 1 refused: not usable yet\n" in out
     assert "left alone" not in out
 
 

@@ -290,7 +290,7 @@ def test_readings_of_files(tmp_path):
         match=r"found the columns exam_id, birads, expected, separated by commas, a score table .* or a reader's",
     ):
         read_reading(save(tmp_path / "bad.csv", "exam_id,birads\nx,2\n"))
-    with pytest.raises(TableError, match="gives no exam a subject's scores; expected all four projections"):
+    with pytest.raises(TableError, match="gives no whole exam scores; expected all four projections"):
         read_reading(save(tmp_path / "half.csv", SCORES + "z,CC_R,0.7,0.1,0.1,0.1\n"))
 
 

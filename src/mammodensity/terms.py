@@ -11,7 +11,7 @@ Projection = image laterality (DICOM 0020,0062) and view position (0018,5101). D
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -191,3 +191,11 @@ FUSED_LEVELS: dict[str, tuple[Projection, ...]] = {
 
 LEVELS: tuple[str, ...] = (*(p.value for p in PROJECTIONS), *FUSED_LEVELS)
 """Every row of a score table, in order: four projections, right, left, subject."""
+
+LEVEL_WORDS: Mapping[str, str] = {
+    **{projection.value: projection.value for projection in PROJECTIONS},
+    "right": "right breast",
+    "left": "left breast",
+    "subject": "whole exam",
+}
+"""Each level in words."""

@@ -55,7 +55,7 @@ def quality_flags(mammogram: Mammogram) -> tuple[Flag, ...]:
     contrast = float(high - low) / max(top, 1)
     if contrast < _LEAST_CONTRAST:
         texts.append(f"the breast spans only {100 * contrast:.1f} % of the grey range in use")
-    return tuple(Flag(LOW_QUALITY, text) for text in texts)
+    return tuple(Flag(LOW_QUALITY, f"{text}, so density may be read wrongly") for text in texts)
 
 
 Floats = NDArray[np.float64]

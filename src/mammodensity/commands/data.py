@@ -198,13 +198,13 @@ def show_check(result: CheckResult, *, verbose: bool = False) -> None:
             say(f"{finding.kind} [{finding.code}] {text}")
     if several and not verbose:
         say("--verbose names every file, as --json FILE does")
-    refused = sum(not file.accepted for file in result.judged)
-    say(f"{how_many(len(result.judged) - refused, 'file')} accepted, {refused} refused")
     if result.ignored and not result.named:
         say(f"{how_many(result.ignored, 'file is not an image', 'files are not images')}, and so left alone")
     severe = sum(problem.severe for problem in result.problems)
     counts = f"{how_many(severe, 'error')}, {how_many(len(result.problems) - severe, 'note')}"
-    say(f"{counts}: {'usable' if result.usable else 'not usable yet'}")
+    refused = sum(not file.accepted for file in result.judged)
+    files = f"{how_many(len(result.judged) - refused, 'file')} usable, {refused} refused"
+    say(f"{counts}; {files}{'' if result.usable else ': not usable yet'}")
 
 
 def show_exams(exams: ExamList, most: int = MOST) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammodensity.commands.show import how_many, say, say_each, show_table
-from mammodensity.terms import LEVELS
+from mammodensity.terms import LEVEL_WORDS, LEVELS
 
 if TYPE_CHECKING:
     from mammodensity.evaluation.bootstrap import Figure
@@ -56,21 +56,25 @@ def _words(name: str) -> str:
 
 def show_figures(figures: Mapping[str, FiguresOfMerit]) -> None:
     """Print figures of merit by level, with the interval of the accuracy, and the exams' confusion matrix."""
+    from mammodensity.studies.readings import few_warnings
+
     levels = {level: figures[level] for level in LEVELS if level in figures}
     rows = [
-        [level, str(merit.n), *(number(merit[name].value) for name in _COLUMNS), limits(merit["accuracy"])]
+        [LEVEL_WORDS[level], str(merit.n), *(number(merit[name].value) for name in _COLUMNS), limits(merit["accuracy"])]
         for level, merit in levels.items()
     ]
-    show_table(["", "exams", *_COLUMNS.values(), "accuracy\n95 %"], rows, bold="subject")
-    subject = figures.get("subject")
-    if subject is not None and subject.n:
-        counts = zip(subject.scale, subject.confusion, strict=True)
+    show_table(["", "exams", *_COLUMNS.values(), "accuracy\n95 %"], rows, bold=LEVEL_WORDS["subject"])
+    exam = figures.get("subject")
+    if exam is not None and exam.n:
+        counts = zip(exam.scale, exam.confusion, strict=True)
         rows = [[category.value, *map(str, row)] for category, row in counts]
-        show_table(["reference", *(f"predicted {category}" for category in subject.scale)], rows)
-    for level, merit in figures.items():
-        for name, reason in merit.undefined.items() if merit.n else ():
-            if name in _COLUMNS:
-                say(f"{level}: {_words(name)} is undefined, {reason}")
+        show_table(["reference", *(f"predicted {category}" for category in exam.scale)], rows)
+        say_each("warning", few_warnings(exam.n, exam.patients))
+    for name, merit in figures.items():
+        level = LEVEL_WORDS[name]
+        for figure, reason in merit.undefined.items() if merit.n else ():
+            if figure in _COLUMNS:
+                say(f"{level}: {_words(figure)} is undefined, {reason}")
         if merit.n_not_given:
             say(f"{level}: {how_many(merit.n_not_given, 'exam')} not counted (views are missing, and so scores)")
         if merit.n_partial:

@@ -19,7 +19,6 @@ from mammodensity.outputs import write_text
 from mammodensity.pages.templates import render
 from mammodensity.pages.wording import (
     DASH,
-    LEVEL_WORDS,
     cautions,
     count_tables,
     counted,
@@ -32,7 +31,7 @@ from mammodensity.pages.wording import (
     training_in_words,
 )
 from mammodensity.results.calibration import CALIBRATION_FILE, Calibration, read_calibration
-from mammodensity.terms import DENSITY, RESEARCH_USE_ONLY, Scale
+from mammodensity.terms import DENSITY, LEVEL_WORDS, RESEARCH_USE_ONLY, Scale
 from mammodensity.training.records import RunRecord, read_run
 
 CARD_FILE = "README.md"

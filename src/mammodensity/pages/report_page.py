@@ -19,7 +19,6 @@ from mammodensity.pages.plots import reject_plot, reliability_diagram, training_
 from mammodensity.pages.templates import render_page
 from mammodensity.pages.wording import (
     DASH,
-    LEVEL_WORDS,
     OTHER_CATEGORIES,
     cautions,
     count_tables,
@@ -37,7 +36,7 @@ from mammodensity.results.cross_validation import expected_calibration_error, nu
 from mammodensity.results.score_calibration import prediction_sets
 from mammodensity.studies.further import reject_curve
 from mammodensity.studies.groups import view_subsets
-from mammodensity.terms import DENSITY, PROJECTIONS
+from mammodensity.terms import DENSITY, LEVEL_WORDS, PROJECTIONS
 from mammodensity.training.records import RunRecord
 
 Floats = NDArray[np.float64]

@@ -45,12 +45,14 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
 
 
 def with_code(text: str) -> Markup:
-    """Text for a page, with what stands between backticks and options like ``--json`` as code.
+    """Text for a page; commands between backticks, options like ``--json`` and pages of the documentation as code.
 
     >>> str(with_code("`mammodensity check` & --json"))
     '<code>mammodensity check</code> &amp; <code>--json</code>'
     """
-    return Markup(re.sub(r"`([^`]+)`|(?<![\w-])(--[a-z-]+)", r"<code>\1\2</code>", str(escape(text))))
+    return Markup(
+        re.sub(r"`([^`]+)`|(?<![\w-])(--[a-z-]+)|(docs/[\w-]+\.md)", r"<code>\1\2\3</code>", str(escape(text)))
+    )
 
 
 def _environment() -> Environment:

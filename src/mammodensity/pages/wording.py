@@ -10,6 +10,7 @@ from typing import Any
 
 from mammodensity.data.dataset import SPLITS, DataSet
 from mammodensity.evaluation.figures import FiguresOfMerit
+from mammodensity.studies.readings import FEW
 from mammodensity.terms import DENSITY, PROJECTIONS, Projection, Scale
 from mammodensity.training.records import RunRecord
 
@@ -18,7 +19,6 @@ OTHER_CATEGORIES = "F, G and D are categories of background tissue of the MIAS d
 DASH = "\N{EM DASH}"
 _SPACE = "\N{NO-BREAK SPACE}"
 _NUMBER_WORDS = ("No", "One", "Two", "Three", "Four")
-_FEW_EXAMS = 30  # below, a 95 % interval of an accuracy is wider than a quarter of the whole range
 
 
 def number(value: float) -> str:
@@ -156,7 +156,7 @@ def cautions(run: RunRecord, subject: FiguresOfMerit | None) -> list[str]:
         )
     if subject is None or not subject.n:
         return texts
-    if subject.n < _FEW_EXAMS:
+    if subject.n < FEW:
         texts.append(f"{counted(subject.n, 'test exam')}: too few to tell a good model from a fair one.")
     if subject.accuracy in (0, 1):
         # Clopper-Pearson for n of n: p ** n = (1 - confidence) / 2. A bootstrap of hits alone has no spread to show.
@@ -209,14 +209,6 @@ def figure_words(scale: Scale = DENSITY) -> dict[str, tuple[str, str]]:
         "chance": f"{math.log(len(scale)):.2f}",
     }
     return {figure: (name.format(**values), text.format(**values)) for figure, (name, text) in _FIGURE_WORDS.items()}
-
-
-LEVEL_WORDS: Mapping[str, str] = {
-    **{projection.value: projection.value for projection in PROJECTIONS},
-    "right": "right breast",
-    "left": "left breast",
-    "subject": "whole exam",
-}
 
 
 @dataclass(frozen=True)

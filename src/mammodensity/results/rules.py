@@ -21,7 +21,7 @@ FLAGS: dict[str, str] = {
     "missing-view": "a view is absent or was refused",
     "views-disagree": "two views differ by two categories or more",
     "left-right-difference": "the breasts differ",
-    "low-quality": "an image is too small, coarse, saturated or flat",
+    "low-quality": "an image is too small, coarse, saturated or flat, so density may be read wrongly",
     "unlike-training": "an image differs from all images of the training",
     "doubtful-tissue": "breast, muscle and dense tissue of an image cannot be told apart with certainty",
     "no-muscle": "no pectoral muscle was found in an MLO view",

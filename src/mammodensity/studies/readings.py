@@ -65,10 +65,10 @@ def read_reading(path: Path) -> Reading:
     """
     path = Path(path)
     if path.is_dir():
-        return _of_scores(path.name, *_subject(path))
+        return _of_scores(path.name, *_exam_scores(path))
     columns = read_csv(path).columns
     if {"projection", *CATEGORIES} <= set(columns):
-        return _of_scores(path.stem, *_subject(path))
+        return _of_scores(path.stem, *_exam_scores(path))
     if {"exam_id", "most_likely", *CATEGORIES} <= set(columns):
         return _of_results(path)
     if "density" not in columns:
@@ -100,10 +100,10 @@ def read_readings(paths: Sequence[Path]) -> list[Reading]:
     ]
 
 
-def _subject(path: Path) -> tuple[tuple[str, ...], Floats]:
+def _exam_scores(path: Path) -> tuple[tuple[str, ...], Floats]:
     table = read_infn_tables(path) if path.is_dir() else read_score_table(path)
     if np.isnan(table.scores["subject"]).all():
-        raise TableError(f"{path} gives no exam a subject's scores; expected all four projections, or rows for subject")
+        raise TableError(f"{path} gives no whole exam scores; expected all four projections, or rows named subject")
     return table.exam_ids, table.scores["subject"]
 
 

@@ -42,7 +42,7 @@ PROBLEMS = {
     "inverted-image": "The background is brighter than the breast. Invert it.",
     "turned-image": "An MLO view is upside down. Turn it.",
     "contradictory-view-image": "A view called CC shows the pectoral muscle of an MLO. Correct its view.",
-    "grey-scale-image": "Too few grey values are left of it.",
+    "grey-scale-image": "Its breast has too few grey levels to read density. Export it brighter or in more bits.",
     "duplicate-content": "Another image has the same pixels.",
     "doubled-projection": "Two images of one exam have the same projection.",
     "partly-split": "Only some images have a split. Give all a split, or none.",

@@ -235,8 +235,12 @@ def _require_levels(mammogram: Mammogram, pixels: NDArray[np.integer[Any]], brea
     """Refuse a picture in which hardly a grey value of the breast is left."""
     levels = np.count_nonzero(np.bincount(pixels[breast]))
     if levels < _LEAST_LEVELS:
-        text = f"its breast would have {levels} grey levels of {np.iinfo(pixels.dtype).bits} bit; export it brighter"
-        raise ImageError(f"{mammogram.path or 'the image'}: {text}, or prepare it with full depth", "grey-scale")
+        text = (
+            f"its breast would have {levels} grey levels as {np.iinfo(pixels.dtype).bits} bit, too few to read density"
+        )
+        raise ImageError(
+            f"{mammogram.path or 'the image'}: {text}; export it brighter, or prepare it with full depth", "grey-scale"
+        )
 
 
 def _facts(exam: ExamSource, mammogram: Mammogram, spec: ExportSpec) -> dict[str, str]:

@@ -239,7 +239,7 @@ def view_reasons(header: Header, statements: Statements, stated: Projection | No
         if match:
             special.append(f"description or paddle says {match['word']}")
     if special:
-        text = f"{', '.join(special)}: no screening view; expected CC or MLO without modifiers"
+        text = f"{', '.join(special)}: not a screening view; expected CC or MLO without modifiers"
         yield Reason("non-screening-view", say(header, text))
     views = {view.place: view.says for view in statements.views if view.says in SCREENING_VIEWS}
     if statements.described:
