@@ -58,7 +58,7 @@ PLUGINS = {
     **dict.fromkeys(JPEG_LOSSLESS, "gdcm"),
     **dict.fromkeys(JPEG_LS, "pyjpegls"),
     **dict.fromkeys(JPEG_2000, "openjpeg"),
-    **dict.fromkeys(RLE, "pylibjpeg"),
+    **dict.fromkeys(RLE, "rle"),
 }
 """A single decoder for each syntax: a second, more lenient one would accept what the first calls damaged."""
 

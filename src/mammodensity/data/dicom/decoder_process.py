@@ -25,6 +25,9 @@ def decode(request: dict[str, Any], codestream: bytes) -> tuple[dict[str, Any], 
         array = np.asarray(import_module("imagecodecs").jpeg_decode(codestream)).astype(np.uint16)
     elif request["plugin"] == "openjpeg":
         array = import_module("j2k_decoder").decode(codestream)  # beside this file
+    elif request["plugin"] == "rle":
+        size = (request["options"][name] for name in ("rows", "columns", "samples_per_pixel", "bits_allocated"))
+        array = import_module("rle_decoder").decode(codestream, *size)  # beside this file
     else:
         from pydicom.encaps import encapsulate
         from pydicom.pixels.decoders.base import get_decoder

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mammodensity.data.dicom.codes import JPEG_BASELINE, JPEG_EXTENDED, JPEG_LOSSLESS, MAY_LOSE, PLUGINS
+from mammodensity.data.dicom.codes import JPEG_BASELINE, JPEG_EXTENDED, JPEG_LOSSLESS, MAY_LOSE, PLUGINS, RLE
 from mammodensity.data.dicom.grey_scale import padding_range
 from mammodensity.data.dicom.header import Codestream, Header, quiet
 from mammodensity.data.dicom.pixel_data import is_complete, pixels_of, read_pixel_bytes
@@ -166,7 +166,7 @@ def read_stored_values(header: Header) -> NDArray[np.int32]:
     except BaseException as error:  # decoders raise whatever they like; those in Rust panic beside Exception
         raise DicomError(f"{header.path} has damaged pixels ({one_line(error)}); copy it again", "damaged") from error
     values = _stored_bits(header, _one_channel(header, raw), width)
-    if not pixels.encapsulated and (damage := row_damage(values)):
+    if (not pixels.encapsulated or header.syntax in RLE) and (damage := row_damage(values)):
         raise DicomError(f"{header.path} has damaged pixels: its rows {damage}; copy it again", "damaged")
     return values
 
