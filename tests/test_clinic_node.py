@@ -28,7 +28,7 @@ from pynetdicom.sop_class import (
 )
 
 from clinic_parts import Clock, associate, listening, stored, view
-from dicom_samples import mammogram
+from dicom_samples import dcmtk, mammogram
 from mammodensity import predict
 from mammodensity.clinic.config import ClinicConfig, Destination, Sender, config_from, read_config
 from mammodensity.clinic.database import Arrival, Database, database_url
@@ -383,6 +383,84 @@ def test_an_image_that_cannot_be_read_fails_with_its_reason_and_the_worker_lives
     assert len(database.results("1.2.9")) == 1
 
 
+def test_an_exam_that_raises_anything_has_failed_and_the_worker_goes_on(clinic, monkeypatch):
+    inbox, worker, database, clock = clinic
+
+    def stumble(*_arguments, **_options):
+        raise KeyError("Phantom^Made")
+
+    for study in ("1.2.8", "1.2.9"):
+        send(inbox, *(view(projection, StudyInstanceUID=study) for projection in Projection))
+    clock.now += 20
+    with monkeypatch.context() as patch:
+        patch.setattr("mammodensity.clinic.worker.exam_objects", stumble)
+        assert worker.work_once()
+        assert worker.work_once()
+    assert not worker.work_once()
+    for exam in database.exams():
+        assert exam["state"] == "failed"
+        assert exam["reason"].startswith("unexpected KeyError in test_clinic_node.py, line ")
+    assert database.retry(clock.now) == 2
+
+
+# the same image again
+
+
+def sent_again(inbox, folder: Path, image, *, encoded: list[object] = (), **changes) -> str:
+    """Send an image, then a changed or differently encoded copy of it; what became of the copy."""
+    send(inbox, image)
+    for keyword, value in changes.items():
+        setattr(image, keyword, value)
+    plain, copy = folder / "plain.dcm", folder / "copy.dcm"
+    image.save_as(plain, enforce_file_format=True)
+    if encoded:
+        dcmtk(*encoded, plain, copy)
+    assert inbox.keep((copy if encoded else plain).read_bytes(), "SCANNER") == 0
+    return "held" if [exam for exam in inbox._database.exams() if exam["state"] == "held"] else "same"
+
+
+@pytest.mark.parametrize(
+    "encoded", [["dcmcjpeg", "+e1"], ["dcmcrle"], ["dcmconv", "+ti"], ["dcmconv", "+te"], ["dcmcjpls"]]
+)
+def test_an_image_in_another_transfer_syntax_is_the_same(clinic, tmp_path, encoded):
+    inbox, *_ = clinic
+    assert sent_again(inbox, tmp_path, view(Projection.CC_R), encoded=encoded) == "same"
+    assert len(stored(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("encoded", "changes"),
+    [
+        (["dcmcjpeg", "+un", "+eb"], {}),
+        ([], {"PatientID": "OTHER"}),
+        ([], {"PatientBirthDate": "19700101"}),
+        ([], {"ViewPosition": "MLO"}),
+        ([], {"PhotometricInterpretation": "MONOCHROME1"}),
+        ([], {"WindowWidth": 1024}),
+        (["dcmcrle"], {"PatientID": "OTHER"}),
+    ],
+)
+def test_a_changed_image_under_the_same_uid_is_held(clinic, tmp_path, encoded, changes):
+    inbox, *_ = clinic
+    image = view(Projection.CC_R)
+    if encoded[-1:] == ["+eb"]:
+        image.PixelData = (image.pixel_array // 16).astype("uint8").tobytes()
+        image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+        image["PixelData"].VR = "OB"
+    assert sent_again(inbox, tmp_path, image, encoded=encoded, **changes) == "held"
+    assert len(stored(tmp_path)) == 2
+
+
+def test_a_report_that_comes_changed_holds_no_exam(clinic, tmp_path):
+    inbox, *_ = clinic
+    send(inbox, view(Projection.CC_R))
+    report = mammogram(Projection.CC_R, SOPClassUID=Comprehensive3DSRStorage, Modality="SR", PixelData=None)
+    assert sent_again(inbox, tmp_path, report, encoded=["dcmconv", "+ti"]) == "same"
+    assert len(stored(tmp_path)) == 2
+    assert sent_again(inbox, tmp_path, report, InstanceNumber=7) == "same"
+    assert len(stored(tmp_path)) == 3
+
+
 # what is sent
 
 
@@ -515,3 +593,13 @@ def test_orthanc_gets_reports_and_cards_back():
     done = subprocess.run([sys.executable, script, "--exams", "1"], capture_output=True, text=True, check=False)
     assert "4 MG, 1 OT, 1 SR" in done.stdout, done.stdout + done.stderr
     assert "Phantom" not in done.stderr
+
+
+def test_a_second_signal_does_not_disturb_the_stop(tmp_path):
+    command = [sys.executable, "-m", "mammodensity", "serve", "--data", tmp_path, "--dicom-port", "0", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as node:
+        assert "DICOM" in node.stdout.readline()
+        node.terminate()
+        assert any(line.startswith("stopped") for line in iter(node.stdout.readline, ""))
+        node.terminate()
+        assert node.wait(60) == 0

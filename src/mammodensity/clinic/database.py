@@ -245,15 +245,22 @@ class Database:
                 self._collect(connection, arrival.study_uid, now, settle_s, settle_incomplete_s)
             return "new"
 
+    def kept(self, sop_uid: str) -> tuple[str, str] | None:
+        """Digest and file of an object that was received."""
+        with self._transaction() as connection:
+            row = connection.execute(select(IMAGES).where(IMAGES.c.sop_uid == sop_uid)).first()
+            return (str(row.digest), str(row.file)) if row else None
+
     @staticmethod
     def _set_aside(connection: Connection, arrival: Arrival, now: float) -> None:
         same = and_(ASIDE.c.sop_uid == arrival.sop_uid, ASIDE.c.digest == arrival.digest)
         if connection.scalar(select(ASIDE.c.id).where(same)) is None:
             values = {name: getattr(arrival, name) for name in ("sop_uid", "study_uid", "digest", "file")}
             connection.execute(insert(ASIDE).values(received=now, **values))
-        study = connection.scalar(select(IMAGES.c.study_uid).where(IMAGES.c.sop_uid == arrival.sop_uid))
-        reason = "an image came again under the same SOP Instance UID with other content"
-        _hold(connection, str(study), reason, now)
+        first = connection.execute(select(IMAGES).where(IMAGES.c.sop_uid == arrival.sop_uid)).one()
+        if first.projection or arrival.projection:
+            reason = "an image came again under the same SOP Instance UID with other content"
+            _hold(connection, str(first.study_uid), reason, now)
 
     @staticmethod
     def _collect(

@@ -13,16 +13,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from pydicom import dcmread
 
 from mammodensity.clinic.config import ClinicConfig
 from mammodensity.clinic.database import Arrival, Database
 from mammodensity.clinic.log import log
-from mammodensity.data.dicom.gatekeeper import judge_file
+from mammodensity.data.dicom.decoding import read_stored_values
+from mammodensity.data.dicom.gatekeeper import judge_file, read_header
+from mammodensity.data.dicom.header import TAGS, quiet
 from mammodensity.errors import OutputError
 
 SUCCESS, NO_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 """Statuses of a stored object (PS3.4 table B.2-1)."""
+_UIDS = ("SOPInstanceUID", "StudyInstanceUID")
+_OF_ENCODING = {"TransferSyntaxUID", "SpecificCharacterSet", "PlanarConfiguration", "LossyImageCompression"}
+_IDENTITY = ({*TAGS, "PatientBirthDate"} - _OF_ENCODING) - {"AccessionNumber"}
+"""Everything that is read of an image. A PACS may give it another accession number."""
 
 
 class Inbox:
@@ -69,8 +76,12 @@ class Inbox:
             arrival = self._arrival(temporary, digest, sender)
             if arrival is None:
                 return CANNOT_UNDERSTAND
-            with self._keeping:
-                outcome = self._keep(temporary, arrival)
+            kept = self._database.kept(arrival.sop_uid)
+            if kept and kept[0] != digest and is_same_image(self._folder / kept[1], temporary):
+                outcome = "same"
+            else:
+                with self._keeping:
+                    outcome = self._keep(temporary, arrival)
         finally:
             temporary.unlink(missing_ok=True)
         log("received", sender=sender, study=name_of(arrival.study_uid), view=arrival.projection, outcome=outcome)
@@ -106,12 +117,14 @@ class Inbox:
         return len(files)
 
     def _arrival(self, file: Path, digest: str, sender: str) -> Arrival | None:
+        check = judge_file(file, synthetic=self._config.synthetic)
         try:
-            header = dcmread(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "StudyInstanceUID"])
-            sop_uid, study_uid = str(header.SOPInstanceUID), str(header.StudyInstanceUID)
+            header = check.header or dcmread(file, stop_before_pixels=True, specific_tags=list(_UIDS))
+            sop_uid, study_uid = (str(header.get(keyword) or "") for keyword in _UIDS)
         except Exception:  # pydicom raises whatever the bytes of a damaged object lead to
             return None
-        check = judge_file(file, synthetic=self._config.synthetic)
+        if not (sop_uid and study_uid):
+            return None
         name = hashlib.sha256(sop_uid.encode()).hexdigest()
         place = Path("images", name[:2], f"{name[:32]}-{digest[:8]}.dcm")
         code = None if check.accepted else check.reasons[0].code
@@ -122,6 +135,24 @@ class Inbox:
 def name_of(study_uid: str) -> str:
     """A study's name in logs, which says nothing of the patient: the one that `check` gives it."""
     return f"study-{hashlib.sha256(study_uid.encode()).hexdigest()[:12]}"
+
+
+def is_same_image(first: Path, second: Path) -> bool:
+    """True for an object in two encodings: equal in all that is read of it, and in its pixels once decoded.
+
+    Objects without pixels must be equal in every element. False where that cannot be told.
+    """
+    try:
+        with quiet():
+            kept, came = dcmread(first), dcmread(second)
+            if any(kept.get(keyword) != came.get(keyword) for keyword in _IDENTITY):
+                return False
+            if "PixelData" not in kept:
+                return bool(kept == came)
+            pixels = [read_stored_values(read_header(file)) for file in (first, second)]
+    except Exception:  # a file is gone, or cannot be read
+        return False
+    return bool(np.array_equal(*pixels))
 
 
 def _fsync_folder(folder: Path) -> None:

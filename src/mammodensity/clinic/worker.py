@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from mammodensity.clinic.log import log
 from mammodensity.clinic.objects import exam_objects
 from mammodensity.clinic.sources import MadeObject, read_sources, revision_of
 from mammodensity.data.archive import choose, data_of, survey
-from mammodensity.errors import InputError, OptionError, OutputError
+from mammodensity.errors import MammodensityError, OutputError, shortage
 from mammodensity.workflows.predict import Predictor
 
 _IDLE_S = 0.5
@@ -54,10 +55,12 @@ class Worker:
             return False
         try:
             outcome = self._read(claim)
-        except (InputError, OptionError) as error:
-            code = getattr(error, "code", "")
-            outcome = "held" if code == _SEVERAL_PATIENTS else "failed"
-            (self._database.hold if outcome == "held" else self._database.fail)(claim, str(error), self._clock())
+        except OutputError:  # the database is away; the exam is read again when the lease has ended
+            raise
+        except Exception as error:  # whatever one exam leads to, the others must be read
+            outcome = "held" if getattr(error, "code", "") == _SEVERAL_PATIENTS else "failed"
+            keep = self._database.hold if outcome == "held" else self._database.fail
+            keep(claim, _reason(error), self._clock())
         log(outcome, study=name_of(claim.study_uid), revision=claim.number)
         return True
 
@@ -99,6 +102,14 @@ class Worker:
             for destination in self._config.destinations
             if not made.kind.startswith("report") or made.kind == f"report {destination.sr}"
         ]
+
+
+def _reason(error: Exception) -> str:
+    """Say why an exam failed. Messages of other libraries may hold values of the header, so they are not shown."""
+    if isinstance(error, MammodensityError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return shortage(error) or f"unexpected {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
 
 
 def main() -> None:

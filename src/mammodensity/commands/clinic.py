@@ -23,6 +23,7 @@ from mammodensity.commands.show import (
 )
 from mammodensity.errors import LayoutError, OptionError
 from mammodensity.outputs import require_apart
+from mammodensity.stopping import ignore_signals
 
 if TYPE_CHECKING:
     from mammodensity.clinic.config import ClinicConfig
@@ -144,6 +145,7 @@ def _serve(settings: ClinicConfig, data: Path) -> None:
         say_research_use_only()
         threading.Event().wait()
     except KeyboardInterrupt:
+        ignore_signals()  # a second one must not keep the node from stopping in order
         say("stopped; the node goes on from here when it is started again")
     finally:
         web.stop()
