@@ -2,10 +2,10 @@
 
 python benchmarks/kills.py [--only COMMAND ...] [--times 20] [--seed N]
 
-Each command runs to its end first: when it begins to write, and what. Then it is killed, by SIGKILL and by SIGTERM, at
-random moments of its writing. Right after the kill no file may be half written, and the outputs of one command must all
-be there or none. Run again, or resumed, it must give the same bytes as the uninterrupted run, times in receipts aside,
-and leave no working files. `make kills` is the whole of it.
+Each command runs to its end first: when it begins to write, and what. Then it is stopped at random moments of its
+writing, by SIGKILL, SIGTERM and Ctrl-C. Right after that no file may be half written, and the outputs of one command
+must all be there or none. Run again, or resumed, it must give the same bytes as the uninterrupted run, times in
+receipts aside, and leave no working files. `make kills` is the whole of it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,12 @@ import os
 import pytest
 
 from mammodensity import inputs
+from mammodensity.data.find import find_images
+from mammodensity.errors import MammodensityError
 from mammodensity.inputs import as_number, open_file, parse_json, read_file
+from mammodensity.models.default import MAP_FILE
+from mammodensity.models.trained import load_model
+from mammodensity.results.calibration import read_calibration
 
 
 @pytest.fixture(params=["pipe", "device", "link to a device", "folder"])
@@ -26,6 +31,19 @@ def no_file(request, tmp_path):
 def test_only_regular_files_are_opened(no_file):
     with pytest.raises(OSError, match=r"no regular file|Is a directory"):
         open_file(no_file, 100)
+
+
+def test_what_lies_in_the_place_of_an_optional_file_is_refused(no_file, tmp_path):
+    for name, read in (("manifest.csv", find_images), ("calibration.json", read_calibration), (MAP_FILE, load_model)):
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        (folder / name).symlink_to(no_file)
+        with pytest.raises(MammodensityError, match=name):
+            read(folder)
+        (folder / name).unlink()
+        (folder / name).symlink_to(name)  # a link to itself
+        with pytest.raises(MammodensityError, match=name):
+            read(folder)
 
 
 def test_files_are_read_up_to_their_limit(tmp_path):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 
-import pytest
-
 import corpus
 from mutation.cases import KINDS, make_case
 from mutation.kills import commands, killed, make_jobs, uninterrupted
@@ -33,10 +31,10 @@ def test_the_table_counts_every_case():
     assert f"| {KINDS[1]} | 4 | 0 | 0 | 0 | 0 | 4 | 0 | 0 |" in table
 
 
-@pytest.mark.parametrize("name", ["predict"])
-def test_a_killed_command_leaves_all_outputs_or_none_and_can_be_run_again(tmp_path, name):
+def test_a_killed_command_leaves_all_outputs_or_none_and_can_be_run_again(tmp_path):
     with commands() as server:
-        (job,) = make_jobs(tmp_path, server, [name])
+        (job,) = make_jobs(tmp_path, server, ["predict"])
         expected = uninterrupted(job, server)
         assert len(expected.files) > 1
-        assert killed(job, expected, signal.SIGKILL, 0.6, server).faults == ()
+        for number, share in ((signal.SIGKILL, 0.6), (signal.SIGTERM, 0.4), (signal.SIGINT, 0.8)):
+            assert killed(job, expected, number, share, server).faults == ()

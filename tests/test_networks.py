@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+import signal
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import pytest
@@ -262,3 +264,22 @@ def test_the_header_is_readable_json(saved):
     raw = (saved[0] / "CC_R" / "network.safetensors").read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     assert json.loads(header["__metadata__"]["mammodensity"])["network"]["stem"] == 4
+
+
+def test_a_signal_while_weights_are_read_is_no_damage(tmp_path, monkeypatch):
+    import safetensors
+
+    @contextmanager
+    def interrupted(path, framework):  # as the library does: what a handler raises becomes an error of its own
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise safetensors.SafetensorError from error
+        with safe_open(path, framework) as stream:
+            yield stream
+
+    safe_open = safetensors.safe_open
+    write_tensors(tmp_path / "a", {"x": torch.ones(2)}, {})
+    monkeypatch.setattr(safetensors, "safe_open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_tensors(tmp_path / "a")

@@ -24,13 +24,15 @@ from mammodensity.terms import CATEGORIES, PROJECTIONS, Projection
 
 _PATIENCE_S = 300.0
 _SERVER = """
-import os, sys
+import os, signal, sys
 sys.path[:0] = {paths!r}
 import torch, scipy.ndimage, PIL.Image, matplotlib.pyplot, pydicom, jinja2, safetensors.torch
 import mammodensity.workflows.train, mammodensity.workflows.predict, mammodensity.workflows.prepare
 import mammodensity.workflows.explain, mammodensity.workflows.calibrate, mammodensity.models.export
-from mammodensity.commands.app import main
+import mammodensity.commands.app
+from mammodensity.__main__ import main
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
 for line in sys.stdin:
     *arguments, log = line.rstrip("\\n").split("\\t")
     child = os.fork()
@@ -40,7 +42,8 @@ for line in sys.stdin:
         os.dup2(handle, 2)
         os.setsid()
         try:
-            main(arguments)
+            sys.argv[1:] = arguments
+            main()
         except SystemExit as stop:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -174,6 +177,7 @@ def make_jobs(work: Path, server: Commands, names: Sequence[str]) -> list[Job]:
     return [jobs[name] for name in names]
 
 
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 JOBS = ("train", "prepare", "predict", "explain", "calibrate", "export")
 
 
@@ -288,8 +292,8 @@ def _faults_after(
     """Find faults right after the kill."""
     if "Traceback" in text:
         yield f"traceback: {text[-300:]}"
-    if number == signal.SIGTERM and any(job.out.parent.rglob("*.partial")):
-        yield "SIGTERM leaves working files"
+    if number != signal.SIGKILL and any(job.out.parent.rglob("*.partial")):
+        yield f"{number.name} leaves working files"
     present = contents(job.out)
     for name, content in present.items():
         if not _is_whole(name, content):
@@ -391,6 +395,6 @@ def kill_often(
         expected = uninterrupted(job, server)
         tell(f"{job.name}: writes {len(expected.files)} files in {expected.writing_s:.2f} s")
         rng = np.random.default_rng([seed, JOBS.index(job.name)])
-        for number in (signal.SIGKILL, signal.SIGTERM):
+        for number in SIGNALS:
             for _ in range(times):
                 yield killed(job, expected, number, float(rng.random()), server)

@@ -83,31 +83,37 @@ def _temporary(parent: Path, *, folder: bool = False) -> Iterator[tuple[Path, in
     """
     parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(parent)
-    handle = -1
+    made: list[tuple[Path, int]] = []
     try:
-        while True:
-            if folder:
-                path = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent))
-                path.chmod(0o777 & ~_umask())
-                handle = os.open(path, os.O_RDONLY)
-            else:
-                handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent)
-                path = Path(name)
-                os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes files only the owner can read
-            with suppress(OSError):  # a file system without locks, where leftovers stay
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists():  # not removed as a leftover before it was locked
-                break
-            os.close(handle)
-            handle = -1
-        yield path, handle
+        with stops_wait():  # what a signal leaves half-made nobody would remove
+            made.append(_locked(parent, folder=folder))
+        yield made[0]
     finally:
-        if handle >= 0:
-            if folder:
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-            os.close(handle)
+        with stops_wait():
+            for path, handle in made:
+                if folder:
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+                os.close(handle)
+
+
+def _locked(parent: Path, *, folder: bool) -> tuple[Path, int]:
+    """Make a file or folder, open and lock it."""
+    while True:
+        if folder:
+            path = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent))
+            path.chmod(0o777 & ~_umask())
+            handle = os.open(path, os.O_RDONLY)
+        else:
+            handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent)
+            path = Path(name)
+            os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes files only the owner can read
+        with suppress(OSError):  # a file system without locks, where leftovers stay
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists():  # not removed as a leftover before it was locked
+            return path, handle
+        os.close(handle)
 
 
 _PREFIX, _SUFFIX = ".mammodensity.", ".partial"

@@ -17,6 +17,7 @@ from torch import Tensor
 from mammodensity.errors import CheckpointError
 from mammodensity.inputs import open_file, parse_json
 from mammodensity.outputs import write_bytes
+from mammodensity.stopping import stops_wait
 
 MOST_BYTES = 2_000_000_000
 """The largest network that its spec allows, with the state of its optimiser."""
@@ -86,7 +87,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         open_file(path, MOST_BYTES).close()
-        with safe_open(path, framework="pt") as stream:
+        # what a signal raises within it becomes an error of its own, as of a damaged file
+        with stops_wait(), safe_open(path, framework="pt") as stream:
             names = list(stream.keys())
             tensors = {name: stream.get_tensor(name).clone() for name in names}  # apart from the file, which may change
             return tensors, stream.metadata() or {}

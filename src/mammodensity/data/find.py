@@ -40,7 +40,7 @@ def find_images(path: Path | str, *, synthetic: bool = False) -> DataSet:
             return read_manifest(root)
         return _archive(root, synthetic=synthetic) if is_archive(root) else _single_image(root)
     _refuse_model(root)
-    if (root / MANIFEST_NAME).is_file():
+    if os.path.lexists(root / MANIFEST_NAME):  # a pipe or a link to nothing is refused, not passed over
         return read_manifest(root / MANIFEST_NAME)
     folders = _folders(root)
     if any(folder.name in PROJECTIONS for folder in folders):

@@ -7,6 +7,7 @@ computed once; each of the seven levels of an exam then needs the small last par
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -309,7 +310,7 @@ def load_model(
     OptionError
         The engine is unknown, not installed, or not for this model or device.
     """
-    if path is not None and not (Path(path) / MAP_FILE).is_file():
+    if path is not None and not os.path.lexists(Path(path) / MAP_FILE):
         return load_networks(path, device, engine)
     if engine != "torch":
         raise OptionError("the default model runs in torch; leave --engine out, or name a trained model")

@@ -6,6 +6,7 @@ for them in the manifest of the training.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -318,7 +319,7 @@ def read_calibration(folder: Path) -> Calibration | None:
         The file is damaged, or of a later format, or the model has changed since.
     """
     path = Path(folder) / CALIBRATION_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):  # a pipe or a link to nothing is refused: scores must not go uncalibrated in silence
         return None
     try:
         content = read_json(path)
