@@ -126,7 +126,14 @@ def calibrate(
     )
     if isinstance(labels, (str, Path)):
         calibration = replace(calibration, overlap=find_overlap(folder, Path(labels), table.exam_ids))
-    trained = joint or network_files(folder) or (folder / NETWORK_FILE).is_file()  # of several, or of one
+    _write(folder, calibration)
+    return Calibrated(folder / CALIBRATION_FILE, calibration, None, [], [*_worth(calibration), *calibration.warnings])
+
+
+def _write(folder: Path, calibration: Calibration) -> None:
+    """Write a calibration into a model folder; a folder without a model becomes one of the default model."""
+    # a joint network, several, or one
+    trained = joint_file(folder) or network_files(folder) or (folder / NETWORK_FILE).is_file()
     if trained or (folder / MAP_FILE).is_file():
         with written_together():
             write_calibration(folder, calibration)
@@ -135,7 +142,6 @@ def calibrate(
         with staged_folder(folder) as staging:
             write_category_map(staging, DEFAULT_MAP, {})
             write_calibration(staging, calibration)
-    return Calibrated(folder / CALIBRATION_FILE, calibration, None, [], [*_worth(calibration), *calibration.warnings])
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:

@@ -223,22 +223,13 @@ def _write(run: _Run, folder: Path, *, arrays: bool, side: bool, scores_file: Pa
     reference = reference_categories(run.data)
     exams = run.data.exams()
     page_names = dict(zip(exams, distinct_names([[safe_name(exam_id)] for exam_id in exams]), strict=True))
-    summaries: list[dict[str, Any]] = []
+    summaries: list[Mapping[str, Any]] = []
     results: list[ExamResult] = []
     pages: list[str] = []
     with staged_folder(folder, _earlier(folder / SUMMARY_FILE)) as staging:
         for exam in run.explained():
             exam_id = exam.result.exam_id
-            for maps, verdict in zip(exam.maps, exam.verdicts, strict=True):
-                for projection, activation in maps.maps.items():
-                    image = run.image_name(exams[exam_id][projection], maps.method)
-                    summary = {"image": image, "exam_id": exam_id, **_summary(projection, activation, maps)}
-                    summaries.append(summary | {"verdict": verdict.verdicts[projection].to_dict()})
-                    if arrays:
-                        _write_array(staging / f"{image}_map.npy", activation.values)
-                    if side:
-                        picture = side_picture(exam.result, maps, projection, verdict.verdicts[projection])
-                        write_bytes(staging / f"{image}_side.png", png_bytes(picture))
+            summaries += _write_maps(run, staging, exam, exams[exam_id], arrays=arrays, side=side)
             blocks = [
                 map_block(maps, verdicts=verdict.verdicts)
                 for maps, verdict in zip(exam.maps, exam.verdicts, strict=True)
@@ -272,6 +263,28 @@ def _write(run: _Run, folder: Path, *, arrays: bool, side: bool, scores_file: Pa
     if scores_file is not None:
         write_json(scores_file, run.scores.document(made_with) | facts)
     return run.outcome(results, pages=[folder / page for page in pages])
+
+
+def _write_maps(
+    run: _Run,
+    staging: Path,
+    exam: ExplainedExam,
+    records: Mapping[Projection, ImageRecord],
+    *,
+    arrays: bool,
+    side: bool,
+) -> Iterator[Mapping[str, Any]]:
+    """Write the arrays and pictures of an exam's maps, where they are asked for; yield a summary of each map."""
+    for maps, verdict in zip(exam.maps, exam.verdicts, strict=True):
+        for projection, activation in maps.maps.items():
+            image, view_verdict = run.image_name(records[projection], maps.method), verdict.verdicts[projection]
+            if arrays:
+                _write_array(staging / f"{image}_map.npy", activation.values)
+            if side:
+                picture = side_picture(exam.result, maps, projection, view_verdict)
+                write_bytes(staging / f"{image}_side.png", png_bytes(picture))
+            summary = _summary(projection, activation, maps)
+            yield {"image": image, "exam_id": exam.result.exam_id, **summary, "verdict": view_verdict.to_dict()}
 
 
 def _counted(progress: Progress | None, total: int) -> Callable[[], None]:
