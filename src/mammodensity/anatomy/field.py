@@ -20,10 +20,10 @@ from mammodensity.terms import Projection
 Box = tuple[int, int, int, int]
 """First row, first column, height, width."""
 
-_EVEN = 0.02  # of the image's contrast: a margin's columns and rows vary less; the ground of film more
-_LEAST_SHARE = 0.02  # of the image: what is smaller than this is a mark on an even image, and no breast
-_SAMPLE = 8  # of every so many pixels is the contrast told
-_ABOVE_AND_BELOW, _BEHIND, _BEFORE = 0.1, 0.02, 0.3  # of the breast: what is looked at around it
+_EVEN = 0.02  # share of the image's contrast: columns and rows of a margin vary less, those of film background more
+_LEAST_SHARE = 0.02  # share of the image: a smaller uneven part is a mark, not a breast
+_SAMPLE = 8  # the contrast is measured on every eighth row and column
+_ABOVE_AND_BELOW, _BEHIND, _BEFORE = 0.1, 0.02, 0.3  # margins of the field around a breast, as shares of its size
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box:
@@ -122,7 +122,7 @@ _OUTER = 0.02, 0.10
 """Share of the region's width at either side that is looked at; what lies further out may be a border of the film."""
 _DRAW = 0.05
 """Shares of the two sides that differ by no more than this do not tell where the chest wall is."""
-_SAMPLE_PX = 512  # rows and columns looked at, at most, where a side is told of an image of any size
+_SAMPLE_PX = 512  # rows and columns of the sample that the side is found on, at most
 
 
 def bright_region(grey: Floats) -> Mask:

@@ -115,7 +115,7 @@ SHIFT = 0.02
 """Distance that an image is moved, as a share of its rows."""
 NOISE = 0.02
 """Standard deviation of added noise, of the image's range."""
-_FIT_PX, _FIT_ROUNDS, _FIT_FINEST = 5000, 20, 1e-3  # pixels that tell; of full scale, what is no difference
+_FIT_PX, _FIT_ROUNDS, _FIT_FINEST = 5000, 20, 1e-3  # pixels; rounds; least difference that counts
 UNEVEN = "one of the maps has a single value in the breast"
 
 
@@ -291,7 +291,7 @@ def _with(image: NDArray[np.float32], mark: Mask, corner: tuple[int, int]) -> ND
 
 
 NO_WAY = "the breast fills its field, so it cannot be moved"
-_FARTHEST = 0.12  # of the rows; farther, sound networks begin to mind
+_FARTHEST = 0.12  # share of the rows; predictions of sound networks change with longer moves
 _MoveList = list[tuple[int, int]]
 
 
