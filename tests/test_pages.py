@@ -23,6 +23,7 @@ from mammodensity.pages.pictures import (
     FILL_COLOUR,
     FILL_OPACITY,
     LINE_COLOURS,
+    Evidence,
     evidence_picture,
     iso_contours,
     side_by_side,
@@ -108,7 +109,7 @@ class Page(HTMLParser):
     ("rows", "wanted", "longest"), [(64, 640, 640), (64, 100, 600), (3000, 1200, 1200), (900, 5000, 1400)]
 )
 def test_no_picture_is_too_small_or_too_large(rows, wanted, longest):
-    picture = view_picture(disc(rows, rows // 2)[0], longest_px=wanted)
+    picture = view_picture(Evidence(disc(rows, rows // 2)[0]), longest_px=wanted)
     assert (picture.height, picture.width) == (longest, longest // 2)
     assert opened(picture.plain).size == (picture.width, picture.height)
     assert picture.fill is None
@@ -118,7 +119,7 @@ def test_no_picture_is_too_small_or_too_large(rows, wanted, longest):
 def test_the_fill_is_light_and_leaves_black_what_is_black(labelled):
     mammogram, labels, _ = disc()
     everywhere = np.ones(labels.shape, np.float32)
-    picture = view_picture(mammogram, values=everywhere, labels=labels if labelled else None)
+    picture = view_picture(Evidence(mammogram, everywhere, labels=labels if labelled else None))
     fill = np.asarray(opened(picture.fill).convert("RGBA"))
     outside = np.asarray(opened(picture.plain)) < 3
     assert {tuple(colour) for colour in fill[fill[..., 3] > 0][:, :3]} == {FILL_COLOUR}
@@ -126,20 +127,20 @@ def test_the_fill_is_light_and_leaves_black_what_is_black(labelled):
     assert np.median(fill[~outside, 3]) == fill[..., 3].max()
     assert (fill[outside, 3] > 40).mean() < 0.01
     assert points(picture.lines["evidence"])[:, 0].max() > 0.99 * picture.width, "the contour shows what lies outside"
-    nothing = view_picture(mammogram, values=0 * everywhere, scale=0.0)
+    nothing = view_picture(Evidence(mammogram, 0 * everywhere, scale=0.0))
     assert np.asarray(opened(nothing.fill).convert("RGBA"))[..., 3].max() == 0
     assert nothing.lines["evidence"] == ""
 
 
 def test_contours_lie_where_the_map_does_and_turn_with_the_view():
     mammogram, labels, values = disc()
-    picture = view_picture(mammogram, values=values, labels=labels, outline_dense=True, longest_px=800)
+    picture = view_picture(Evidence(mammogram, values, labels=labels, outline_dense=True), longest_px=800)
     for name, radius in (("evidence", 80), ("dense", 80), ("breast", 320)):
         line = points(picture.lines[name])
         centre = (2, 400) if name == "breast" else (122, 402)
         assert np.hypot(*(line - centre).T) == pytest.approx(radius, abs=8), name
     assert "muscle" not in picture.lines
-    turned = view_picture(mammogram, values=values, labels=labels, flip=True, longest_px=800)
+    turned = view_picture(Evidence(mammogram, values, labels=labels), flip=True, longest_px=800)
     mirrored = points(turned.lines["evidence"]) * (-1, 1) + (turned.width, 0)
     assert np.hypot(*(mirrored - (122, 402)).T) == pytest.approx(80, abs=8)
     assert np.asarray(opened(turned.plain))[400, 630] > 80
@@ -151,7 +152,7 @@ def test_the_grid_of_the_network_does_not_show_in_the_contour():
     row, column = np.mgrid[:400, :300]
     grid = (values * (0.75 + 0.25 * (-1.0) ** (row + column)) + 0.02 * (row % 2)).astype(np.float32)
     smooth, rough = (
-        points(view_picture(mammogram, values=one, labels=labels).lines["evidence"]) for one in (0.75 * values, grid)
+        points(view_picture(Evidence(mammogram, one, labels=labels)).lines["evidence"]) for one in (0.75 * values, grid)
     )
     lengths = [np.hypot(*np.diff(line, axis=0).T).sum() for line in (smooth, rough)]
     assert lengths[1] == pytest.approx(lengths[0], rel=0.03)
@@ -173,7 +174,7 @@ def test_iso_contours_lie_at_the_level_and_close_at_the_border():
 def test_side_by_side_shows_plain_and_evidence_at_full_size_with_a_caption(rows):
     mammogram, labels, values = disc(rows, rows)
     words = {"evidence": "map", "breast": "breast", "muscle": "muscle"}
-    picture = side_by_side(mammogram, values, 1.0, labels, caption=["title"], line_words=words)
+    picture = side_by_side(Evidence(mammogram, values, 1.0, labels), caption=["title"], line_words=words)
     size = max(rows, 600)
     assert picture.shape[1] == 2 * size + size // 100
     plain, mapped = picture[:size, :size], picture[:size, -size:]
@@ -181,8 +182,8 @@ def test_side_by_side_shows_plain_and_evidence_at_full_size_with_a_caption(rows)
     for name in ("evidence", "breast"):
         colour = [int(LINE_COLOURS[name][place : place + 2], 16) for place in (1, 3, 5)]
         assert (mapped == colour).all(axis=-1).any(), name
-    assert np.array_equal(mapped, evidence_picture(mammogram, values, 1.0, labels))
-    fewer = side_by_side(mammogram, values, 1.0, labels, caption=["title"], line_words={})
+    assert np.array_equal(mapped, evidence_picture(Evidence(mammogram, values, 1.0, labels)))
+    fewer = side_by_side(Evidence(mammogram, values, 1.0, labels), caption=["title"], line_words={})
     assert len(fewer) < len(picture), "the legend names the lines that were drawn"
 
 
@@ -191,7 +192,7 @@ def test_side_by_side_shows_plain_and_evidence_at_full_size_with_a_caption(rows)
 
 def block_of(views=PROJECTIONS, method=TISSUE, verdict=None, **others) -> MethodBlock:
     mammogram, labels, values = disc()
-    picture = view_picture(mammogram, values=values, labels=labels)
+    picture = view_picture(Evidence(mammogram, values, labels=labels))
     return MethodBlock(
         method,
         tuple(

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mammodensity import __version__
 from mammodensity.explanation.maps import TISSUE, ExamMaps
-from mammodensity.pages.exam_page import category_in_words, is_mirrored, line_words, reasons_in_words, tissue_labels
+from mammodensity.pages.exam_page import category_in_words, evidence_of, is_mirrored, line_words, reasons_in_words
 from mammodensity.pages.pictures import HANGING_ORDER, LINE_COLOURS, RgbImage, evidence_picture, wrapped
 from mammodensity.pages.wording import percent, sentence
 from mammodensity.results.result import ExamResult
@@ -84,21 +84,12 @@ def _draw_view(
     edge = left + width if is_right else left
     pen = ImageDraw.Draw(card)
     pen.text((edge, top), text, _WHITE, ImageFont.load_default(_TEXT_PX), anchor="ra" if is_right else "la")
-    evidence = maps.maps.get(projection)
-    if evidence is None:
+    if projection not in maps.maps:
         return
-    line = round(1.5 * _TEXT_PX)
-    picture = Image.fromarray(
-        evidence_picture(
-            evidence.mammogram,
-            evidence.values,
-            maps.scale,
-            tissue_labels(evidence),
-            outline_dense=maps.method != TISSUE,
-            flip=evidence.view is not None and is_mirrored(evidence.view),
-            longest_px=max(width, height),
-        )
-    )
+    line, view = round(1.5 * _TEXT_PX), maps.maps[projection].view
+    mirrored = view is not None and is_mirrored(view)
+    evidence = evidence_of(maps, projection)
+    picture = Image.fromarray(evidence_picture(evidence, flip=mirrored, longest_px=max(width, height)))
     picture.thumbnail((width, height - line))
     card.paste(picture, (edge - (picture.width if is_right else 0), top + line))
 

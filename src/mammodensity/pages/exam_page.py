@@ -20,6 +20,7 @@ from mammodensity.explanation.maps import TISSUE, ActivationMap, ExamMaps
 from mammodensity.explanation.verdicts import VERDICTS, Verdict
 from mammodensity.pages.pictures import (
     HANGING_ORDER,
+    Evidence,
     Picture,
     RgbImage,
     side_by_side,
@@ -85,15 +86,7 @@ def map_block(
     views = []
     for projection, shown in maps.maps.items():
         mirrored = shown.view is not None and is_mirrored(shown.view)
-        picture = view_picture(
-            shown.mammogram,
-            values=shown.values,
-            scale=maps.scale,
-            labels=tissue_labels(shown),
-            outline_dense=maps.method != TISSUE,
-            flip=mirrored,
-            longest_px=longest_px,
-        )
+        picture = view_picture(evidence_of(maps, projection), flip=mirrored, longest_px=longest_px)
         verdict = (verdicts or {}).get(projection)
         views.append(ViewPictures(projection, picture, mirrored, shown.category, shown.against, verdict))
     return MethodBlock(maps.method, tuple(views))
@@ -104,7 +97,7 @@ def image_block(views: Mapping[Projection, ReadView], *, longest_px: int = EXAM_
     shown = []
     for projection, view in views.items():
         mirrored = is_mirrored(view)
-        picture = view_picture(view.mammogram, flip=mirrored, longest_px=longest_px)
+        picture = view_picture(Evidence(view.mammogram), flip=mirrored, longest_px=longest_px)
         shown.append(ViewPictures(projection, picture, mirrored))
     return MethodBlock(IMAGES, tuple(shown))
 
@@ -123,14 +116,14 @@ def side_picture(
     if verdict:
         caption.append(sentence(plain(verdict.text)))
     return side_by_side(
-        shown.mammogram,
-        shown.values,
-        maps.scale,
-        tissue_labels(shown),
-        outline_dense=maps.method != TISSUE,
-        caption=[*caption, RESEARCH_USE_ONLY],
-        line_words=line_words(maps.method),
+        evidence_of(maps, projection), caption=[*caption, RESEARCH_USE_ONLY], line_words=line_words(maps.method)
     )
+
+
+def evidence_of(maps: ExamMaps, projection: Projection) -> Evidence:
+    """Collect what to draw of one view's map."""
+    shown = maps.maps[projection]
+    return Evidence(shown.mammogram, shown.values, maps.scale, tissue_labels(shown), maps.method != TISSUE)
 
 
 def tissue_labels(shown: ActivationMap) -> NDArray[np.uint8] | None:

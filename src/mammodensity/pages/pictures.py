@@ -55,16 +55,22 @@ class Picture:
     """SVG path data by name, in pixels of the picture: ``evidence``, ``breast``, ``muscle``, ``dense``."""
 
 
-def view_picture(
-    mammogram: Mammogram,
-    *,
-    values: NDArray[np.float32] | None = None,
-    scale: float = 1.0,
-    labels: NDArray[np.uint8] | None = None,
-    outline_dense: bool = False,
-    flip: bool = False,
-    longest_px: int = 1200,
-) -> Picture:
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A mammogram with the map and the outlines to draw on it."""
+
+    mammogram: Mammogram
+    values: NDArray[np.float32] | None = None
+    """(H, W) map at the size of the image; None for the mammogram alone."""
+    scale: float = 1.0
+    """The end of the exam's scale: the largest map value of the exam, 1 for tissue scores."""
+    labels: NDArray[np.uint8] | None = None
+    """(H, W) 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle; None where no breast was found."""
+    outline_dense: bool = False
+    """Outline dense tissue, too: for maps that do not show it themselves."""
+
+
+def view_picture(evidence: Evidence, *, flip: bool = False, longest_px: int = 1200) -> Picture:
     """Make the picture of one view, with its evidence as a translucent fill and a contour.
 
     The map is smoothed before it is filled and contoured, so that the grid of the network does not show. The fill
@@ -72,21 +78,13 @@ def view_picture(
 
     Parameters
     ----------
-    values
-        (H, W) map at the size of the image; None for the mammogram alone.
-    scale
-        The end of the exam's scale: the largest map value of the exam, 1 for tissue scores.
-    labels
-        (H, W) 0 background, 1 adipose, 2 fibroglandular, 3 pectoral muscle; None where no breast was found.
-    outline_dense
-        Outline dense tissue, too: for maps that do not show it themselves.
     flip
         Mirror the view, so that it hangs with the chest wall towards the other breast.
     longest_px
         Longer side of the picture, within `LEAST_PX` and `MOST_PX`.
     """
-    factor = min(max(longest_px, LEAST_PX), MOST_PX) / max(mammogram.pixels.shape)
-    layers = _layers(mammogram, values, scale, labels, factor, outline_dense=outline_dense, flip=flip)
+    factor = min(max(longest_px, LEAST_PX), MOST_PX) / max(evidence.mammogram.pixels.shape)
+    layers = _layers(evidence, factor, flip=flip)
     rows, columns = layers.grey.shape
     plain = _encoded(Image.fromarray(layers.grey), "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return Picture(
@@ -98,35 +96,18 @@ def view_picture(
     )
 
 
-def evidence_picture(
-    mammogram: Mammogram,
-    values: NDArray[np.float32],
-    scale: float,
-    labels: NDArray[np.uint8] | None = None,
-    *,
-    outline_dense: bool = False,
-    flip: bool = False,
-    longest_px: int | None = None,
-) -> RgbImage:
+def evidence_picture(evidence: Evidence, *, flip: bool = False, longest_px: int | None = None) -> RgbImage:
     """Draw a mammogram with its evidence in one picture.
 
     The parameters are those of `view_picture`; without ``longest_px`` the picture has the size of the image, or is
     enlarged to `LEAST_PX`.
     """
+    mammogram = evidence.mammogram
     factor = longest_px / max(mammogram.pixels.shape) if longest_px else _enlargement(mammogram)
-    return _drawn(_layers(mammogram, values, scale, labels, factor, outline_dense=outline_dense, flip=flip))
+    return _drawn(_layers(evidence, factor, flip=flip))
 
 
-def side_by_side(
-    mammogram: Mammogram,
-    values: NDArray[np.float32],
-    scale: float,
-    labels: NDArray[np.uint8] | None = None,
-    *,
-    outline_dense: bool = False,
-    caption: Sequence[str],
-    line_words: Mapping[str, str],
-) -> RgbImage:
+def side_by_side(evidence: Evidence, *, caption: Sequence[str], line_words: Mapping[str, str]) -> RgbImage:
     """Draw a mammogram and, to its right, its `evidence_picture`, with a caption below.
 
     Parameters
@@ -136,7 +117,7 @@ def side_by_side(
     line_words
         The meaning of each line; those that were drawn follow the caption.
     """
-    layers = _layers(mammogram, values, scale, labels, _enlargement(mammogram), outline_dense=outline_dense)
+    layers = _layers(evidence, _enlargement(evidence.mammogram))
     seam = np.full((len(layers.grey), max(2, max(layers.grey.shape) // 100), 3), 40, np.uint8)
     picture = np.concatenate([_rgb(layers.grey), seam, _drawn(layers)], axis=1)
     words = {name: text for name, text in line_words.items() if layers.lines.get(name)}
@@ -180,17 +161,9 @@ class _Layers:
     lines: dict[str, list[Contour]]
 
 
-def _layers(
-    mammogram: Mammogram,
-    values: NDArray[np.float32] | None,
-    scale: float,
-    labels: NDArray[np.uint8] | None,
-    factor: float,
-    *,
-    outline_dense: bool,
-    flip: bool = False,
-) -> _Layers:
-    rows, columns = mammogram.pixels.shape
+def _layers(evidence: Evidence, factor: float, *, flip: bool = False) -> _Layers:
+    labels, scale = evidence.labels, evidence.scale
+    rows, columns = evidence.mammogram.pixels.shape
     size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
 
     def fitted(image: NDArray[Any], resampling: Image.Resampling = Image.Resampling.BILINEAR) -> NDArray[np.float32]:
@@ -202,17 +175,17 @@ def _layers(
         smooth: NDArray[np.float32] = gaussian_filter(fitted(image), blur, mode="nearest")
         return smooth
 
-    grey = _windowed(fitted(mammogram.pixels, Image.Resampling.BICUBIC))
+    grey = _windowed(fitted(evidence.mammogram.pixels, Image.Resampling.BICUBIC))
     lines: dict[str, list[Contour]] = {}
     if labels is not None:
         for name, mask in (("breast", labels != BACKGROUND), ("muscle", labels == PECTORAL)):
             if mask.any():
                 lines[name] = _level_lines(smoothed(mask, _OUTLINE_SMOOTHING), 0.5)
-        if outline_dense and (dense := labels == FIBROGLANDULAR).any():
+        if evidence.outline_dense and (dense := labels == FIBROGLANDULAR).any():
             lines["dense"] = _level_lines(smoothed(dense), 0.5)
-    if values is None:
+    if evidence.values is None:
         return _Layers(grey, None, lines)
-    smooth = smoothed(values)
+    smooth = smoothed(evidence.values)
     lines["evidence"] = iso_contours(smooth, contour_level(scale))
     breast = grey / _BLACK if labels is None else fitted(labels != BACKGROUND)
     shares = np.clip(smooth / scale, 0, 1) if scale > 0 else np.zeros_like(smooth)
