@@ -127,7 +127,7 @@ def test_figures_of_the_origin(workplace, shared_data, monkeypatch):
     wanted = (
         "import os",
         "ORIGIN_PREDICTIONS =",
-        "from mammodensity.evaluation.labels import read_labels\nfrom mammodensity.evaluation.score_tables",
+        "from mammodensity.evaluation.infn_tables import read_infn_tables\nfrom mammodensity.evaluation.labels",
     )
     names: dict = {"Path": Path}
     exec("from mammodensity.commands.show import say_research_use_only", names)
