@@ -26,6 +26,8 @@ Wang et al., "Score-CAM: Score-Weighted Visual Explanations for Convolutional Ne
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import cleandoc
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,150 +47,96 @@ from mammodensity.explanation.passes import (
 )
 
 
-def grad_cam(
-    network: nn.Module,
-    images: Tensor,
-    category: Categories = None,
-    *,
-    against: Categories = None,
-    layer: nn.Module | str | None = None,
-    positive: bool = True,
-    upsample: bool = True,
-) -> Tensor:
-    """Grad-CAM maps of a batch.
+class ActivationMethod(Protocol):
+    """A method that shows the features of a layer."""
 
-    The features of ``layer`` are weighted by the mean gradient of the category's logit (before softmax) and summed.
-    Each image's map is what it would be alone. The network is left as found: no hook, no gradient and no changed mode
-    survives, also after an error.
+    def __call__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        category: Categories = None,
+        *,
+        against: Categories = None,
+        layer: nn.Module | str | None = None,
+        positive: bool = True,
+        upsample: bool = True,
+    ) -> Tensor:
+        """Map each image of a batch.
 
-    Parameters
-    ----------
-    network
-        A module from (B, C, H, W) to logits (B, K).
-    images
-        (B, C, H, W) float.
-    category
-        One for all images, or one each; None is each image's own predicted category.
-    against
-        Explain why ``category`` rather than this one: by the difference of their logits. One for all images, or one
-        each. The map is 0 where the predicted category is this very one.
-    layer
-        A module of the network or its dotted name. By default the last residual block, or in another network the
-        last convolution.
-    positive
-        Keep only what speaks for the category, as the method is defined; False keeps what speaks against it, too.
-    upsample
-        Enlarge the maps to (H, W) by bilinear interpolation; False returns them at the layer's size.
+        Each image's map is what it would be alone. The network is left as found: no hook, no gradient and no changed
+        mode survives, also after an error.
 
-    Returns
-    -------
-    (B, H, W) or (B, h, w) float32, unscaled, so that maps can be compared.
+        Parameters
+        ----------
+        network
+            A module from (B, C, H, W) to logits (B, K).
+        images
+            (B, C, H, W) float.
+        category
+            One for all images, or one each; None is each image's own predicted category.
+        against
+            Explain why ``category`` rather than this one: by the difference of their logits. One for all images, or one
+            each. The map is 0 where the predicted category is this very one.
+        layer
+            A module of the network or its dotted name. By default the last residual block, or in another network the
+            last convolution.
+        positive
+            Keep only what speaks for the category, as the method is defined; False keeps what speaks against it, too.
+        upsample
+            Enlarge the maps to (H, W) by bilinear interpolation; False returns them at the layer's size.
 
-    Raises
-    ------
-    OptionError
-        The layer or category does not exist, or the layer has no spatial features.
-    """
-    return _activation(
-        _grad_cam, network, images, category, against=against, layer=layer, positive=positive, upsample=upsample
-    )
+        Returns
+        -------
+        (B, H, W) or (B, h, w) float32, unscaled, so that maps can be compared.
 
-
-def grad_cam_plus_plus(
-    network: nn.Module,
-    images: Tensor,
-    category: Categories = None,
-    *,
-    against: Categories = None,
-    layer: nn.Module | str | None = None,
-    positive: bool = True,
-    upsample: bool = True,
-) -> Tensor:
-    """Grad-CAM++ maps of a batch; arguments and result as of :func:`grad_cam`.
-
-    Pixels count by how much the logit rises with them, so that several or small regions of one kind count fully. The
-    factor exp(logit) of the whole image is left out, so that maps of several images can be compared. The method is
-    derived for features that are not negative: S_k sums the positive ones.
-    """
-    return _activation(
-        _grad_cam_plus_plus,
-        network,
-        images,
-        category,
-        against=against,
-        layer=layer,
-        positive=positive,
-        upsample=upsample,
-    )
+        Raises
+        ------
+        OptionError
+            The layer or category does not exist, or the layer has no spatial features.
+        """
 
 
-def hires_cam(
-    network: nn.Module,
-    images: Tensor,
-    category: Categories = None,
-    *,
-    against: Categories = None,
-    layer: nn.Module | str | None = None,
-    positive: bool = True,
-    upsample: bool = True,
-) -> Tensor:
-    """HiResCAM maps of a batch; arguments and result as of :func:`grad_cam`.
+def _by_gradients(combine: Callable[[Tensor, Tensor], Tensor]) -> ActivationMethod:
+    """Make a method of a function that combines features and gradients (B, F, h, w) each to maps (B, h, w)."""
 
-    Before its positive part is taken, the map of a layer that only a mean and a linear head follow sums to the logit
-    less its bias.
-    """
-    return _activation(
-        _hires_cam, network, images, category, against=against, layer=layer, positive=positive, upsample=upsample
-    )
+    def method(
+        network: nn.Module,
+        images: Tensor,
+        category: Categories = None,
+        *,
+        against: Categories = None,
+        layer: nn.Module | str | None = None,
+        positive: bool = True,
+        upsample: bool = True,
+    ) -> Tensor:
+        require_images(images)
+        module = find_layer(network, layer)
+        with evaluating(network, gradients=True):
+            features, logits = features_and_logits(network, module, images.detach().clone())
+            target = choose_target(logits.detach(), category, against)
+            gradients = gradient(target.values(logits), features)
+            maps = combine(features.detach().float(), gradients)
+        maps = maps.relu() if positive else maps
+        return enlarged(maps, images.shape[-2:]) if upsample else maps
 
-
-def layer_cam(
-    network: nn.Module,
-    images: Tensor,
-    category: Categories = None,
-    *,
-    against: Categories = None,
-    layer: nn.Module | str | None = None,
-    positive: bool = True,
-    upsample: bool = True,
-) -> Tensor:
-    """Layer-CAM maps of a batch; arguments and result as of :func:`grad_cam`. Also good for early, finer layers."""
-    return _activation(
-        _layer_cam, network, images, category, against=against, layer=layer, positive=positive, upsample=upsample
-    )
+    method.__name__ = method.__qualname__ = combine.__name__
+    method.__doc__ = "\n\n".join(cleandoc(str(text)) for text in (combine.__doc__, ActivationMethod.__call__.__doc__))
+    return method
 
 
-def _activation(
-    combine: Callable[[Tensor, Tensor], Tensor],
-    network: nn.Module,
-    images: Tensor,
-    category: Categories,
-    *,
-    against: Categories,
-    layer: nn.Module | str | None,
-    positive: bool,
-    upsample: bool,
-) -> Tensor:
-    require_images(images)
-    module = find_layer(network, layer)
-    with evaluating(network, gradients=True):
-        features, logits = features_and_logits(network, module, images.detach().clone())
-        target = choose_target(logits.detach(), category, against)
-        gradients = gradient(target.values(logits), features)
-        maps = combine(features.detach().float(), gradients)  # to (B, h, w)
-    maps = maps.relu() if positive else maps
-    return enlarged(maps, images.shape[-2:]) if upsample else maps
-
-
-def _grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
-    """(B, F, h, w) each to (B, h, w)."""
+@_by_gradients
+def grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
+    """Weight the features of a layer by the mean gradient of the category's logit (before softmax), and sum them."""
     return (gradients.mean(dim=(-2, -1), keepdim=True) * features).sum(dim=1)
 
 
-def _grad_cam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
-    """(B, F, h, w) each to (B, h, w).
+@_by_gradients
+def grad_cam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
+    """Weight pixels by how much the logit rises with them, so that several or small regions of one kind count fully.
 
-    The paper's weights, alpha = g^2 / (2 g^2 + S g^3) times g where g > 0, with g^2 cancelled: no 0 / 0 remains.
+    The factor exp(logit) of the whole image is left out, so that maps of several images can be compared. The method is
+    derived for features that are not negative: S_k sums the positive ones. The paper's weights are
+    alpha = g^2 / (2 g^2 + S g^3) times g where g > 0; with g^2 cancelled, no 0 / 0 remains.
     """
     rising = gradients.relu()
     sums = features.relu().sum(dim=(-2, -1), keepdim=True)
@@ -196,13 +144,19 @@ def _grad_cam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
     return (weights * features).sum(dim=1)
 
 
-def _hires_cam(features: Tensor, gradients: Tensor) -> Tensor:
-    """(B, F, h, w) each to (B, h, w)."""
+@_by_gradients
+def hires_cam(features: Tensor, gradients: Tensor) -> Tensor:
+    """Multiply features by their gradients pixel by pixel, and sum them.
+
+    Before its positive part is taken, the map of a layer that only a mean and a linear head follow sums to the logit
+    less its bias.
+    """
     return (gradients * features).sum(dim=1)
 
 
-def _layer_cam(features: Tensor, gradients: Tensor) -> Tensor:
-    """(B, F, h, w) each to (B, h, w)."""
+@_by_gradients
+def layer_cam(features: Tensor, gradients: Tensor) -> Tensor:
+    """Multiply features by their positive gradients pixel by pixel, and sum them: good for early, finer layers, too."""
     return (gradients.relu() * features).sum(dim=1)
 
 
@@ -218,7 +172,7 @@ def score_cam(
     fill: float | None = None,
     at_once: int = IMAGES_AT_ONCE,
 ) -> Tensor:
-    """Score-CAM maps of a batch; arguments and result as of :func:`grad_cam`, without any gradient.
+    """Score-CAM maps of a batch; arguments and result as of :class:`ActivationMethod`, without any gradient.
 
     Each feature, enlarged and stretched to 0..1, is a mask on the image. The features are weighted by the softmax over
     them of the category's logit, or of the difference of two, and summed. A feature of one value everywhere shows
@@ -250,9 +204,7 @@ def score_cam(
         raised = changed_values(network, target, owners, seen_through, at_once).reshape(count, filters)
     flat = masks.flatten(1).amax(dim=1).reshape(count, filters) == 0
     weights = raised.masked_fill(flat, float("-inf")).softmax(dim=1).nan_to_num(0)  # NaN: every feature is flat
-    weights = (
-        weights * target.weights.any(dim=1)[:, None]
-    )  # nothing is explained where a category is set against itself
+    weights = weights * target.weights.any(dim=1)[:, None]  # 0 where a category is set against itself
     maps = (weights[..., None, None] * features).sum(dim=1)  # to (B, h, w)
     maps = maps.relu() if positive else maps
     return enlarged(maps, images.shape[-2:]) if upsample else maps

@@ -53,7 +53,7 @@ def integrated_gradients(
     """Integrated gradients of a batch, averaged over noisy copies and blurred; pixel by pixel, without a layer.
 
     Without noise and blur the signed map sums to the explained value of the image less that of the dark one, but for
-    the error of ``steps``. ``network``, ``images``, ``category`` and ``against`` as of :func:`grad_cam`.
+    the error of ``steps``. ``network``, ``images``, ``category`` and ``against`` as of :func:`mammodensity.grad_cam`.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def occlusion(
     The value of a pixel is the mean, over the windows it lies in, of how far the category's logit, or the difference
     of two, falls when the window is hidden. A window that hides nothing is 0 and costs nothing. The network runs in
     the precision of its weights also within ``torch.autocast``: half precision rounds away most of a small fall.
-    ``network``, ``images``, ``category`` and ``against`` as of :func:`grad_cam`.
+    ``network``, ``images``, ``category`` and ``against`` as of :func:`mammodensity.grad_cam`.
 
     Parameters
     ----------
