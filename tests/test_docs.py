@@ -19,8 +19,8 @@ from typer.exceptions import TyperException
 
 import mammodensity
 from mammodensity.commands.app import _repeat_projection_option, app
+from mammodensity.data.problems import NOTES, PROBLEMS
 from mammodensity.errors import MammodensityError
-from mammodensity.workflows.check import NOTES, PROBLEMS
 from samples import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])

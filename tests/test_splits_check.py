@@ -19,11 +19,12 @@ from mammodensity.commands.data import show_check
 from mammodensity.data.dataset import DataSet, ImageRecord
 from mammodensity.data.dicom.file_checks import FileCheck, Reason
 from mammodensity.data.find import find_images
+from mammodensity.data.problems import Problem
 from mammodensity.data.splits import patients_in_two_splits, with_splits
 from mammodensity.errors import LayoutError, OptionError
 from mammodensity.phantom.exams import PhantomSpec, make_exam
 from mammodensity.terms import CATEGORIES, DENSITY, PROJECTIONS, Projection
-from mammodensity.workflows.check import CheckResult, Problem, check_data
+from mammodensity.workflows.check import CheckResult, check_data
 from samples import broken_pictures, write_blobs
 
 
