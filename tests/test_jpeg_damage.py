@@ -282,3 +282,52 @@ def test_a_picture_of_another_height_than_its_pixels_have(tmp_path, mode):
         path.write_bytes(lower)
         with pytest.raises(ImageError, match="damaged"):
             read_image(path)
+
+
+# --- uncompressed pictures ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.tif", "b.tif", "a.pgm"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_bytes_lost_or_inserted_in_uncompressed_pictures(tmp_path, name, bits):
+    pixels = grey(rows=320) if bits == 8 else phantom(rows=320) << 4
+    path = tmp_path / name
+    Image.fromarray(pixels).save(path, **({"tiffinfo": {278: 32}} if name == "b.tif" else {}))
+    assert np.array_equal(read_image(path).pixels, pixels)
+    content = path.read_bytes()
+    place = len(content) // 3
+    for changed in (
+        content[:place] + bytes(61) + content[place:-61],
+        content[:place] + content[place + 61 :] + bytes(61),
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(ImageError, match="damaged"):
+            read_image(path)
+
+
+def test_strips_hold_as_many_bytes_as_their_rows(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(grey()).save(path, tiffinfo={278: 64})  # 160 rows: two whole strips, and half of one
+    content = path.read_bytes()
+    with Image.open(path) as picture:
+        lengths = picture.tag_v2[279]
+    table = struct.pack("<3L", *lengths)
+    assert content.count(table) == 1
+    first, _, last = lengths
+    read_image(path)
+    for stated in ((first, first, first), (first - 1, first, last), (first, 2, last)):
+        path.write_bytes(content.replace(table, struct.pack("<3L", *stated)))
+        with pytest.raises(ImageError, match="damaged"):
+            read_image(path)
+    path.write_bytes(content.replace(table, struct.pack("<3L", first, first, first)) + bytes(first))
+    assert np.array_equal(read_image(path).pixels, grey()), "some writers fill the last strip"
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_values_of_fewer_bits_than_the_file(tmp_path, name, bits):
+    pixels = (phantom(rows=160).astype(np.uint32) << 4 >> (16 - bits)).astype(np.uint16)
+    pixels[0, 0] = (1 << bits) - 1
+    Image.fromarray(pixels).save(tmp_path / name)
+    expected = np.floor(pixels / ((1 << bits) - 1) * 65535 + 0.5)
+    assert np.array_equal(read_image(tmp_path / name).pixels, expected)

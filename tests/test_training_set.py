@@ -208,12 +208,14 @@ def test_a_dark_dicom_exam_is_prepared_as_the_right_one(tmp_path):
 
 def test_no_picture_of_a_handful_of_grey_levels_is_written(tmp_path):
     for projection in Projection:
-        Image.fromarray(phantom(projection)).save(tmp_path / f"7_1_{projection}.png")  # 12 bits in 16
+        dark = phantom(projection)
+        dark[0, 0] = 65535  # a mark, so that the other values are not taken for those of 12 bits
+        Image.fromarray(dark).save(tmp_path / f"7_1_{projection}.png")
     sources = exam_sources(find_images(tmp_path))
     export_exams(sources, tmp_path / "out")
     refused = rows_of(tmp_path / "out" / "refused.csv")
     assert [row["code"] for row in refused] == ["grey-scale"] * 4
-    assert "grey levels of 8 bit" in refused[0]["text"]
+    assert "grey levels as 8 bit" in refused[0]["text"]
     assert not pictures_of(tmp_path / "out")
     spec = read_preprocess(None)
     export_exams(sources, tmp_path / "full", ExportSpec(replace(spec, depth="full")))

@@ -23,7 +23,9 @@ from mammodensity.data.jpeg_stream import require_sound_jpeg
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _SAMPLES, _PLANAR = 256, 257, 258, 259, 277, 284
 _STRIPS, _STRIP_ROWS, _STRIP_BYTES = 273, 278, 279
 _TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES = 322, 323, 324, 325
-_JPEG_TABLES, _JPEG = 347, 7
+_JPEG_TABLES = 347
+_NONE, _JPEG = 1, 7  # compressions
+_PLAIN = ("raw", "ppm")  # Pillow's decoders of values that lie as they are
 
 
 def require_whole(picture: Image.Image, stream: BinaryIO) -> None:
@@ -45,6 +47,13 @@ def require_whole(picture: Image.Image, stream: BinaryIO) -> None:
     elif picture.format == "TIFF":
         _require_strips(dict(picture.tag_v2), stream)  # type: ignore[attr-defined]  # of TIFF only
     stream.seek(place)
+
+
+def is_uncompressed(picture: Image.Image) -> bool:
+    """True where the values of an opened picture, which is not loaded yet, lie in its file as they are."""
+    return (
+        isinstance(picture, ImageFile.ImageFile) and picture.format in ("TIFF", "PPM") and picture.tile[0][0] in _PLAIN
+    )
 
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -94,7 +103,7 @@ def _require_end(picture: Image.Image, stream: BinaryIO) -> None:
 def _require_strips(tags: dict[int, Any], stream: BinaryIO) -> None:
     """Count the bytes that the strips or tiles of a TIFF hold."""
     compression = tags.get(_COMPRESSION, 1)
-    if compression not in _HELD and compression != _JPEG:
+    if compression not in (*_HELD, _JPEG, _NONE):
         return
     planar = tags.get(_PLANAR, 1) == 2
     bits = sum(tags.get(_BITS, (1,))[: 1 if planar else None])
@@ -112,8 +121,13 @@ def _require_strips(tags: dict[int, Any], stream: BinaryIO) -> None:
     for offset, length, size in zip(offsets, lengths, sizes, strict=True):
         stream.seek(offset)
         data = stream.read(length)
+        if len(data) < length:
+            raise ValueError("strips that lie beyond its end")
         if compression == _JPEG:
             require_sound_jpeg(data, bytes(tags.get(_JPEG_TABLES, b"")))
+        elif compression == _NONE:
+            if not size <= length <= (sizes[0] if offset == offsets[-1] else size):
+                raise ValueError(f"{length} bytes of pixels in a strip of {size}")
         elif (held := _HELD[compression](data, size)) != size:
             raise ValueError(f"{held} bytes of pixels in a strip of {size}")
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mammodensity.data.picture_damage import require_whole
+from mammodensity.data.dicom.row_damage import row_damage
+from mammodensity.data.picture_damage import is_uncompressed, require_whole
 from mammodensity.errors import ImageError, one_line
 from mammodensity.exam import Mammogram
 from mammodensity.terms import Projection
@@ -79,6 +80,7 @@ def patient_in_exam(exam_id: str) -> str:
 
 PICTURE_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".jpg", ".jpeg")
 
+_ORIENTATION, _ROWS_ARE_COLUMNS = 274, (5, 6, 7, 8)  # TIFF 6.0
 SMALLEST_SIDE_PX = 16
 MOST_PIXELS = 60_000_000  # three times the largest detector; film scanned at 43.5 um has up to 38 million
 
@@ -132,6 +134,8 @@ def _grey_pixels(path: Path, picture: Image.Image, stream: BinaryIO) -> NDArray[
     if _deep_colour(path, picture):
         raise ImageError(f"{path} holds 16-bit grey in a colour picture; export it as plain 16-bit grey", "depth")
     require_whole(picture, stream)
+    turned = picture.getexif().get(_ORIENTATION, 1) in _ROWS_ARE_COLUMNS
+    plain = is_uncompressed(picture)
     picture.load()  # turns a TIFF, and then forgets its orientation
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode in ("LA", "RGBA", "PA", "P", "CMYK", "YCbCr"):
@@ -145,11 +149,23 @@ def _grey_pixels(path: Path, picture: Image.Image, stream: BinaryIO) -> NDArray[
         pixels = pixels.astype(np.uint16)  # Pillow reads some 16-bit files as 32-bit integers
     if pixels.dtype == np.dtype(">u2"):
         pixels = pixels.astype(np.uint16)
-    if pixels.dtype == np.uint16 and _white_is_zero(picture):
-        pixels = np.iinfo(np.uint16).max - pixels  # Pillow turns 8-bit pictures itself, but not these
+    if plain and (damage := row_damage((pixels.T if turned else pixels).astype(np.int32))):
+        raise ImageError(f"{path} is damaged: its rows {damage}; export it again")
+    if pixels.dtype == np.uint16:
+        pixels = _scaled(pixels)
+        if _white_is_zero(picture):
+            pixels = np.iinfo(np.uint16).max - pixels  # Pillow turns 8-bit pictures itself, but not these
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path} has pixels of type {pixels.dtype}; expected 8- or 16-bit grey values", "depth")
     return np.ascontiguousarray(pixels)
+
+
+def _scaled(pixels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Values of 8, 10, 12 or 14 bits scaled to 16, which a file of 16 bits cannot say of them."""
+    largest = int(pixels.max())
+    used = next((bits for bits in (8, 10, 12, 14) if largest < 1 << bits), 16)
+    top = (1 << used) - 1
+    return pixels if used == 16 else ((pixels.astype(np.uint32) * 0xFFFF + top // 2) // top).astype(np.uint16)
 
 
 def _white_is_zero(picture: Image.Image) -> bool:
