@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (
 )
 
 from dicom_samples import mammogram, phantom
+from mammodensity.clinic.commitment import Commitment
 from mammodensity.clinic.config import ClinicConfig, Sender
 from mammodensity.clinic.database import Database
 from mammodensity.clinic.inbox import Inbox
@@ -75,13 +76,15 @@ class Authority:
 
 @contextmanager
 def listening(folder: Path, clock: Any = None, **settings: Any):
-    """A node that only receives, from SCANNER; its port and its database."""
+    """A node that only receives, from SCANNER; its port and its database, at which tests find ``commitment``."""
     defaults = {"dicom_port": 0, "least_free_gb": 0.0, "senders": (Sender("SCANNER"),)}
     config = ClinicConfig(**(defaults | settings))
     database = Database(f"sqlite:///{folder / 'node.sqlite'}")
-    inbox = Inbox(config, folder, database, *([clock] if clock else []))
-    listener = Listener(config, inbox)
+    times = [clock] if clock else []
+    commitment = Commitment(config, folder, database, *times)
+    listener = Listener(config, Inbox(config, folder, database, *times), commitment)
     try:
+        database.commitment = commitment
         yield listener.start(), database
     finally:
         listener.stop()

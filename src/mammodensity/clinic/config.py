@@ -35,6 +35,11 @@ class Sender:
     ae_title: Title
     address: str = ""
     """Its address, or a network such as ``10.0.0.0/24``; blank for any."""
+    report_port: Port = 0
+    """Where it takes answers to storage commitment, on associations of their own; 0: on that by which it asked."""
+    report_host: str = ""
+    """The host for that; blank for the address from which it asked."""
+    report_tls: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -60,6 +65,10 @@ class Destination:
     """The class of reports that it takes."""
     tls: bool = False
     """Send by TLS; its certificate must name the host."""
+    commitment: bool = False
+    """Ask for storage commitment; an object counts as delivered when that is given."""
+    commitment_wait_s: Seconds = 600.0
+    """Time after which it is asked again."""
 
 
 @settings

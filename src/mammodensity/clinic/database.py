@@ -1,7 +1,8 @@
 """The node's database of images, exams, results, objects and deliveries, in SQLite or PostgreSQL.
 
 An exam is a study. It goes through the states ``collecting``, ``scoring``, ``scored`` and ``delivered``; or it is
-``held``, because somebody has to look at it, or ``failed``. A delivery is ``waiting``, ``sent`` or ``failed``.
+``held``, because somebody has to look at it, or ``failed``. A delivery is ``waiting``, ``sent`` or ``failed``; with
+storage commitment it is ``confirmed`` after ``sent``.
 
 A worker claims an exam for a time, its lease. What it found is kept only while it still holds the exam: when the lease
 has ended or a new image has come, another worker reads the exam again.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Connection,
     Float,
@@ -35,6 +37,7 @@ from sqlalchemy import (
     insert,
     inspect,
     make_url,
+    not_,
     or_,
     select,
     update,
@@ -102,8 +105,32 @@ DELIVERIES = Table(
     Column("due", Float, nullable=False),
     Column("since", Float, nullable=False),
     Column("reason", Text, nullable=False, default=""),
+    Column("confirm", Boolean, nullable=False, default=False),
     UniqueConstraint("sop_uid", "destination"),
 )
+ASKED = Table(
+    "asked",
+    _TABLES,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("delivery", Integer, ForeignKey("deliveries.id"), primary_key=True),
+)
+"""Storage commitment that destinations were asked for; a late answer to an earlier question counts, too."""
+COMMITMENTS = Table(
+    "commitments",
+    _TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("transaction_uid", String(64), nullable=False),
+    Column("ae_title", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("objects", Text, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("due", Float, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    UniqueConstraint("transaction_uid", "ae_title"),
+)
+"""Storage commitment that senders asked for: ``waiting`` for the answer, ``answered`` or ``failed``."""
 ASIDE = Table(
     "aside",
     _TABLES,
@@ -115,6 +142,8 @@ ASIDE = Table(
     Column("received", Float, nullable=False),
     UniqueConstraint("sop_uid", "digest"),
 )
+_DONE = or_(DELIVERIES.c.state == "confirmed", and_(DELIVERIES.c.state == "sent", not_(DELIVERIES.c.confirm)))
+"""True for a delivery that nothing is left to do for."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +231,8 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def transaction(self) -> Iterator[Connection]:
+        """A connection whose changes are kept together, or not at all."""
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -225,7 +255,7 @@ class Database:
             return self._add(arrival, now, settle_s, settle_incomplete_s)
 
     def _add(self, arrival: Arrival, now: float, settle_s: float, settle_incomplete_s: float | None) -> str:
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if connection.scalar(select(OBJECTS.c.sop_uid).where(OBJECTS.c.sop_uid == arrival.sop_uid)):
                 return "ours"
             kept = connection.execute(select(IMAGES).where(IMAGES.c.sop_uid == arrival.sop_uid)).first()
@@ -247,7 +277,7 @@ class Database:
 
     def kept(self, sop_uid: str) -> tuple[str, str] | None:
         """Digest and file of an object that was received."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(select(IMAGES).where(IMAGES.c.sop_uid == sop_uid)).first()
             return (str(row.digest), str(row.file)) if row else None
 
@@ -281,7 +311,7 @@ class Database:
     def claim(self, owner: str, now: float, *, lease_s: float, most_tries: int) -> Claim | None:
         """Take an exam that is due, or whose worker has gone; None where there is none."""
         free = and_(EXAMS.c.state.in_(("collecting", "scoring")), EXAMS.c.due <= now)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             query = select(EXAMS).where(free).order_by(EXAMS.c.due).limit(1).with_for_update(skip_locked=True)
             exam = connection.execute(query).first()
             if exam is None:
@@ -309,7 +339,7 @@ class Database:
         -------
         False where the exam is no longer the worker's; nothing is kept then.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if not _still_has(connection, claim):
                 return False
             revision = {"study_uid": claim.study_uid, "number": claim.number, "key": key, "made": now}
@@ -325,7 +355,7 @@ class Database:
 
     def wait(self, claim: Claim, reason: str, now: float) -> None:
         """Let an exam wait for images."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if _still_has(connection, claim):
                 values = {"state": "collecting", "owner": None, "due": None, "tries": 0, "reason": reason}
                 this = update(EXAMS).where(EXAMS.c.study_uid == claim.study_uid)
@@ -336,13 +366,13 @@ class Database:
 
         Results and reports are kept. Exams that are held, have failed or wait are left alone.
         """
-        open_deliveries = select(OBJECTS.c.study_uid).join(DELIVERIES).where(DELIVERIES.c.state != "sent")
+        open_deliveries = select(OBJECTS.c.study_uid).join(DELIVERIES).where(not_(_DONE))
         ended = and_(EXAMS.c.state.in_(("scored", "delivered")), EXAMS.c.changed < before)
         studies = select(EXAMS.c.study_uid).where(and_(ended, EXAMS.c.study_uid.not_in(open_deliveries)))
         no_exam = and_(IMAGES.c.study_uid.not_in(select(EXAMS.c.study_uid)), IMAGES.c.received < before)
         old = and_(IMAGES.c.removed.is_(None), or_(IMAGES.c.study_uid.in_(studies), no_exam))
         cards = and_(OBJECTS.c.study_uid.in_(studies), OBJECTS.c.kind.not_like("report%"))
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(select(IMAGES.c.sop_uid, IMAGES.c.file).where(old).limit(_MOST_REMOVED)).all()
             connection.execute(update(OBJECTS).where(cards).values(content=b""))
             these = update(IMAGES).where(IMAGES.c.sop_uid.in_([row.sop_uid for row in rows]))
@@ -351,19 +381,19 @@ class Database:
 
     def unchanged(self, claim: Claim, now: float) -> None:
         """Say that the exam's last revision still holds: the same images, model and rules."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if _still_has(connection, claim):
                 _finish(connection, claim.study_uid, now)
 
     def hold(self, claim: Claim, reason: str, now: float) -> None:
         """Hold an exam that somebody has to look at."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if _still_has(connection, claim):
                 _hold(connection, claim.study_uid, reason, now)
 
     def fail(self, claim: Claim, reason: str, now: float) -> None:
         """Say that an exam cannot be read."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if _still_has(connection, claim):
                 statement = update(EXAMS).where(EXAMS.c.study_uid == claim.study_uid)
                 connection.execute(
@@ -380,29 +410,30 @@ class Database:
             .order_by(DELIVERIES.c.id)
             .limit(50)
         )
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return [tuple(row) for row in connection.execute(query)]
 
-    def sent(self, delivery: int, now: float) -> None:
-        """Say that a destination has stored an object; the exam is delivered when all are."""
-        with self._transaction() as connection:
-            connection.execute(update(DELIVERIES).where(DELIVERIES.c.id == delivery).values(state="sent", reason=""))
-            query = select(OBJECTS.c.study_uid).join(DELIVERIES).where(DELIVERIES.c.id == delivery)
-            study = connection.scalar(query)
-            if connection.scalar(select(EXAMS.c.state).where(EXAMS.c.study_uid == study)) == "scored":
-                _finish(connection, str(study), now)
+    def sent(self, delivery: int, now: float, *, confirm: bool = False) -> None:
+        """Say that a destination has stored an object, which it still has to ``confirm``.
+
+        The exam is delivered when nothing is left to send or to be confirmed.
+        """
+        with self.transaction() as connection:
+            this = update(DELIVERIES).where(DELIVERIES.c.id == delivery)
+            connection.execute(this.values(state="sent", reason="", due=now, confirm=confirm))
+            finish_delivery(connection, delivery, now)
 
     def not_sent(self, delivery: int, reason: str, due: float | None) -> None:
         """Say why an object was not stored, and when to try again; None gives up."""
         values: dict[str, Any] = {"state": "failed"} if due is None else {"due": due}
         statement = update(DELIVERIES).where(DELIVERIES.c.id == delivery)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(statement.values(tries=DELIVERIES.c.tries + 1, reason=reason[:1000], **values))
 
     def retry(self, now: float) -> int:
         """Try again what is held or has failed; returns how many exams and deliveries that is."""
         again = {"due": now, "tries": 0, "reason": ""}
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             exams = update(EXAMS).where(EXAMS.c.state.in_(("held", "failed")))
             done = connection.execute(exams.values(state="collecting", owner=None, changed=now, **again)).rowcount
             failed = update(DELIVERIES).where(DELIVERIES.c.state == "failed")
@@ -412,14 +443,18 @@ class Database:
         """Every exam, last changed first: study UID, state, reason, and the number of its last revision."""
         number = select(func.max(REVISIONS.c.number)).where(REVISIONS.c.study_uid == EXAMS.c.study_uid)
         query = select(EXAMS, number.scalar_subquery().label("revision")).order_by(EXAMS.c.changed.desc())
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def deliveries(self) -> list[dict[str, Any]]:
-        """Every delivery: destination, SOP Instance UID, kind, state, tries and reason."""
+        """Every delivery: destination, SOP Instance UID, kind, state, tries, reason, and whether it is done."""
         columns = (DELIVERIES.c.destination, DELIVERIES.c.sop_uid, OBJECTS.c.kind, DELIVERIES.c.state)
-        query = select(*columns, DELIVERIES.c.tries, DELIVERIES.c.reason).join(OBJECTS).order_by(DELIVERIES.c.id)
-        with self._transaction() as connection:
+        query = (
+            select(*columns, DELIVERIES.c.tries, DELIVERIES.c.reason, _DONE.label("done"))
+            .join(OBJECTS)
+            .order_by(DELIVERIES.c.id)
+        )
+        with self.transaction() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def counts(self, now: float) -> Counts:
@@ -427,7 +462,7 @@ class Database:
         place = (DELIVERIES.c.destination, DELIVERIES.c.state)
         usable = func.count(IMAGES.c.projection)
         waiting = DELIVERIES.c.state == "waiting"
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             exams = connection.execute(select(EXAMS.c.state, func.count()).group_by(EXAMS.c.state)).all()
             deliveries = connection.execute(select(*place, func.count()).group_by(*place)).all()
             mammograms, others = connection.execute(select(usable, func.count() - usable).select_from(IMAGES)).one()
@@ -445,7 +480,7 @@ class Database:
     def results(self, study_uid: str) -> list[dict[str, Any]]:
         """The results of an exam, one a revision, in order."""
         query = select(REVISIONS.c.result).where(REVISIONS.c.study_uid == study_uid).order_by(REVISIONS.c.number)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return [json.loads(text) for text in connection.scalars(query)]
 
 
@@ -510,10 +545,17 @@ def _still_has(connection: Connection, claim: Claim) -> bool:
 def _finish(connection: Connection, study_uid: str, now: float) -> None:
     """The state of an exam with a result: delivered when nothing is left to send."""
     of_study = OBJECTS.c.study_uid == study_uid
-    states = list(connection.scalars(select(DELIVERIES.c.state).join(OBJECTS).where(of_study)))
-    state = "delivered" if states and all(state == "sent" for state in states) else "scored"
+    done = list(connection.scalars(select(_DONE).select_from(DELIVERIES).join(OBJECTS).where(of_study)))
+    state = "delivered" if done and all(done) else "scored"
     values = {"state": state, "owner": None, "due": None, "tries": 0, "reason": "", "changed": now}
     connection.execute(update(EXAMS).where(EXAMS.c.study_uid == study_uid).values(**values))
+
+
+def finish_delivery(connection: Connection, delivery: int, now: float) -> None:
+    """Say that the exam of a delivery is delivered, if nothing else is left to do for it."""
+    study = connection.scalar(select(OBJECTS.c.study_uid).join(DELIVERIES).where(DELIVERIES.c.id == delivery))
+    if connection.scalar(select(EXAMS.c.state).where(EXAMS.c.study_uid == study)) == "scored":
+        _finish(connection, str(study), now)
 
 
 def _hold(connection: Connection, study_uid: str, reason: str, now: float) -> None:

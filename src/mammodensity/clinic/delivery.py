@@ -13,15 +13,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 
-from mammodensity.clinic.certificates import client_context, why_not_trusted
+from mammodensity.clinic.calling import call, pause_s
+from mammodensity.clinic.certificates import client_context
 from mammodensity.clinic.config import ClinicConfig, Destination
 from mammodensity.clinic.database import Database
 from mammodensity.clinic.log import log
-from mammodensity.errors import OptionError
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 3600.0
 _WARNING = 0xB000
-_CONNECT_S, _ANSWER_S = 10, 60
 
 Due = tuple[int, str, str, bytes, int, float]
 
@@ -59,11 +57,9 @@ class Delivery:
     def _send(self, destination: Destination, deliveries: Sequence[Due]) -> int:
         datasets = [dcmread(BytesIO(delivery[3])) for delivery in deliveries]
         entity = AE(ae_title=self._config.ae_title)
-        entity.connection_timeout = _CONNECT_S
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _ANSWER_S
         for sop_class in {dataset.SOPClassUID for dataset in datasets}:
             entity.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-        association, reason = self._associate(entity, destination)
+        association, reason = call(entity, destination, self._config.tls)
         if association is None:
             for delivery in deliveries:
                 self._postpone(destination, delivery, reason)
@@ -75,25 +71,6 @@ class Delivery:
         finally:
             association.release()
         return stored
-
-    def _associate(self, entity: AE, destination: Destination) -> tuple[Any, str]:
-        """An association, or None and why there is none."""
-        try:
-            context = client_context(self._config.tls) if destination.tls else None  # anew: certificates are renewed
-        except OptionError as error:
-            return None, str(error)
-        association = entity.associate(
-            destination.host,
-            destination.port,
-            ae_title=destination.ae_title,
-            tls_args=(context, destination.host) if context else None,
-        )
-        if association.is_established:
-            return association, ""
-        if association.is_rejected:
-            return None, "it refused the association"
-        distrust = why_not_trusted(context, destination.host, destination.port) if context else ""
-        return None, distrust or "it does not answer"
 
     def _send_one(self, association: Any, destination: Destination, delivery: Due, dataset: Dataset) -> bool:
         accepted = {context.abstract_syntax for context in association.accepted_contexts}
@@ -107,7 +84,7 @@ class Delivery:
         except (RuntimeError, ValueError, AttributeError):  # the association is gone
             status = None
         if status is not None and (status == 0 or status & 0xF000 == _WARNING):
-            self._database.sent(delivery[0], self._clock())
+            self._database.sent(delivery[0], self._clock(), confirm=destination.commitment)
             log("sent", destination=destination.name, object=delivery[2])
             return True
         self._postpone(destination, delivery, "no answer" if status is None else f"status 0x{status:04X}")
@@ -117,6 +94,5 @@ class Delivery:
         number, _, sop_uid, _, tries, since = delivery
         now = self._clock()
         given_up = now - since > 86400 * self._config.give_up_days
-        pause = min(_FIRST_PAUSE_S * 2 ** min(tries, 20), _LONGEST_PAUSE_S)
-        self._database.not_sent(number, reason, None if given_up else now + pause)
+        self._database.not_sent(number, reason, None if given_up else now + pause_s(tries))
         log("not-sent", destination=destination.name, object=sop_uid, reason=reason, tries=tries + 1)

@@ -149,10 +149,10 @@ def is_same_image(first: Path, second: Path) -> bool:
                 return False
             if "PixelData" not in kept:
                 return bool(kept == came)
-            pixels = [read_stored_values(read_header(file)) for file in (first, second)]
+            of_kept, of_came = (read_stored_values(read_header(file)) for file in (first, second))
     except Exception:  # a file is gone, or cannot be read
         return False
-    return bool(np.array_equal(*pixels))
+    return bool(np.array_equal(of_kept, of_came))
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -12,16 +12,18 @@ from typing import Any
 
 from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from mammodensity.clinic.certificates import server_context, tls_reason
+from mammodensity.clinic.commitment import Commitment
 from mammodensity.clinic.config import ClinicConfig
 from mammodensity.clinic.inbox import Inbox
 from mammodensity.clinic.log import log
 from mammodensity.errors import OutputError
 
 _NOT_RECOGNISED = (0x01, 0x01, 0x03)  # rejected permanently by the user: calling AE title not recognised
+_NOT_AUTHORISED = 0x0124
 _REFUSALS = {3: "calling AE title", 7: "called AE title", 2: "too many associations"}
 """Diagnostics of A-ASSOCIATE-RJ (PS3.8 table 9-21)."""
 _MOST_ASSOCIATIONS = 200  # idle connections must not keep an exam out
@@ -56,10 +58,12 @@ class _Connection(RequestHandler):
 
 
 class Listener:
-    """Takes associations and hands what arrives to the inbox."""
+    """Takes associations, and hands objects to the inbox, requests and answers to storage commitment."""
 
-    def __init__(self, config: ClinicConfig, inbox: Inbox) -> None:
-        self._config, self._inbox = config, inbox
+    def __init__(self, config: ClinicConfig, inbox: Inbox, commitment: Commitment) -> None:
+        self._config, self._inbox, self._commitment = config, inbox, commitment
+        self._senders = {sender.ae_title for sender in config.senders}
+        self._reporters = {place.ae_title for place in config.destinations if place.commitment}
         self._tls = server_context(config.tls) if config.tls and config.tls.dicom else None
         self._server: Any = None
 
@@ -73,15 +77,18 @@ class Listener:
         """
         entity = AE(ae_title=self._config.ae_title)
         entity.require_called_aet = True
-        entity.require_calling_aet = [sender.ae_title for sender in self._config.senders]
+        entity.require_calling_aet = sorted(self._senders | self._reporters) if self._senders else []
         entity.maximum_associations = _MOST_ASSOCIATIONS
         entity.acse_timeout, entity.network_timeout = _ACSE_TIMEOUT_S, _NETWORK_TIMEOUT_S
         entity.add_supported_context(Verification)
+        entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         for context in AllStoragePresentationContexts:
             entity.add_supported_context(str(context.abstract_syntax), AllTransferSyntaxes)
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_request),
             (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_N_ACTION, self._on_action),
+            (evt.EVT_N_EVENT_REPORT, self._commitment.on_report),
             (evt.EVT_REJECTED, self._on_rejected),
         ]
         place = (self._config.bind, self._config.dicom_port)
@@ -118,7 +125,16 @@ class Listener:
         log("refused", sender=_title(event), address=event.assoc.requestor.address, reason=reason)
 
     def _on_store(self, event: Any) -> int:
+        if not self._may_send(event):
+            return _NOT_AUTHORISED
         return self._inbox.keep(event.encoded_dataset(), _title(event))
+
+    def _on_action(self, event: Any) -> tuple[int, None]:
+        return self._commitment.on_request(event) if self._may_send(event) else (_NOT_AUTHORISED, None)
+
+    def _may_send(self, event: Any) -> bool:
+        """False for a destination that may call only to confirm what it was sent."""
+        return not self._senders or _title(event) in self._senders
 
 
 def _title(event: Any) -> str:

@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from mammodensity.clinic.commitment import Commitment
 from mammodensity.clinic.config import ClinicConfig
 from mammodensity.clinic.database import Database, database_url
 from mammodensity.clinic.delivery import Delivery
@@ -48,12 +49,14 @@ class Node:
         """Workers that ended by themselves since the node was started."""
         self.database = Database(database_url(config.database, folder))
         self._inbox = Inbox(config, folder, self.database)
-        self._listener = Listener(config, self._inbox)
+        self._commitment = Commitment(config, folder, self.database)
+        self._listener = Listener(config, self._inbox, self._commitment)
         self._delivery = Delivery(config, self.database)
         self._stopping = threading.Event()
         self._workers: list[subprocess.Popen[str]] = []
         self._threads = [
             threading.Thread(target=self._keep_delivering, daemon=True),
+            threading.Thread(target=self._keep_confirming, daemon=True),
             threading.Thread(target=self._keep_workers, daemon=True),
             threading.Thread(target=self._keep_room, daemon=True),
         ]
@@ -111,6 +114,15 @@ class Node:
         while not self._stopping.wait(_PAUSE_S):
             try:
                 self._delivery.send_once()
+            except OutputError as error:
+                log("database-away", reason=str(error))
+
+    def _keep_confirming(self) -> None:
+        """Answer senders that ask for storage commitment, and ask the destinations for it."""
+        while not self._stopping.wait(_PAUSE_S):
+            try:
+                self._commitment.answer_once()
+                self._commitment.ask_once()
             except OutputError as error:
                 log("database-away", reason=str(error))
 

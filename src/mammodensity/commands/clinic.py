@@ -173,7 +173,8 @@ def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
     for destination in settings.destinations:
         secured = " with TLS" if destination.tls else ""
         place = f"{destination.ae_title} at {destination.host}, port {destination.port}{secured}"
-        yield f"sends results to {destination.name}: {place}, {destination.sr} SR"
+        confirmed = ", and asks for storage commitment" if destination.commitment else ""
+        yield f"sends results to {destination.name}: {place}, {destination.sr} SR{confirmed}"
     if not settings.destinations:
         yield "sends results nowhere: the configuration names no destination"
     days = settings.keep_images_days
@@ -186,8 +187,8 @@ def _show_status(database: Database) -> None:
     exams = database.exams()
     rows = [[name_of(exam["study_uid"]), exam["state"], str(exam["revision"] or 0), exam["reason"]] for exam in exams]
     show_table(["exam", "state", "results", "reason"], rows)
-    sent = [delivery for delivery in database.deliveries() if delivery["state"] != "sent"]
-    rows = [[d["destination"], d["kind"], d["state"], str(d["tries"]), d["reason"]] for d in sent]
+    left = [delivery for delivery in database.deliveries() if not delivery["done"]]
+    rows = [[d["destination"], d["kind"], d["state"], str(d["tries"]), d["reason"]] for d in left]
     if rows:
         show_table(["destination", "object", "state", "tries", "reason"], rows)
 
