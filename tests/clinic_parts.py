@@ -6,25 +6,29 @@ import shutil
 import socket
 import subprocess
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import (
     Comprehensive3DSRStorage,
     DigitalMammographyXRayImageStorageForPresentation,
+    SecondaryCaptureImageStorage,
     Verification,
 )
 
 from dicom_samples import mammogram, phantom
 from mammodensity.clinic.commitment import Commitment
 from mammodensity.clinic.config import ClinicConfig, Sender
-from mammodensity.clinic.database import Database
+from mammodensity.clinic.database import Arrival, Database
 from mammodensity.clinic.inbox import Inbox
 from mammodensity.clinic.listener import Listener
+from mammodensity.clinic.sources import MadeObject
 from mammodensity.terms import Projection
 
 MG = DigitalMammographyXRayImageStorageForPresentation
@@ -106,3 +110,26 @@ def view(projection: Projection, rows: int = 96, **changes: Any) -> Dataset:
 
 def stored(folder: Path) -> list[Path]:
     return sorted((folder / "images").rglob("*.dcm"))
+
+
+def give_results(database: Database, clock: Clock, count: int = 2, destination: str = "pacs") -> list[str]:
+    """Give an exam objects to send; their UIDs."""
+    for projection in Projection:
+        arrival = Arrival(f"1.2.{projection}", "1.2", str(projection), f"{projection}.dcm", projection.value, None, "S")
+        database.add(arrival, 0.0, settle_s=1.0, settle_incomplete_s=1.0)
+    claim = database.claim("w", clock.now, lease_s=10, most_tries=3)
+    assert claim is not None
+    made = []
+    for _ in range(count):
+        pixels = np.zeros((8, 8), np.uint16)
+        dataset = mammogram(stored=pixels, SOPClassUID=SecondaryCaptureImageStorage, SOPInstanceUID=generate_uid())
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        made.append((MadeObject("card", str(dataset.SOPInstanceUID), encoded(dataset)), [destination]))
+    assert database.complete(claim, "key", {}, made, clock.now)
+    return [made_object.sop_uid for made_object, _ in made]
+
+
+def encoded(dataset: Dataset) -> bytes:
+    content = BytesIO()
+    dataset.save_as(content, enforce_file_format=True)
+    return content.getvalue()

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import time
 from contextlib import ExitStack
-from io import BytesIO
 
 import pytest
 
@@ -19,13 +18,11 @@ pytest.importorskip("sqlalchemy", reason="the extra clinic is not installed")
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import SecondaryCaptureImageStorage
 
-from clinic_parts import Authority, Clock, associate, listening, stored, view
-from dicom_samples import mammogram
+from clinic_parts import Authority, Clock, associate, give_results, listening, stored, view
 from mammodensity.clinic.certificates import server_context
 from mammodensity.clinic.config import ClinicConfig, Destination, Sender, Tls, is_within, read_config
 from mammodensity.clinic.database import Database
 from mammodensity.clinic.delivery import Delivery
-from mammodensity.clinic.sources import MadeObject
 from mammodensity.errors import OptionError
 from mammodensity.terms import Projection
 
@@ -156,7 +153,7 @@ def test_results_go_to_trusted_hosts_only(tmp_path, capfd, certificates, shown, 
         tls=Tls(authority=authority, **signed["scanner"]),
     )
     database, clock = Database(f"sqlite:///{tmp_path / 'node.sqlite'}"), Clock()
-    give_a_result(database, clock)
+    give_results(database, clock, count=1)
     Delivery(config, database, clock).send_once()
     (row,) = database.deliveries()
     server.shutdown()
@@ -167,18 +164,6 @@ def test_results_go_to_trusted_hosts_only(tmp_path, capfd, certificates, shown, 
         assert (row["state"], received) == ("waiting", [])
         assert row["reason"].startswith(reason)
         assert any(event["event"] == "not-sent" and reason in event["reason"] for event in events(capfd))
-
-
-def give_a_result(database: Database, clock: Clock) -> None:
-    from test_clinic_node import due_exam
-
-    due_exam(database)
-    claim = database.claim("w", clock.now, lease_s=10, most_tries=3)
-    dataset = mammogram(SOPClassUID=SecondaryCaptureImageStorage)
-    content = BytesIO()
-    dataset.save_as(content, enforce_file_format=True)
-    made = MadeObject("card", str(dataset.SOPInstanceUID), content.getvalue())
-    assert database.complete(claim, "key", {}, [(made, ["pacs"])], clock.now)
 
 
 def test_certificates_are_checked_before_the_node_starts(tmp_path, certificates):

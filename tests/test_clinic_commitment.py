@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from io import BytesIO
 
 import pytest
 
@@ -12,7 +11,6 @@ pytest.importorskip("pynetdicom", reason="the extra clinic is not installed")
 pytest.importorskip("sqlalchemy", reason="the extra clinic is not installed")
 
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (
     SecondaryCaptureImageStorage,
@@ -20,13 +18,11 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
 )
 
-from clinic_parts import MG, Clock, associate, free_port, listening, stored, view
-from dicom_samples import mammogram
+from clinic_parts import MG, Clock, associate, free_port, give_results, listening, stored, view
 from mammodensity.clinic.commitment import Commitment
 from mammodensity.clinic.config import ClinicConfig, Destination, Sender
 from mammodensity.clinic.database import Database
 from mammodensity.clinic.delivery import Delivery
-from mammodensity.clinic.sources import MadeObject
 from mammodensity.terms import Projection
 
 pytestmark = pytest.mark.filterwarnings(  # pynetdicom leaves the socket of a failed call open
@@ -225,23 +221,6 @@ class Pacs:
         self._server.shutdown()
 
 
-def results(database: Database, config: ClinicConfig, clock: Clock, count: int = 2) -> list[str]:
-    """Give the exam objects to send; their UIDs."""
-    from test_clinic_node import due_exam
-
-    due_exam(database)
-    claim = database.claim("w", clock.now, lease_s=10, most_tries=3)
-    made = []
-    for _ in range(count):
-        dataset = mammogram(SOPClassUID=SecondaryCaptureImageStorage, SOPInstanceUID=generate_uid())
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        content = BytesIO()
-        dataset.save_as(content, enforce_file_format=True)
-        made.append((MadeObject("card", str(dataset.SOPInstanceUID), content.getvalue()), ["pacs"]))
-    assert database.complete(claim, "key", {}, made, clock.now)
-    return [made_object.sop_uid for made_object, _ in made]
-
-
 def states(database: Database) -> list[str]:
     return [row["state"] for row in database.deliveries()]
 
@@ -254,7 +233,7 @@ def loop(request, tmp_path):
     with listening(tmp_path, clock, **settings) as (port, database):
         pacs.node_port = port
         config = ClinicConfig(**settings)
-        uids = results(database, config, clock)
+        uids = give_results(database, clock)
         yield pacs, clock, database, Delivery(config, database, clock), uids
     pacs.stop()
 
@@ -288,7 +267,7 @@ def test_a_destination_that_is_silent_is_asked_again_and_may_answer_late(tmp_pat
     config = ClinicConfig(destinations=(destination,), give_up_days=1.0)
     with listening(tmp_path, clock, destinations=(destination,)) as (port, database):
         pacs.node_port = port
-        results(database, config, clock)
+        give_results(database, clock)
         commitment = Commitment(config, tmp_path, database, clock)
         Delivery(config, database, clock).send_once()
         assert commitment.ask_once() == 2
@@ -308,7 +287,7 @@ def test_a_destination_that_never_confirms_fails_in_the_end(tmp_path, monkeypatc
     destination = Destination("pacs", "PACS", "127.0.0.1", pacs.port, commitment=True)
     config = ClinicConfig(destinations=(destination,), give_up_days=0.1)
     with listening(tmp_path, clock, destinations=(destination,)) as (_, database):
-        results(database, config, clock, count=1)
+        give_results(database, clock, count=1)
         commitment = Commitment(config, tmp_path, database, clock)
         Delivery(config, database, clock).send_once()
         for _ in range(20):
@@ -327,7 +306,7 @@ def test_a_stranger_confirms_nothing_and_a_destination_sends_nothing(tmp_path, m
     config = ClinicConfig(destinations=(destination,))
     with listening(tmp_path, clock, destinations=(destination,)) as (port, database):
         pacs.node_port = port
-        results(database, config, clock)
+        give_results(database, clock)
         Delivery(config, database, clock).send_once()
         Commitment(config, tmp_path, database, clock).ask_once()
         assert pacs.report(pacs.questions[0], calling="STRANGER") is None

@@ -65,7 +65,7 @@ class Commitment:
     ) -> None:
         self._config, self._folder, self._clock = config, folder, clock
         self.transactions = Transactions(database)
-        self._destinations = {place.name: place for place in config.destinations}
+        self._destinations = {place.name: place for place in config.destinations if isinstance(place, Destination)}
         self._answers: dict[str, threading.Event] = {}
 
     # given
@@ -263,7 +263,7 @@ class Commitment:
             return _NO_SUCH_EVENT, None
         peer = event.assoc.requestor if event.assoc.is_acceptor else event.assoc.acceptor
         title = _title_of(peer)
-        names = [place.name for place in self._config.destinations if place.ae_title == title]
+        names = [place.name for place in self._destinations.values() if place.ae_title == title]
         try:
             report = event.event_information
             transaction_uid = str(report.TransactionUID)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import fields
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
@@ -25,6 +27,7 @@ def _require_title(text: str) -> str:
 Title = Annotated[str, AfterValidator(_require_title)]
 """An AE title (PS3.5 6.2, of visible characters)."""
 Port = Annotated[int, Field(ge=0, le=65535)]
+THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
 
 
@@ -69,6 +72,52 @@ class Destination:
     """Ask for storage commitment; an object counts as delivered when that is given."""
     commitment_wait_s: Seconds = 600.0
     """Time after which it is asked again."""
+    kind: Literal["dicom"] = "dicom"
+
+
+Secret = Annotated[str, Field(pattern=r"^$|^(file|env):.+")]
+"""A password or token: ``file:`` and the file that holds it, or ``env:`` and the variable of the environment."""
+
+
+def read_secret(secret: str) -> str:
+    """Read a password or token.
+
+    Raises
+    ------
+    OptionError
+        The file cannot be read, the variable is not set, or there is nothing in it.
+    """
+    kind, _, name = secret.partition(":")
+    try:
+        value = os.environ.get(name, "") if kind == "env" else Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{secret} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not value.strip() or not value.strip().isprintable():
+        raise OptionError(f"{secret} must hold one line of text")
+    return value.strip()
+
+
+@settings
+class StowDestination:
+    """A server that results are sent to by STOW-RS."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")]
+    """The root of its DICOMweb services; objects go to ``URL/studies``."""
+    sr: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
+    """The class of reports that it takes."""
+    user: str = ""
+    password: Secret = ""
+    token: Secret = ""
+    """A bearer token, in place of user and password."""
+    kind: Literal["stow"] = "stow"
+
+    def __post_init__(self) -> None:
+        if self.token and self.password:
+            raise OptionError("token and password exclude each other")
+        place = urlsplit(self.url)
+        if (self.token or self.password) and place.scheme == "http" and place.hostname not in THIS_MACHINE:
+            raise OptionError("url must begin with https:// so that nobody reads the password or token on the way")
 
 
 @settings
@@ -112,7 +161,7 @@ class ClinicConfig:
     """0 for any free port."""
     senders: tuple[Sender, ...] = ()
     """Who may send; empty: any calling AE title, which is allowed on loopback only."""
-    destinations: tuple[Destination, ...] = ()
+    destinations: tuple[Destination | StowDestination, ...] = ()
     web: Web = Web()
     tls: Tls | None = None
     database: str = ""
@@ -143,7 +192,7 @@ class ClinicConfig:
         names = [destination.name for destination in self.destinations]
         if len(set(names)) < len(names):
             raise OptionError("destinations must have different names")
-        if not self.senders and self.bind not in ("127.0.0.1", "::1", "localhost"):
+        if not self.senders and self.bind not in THIS_MACHINE:
             raise OptionError(f"senders is needed when the node listens on {self.bind or 'all addresses'}: list them")
 
 
@@ -164,10 +213,7 @@ def read_config(path: Path) -> ClinicConfig:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        if isinstance(tls := content.get("tls"), dict):
-            for name in ("certificate", "key", "authority"):  # files lie beside the configuration
-                if isinstance(tls.get(name), str) and tls[name]:
-                    tls[name] = str(path.parent / tls[name])
+        _resolve_files(content, path.parent)
         return config_from(content)
     except OSError as error:
         problem = (error.strerror or str(error)).lower()
@@ -180,12 +226,32 @@ def read_config(path: Path) -> ClinicConfig:
     raise OptionError(f"{path} cannot be used as configuration: {problem}")
 
 
+def _resolve_files(content: dict[str, Any], folder: Path) -> None:
+    """Take names of files as relative to the folder of the configuration."""
+    tables = [content.get("tls"), content.get("web"), *_tables(content.get("destinations"))]
+    for table in (table for table in tables if isinstance(table, dict)):
+        for name, value in table.items():
+            if name in ("certificate", "key", "authority") and isinstance(value, str) and value:
+                table[name] = str(folder / value)
+            elif name in ("password", "token") and isinstance(value, str) and value.startswith("file:"):
+                table[name] = f"file:{folder / value[5:]}"
+
+
+def _tables(items: Any) -> list[Any]:
+    return items if isinstance(items, list) else []
+
+
 def config_from(content: Mapping[str, Any]) -> ClinicConfig:
     """The configuration with these values, as TOML or JSON hold them."""
     values = dict(content)
-    for name, kind in (("senders", Sender), ("destinations", Destination)):
-        if name in values:
-            values[name] = tuple(_item(name, kind, item) for item in _listed(name, values[name]))
+    if "senders" in values:
+        values["senders"] = tuple(_item("senders", Sender, item) for item in _listed("senders", values["senders"]))
+    if "destinations" in values:
+        items = _listed("destinations", values["destinations"])
+        values["destinations"] = tuple(
+            _item("destinations", StowDestination if item.get("kind") == "stow" else Destination, item)
+            for item in items
+        )
     for name, table in (("web", Web), ("tls", Tls)):
         if values.get(name) is not None:
             values[name] = _item(name, table, values[name])

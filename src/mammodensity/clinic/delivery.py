@@ -15,9 +15,10 @@ from pynetdicom import AE
 
 from mammodensity.clinic.calling import call, pause_s
 from mammodensity.clinic.certificates import client_context
-from mammodensity.clinic.config import ClinicConfig, Destination
+from mammodensity.clinic.config import ClinicConfig, Destination, StowDestination, read_secret
 from mammodensity.clinic.database import Database
 from mammodensity.clinic.log import log
+from mammodensity.clinic.stow import NotStoredError, store
 
 _WARNING = 0xB000
 
@@ -36,8 +37,12 @@ class Delivery:
     def __init__(self, config: ClinicConfig, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._config, self._database, self._clock = config, database, clock
         self._destinations = {destination.name: destination for destination in config.destinations}
-        if any(destination.tls for destination in config.destinations):
-            client_context(config.tls)  # the files can be used
+        for destination in config.destinations:  # the files that they need can be used
+            if isinstance(destination, StowDestination):
+                for secret in filter(None, (destination.password, destination.token)):
+                    read_secret(secret)
+            elif destination.tls:
+                client_context(config.tls)
 
     def send_once(self) -> int:
         """Send everything that is due; returns how many objects were stored."""
@@ -50,9 +55,25 @@ class Delivery:
             if destination is None:
                 for delivery in deliveries:
                     self._database.not_sent(delivery[0], "the configuration names no such destination", None)
+            elif isinstance(destination, StowDestination):
+                stored += sum(self._post(destination, delivery) for delivery in deliveries)
             else:
                 stored += self._send(destination, deliveries)
         return stored
+
+    def _post(self, destination: StowDestination, delivery: Due) -> bool:
+        try:
+            store(destination, self._config.tls, delivery[2], delivery[3])
+        except NotStoredError as error:
+            if error.final:
+                log("class-refused", destination=destination.name, object=delivery[2])
+                self._database.not_sent(delivery[0], f"the destination does not take its class: {error}", None)
+            else:
+                self._postpone(destination, delivery, str(error))
+            return False
+        self._database.sent(delivery[0], self._clock())
+        log("sent", destination=destination.name, object=delivery[2])
+        return True
 
     def _send(self, destination: Destination, deliveries: Sequence[Due]) -> int:
         datasets = [dcmread(BytesIO(delivery[3])) for delivery in deliveries]
@@ -90,7 +111,7 @@ class Delivery:
         self._postpone(destination, delivery, "no answer" if status is None else f"status 0x{status:04X}")
         return False
 
-    def _postpone(self, destination: Destination, delivery: Due, reason: str) -> None:
+    def _postpone(self, destination: Destination | StowDestination, delivery: Due, reason: str) -> None:
         number, _, sop_uid, _, tries, since = delivery
         now = self._clock()
         given_up = now - since > 86400 * self._config.give_up_days

@@ -17,7 +17,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from mammodensity.clinic.certificates import server_context, tls_reason
 from mammodensity.clinic.commitment import Commitment
-from mammodensity.clinic.config import ClinicConfig
+from mammodensity.clinic.config import ClinicConfig, Destination
 from mammodensity.clinic.inbox import Inbox
 from mammodensity.clinic.log import log
 from mammodensity.errors import OutputError
@@ -63,7 +63,9 @@ class Listener:
     def __init__(self, config: ClinicConfig, inbox: Inbox, commitment: Commitment) -> None:
         self._config, self._inbox, self._commitment = config, inbox, commitment
         self._senders = {sender.ae_title for sender in config.senders}
-        self._reporters = {place.ae_title for place in config.destinations if place.commitment}
+        self._reporters = {
+            place.ae_title for place in config.destinations if isinstance(place, Destination) and place.commitment
+        }
         self._tls = server_context(config.tls) if config.tls and config.tls.dicom else None
         self._server: Any = None
 

@@ -155,6 +155,7 @@ def _serve(settings: ClinicConfig, data: Path) -> None:
 def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
     """Say what a node with these settings does."""
     from mammodensity.clinic.certificates import client_context, server_context
+    from mammodensity.clinic.config import StowDestination
 
     secured = ""
     if settings.tls:
@@ -171,9 +172,12 @@ def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
     yield f"an exam with fewer views: {fewer if settings.incomplete == 'read' else 'waits for the rest'}"
     yield f"model: {settings.model or 'the default model'}"
     for destination in settings.destinations:
-        secured = " with TLS" if destination.tls else ""
-        place = f"{destination.ae_title} at {destination.host}, port {destination.port}{secured}"
-        confirmed = ", and asks for storage commitment" if destination.commitment else ""
+        if isinstance(destination, StowDestination):
+            place, confirmed = destination.url, ""
+        else:
+            secured = " with TLS" if destination.tls else ""
+            place = f"{destination.ae_title} at {destination.host}, port {destination.port}{secured}"
+            confirmed = ", and asks for storage commitment" if destination.commitment else ""
         yield f"sends results to {destination.name}: {place}, {destination.sr} SR{confirmed}"
     if not settings.destinations:
         yield "sends results nowhere: the configuration names no destination"
