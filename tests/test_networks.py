@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import mammodensity
-from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS
+from mammodensity.anatomy.network_input import INFN_PREPROCESS
 from mammodensity.errors import CheckpointError, OptionError
 from mammodensity.models.checkpoint import (
     Checkpoint,
@@ -110,7 +110,7 @@ def test_files_of_the_first_version_give_the_same_logits():
     image = torch.linspace(0, 1, 320).reshape(1, 1, 16, 20)
     single = load_checkpoint(FILES, "CC_R")
     assert single.network(image)[0].tolist() == pytest.approx([-1.179805, -1.210584, -0.320195, -0.679805], abs=1e-5)
-    assert single.preprocess == replace(ORIGIN_PREPROCESS, rows=16, columns=20)
+    assert single.preprocess == replace(INFN_PREPROCESS, rows=16, columns=20)
     assert single.training == {"epoch": 3}
     joint = load_joint(FILES / "joint" / "network.safetensors")
     logits = joint.network(image.expand(1, 4, 1, 16, 20))[0].tolist()
@@ -122,7 +122,7 @@ def test_files_of_the_first_version_give_the_same_logits():
 def saved(tmp_path):
     torch.manual_seed(0)
     network = ResidualNetwork(TINY).eval()
-    save_checkpoint(tmp_path / "CC_R", Checkpoint(network, Projection.CC_R, ORIGIN_PREPROCESS, {"note": "made"}))
+    save_checkpoint(tmp_path / "CC_R", Checkpoint(network, Projection.CC_R, INFN_PREPROCESS, {"note": "made"}))
     return tmp_path, network
 
 
@@ -133,7 +133,7 @@ def test_checkpoint_round_trip(saved):
         loaded = load_checkpoint(path, "CC_R")
         assert torch.equal(loaded.network(images), network(images))
         assert not loaded.network.training
-        assert loaded.preprocess == ORIGIN_PREPROCESS
+        assert loaded.preprocess == INFN_PREPROCESS
         assert loaded.training == {"note": "made"}
     assert torch.equal(mammodensity.load_network(folder)(images), network(images))
 
@@ -146,7 +146,7 @@ def test_checkpoints_that_are_refused(saved, tmp_path):
         load_checkpoint(file, Projection.CC_L)
     with pytest.raises(CheckpointError, match="holds no network for MLO_L, only for CC_R"):
         load_checkpoint(folder, Projection.MLO_L)
-    save_checkpoint(folder / "CC_L", Checkpoint(network, Projection.CC_L, ORIGIN_PREPROCESS))
+    save_checkpoint(folder / "CC_L", Checkpoint(network, Projection.CC_L, INFN_PREPROCESS))
     with pytest.raises(CheckpointError, match="holds networks for CC_R, CC_L; say which"):
         load_checkpoint(folder)
     with pytest.raises(CheckpointError, match="not found"):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS, PreprocessSpec, fitted_box, preprocess
+from mammodensity.anatomy.network_input import INFN_PREPROCESS, PreprocessSpec, fitted_box, preprocess
 from mammodensity.errors import ImageError, OptionError
 from mammodensity.exam import Mammogram
 from mammodensity.models.batch import AugmentSpec, augment, input_batch, with_channels
@@ -25,7 +25,7 @@ def mammogram(shape=(60, 40), dtype=np.uint8) -> Mammogram:
 
 def test_the_origins_preprocessing_by_hand():
     one = mammogram((64, 48))
-    result = preprocess(one, replace(ORIGIN_PREPROCESS, rows=32, columns=24))
+    result = preprocess(one, replace(INFN_PREPROCESS, rows=32, columns=24))
     picked = one.pixels[1::2, 1::2] / 255  # the nearest to the centre of each 2 x 2 block
     assert np.allclose(result, picked - picked.mean(), atol=1e-6)
     assert result.dtype == np.float32

@@ -12,7 +12,7 @@ from PIL import Image
 import mammodensity
 from mammodensity.anatomy.field import chest_side, stored_flipped
 from mammodensity.anatomy.network_input import (
-    ORIGIN_PREPROCESS,
+    INFN_PREPROCESS,
     RAW_PREPROCESS,
     PreprocessSpec,
     network_input,
@@ -214,7 +214,7 @@ def test_impossible_fields(wrong):
 
 
 def test_named_specs_and_the_public_name(mlo):
-    assert not ORIGIN_PREPROCESS.needs_regions
+    assert not INFN_PREPROCESS.needs_regions
     assert not PreprocessSpec().needs_regions
     assert RAW_PREPROCESS.needs_regions
     assert np.array_equal(mammodensity.preprocess(mlo, RAW_PREPROCESS), preprocess(mlo, RAW_PREPROCESS))

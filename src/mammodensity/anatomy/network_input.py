@@ -19,7 +19,7 @@ Side = Annotated[int, Field(ge=16, le=8192)]
 
 @settings
 class PreprocessSpec:
-    """How pixels become network input; stored with every network. `ORIGIN_PREPROCESS` is that of INFN."""
+    """How pixels become network input; stored with every network. `INFN_PREPROCESS` is that of INFN."""
 
     rows: Side = 650
     """Height of the result in pixels."""
@@ -51,7 +51,7 @@ class PreprocessSpec:
         return (self.crop, self.pectoral, self.background) != ("none", "leave", "leave")
 
 
-ORIGIN_PREPROCESS = PreprocessSpec(interpolation="nearest")
+INFN_PREPROCESS = PreprocessSpec(interpolation="nearest")
 """Preprocessing of the INFN reference for its exported images, which are already cropped and filled."""
 
 RAW_PREPROCESS = PreprocessSpec(interpolation="nearest", crop="breast", pectoral="fill", depth="8-bit")

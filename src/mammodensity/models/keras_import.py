@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS, PreprocessSpec
+from mammodensity.anatomy.network_input import INFN_PREPROCESS, PreprocessSpec
 from mammodensity.errors import KerasFileError, OptionError
 from mammodensity.models.checkpoint import Checkpoint
 from mammodensity.models.keras_match import KerasLayer, MatchedNetwork, match_network, read_graph, shortened
@@ -103,7 +103,7 @@ def _require_correlation(file: h5py.File) -> None:
 def _preprocess(matched: MatchedNetwork) -> PreprocessSpec:
     rows, columns = (650 if size is None else size for size in matched.size)
     try:
-        return replace(ORIGIN_PREPROCESS, rows=rows, columns=columns)
+        return replace(INFN_PREPROCESS, rows=rows, columns=columns)
     except OptionError as error:
         raise KerasFileError(f"its input size cannot be used: {error}") from error
 

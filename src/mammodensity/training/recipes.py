@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mammodensity.anatomy.network_input import ORIGIN_PREPROCESS, PreprocessSpec
+from mammodensity.anatomy.network_input import INFN_PREPROCESS, PreprocessSpec
 from mammodensity.errors import OptionError
 from mammodensity.inputs import read_json
 from mammodensity.models.batch import AugmentSpec
@@ -63,7 +63,7 @@ class Recipe:
         return plain
 
 
-ORIGIN = Recipe("origin", preprocess=ORIGIN_PREPROCESS, network=NetworkSpec(channels=3))
+INFN = Recipe("origin", preprocess=INFN_PREPROCESS, network=NetworkSpec(channels=3))
 """Recipe and network of the INFN reference, three identical channels included."""
 
 SMALL = Recipe(
@@ -81,7 +81,7 @@ SMALL = Recipe(
 )
 """For tens to a few thousand exams; ``docs/measurements.md`` has the measurements behind each difference."""
 
-RECIPES = {recipe.name: recipe for recipe in (SMALL, ORIGIN)}
+RECIPES = {recipe.name: recipe for recipe in (SMALL, INFN)}
 DEFAULT_RECIPE = SMALL.name
 
 
