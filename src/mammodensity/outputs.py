@@ -286,7 +286,7 @@ def safe_name(name: str) -> str:
 
 
 def distinct_names(choices: Sequence[Sequence[str]]) -> list[str]:
-    """For each entry its first choice that no other entry has among its own; the last one numbered if need be.
+    """Choose for each entry its first name that no other entry has, else its last one, numbered if it is taken.
 
     >>> distinct_names([["a", "x_a"], ["a", "y_a"], ["b"], ["b"], ["b_2"]])
     ['x_a', 'y_a', 'b', 'b_3', 'b_2']

@@ -166,7 +166,7 @@ class Scale:
 
     @property
     def dense(self) -> tuple[bool, ...]:
-        """Whether each category is dense, in order: a mask for the last axis of a score array."""
+        """Mask of the dense categories, in order, for the last axis of a score array."""
         return tuple(category.dense for category in self.categories)
 
     def named(self, letter: str) -> Category | None:

@@ -192,7 +192,7 @@ def _covered(region: Mask) -> tuple[float, float]:
 
 
 def stored_flipped(projection: Projection | None, side: str) -> bool | None:
-    """Whether an image is mirrored: right breasts have the chest wall on the right, left ones on the left.
+    """True when an image is mirrored: right breasts have the chest wall on the right, left ones on the left.
 
     None where nothing says which breast it is. DICOM's Patient Orientation (0020,0020) tells the same.
     """
@@ -202,7 +202,7 @@ def stored_flipped(projection: Projection | None, side: str) -> bool | None:
 
 
 def hangs_flipped(projection: Projection | None, mammogram: Mammogram) -> bool:
-    """Whether the pixels of a mammogram lie mirrored, as far as a look at some of them tells; a draw is no."""
+    """True when the pixels of a mammogram lie mirrored, judged by a sample of them; a draw counts as not mirrored."""
     step = max(1, *(size // _SAMPLE_PX for size in mammogram.pixels.shape))
     left, right = _covered(bright_region(mammogram.pixels[::step, ::step].astype(np.float32)))
     return abs(left - right) > _DRAW and bool(stored_flipped(projection, "left" if left > right else "right"))

@@ -1,4 +1,4 @@
-"""From a mammogram to the network's input, by a specification stored with every network, and the way back for maps."""
+"""The way from a mammogram to a network's input, by a specification stored with it, and the way back for maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Side = Annotated[int, Field(ge=16, le=8192)]
 
 @settings
 class PreprocessSpec:
-    """How pixels become network input; stored with every network. `INFN_PREPROCESS` is that of INFN."""
+    """Settings of the network input, stored with every network; `INFN_PREPROCESS` has those of INFN."""
 
     rows: Side = 650
     """Height of the result in pixels."""
@@ -47,7 +47,7 @@ class PreprocessSpec:
 
     @property
     def needs_regions(self) -> bool:
-        """Whether breast and muscle must be found first."""
+        """True when breast and muscle must be found first."""
         return (self.crop, self.pectoral, self.background) != ("none", "leave", "leave")
 
 

@@ -70,7 +70,7 @@ def require_structure(grey: Floats, name: object) -> None:
 
 
 def may_be_inverted(grey: Floats) -> bool:
-    """Whether both corners of some side are bright: background, if inverted; else muscle and abdomen."""
+    """True when both corners of some side are bright: background, if inverted; else muscle and abdomen."""
     low, high = np.percentile(grey, (1, 99))
     rows, columns = grey.shape[0] // 16, grey.shape[1] // 16
     corners = [
@@ -81,7 +81,7 @@ def may_be_inverted(grey: Floats) -> bool:
 
 
 def shows_breast_more_surely(scores: Floats, others: Floats) -> bool:
-    """Whether scores (3, H, W) tell a breast from background more surely than others do, or than others find none."""
+    """True when scores (3, H, W) tell a breast from background more surely than others do, or others find none."""
     return _sureness(scores) > _sureness(others) + _MARGIN
 
 
@@ -161,7 +161,7 @@ def muscle_scores(scores: Floats, breast: Mask) -> NDArray[np.float32] | None:
 
 
 def _tapers(region: Mask, top: int, height: int) -> bool:
-    """Whether it is wider at the top of the breast than at half height; a strip of chest wall in CC views is not."""
+    """True when a region is wider at the top of the breast than at half height, unlike a strip of chest wall in CC."""
     widths = region.sum(axis=1)
     middle = top + height // 2
     return bool(widths[top : top + height // 8].mean() > widths[middle : middle + height // 8].mean())

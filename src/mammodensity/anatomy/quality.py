@@ -82,7 +82,7 @@ class Familiarity:
         return float(_distances(_measures(image)[np.newaxis], self)[0])
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """The values as a dictionary of plain numbers and lists."""
         return {
             "mean": list(self.mean),
             "scale": list(self.scale),

@@ -102,7 +102,7 @@ def structured_report(
 
 
 def algorithm_parameters(result: ExamResult) -> list[str]:
-    """How the result was made, a text for each fact."""
+    """Facts about the making of the result, a text for each."""
     texts = [
         f"model: {result.provenance.get('model_name', 'unknown')}",
         f"views combined by: {result.fusion}",
@@ -207,5 +207,5 @@ def _comments(result: ExamResult) -> Sequence[str]:
 
 
 def _view_comments(level: _Level, result: ExamResult) -> Sequence[str]:
-    """Why views of a breast were refused; file names, which may name a patient, are left out."""
+    """Reasons why views of a breast were refused, without file names, which may name a patient."""
     return [f"{view} was refused" for view in level.views if view in result.refused]

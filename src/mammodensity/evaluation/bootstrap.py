@@ -33,7 +33,7 @@ _CHUNK = 2**19  # numbers in one array of resamples: a few such arrays of 4 MB s
 
 @settings
 class BootstrapSpec:
-    """How intervals are made: number of resamples (0 for no intervals), seed, and coverage."""
+    """Settings of intervals: number of resamples (0 for no intervals), seed, and coverage."""
 
     resamples: Annotated[int, Field(ge=0)] = 2000
     seed: int = 1

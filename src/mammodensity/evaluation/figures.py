@@ -116,7 +116,7 @@ class FiguresOfMerit(Mapping[str, Figure]):
 
     @property
     def undefined(self) -> dict[str, str]:
-        """Why figures are undefined."""
+        """Reasons why figures are undefined."""
         return {name: figure.reason for name, figure in self.items() if figure.reason}
 
     @property

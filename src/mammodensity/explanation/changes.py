@@ -169,7 +169,7 @@ def background_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figur
 
 
 def change_of_answer(before: Floats, after: Floats) -> tuple[float, float]:
-    """From logits (K,) to others: share of the scores that moves to other categories, largest change of a logit."""
+    """Share of the scores that moves to other categories, and largest change of a logit, between logits (K,)."""
     scores, other = softmax(before), softmax(after)
     level = (after - after.mean()) - (before - before.mean())
     return float(np.abs(other - scores).sum() / 2), float(np.abs(level).max())
@@ -222,7 +222,7 @@ _LETTERS = (
 
 
 def outside_changes(image: Floats, areas: Areas, probe: Probe) -> tuple[Figures, Reasons]:
-    """All that is known of how far the answer depends on what is no breast; see `background_changes`."""
+    """Measure in all ways how far the answer depends on pixels outside the breast; see `background_changes`."""
     figures: Figures = {}
     reasons: Reasons = {}
     for changes in (background_changes, marker_changes, position_changes):

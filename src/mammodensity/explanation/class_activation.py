@@ -211,7 +211,7 @@ def score_cam(
 
 
 def _stretched(features: Tensor) -> Tensor:
-    """Each feature (h, w) from 0 to 1; all 0 where it has one value."""
+    """Stretch each feature (h, w) to 0..1; all 0 where it has one value."""
     low, high = features.amin(dim=(-2, -1), keepdim=True), features.amax(dim=(-2, -1), keepdim=True)
     span = high - low
     return torch.where(span > 0, (features - low) / span.where(span > 0, 1), 0)

@@ -206,7 +206,7 @@ class DensityCurve:
 
     @property
     def largest_fall(self) -> float:
-        """By how much the expected category falls at most while dense tissue is added; 0 where it never does."""
+        """The largest fall of the expected category while dense tissue is added; 0 where it never falls."""
         return float((np.maximum.accumulate(self.expected) - self.expected).max())
 
     @property
@@ -233,7 +233,7 @@ class DensityCurve:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The curve as JSON values."""
         unchanged = float(self.percents[self.own])
         up, down = self.flip(1), self.flip(-1)
         distances = [abs(flip - unchanged) for flip in (up, down) if flip is not None]

@@ -43,7 +43,7 @@ class MapScores:
     image: Floats | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The scores as JSON values."""
         if self.scores is None:
             return {"scores": {}, "baselines": {}, "reasons": {}, "verdict": self.verdict.to_dict()}
         return self.scores.to_dict() | {"verdict": self.verdict.to_dict()}
@@ -161,7 +161,7 @@ def tissue_verdict(scores: ExplanationScores) -> Verdict:
 def view_agreement(
     views: Mapping[Projection, tuple[Floats | None, Areas | None]],
 ) -> tuple[Figures, Reasons]:
-    """How alike the maps of an exam's views are, each in the box of its own breast, chest wall on the left.
+    """Correlate the maps of an exam's views, each in the box of its own breast, chest wall on the left.
 
     ``left_right_cc`` and ``left_right_mlo``: Spearman correlation of the two breasts' maps where both boxes hold
     breast. ``depth_right`` and ``depth_left``: of the maps' means by depth from the chest wall in CC and MLO, which is

@@ -1,4 +1,4 @@
-"""All scores of one map, those of its baselines, and the verdict."""
+"""Scores of one map and of its baselines, and the verdict."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ExplanationScores:
     verdict: Verdict
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; undefined figures are null."""
+        """The scores as JSON values; undefined figures are null."""
         return {
             "scores": dict(self.scores),
             "baselines": {name: dict(figures) for name, figures in self.baselines.items()},

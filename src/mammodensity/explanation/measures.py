@@ -1,4 +1,4 @@
-"""Where a map may lie: breast, dense tissue, muscle, and everything else.
+"""The places where a map may lie: breast, dense tissue, muscle, and everything else.
 
 Scores of a map against the areas of its image, and the maps it is compared with.
 

@@ -85,7 +85,7 @@ class VerdictRules:
     """For C and D: the map's share inside dense tissue, divided by that of an even map."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """The rules as plain values."""
         return asdict(self)
 
 
@@ -105,7 +105,7 @@ class Verdict:
         return self.code in TRUSTED
 
     def to_dict(self) -> dict[str, str]:
-        """As plain values."""
+        """Code and text as plain values."""
         return asdict(self)
 
 
@@ -115,7 +115,7 @@ UNKNOWN = "it is not known whether the network predicts better than chance"
 
 
 def better_than_chance(confusion: NDArray[np.integer[Any]], tries: int = 1) -> bool | None:
-    """Whether predictions follow the reference more closely than chance explains.
+    """Test whether predictions follow the reference more closely than chance explains.
 
     The test permutes predictions against references (one-sided, squared distances between categories). Its normal
     approximation is used: the correlation times the root of the number of images less one.
@@ -165,7 +165,7 @@ def learned(training: Mapping[str, Any]) -> bool | None:
 
 @dataclass(frozen=True)
 class Dependence:
-    """In how many images a model's prediction depends on what lies outside the breast, or on where the breast lies."""
+    """The number of images whose prediction depends on what lies outside the breast, or on where the breast lies."""
 
     changed: int
     images: int

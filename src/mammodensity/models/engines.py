@@ -317,7 +317,7 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a kept file is as it was written; a damaged one is made again, never run."""
+    """True when a kept file is as it was written; a damaged one is made again, never run."""
     try:
         return file_sha256(path) == read_file(_hash_file(path), _HASH_BYTES).decode()
     except (OSError, UnicodeDecodeError):

@@ -59,12 +59,12 @@ class JointSpec:
 
     @property
     def mirrored(self) -> tuple[bool, ...]:
-        """Whether each view (V,) is mirrored for its branch: right ones are, if the branch also takes left ones."""
+        """Mask (V,) of the views mirrored for their branch: right ones, if the branch also takes left ones."""
         return tuple(self.branches == "shared" and projection.laterality == "R" for projection in PROJECTIONS)
 
 
 class JointNetwork(nn.Module):
-    """From the four views of exams to four density logits; the scores are their softmax.
+    """A network from the four views of exams to four density logits; the scores are their softmax.
 
     With the fusion ``mean`` the logits are logarithms of scores, whose softmax are the scores again.
     """

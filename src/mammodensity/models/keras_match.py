@@ -333,7 +333,7 @@ class _Walk:
         return (second, first) if self.leads_to_sum(first) else (first, second)
 
     def leads_to_sum(self, layer: KerasLayer) -> bool:
-        """Whether a sum follows within two layers, as in a shortcut but not in the main path."""
+        """True when a sum follows within two layers, as in a shortcut but not in the main path."""
         for _ in range(2):
             consumers = self.graph.consumers[layer.name]
             if len(consumers) != 1:

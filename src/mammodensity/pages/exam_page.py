@@ -135,7 +135,7 @@ def tissue_labels(shown: ActivationMap) -> NDArray[np.uint8] | None:
 
 
 def is_mirrored(view: ReadView) -> bool:
-    """Whether the file is stored mirrored."""
+    """True when the file is stored mirrored."""
     return any(flag.code == STORED_FLIPPED for flag in view.flags)
 
 
@@ -237,7 +237,7 @@ def small_print(result: ExamResult) -> list[str]:
 
 
 def _calibration_in_words(text: str) -> str:
-    """Whether the scores are calibrated, without the name of a command or method."""
+    """State whether the scores are calibrated, without the name of a command or method."""
     return re.sub(r" \([a-z-]+\)", "", plain(text).split("; ")[0])
 
 
@@ -247,7 +247,7 @@ def category_in_words(category: Category) -> str:
 
 
 def reasons_in_words(result: ExamResult) -> str:
-    """Why the exam has no category."""
+    """Reasons why the exam has no category."""
     return listed(list(dict.fromkeys(plain(flag.text) for flag in result.abstained_for))) or "it has no scores"
 
 

@@ -170,7 +170,7 @@ def _cell(figures: FiguresOfMerit, name: str) -> str:
 
 
 def _reasons(figures: Mapping[str, FiguresOfMerit], scale: Scale) -> list[str]:
-    """Why figures of the table are undefined, each reason once."""
+    """Reasons why figures of the table are undefined, each once."""
     reasons = [
         f"{figure_words(scale)[name][0]}: {values[name].reason}"
         for values in figures.values()

@@ -1,4 +1,4 @@
-"""From tissue to image: the rays of a view, the detector signal, and processing for presentation.
+"""The way from tissue to image: the rays of a view, the detector signal, and processing for presentation.
 
 The rays give the path length of each pixel in skin, gland, fat and muscle, and the true labels. The signal follows from
 attenuation, scatter and quantum noise.

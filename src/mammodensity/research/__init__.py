@@ -1,1 +1,1 @@
-"""How the default networks are trained, and how explanation methods are compared."""
+"""Training of the default networks, and comparison of explanation methods."""

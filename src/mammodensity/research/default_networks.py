@@ -50,7 +50,7 @@ _Count = Annotated[int, Field(ge=1)]
 
 @settings
 class DefaultRecipe:
-    """How the default networks are trained."""
+    """Settings of the training of the default networks."""
 
     breasts: _Count = 480
     """Phantoms traced; each gives a CC and an MLO view."""

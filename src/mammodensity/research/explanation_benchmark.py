@@ -278,7 +278,7 @@ def _score(
 
 
 def _better_than_chance(network: _Network) -> bool | None:
-    """Whether the network predicts the categories of its phantoms better than chance; each view counts as an image."""
+    """Test whether the network predicts its phantoms' categories better than chance; each view counts as an image."""
     predicted = network.probe.logits(np.stack([case.image for case in network.phantoms])).argmax(axis=1)
     confusion = np.zeros((len(CATEGORIES), len(CATEGORIES)), np.int64)
     for case, category in zip(network.phantoms, predicted, strict=True):

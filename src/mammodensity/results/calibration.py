@@ -96,7 +96,7 @@ def _files(table: ExamColumns, exam_id: str) -> list[Path]:
 
 
 def _same_image(first: list[Path], second: list[Path]) -> bool | None:
-    """Whether two exams share an image file; None if one of them has none."""
+    """True when two exams share an image file; None if one of them has none."""
     if not first or not second:
         return None
     if {file.resolve() for file in first} & {file.resolve() for file in second}:

@@ -38,7 +38,7 @@ class CategoryFit:
 
     @property
     def worse(self) -> bool:
-        """Whether the fitted map agrees with fewer exams than the default map."""
+        """True when the fitted map agrees with fewer exams than the default map."""
         return self.agreement_refitted < self.agreement_default
 
 

@@ -65,7 +65,7 @@ class LevelResult:
 
     @property
     def dense(self) -> bool:
-        """Whether the dense categories together are more probable than the others.
+        """True when the dense categories together are more probable than the others.
 
         The category may say otherwise; the exam then has the flag ``dense-disagrees``.
         """
@@ -132,7 +132,7 @@ class ExamResult:
 
     @property
     def abstained(self) -> bool:
-        """Whether the exam gets no category."""
+        """True when the exam gets no category."""
         return self.category is None
 
     @property

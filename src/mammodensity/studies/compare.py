@@ -263,7 +263,7 @@ def p_text(p_value: float) -> str:
 
 
 def _content(reading: Reading) -> Floats:
-    """All that figures are computed from: scores, or categories where there are no scores."""
+    """The values that figures are computed from: scores, or categories where there are no scores."""
     return reading.predicted[:, np.newaxis].astype(np.float64) if reading.scores is None else reading.scores
 
 

@@ -252,7 +252,7 @@ class _Sample:
         )
 
     def sums(self, patients: Sequence[str]) -> Floats:
-        """By patient: exams, exams of A to D, dense, confidence, each flag: (P, F + 1)."""
+        """Sums (P, F + 1) by patient: exams, exams of A to D, dense, confidence, each flag."""
         place = {name: number for number, name in enumerate(patients)}
         owner = [place[name] for name in self.owners]
         columns = [np.ones(len(owner)), *np.eye(len(CATEGORIES))[self.predicted].T, _DENSE[self.predicted]]

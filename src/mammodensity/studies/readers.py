@@ -164,7 +164,7 @@ class ReadersAgreement:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why the figures may mean little, a line each."""
+        """Reasons why the figures may mean little, a line each."""
         if self.n_complete < self.n:
             all_read = few_warnings(self.n_complete, None)
             return (*few_warnings(self.n, self.patients), *(f"read by all: {text}" for text in all_read))

@@ -1,4 +1,4 @@
-"""How many exams a study needs: to show that a figure lies above a value, with a given power.
+"""The number of exams that a study needs: to show that a figure lies above a value, with a given power.
 
 "To show" means that the lower end of the two-sided interval lies above the value. Exams are taken to be of different
 patients; with several exams a patient, more are needed.

@@ -64,7 +64,7 @@ _BREASTS = tuple([view for view, p in enumerate(PROJECTIONS) if p.laterality == 
 
 @settings
 class JointPlan:
-    """How a joint network is trained, besides its recipe."""
+    """Settings of the training of a joint network, besides its recipe."""
 
     fusion: JointFusion = "mean"
     branches: Branches = "separate"
@@ -214,7 +214,7 @@ def joint_features(
 
 
 def set_recomputing(network: JointNetwork, recomputing: bool) -> None:
-    """Whether the branches compute again what comes before a convolution, instead of keeping it."""
+    """Let the branches compute again what comes before a convolution, or keep it."""
     for module in network.branches.modules():
         if hasattr(module, "recomputes"):
             setattr(module, "recomputes", recomputing)  # noqa: B010  (of a module, mypy takes it for a tensor)

@@ -54,7 +54,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process reads, writes and talks."""
+        """True for the process that reads, writes and talks."""
         return self.rank == 0
 
     @property
@@ -98,7 +98,7 @@ class Processes:
         return error if self.first else SystemExit(error.exit_code)
 
     def sums(self, *values: float) -> tuple[float, ...]:
-        """Each value summed over the processes."""
+        """Sum each value over the processes."""
         if self.size == 1:
             return values
         total = torch.tensor(values, dtype=torch.float64)
@@ -107,7 +107,7 @@ class Processes:
         return tuple(total.tolist())
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """True when the flag is set in any process."""
         return self.sums(flag)[0] > 0
 
     def parallel(self, network: nn.Module) -> nn.Module:
@@ -141,7 +141,7 @@ class Processes:
                 statistic.div_(self.size)
 
     def whole(self, part: Tensor, count: int) -> Tensor:
-        """All ``count`` rows, from the rows that each process has as its share."""
+        """Collect all ``count`` rows from the rows that each process has as its share."""
         if self.size == 1:
             return part
         rows = part.new_empty(count, *part.shape[1:])

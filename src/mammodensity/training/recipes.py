@@ -37,7 +37,7 @@ _Count = Annotated[int, Field(ge=1)]
 
 @settings
 class Recipe:
-    """How a network is trained."""
+    """Settings of a network's training."""
 
     name: str
     epochs: _Count = 100

@@ -32,7 +32,7 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Finding:
-    """All that has one code: problems of the data set, or files that are refused or have a warning."""
+    """Everything with one code: problems of the data set, or files that are refused or have a warning."""
 
     kind: Literal["error", "refused", "warning", "note"]
     code: str

@@ -66,7 +66,7 @@ class Predictions:
 
     @property
     def refused(self) -> list[str]:
-        """Why images could not be used, a line each."""
+        """Reasons why images could not be used, a line each."""
         return [text for exam in self.scores for text in exam.refused.values()]
 
     def to_list(self, *, notification: bool = False) -> list[dict[str, Any]]:
@@ -338,7 +338,7 @@ def _keep(pictured: frozenset[str], identify: bool, scorer: Model, exam: ScoredE
 def without_paths(
     refused: Mapping[Projection, str], records: Mapping[Projection, ImageRecord]
 ) -> dict[Projection, str]:
-    """Why images were refused, without the names of their files, which may identify patients."""
+    """Reasons why images were refused, without the names of their files, which may identify patients."""
     return {view: records[view].without_paths(text) if view in records else text for view, text in refused.items()}
 
 

@@ -61,12 +61,12 @@ class Segmented:
 
     @property
     def refused(self) -> list[str]:
-        """Why images have no tissue map, a line each."""
+        """Reasons why images have no tissue map, a line each."""
         return [_with_name(row) for row in self.rows if "percent_density" not in row]
 
     @property
     def doubts(self) -> list[str]:
-        """Why tissue maps are doubtful, a line each."""
+        """Reasons why tissue maps are doubtful, a line each."""
         return [_with_name(row) for row in self.rows if "percent_density" in row and row["note"]]
 
 

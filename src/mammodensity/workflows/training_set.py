@@ -54,7 +54,7 @@ _REFUSED_COLUMNS = ("exam_id", "projection", "code", "text", "path")
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """How exams are written."""
+    """Settings of the writing of exams."""
 
     preprocess: PreprocessSpec = RAW_PREPROCESS
     """Crop, muscle, background and depth; resizing and centring are left to training."""
@@ -279,7 +279,7 @@ def _shifted(day: str, patient_id: str, salt: str) -> str:
 
 
 def _place(exam: ExamSource, projection: Projection, spec: ExportSpec) -> Path:
-    """Where a picture goes, named as INFN's: ``CC_R/A/<patient>_<exam>_A_CC_R.png``."""
+    """Path of a picture, named as INFN's: ``CC_R/A/<patient>_<exam>_A_CC_R.png``."""
     category = exam.category.value if exam.category else ""
     exam_key = _key(exam.exam_id, spec)
     name = exam_key if spec.keep_names else f"{_key(exam.patient_id, spec)}_{exam_key}"

@@ -252,7 +252,7 @@ def own_text(header: Header, keyword: str) -> str:
 
 
 def kind_text(header: Header) -> str:
-    """All free text that may state the kind of this image."""
+    """The free text that may state the kind of this image."""
     texts = (
         own_text(header, "SeriesDescription"),
         own_text(header, "ProtocolName"),

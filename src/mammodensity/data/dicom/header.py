@@ -56,7 +56,7 @@ class Codestream:
 
 @dataclass(frozen=True)
 class PixelData:
-    """Where the bytes of the pixels lie, and what they state of themselves."""
+    """The place of the bytes of the pixels, and the facts that they state themselves."""
 
     spans: tuple[tuple[int, int], ...]
     """Offset and length of each fragment; a single one for native pixels."""

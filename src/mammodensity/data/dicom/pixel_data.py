@@ -62,7 +62,7 @@ def find_pixels(header: Header, stream: BinaryIO) -> PixelData | Reason:
 
 
 def pixels_of(header: Header) -> PixelData:
-    """Where the pixels lie.
+    """Return the place of the pixels.
 
     Raises
     ------

@@ -101,7 +101,7 @@ class PublicExam:
 
 
 def of_scale(category: Category | None, scale: Scale) -> bool:
-    """Whether a category is one of the scale's; D of one scale equals D of the other as text."""
+    """True when a category is one of the scale's; D of one scale equals D of the other as text."""
     return category is not None and category.scale == scale
 
 
@@ -230,7 +230,7 @@ def _rows_of(views: _Views) -> list[ImageRow]:
 
 
 def _one_patient(views: _Views, tally: Tally) -> bool:
-    """Whether all rows of an exam name the same patient; otherwise the reason is counted."""
+    """True when all rows of an exam name the same patient; otherwise the reason is counted."""
     if len({row.patient_id for row in _rows_of(views)}) == 1:
         return True
     text = "the rows of the exam name different patients"

@@ -172,7 +172,7 @@ def _inbreast_image(row: TableRow) -> str:
 
 
 def _is_inbreast_image(row: TableRow, tally: Tally) -> bool:
-    """Whether a row names a file and its side or view; the two closing rows do not: one is empty, one has totals."""
+    """True when a row names a file and its side or view; the two closing rows do not: one is empty, one has totals."""
     if _inbreast_image(row).isdecimal() and (row["Laterality"] or row["View"]):
         return True
     if row.text("File Name") and row["Laterality"]:

@@ -174,7 +174,7 @@ def find_table(files: FileList, pattern: str, required: Sequence[str], what: str
 
 
 def has_columns(path: Path, required: Sequence[str]) -> bool:
-    """Whether ``path`` is a table with these columns; only its first rows are read."""
+    """True when ``path`` is a table with these columns; only its first rows are read."""
     try:
         _find_header(path, list(islice(_all_cells(path, required), _HEADER_WITHIN)), required)
     except TableError:
