@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,12 +90,10 @@ def predict(
     outputs = [path for path in (csv, json_file, results, html) if path]
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OptionError("--csv, --json, --results and --html must name different files")
-    for option, asked, files in (
-        ("--identify", identify, {"--json": json_file, "--results": results, "--html": html}),
-        ("--notification", notification, {"--json": json_file, "--html": html}),
-    ):
-        if asked and not any(files.values()):
-            raise OptionError(f"{option} adds to {' and '.join(files)}; give one of them")
+    if identify:
+        _require_one_of("--identify", {"--json": json_file, "--results": results, "--html": html})
+    if notification:
+        _require_one_of("--notification", {"--json": json_file, "--html": html})
     exams = find_exams(data, split, synthetic=synthetic)
     for output in outputs:
         require_not_input(output, files_read(exams, data, model))
@@ -135,6 +133,12 @@ def predict(
     for output in outputs:
         say(f"{how_many(len(done.results), 'exam')} in {output}")
     say_research_use_only()
+
+
+def _require_one_of(option: str, files: Mapping[str, Path | None]) -> None:
+    """Raise ``OptionError`` unless a file is written that the option adds to."""
+    if not any(files.values()):
+        raise OptionError(f"{option} adds to {' and '.join(files)}; give one of them")
 
 
 def _keep_incomplete(csv: Path | None, stopped: Interrupted) -> Interrupted:

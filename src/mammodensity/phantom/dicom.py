@@ -54,6 +54,12 @@ def phantom_mammogram(
     dataset.Manufacturer, dataset.ManufacturerModelName = "mammodensity", "phantom"
     dataset.BodyPartExamined = "BREAST"
     dataset.InstanceNumber, dataset.SeriesNumber = 1, list(Projection).index(projection) + 1
+    _add_view(dataset, projection)
+    _add_pixels(dataset, image, spacing_mm)
+    return dataset
+
+
+def _add_view(dataset: Dataset, projection: Projection) -> None:
     dataset.ImageLaterality, dataset.ViewPosition = projection.laterality, projection.view_position
     towards = "FR" if projection.view_position == "MLO" else "R"
     if projection.laterality == "L":
@@ -65,17 +71,20 @@ def phantom_mammogram(
     view.CodingSchemeDesignator = "SCT"
     view.ViewModifierCodeSequence = Sequence()
     dataset.ViewCodeSequence = Sequence([view])
+    dataset.PartialView, dataset.BreastImplantPresent = "NO", "NO"
+
+
+def _add_pixels(dataset: Dataset, image: NDArray[Any], spacing_mm: float) -> None:
     bits = 8 * image.dtype.itemsize
     dataset.Rows, dataset.Columns = image.shape
     dataset.ImagerPixelSpacing = [round(spacing_mm, 6)] * 2
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.PresentationLUTShape = "IDENTITY"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits, bits - 1, 0
-    dataset.BurnedInAnnotation, dataset.PartialView, dataset.BreastImplantPresent = "NO", "NO", "NO"
+    dataset.BurnedInAnnotation = "NO"
     content = np.ascontiguousarray(image, image.dtype.newbyteorder("<")).tobytes()
     dataset.PixelData = content + b"\0" * (len(content) % 2)
     dataset["PixelData"].VR = "OW" if bits > 8 else "OB"
-    return dataset
 
 
 def _uid(kind: str, *parts: object) -> str:
