@@ -13,7 +13,7 @@ from dicom_samples import mammogram, save
 from mammodensity import segment
 from mammodensity.anatomy.outline import find_outline
 from mammodensity.anatomy.read_view import ReadView
-from mammodensity.anatomy.wedge import wedge_sureness
+from mammodensity.anatomy.wedge import is_dome, view_flags, wedge_sureness
 from mammodensity.data.csv_rows import read_csv
 from mammodensity.data.picture_files import projection_in_name, read_picture
 from mammodensity.errors import ImageError
@@ -56,6 +56,18 @@ def test_sureness_falls_with_the_scores():
     assert found[0] == 1
     assert found[1] == pytest.approx(HALF_BLIND)
     assert found[2] == 0
+
+
+@pytest.mark.parametrize("shape", ["dome", "neck", "wide top"])
+def test_the_skin_line_of_a_cc_is_a_dome(shape):
+    dome = 1 - ((Y - 96) / 90) ** 2 > X / 100
+    breast = {"dome": dome, "neck": dome | ((X < 30) & (Y < 60)), "wide top": dome | ((X < 60) & (Y < 96))}[shape]
+    grey = np.where(breast, 0.5, 0.05) + 0.01 * np.sin(X)
+    assert is_dome(grey, breast) == (shape == "dome")
+    assert is_dome(grey, dome) == (shape == "dome"), "the network may cut off what leads to the armpit"
+    codes = {flag.code for flag in view_flags(Projection.MLO_L, 0.0, is_dome(grey, breast))}
+    assert codes == ({"doubtful-view"} if shape == "dome" else set())
+    assert view_flags(Projection.MLO_L, 0.1, True) == view_flags(Projection.CC_L, 0.0, True) == ()
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +115,16 @@ def test_every_model_refuses_or_flags_another_view(views, request, kind, monkeyp
     assert {flag.code for flag in strict.abstained_for} == {"doubtful-view"}
 
 
+def test_a_cc_called_mlo_is_flagged(views, tmp_path):
+    for view, phantom in views.items():
+        flags = ReadView(Mammogram(phantom.image), relabelled(view)).flags if view.view_position == "CC" else ()
+        assert ("doubtful-view" in {flag.code for flag in flags}) == (view.view_position == "CC")
+    Image.fromarray(views[Projection.CC_L].image).save(tmp_path / "L_MLO.png")
+    [finding] = [finding for finding in check_path(tmp_path).findings() if finding.code == "doubtful-view"]
+    assert finding.kind == "note"
+    assert "outline of a CC" in finding.texts[0]
+
+
 def test_check_and_segment_say_it(views, tmp_path, monkeypatch):
     stored = (views[Projection.MLO_L].image.astype(np.uint16) << 4).astype(np.uint16)
     path = save(mammogram(Projection.CC_L, stored), tmp_path / "dicom" / "image")
@@ -118,18 +140,23 @@ def test_check_and_segment_say_it(views, tmp_path, monkeypatch):
 
 
 def test_real_views(shared_data):
-    """No CC has a wedge; nearly all MLO views have one, and most surely."""
+    """No CC has a wedge; nearly all MLO views have one, and most surely. Most CC views are domes, and no MLO is."""
     files = [*(shared_data / "origin").rglob("*.png"), *(shared_data / "exams").rglob("*_*.jpg")]
     files += [*(shared_data / "exams").rglob("*.png"), *sorted((shared_data / "ddsm_tissue" / "images").glob("*"))[::4]]
     labelled = {file: projection_in_name(file.stem) for file in files}
     for row in read_csv(shared_data / "cesm" / "labels.csv"):
         labelled[shared_data / "cesm" / "images" / row["file"]] = Projection(f"{row['view']}_{row['laterality']}")
     wedges: dict[str, list[float]] = {"CC": [], "MLO": []}
+    domes: dict[str, list[bool]] = {"CC": [], "MLO": []}
     for file, view in labelled.items():
         assert view is not None
-        wedges[view.view_position].append(find_outline(read_picture(file, view)).wedge)
+        outline = find_outline(read_picture(file, view))
+        wedges[view.view_position].append(outline.wedge)
+        domes[view.view_position].append(outline.dome)
     assert len(wedges["CC"]) >= 24
     assert max(wedges["CC"]) == 0
+    assert not any(domes["MLO"])
+    assert np.mean(domes["CC"]) > 0.75
     assert np.mean(np.array(wedges["MLO"]) > 0) > 0.85
     assert np.mean(np.array(wedges["MLO"]) == 1) > 0.5
 

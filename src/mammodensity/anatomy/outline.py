@@ -34,7 +34,7 @@ from mammodensity.anatomy.field import (
     without_margins,
 )
 from mammodensity.anatomy.plausibility import Signs, require_mammogram, require_one_chest_wall, signs_of
-from mammodensity.anatomy.wedge import require_stated_view, wedge_sureness
+from mammodensity.anatomy.wedge import is_dome, require_stated_view, wedge_sureness
 from mammodensity.errors import ImageError
 from mammodensity.exam import Mammogram
 
@@ -210,6 +210,8 @@ class Outline:
     """By how much the likeliest of background, breast and muscle leads, on average: 0 to 1."""
     wedge: float
     """Certainty, 0 to 1, that the image shows the muscle of an oblique view; the stated view does not count."""
+    dome: bool
+    """True when the skin line is that of a CC."""
 
     @property
     def flip(self) -> slice:
@@ -267,6 +269,7 @@ def find_outline(mammogram: Mammogram) -> Outline:
     scores = _class_scores(grey)
     body = breast_scores(scores, name)
     muscle = muscle_scores(scores, body > 0.5)
+    dome = is_dome(look.grey, look.scores[0] < 0.5)
     wedge = 0.0 if muscle is None else wedge_sureness(muscle > 0.5, scores[2], body > 0.5)
     require_stated_view(mammogram.projection, wedge, name)
     if mammogram.projection is not None and mammogram.projection.view_position == "CC":
@@ -274,7 +277,7 @@ def find_outline(mammogram: Mammogram) -> Outline:
     elif muscle is None:
         _require_upright(grey, body > 0.5, name, _SURELY_MUSCLE if mammogram.projection is None else _LOWER_MUSCLE)
     _, second, first = np.sort(scores, axis=0)
-    return Outline(body, muscle, look.side, field, float((first - second).mean()), wedge)
+    return Outline(body, muscle, look.side, field, float((first - second).mean()), wedge, dome)
 
 
 def _require_upright(grey: NDArray[np.float32], breast: NDArray[np.bool_], name: object, least: float) -> None:

@@ -79,7 +79,7 @@ class ReadView:
     def _find_flags(self) -> tuple[Flag, ...]:
         flags = quality_flags(self.mammogram) + flip_flags(self.projection, self.mammogram)
         try:
-            return flags + view_flags(self.projection, self.outline.wedge)
+            return flags + view_flags(self.projection, self.outline.wedge, self.outline.dome)
         except ImageError as error:
             if error.code == "contradictory-view":
                 raise

@@ -33,11 +33,12 @@ PROBLEMS = {
     "contradicting-density": "Images of one exam have different categories.",
     "unknown-layout": "The arrangement is not known.",
     "stored-flipped": "The chest wall is on the wrong side for this projection. `prepare` mirrors it.",
+    "doubtful-view": "The pixels look like another view than the stated one. Look at the image.",
     "incomplete-exam": "Projections are missing. `--allow-missing` scores the exam anyway.",
     "empty-class": "A split has no images of a category. The category cannot be learned or tested.",
 }
 """Code of a problem of a data set to what it means; stable. Those of DICOM files are `REASONS` and `WARNINGS`."""
-NOTES = frozenset({"stored-flipped", "incomplete-exam", "empty-class"})
+NOTES = frozenset({"stored-flipped", "doubtful-view", "incomplete-exam", "empty-class"})
 """Codes of problems that do not keep a data set from being used."""
 
 

@@ -25,7 +25,7 @@ FLAGS: dict[str, str] = {
     "unlike-training": "an image differs from all images of the training",
     "doubtful-tissue": "breast, muscle and dense tissue of an image cannot be told apart with certainty",
     "no-muscle": "no pectoral muscle was found in an MLO view",
-    "doubtful-view": "an image called CC may be an MLO: it may show the pectoral muscle",
+    "doubtful-view": "an image called CC may show the muscle of an MLO, or one called MLO has the outline of a CC",
     "stored-flipped": "an image has the chest wall on the side of the other breast",
     "near-border": "two neighbouring categories have almost the same score",
     "dense-disagrees": "the category and dense or not are on different sides",

@@ -239,13 +239,11 @@ def _with_pixels(verdicts: list[FileCheck], progress: Progress | None) -> Iterat
                 verdict = replace(verdict, warnings=warnings)
             else:
                 mammogram = read_image(verdict.path, verdict.projection)
-            flipped = _flipped(mammogram)
+            notes = _notes(mammogram)
         except ImageError as error:
             code = error.code if verdict.is_dicom else f"{error.code}-image"
             return replace(verdict, reasons=(Reason(code, str(error)),)), ""
-        if flipped:
-            verdict = replace(verdict, warnings=(*verdict.warnings, Reason("stored-flipped", flipped)))
-        return verdict, _digest(mammogram.pixels)
+        return replace(verdict, warnings=(*verdict.warnings, *notes)), _digest(mammogram.pixels)
 
     first_with: dict[str, Path] = {}
     for done, (verdict, digest) in enumerate(_in_chunks(look, verdicts), start=1):
@@ -259,8 +257,8 @@ def _with_pixels(verdicts: list[FileCheck], progress: Progress | None) -> Iterat
             yield verdict
 
 
-def _flipped(mammogram: Mammogram) -> str:
-    """Line for the user about a picture that is stored flipped, else empty; DICOM files are the gatekeeper's.
+def _notes(mammogram: Mammogram) -> tuple[Reason, ...]:
+    """Notes on a picture that is stored flipped (the gatekeeper says it of DICOM files), or may be of another view.
 
     Raises
     ------
@@ -268,14 +266,18 @@ def _flipped(mammogram: Mammogram) -> str:
         ``prepare`` refuses it: noise, no breast, no mammogram, inverted grey values.
     """
     from mammodensity.anatomy.field import stored_flipped  # torch: a look at headers must not wait for it
-    from mammodensity.anatomy.outline import find_regions
+    from mammodensity.anatomy.outline import find_outline
+    from mammodensity.anatomy.wedge import view_flags
 
-    regions = find_regions(mammogram)
-    projection = mammogram.projection
-    if projection is None or mammogram.facts or not stored_flipped(projection, regions.chest_side):
-        return ""
-    where = f"{mammogram.path}: {projection} with the chest wall on the {regions.chest_side}"
-    return f"{where}: stored flipped; `prepare` turns it back"
+    outline, projection = find_outline(mammogram), mammogram.projection
+    notes = [
+        Reason(flag.code, f"{mammogram.path}: {flag.text}")
+        for flag in view_flags(projection, outline.wedge, outline.dome)
+    ]
+    if projection is not None and not mammogram.facts and stored_flipped(projection, outline.chest_side):
+        where = f"{mammogram.path}: {projection} with the chest wall on the {outline.chest_side}"
+        notes.append(Reason("stored-flipped", f"{where}: stored flipped; `prepare` turns it back"))
+    return tuple(notes)
 
 
 def _with_problems(verdicts: Iterable[FileCheck], problems: Iterable[Problem]) -> tuple[FileCheck, ...]:
@@ -307,24 +309,24 @@ def _pixel_problems(data: DataSet, find_breast: bool, progress: Progress | None)
             code = finding.code if is_dicom else f"{finding.code}-image"
             yield Problem(code, str(finding), (record.path,))
             continue
-        if finding:
-            yield Problem("stored-flipped", finding, (record.path,))
+        for note in finding:
+            yield Problem(note.code, note.text, (record.path,))
         other = first_with.setdefault(digest, record)
         if other is not record:
             text = f"{record.path} has the same pixels as {other.path}; keep one"
             yield Problem("duplicate-content", text, (record.path,))
 
 
-def _decode_all(data: DataSet, find_breast: bool) -> Iterator[tuple[ImageRecord, str, ImageError | str]]:
-    """Each record with a digest of its pixels and a note, or with the reason why it cannot be read."""
+def _decode_all(data: DataSet, find_breast: bool) -> Iterator[tuple[ImageRecord, str, ImageError | tuple[Reason, ...]]]:
+    """Each record with a digest of its pixels and notes, or with the reason why it cannot be read."""
 
-    def decode(record: ImageRecord) -> tuple[ImageRecord, str, ImageError | str]:
+    def decode(record: ImageRecord) -> tuple[ImageRecord, str, ImageError | tuple[Reason, ...]]:
         try:
             mammogram = read_image(record.path, record.projection, check=record.check)
-            note = _flipped(mammogram) if find_breast else ""
+            notes = _notes(mammogram) if find_breast else ()
         except ImageError as error:
             return record, "", error
-        return record, _digest(mammogram.pixels), note
+        return record, _digest(mammogram.pixels), notes
 
     yield from _in_chunks(decode, data.records)
 

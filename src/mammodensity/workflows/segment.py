@@ -248,7 +248,7 @@ def table_row(path: Path, mammogram: Mammogram, tissue: TissueMap | None, note: 
     row: dict[str, Any] = {"file": path.name, "projection": projection or "", "note": note}
     if tissue is None:
         return row
-    doubts = tissue.doubts + view_flags(projection, tissue.outline.wedge)
+    doubts = tissue.doubts + view_flags(projection, tissue.outline.wedge, tissue.outline.dome)
     row["note"] = "; ".join(filter(None, (note, *(flag.text for flag in doubts))))
     flipped = stored_flipped(projection, tissue.chest_side)
     guessed = "MLO" if (tissue.labels == PECTORAL).any() else "CC"

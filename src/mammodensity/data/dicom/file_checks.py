@@ -71,6 +71,7 @@ WARNINGS = {
     "non-square-pixels": "pixel spacing differs between rows and columns; no spacing is used",
     "chosen-of-several": "the best of several images of its projection",
     "other-image-chosen": "usable, but another image of the same projection and exam is better by the rule",
+    "doubtful-view": "the pixels look like another view than the header says",
     "duplicate": "usable, but the same image (SOP Instance and pixels) as another file",
     "instance-reused": "another image has the same SOP Instance UID and is no copy; both are kept",
     "duplicate-content": "the same pixels as another file",
