@@ -12,7 +12,7 @@ from typing import Any
 
 import typer.main
 
-from mammodensity.commands.app import app
+from mammodensity.commands.command_line import app
 
 PAGE = Path(__file__).with_name("commands.md")
 _WIDTH = 110  # columns: wide enough that no example is broken, and the same on every terminal

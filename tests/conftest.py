@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mammodensity.commands import app as cli
+from mammodensity.commands import command_line as cli
 from samples import REPOSITORY, write_blobs
 
 torch.set_num_threads(1)  # the networks here are tiny, and pytest-xdist already uses every core

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from mammodensity.anatomy.network_input import PreprocessSpec
-from mammodensity.commands import app as cli
+from mammodensity.commands import command_line as cli
 from mammodensity.data.dataset import SPLITS
 from mammodensity.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mammodensity.models.engines import ENGINES
@@ -638,7 +638,7 @@ import sys
 
 class Stop:
     def find_spec(self, name, *rest):
-        if name == "mammodensity.commands.app":
+        if name == "mammodensity.commands.command_line":
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Stop())

@@ -14,7 +14,7 @@ from PIL import Image
 
 import mammodensity
 from dicom_samples import MG_RAW, mammogram, phantom, save, save_exam
-from mammodensity.commands import app as cli
+from mammodensity.commands import command_line as cli
 from mammodensity.data.find import find_images
 from mammodensity.data.images import load_exam, read_image
 from mammodensity.errors import ImageError, LayoutError

@@ -18,7 +18,7 @@ import typer.main
 from typer.exceptions import TyperException
 
 import mammodensity
-from mammodensity.commands.app import _repeat_projection_option, app
+from mammodensity.commands.command_line import _repeat_projection_option, app
 from mammodensity.data.problems import NOTES, PROBLEMS
 from mammodensity.errors import MammodensityError
 from samples import REPOSITORY

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from mammodensity.anatomy.network_input import PreprocessSpec
-from mammodensity.commands.app import main
+from mammodensity.commands.command_line import main
 from mammodensity.errors import KerasFileError
 from mammodensity.models.checkpoint import load_checkpoint, save_checkpoint
 from mammodensity.models.keras_import import import_keras

@@ -108,7 +108,7 @@ def test_what_needs_no_torch_does_not_import_it():
         anatomy.outline
         evaluation.figures evaluation.labels evaluation.score_tables results.result results.calibration
         studies.compare studies.readers studies.drift studies.further studies.sample_size workflows.check
-        workflows.prepare workflows.segment commands.app
+        workflows.prepare workflows.segment commands.command_line
     """.split()  # noqa: SIM905
     imports = "; ".join(f"import mammodensity.{module}" for module in modules)
     code = f"{imports}; import sys; sys.exit('torch' in sys.modules)"

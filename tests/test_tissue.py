@@ -19,7 +19,7 @@ from dicom_samples import mammogram as dicom_mammogram
 from mammodensity.anatomy.density import DEFAULT_MAP, CategoryMap, fit_category_map
 from mammodensity.anatomy.networks import new_tissue_network
 from mammodensity.anatomy.tissue import doubts, find_tissue
-from mammodensity.commands.app import main
+from mammodensity.commands.command_line import main
 from mammodensity.data.find import find_images
 from mammodensity.errors import (
     CheckpointError,

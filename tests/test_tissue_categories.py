@@ -59,7 +59,7 @@ def prepared(mias, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model(prepared, tiny_recipe, tmp_path_factory) -> Path:
     """Trained by the command itself."""
-    from mammodensity.commands import app as cli
+    from mammodensity.commands import command_line as cli
 
     folder = tmp_path_factory.mktemp("models")
     (folder / "tiny.json").write_text(json.dumps(tiny_recipe.to_dict()))

@@ -29,7 +29,7 @@ sys.path[:0] = {paths!r}
 import torch, scipy.ndimage, PIL.Image, matplotlib.pyplot, pydicom, jinja2, safetensors.torch
 import mammodensity.workflows.train, mammodensity.workflows.predict, mammodensity.workflows.prepare
 import mammodensity.workflows.explain, mammodensity.workflows.calibrate, mammodensity.models.export
-import mammodensity.commands.app
+import mammodensity.commands.command_line
 from mammodensity.__main__ import main
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it

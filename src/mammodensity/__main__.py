@@ -12,7 +12,7 @@ def main() -> None:
     """Run a command; what ends it while its modules are still loading is told in one line, too."""
     try:
         stop_on_signals()
-        from mammodensity.commands.app import main as run
+        from mammodensity.commands.command_line import main as run
     except KeyboardInterrupt:
         ignore_signals()
         print("mammodensity: interrupted; nothing was begun", file=sys.stderr)
