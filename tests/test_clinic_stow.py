@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 from contextlib import contextmanager
 from email import message_from_bytes
 from email.policy import HTTP
+from http.client import HTTPSConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
 pytest.importorskip("pynetdicom", reason="the extra clinic is not installed")
 pytest.importorskip("sqlalchemy", reason="the extra clinic is not installed")
+pytest.importorskip("fastapi", reason="the extra clinic is not installed")
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from clinic_parts import Authority, Clock, give_results
-from mammodensity.clinic.config import ClinicConfig, StowDestination, Tls, config_from, read_config
+from clinic_parts import Authority, Clock, encoded, give_results, stored, view
+from mammodensity.clinic.config import ClinicConfig, StowDestination, Tls, Web, config_from, read_config
 from mammodensity.clinic.database import Database
 from mammodensity.clinic.delivery import Delivery
+from mammodensity.clinic.node import Node
 from mammodensity.errors import OptionError
+from mammodensity.terms import Projection
+from mammodensity.web.server import WebServer
 
 
 class Archive:
@@ -63,8 +72,6 @@ class Archive:
         return self.bodies[place].split(b"\r\n\r\n", 1)[1].rsplit(b"\r\n--", 1)[0]
 
     def answer(self, kind: str) -> bytes:
-        from io import BytesIO
-
         uid = dcmread(BytesIO(self.part(-1)), stop_before_pixels=True).SOPInstanceUID
         answer, item = Dataset(), Dataset()
         item.ReferencedSOPInstanceUID = uid
@@ -206,3 +213,129 @@ def test_only_a_server_with_a_good_certificate_is_sent_to(tmp_path, name, reason
         assert reason in database.deliveries()[0]["reason"]
         assert len(archive.bodies) == (not reason)
     archive.stop()
+
+
+# what comes in
+
+
+@contextmanager
+def receiving(tmp_path, **settings):
+    """A node that takes objects by STOW-RS; the URL of its services, and the node."""
+    tls = settings.pop("tls", None)
+    node = Node(ClinicConfig(web=Web(port=0, stow=True, **settings), tls=tls, least_free_gb=0.0), tmp_path)
+    web = WebServer(node)
+    port = web.start()
+    yield f"{web.scheme}://127.0.0.1:{port}/dicom-web", node
+    web.stop()
+    node.database.close()
+
+
+def post(url: str, *contents: bytes, kind: str = "application/dicom", cut: int = 0, **headers: str):
+    """Post parts; status and answer."""
+    body = b"".join(f"--XX\r\nContent-Type: {kind}\r\n\r\n".encode() + content + b"\r\n" for content in contents)
+    body += b"--XX--\r\n"
+    usual = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=XX'}
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        with urlopen(Request(url, data=body[: len(body) - cut], headers=usual | more), timeout=30) as answer:
+            return answer.status, json.loads(answer.read())
+    except HTTPError as error:
+        return error.code, json.loads(error.read() or b"null")
+
+
+def failures(answer: dict, tag: str = "00081198") -> list[int]:
+    return [item["00081197"]["Value"][0] for item in answer.get(tag, {"Value": []})["Value"]]
+
+
+def test_dicomweb_client_stores_what_a_c_store_would(tmp_path):
+    client = pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed")
+    images = [view(projection) for projection in Projection]
+    with receiving(tmp_path) as (url, node):
+        answer = client.DICOMwebClient(url).store_instances(images)
+        assert [item.ReferencedSOPInstanceUID for item in answer.ReferencedSOPSequence] == [
+            image.SOPInstanceUID for image in images
+        ]
+        assert "FailedSOPSequence" not in answer
+        (exam,) = node.database.exams()
+        assert exam["study_uid"] == images[0].StudyInstanceUID
+        assert sorted(dcmread(file).PixelData for file in stored(tmp_path)) == sorted(i.PixelData for i in images)
+        content = BytesIO()
+        images[0].save_as(content, enforce_file_format=True, implicit_vr=False, little_endian=True)
+        assert node.inbox.keep(content.getvalue(), "SCANNER") == 0, "the same image by C-STORE"
+        assert node.database.exams()[0]["state"] == "collecting"
+    assert len(stored(tmp_path)) == 4
+
+
+def test_what_cannot_be_stored_is_told_one_by_one(tmp_path):
+    first, second = (encoded(view(Projection.CC_R)) for _ in range(2))
+    with receiving(tmp_path) as (url, node):
+        status, answer = post(f"{url}/studies", first, b"no DICOM", second)
+        assert (status, failures(answer, "0008119A"), len(answer["00081199"]["Value"])) == (202, [0xC000], 2)
+        status, answer = post(f"{url}/studies/1.2.3", first)
+        assert (status, failures(answer)) == (409, [0xA900])
+        assert post(f"{url}/studies/1.2.826.0.1.3680043.8.498.1", first)[0] == 200
+        assert post(f"{url}/studies", b"{}", kind="application/dicom+json")[0] == 409
+        node.inbox._config = ClinicConfig(least_free_gb=1e9)
+        status, answer = post(f"{url}/studies", first)
+        assert (status, failures(answer)) == (503, [0xA700])
+    assert len(stored(tmp_path)) == 2
+
+
+def test_requests_that_are_no_store_are_refused(tmp_path):
+    content = encoded(view(Projection.CC_R))
+    with receiving(tmp_path, most_mb=1) as (url, _):
+        studies = f"{url}/studies"
+        assert post(studies, content, Content_Type="application/dicom")[0] == 415
+        assert post(studies, content, Content_Type='multipart/related; type="application/dicom"')[0] == 400
+        assert post(studies, content, Content_Type='multipart/related; type="application/dicom"; boundary=YY')[0] == 400
+        assert post(studies, content, Origin="http://evil.example")[0] == 403
+        assert post(studies)[0] == 400
+        assert post(studies, b"\0" * 1_000_001)[0] == 413
+        assert stored(tmp_path) == []
+        assert post(studies, content, cut=20)[0] == 400
+        assert stored(tmp_path) == []
+        assert post(studies, content, content, cut=20)[0] == 400, "the first part was whole"
+        assert len(stored(tmp_path)) == 1
+        assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_connection_that_is_cut_leaves_no_file(tmp_path):
+    content = encoded(view(Projection.CC_R))
+    with receiving(tmp_path) as (url, node):
+        port = int(url.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(content) + 500}\r\n"
+            head += 'Content-Type: multipart/related; type="application/dicom"; boundary=XX\r\n\r\n'
+            connection.sendall(head.encode() + b"--XX\r\nContent-Type: application/dicom\r\n\r\n" + content)
+        assert post(f"{url}/studies", content)[0] == 200
+        assert len(stored(tmp_path)) == 1
+        assert list((tmp_path / "incoming").iterdir()) == []
+        assert len(node.database.exams()) == 1
+
+
+@pytest.mark.parametrize("shown", ["scanner", "expired", "stranger", None])
+def test_https_takes_known_certificates_only(tmp_path, shown):
+    authority = Authority(tmp_path, "authority")
+    signer = Authority(tmp_path, "other") if shown == "stranger" else authority
+    context = ssl.create_default_context(cafile=str(authority.file))
+    if shown:
+        signed = signer.sign(shown, days=-1 if shown == "expired" else 2)
+        context.load_cert_chain(signed["certificate"], signed["key"])
+    tls = Tls(authority=str(authority.file), **authority.sign("node"))
+    with receiving(tmp_path / "node", tls=tls) as (url, _):
+        place = url.removeprefix("https://").split("/")[0]
+        connection = HTTPSConnection(place, timeout=10, context=context)
+        body = b"--XX\r\nContent-Type: application/dicom\r\n\r\n" + encoded(view(Projection.CC_R)) + b"\r\n--XX--\r\n"
+        headers = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=XX'}
+        try:
+            connection.request("POST", "/dicom-web/studies", body, headers)
+            status = connection.getresponse().status
+        except OSError:
+            status = 0
+        connection.close()
+        assert status == (200 if shown == "scanner" else 0)
+        if shown == "scanner":
+            with socket.create_connection(("127.0.0.1", int(place.split(":")[1])), timeout=10) as plain:
+                plain.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert b"200" not in plain.recv(100)
+    assert len(stored(tmp_path / "node")) == (shown == "scanner")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -84,8 +85,29 @@ def test_a_port_that_is_taken_is_told_in_one_line(node, tmp_path):
     other.database.close()
 
 
-def test_the_page_is_for_this_machine_only():
-    with pytest.raises(OptionError, match=r"web: bind must be one of 127.0.0.1, ::1. Got '0.0.0.0' instead"):
-        config_from({"web": {"bind": "0.0.0.0"}})
+def test_other_machines_need_a_token_and_tls():
+    for settings, message in (
+        ({}, "token is needed"),
+        ({"token": "env:TOKEN"}, r"\[tls\] is needed"),
+        ({"token": "TOKEN"}, "token must"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            config_from({"web": {"bind": "0.0.0.0", **settings}})
+    assert config_from({"web": {"bind": "", "token": "env:TOKEN", "insecure": True}}).web.insecure
     with pytest.raises(OptionError, match=r"web must be a table: write \[web\] above"):
         config_from({"web": 8080})
+
+
+def test_with_a_token_nobody_else_is_answered(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKEN", "hush")
+    node = Node(ClinicConfig(web=Web(port=0, token="env:TOKEN")), tmp_path)
+    web = WebServer(node)
+    url = f"http://127.0.0.1:{web.start()}"
+    basic = "Basic " + b64encode(b"anybody:hush").decode()
+    for header, expected in (("Bearer hush", 200), (basic, 200), ("Bearer hus", 401), ("Basic %%", 401), ("hush", 401)):
+        assert get(f"{url}/metrics", Authorization=header)[0] == expected, header
+    assert get(f"{url}/metrics")[0] == 401
+    assert get(f"{url}/absent")[0] in (401, 404)
+    assert get(f"{url}/health")[0] == 503, "health says nothing of patients"
+    web.stop()
+    node.database.close()

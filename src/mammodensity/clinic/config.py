@@ -134,6 +134,8 @@ class Tls:
     """Who calls must show a certificate of the authority."""
     dicom: bool = True
     """The DICOM port speaks TLS."""
+    web: bool = True
+    """The HTTP port speaks TLS."""
 
     def __post_init__(self) -> None:
         if self.client_certificates and not self.authority:
@@ -146,8 +148,18 @@ class Web:
 
     port: Port = 8080
     """0 for any free port."""
-    bind: Literal["127.0.0.1", "::1"] = "127.0.0.1"
-    """The address to listen on: this machine only."""
+    bind: str = "127.0.0.1"
+    """The address to listen on; empty for all."""
+    names: tuple[str, ...] = ()
+    """Host names by which other machines call it."""
+    token: Secret = ""
+    """Who calls must send it, as bearer token or as password; blank on this machine only."""
+    insecure: bool = False
+    """Listen for other machines without TLS: only behind a proxy that speaks TLS."""
+    stow: bool = False
+    """Take objects by STOW-RS, at ``/dicom-web/studies``."""
+    most_mb: Annotated[int, Field(ge=1, le=2000)] = 512
+    """The largest object that is taken."""
 
 
 @settings
@@ -192,6 +204,11 @@ class ClinicConfig:
         names = [destination.name for destination in self.destinations]
         if len(set(names)) < len(names):
             raise OptionError("destinations must have different names")
+        if self.web.bind not in THIS_MACHINE:
+            if not self.web.token:
+                raise OptionError("web: token is needed when the node listens for HTTP from other machines")
+            if not (self.web.insecure or (self.tls and self.tls.web)):
+                raise OptionError("web: [tls] is needed when the node listens for HTTP from other machines")
         if not self.senders and self.bind not in THIS_MACHINE:
             raise OptionError(f"senders is needed when the node listens on {self.bind or 'all addresses'}: list them")
 
@@ -271,6 +288,6 @@ def _item(name: str, kind: Any, item: Any) -> Any:
     if not isinstance(item, Mapping):
         raise OptionError(f"{name} must be a table: write [{name}] above its settings")
     try:
-        return kind(**item)
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})
     except OptionError as error:
         raise OptionError(f"{name}: {error}") from error

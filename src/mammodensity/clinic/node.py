@@ -48,9 +48,9 @@ class Node:
         self.worker_deaths = 0
         """Workers that ended by themselves since the node was started."""
         self.database = Database(database_url(config.database, folder))
-        self._inbox = Inbox(config, folder, self.database)
+        self.inbox = Inbox(config, folder, self.database)
         self._commitment = Commitment(config, folder, self.database)
-        self._listener = Listener(config, self._inbox, self._commitment)
+        self._listener = Listener(config, self.inbox, self._commitment)
         self._delivery = Delivery(config, self.database)
         self._stopping = threading.Event()
         self._workers: list[subprocess.Popen[str]] = []
@@ -131,7 +131,7 @@ class Node:
         removed = 0
         while not self._stopping.wait(_PAUSE_S if removed else _REMOVAL_S):
             try:
-                removed = self._inbox.remove_old()
+                removed = self.inbox.remove_old()
             except (OSError, OutputError) as error:
                 log("not-removed", reason=str(getattr(error, "strerror", None) or error))
                 removed = 0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mammodensity.clinic.config import ClinicConfig
     from mammodensity.clinic.database import Database
 
-_LIBRARIES = ("highdicom", "fhir", "pynetdicom", "sqlalchemy", "fastapi", "prometheus_client")
+_LIBRARIES = ("highdicom", "fhir", "pynetdicom", "sqlalchemy", "fastapi", "python_multipart", "prometheus_client")
 
 
 def dicom(
@@ -141,7 +141,8 @@ def _serve(settings: ClinicConfig, data: Path) -> None:
         web_port = web.start()
         port = node.start()
         say(f"DICOM: {settings.ae_title} at {settings.bind or 'all addresses'}, port {port}")
-        say(f"web: http://{settings.web.bind}:{web_port}/health, /metrics")
+        pages = "/health, /metrics" + (", /dicom-web/studies" if settings.web.stow else "")
+        say(f"web: {web.scheme}://{settings.web.bind or 'all addresses'}:{web_port}{pages}")
         say_research_use_only()
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -155,7 +156,7 @@ def _serve(settings: ClinicConfig, data: Path) -> None:
 def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
     """Say what a node with these settings does."""
     from mammodensity.clinic.certificates import client_context, server_context
-    from mammodensity.clinic.config import StowDestination
+    from mammodensity.clinic.config import StowDestination, read_secret
 
     secured = ""
     if settings.tls:
@@ -164,6 +165,10 @@ def _described(settings: ClinicConfig, data: Path) -> Iterator[str]:
         secured = " with TLS" if settings.tls.dicom else ""
     place = f"{settings.bind or 'all addresses'}, port {settings.dicom_port}{secured}"
     yield f"listens as {settings.ae_title} on {place}"
+    if settings.web.token:
+        read_secret(settings.web.token)
+    taken = ", and takes objects by STOW-RS" if settings.web.stow else ""
+    yield f"answers HTTP on {settings.web.bind or 'all addresses'}, port {settings.web.port}{taken}"
     senders = ", ".join(f"{sender.ae_title} ({sender.address or 'any address'})" for sender in settings.senders)
     yield f"answers /health and /metrics on {settings.web.bind}, port {settings.web.port}"
     yield f"takes images from {senders or 'any AE title, on this machine only'}"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Response
+from base64 import b64decode
+from hmac import compare_digest
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mammodensity import __version__
+from mammodensity.clinic.config import read_secret
+from mammodensity.clinic.log import log
 from mammodensity.clinic.node import Node
 from mammodensity.web.metrics import NodeCollector
+from mammodensity.web.receive import receiving
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
@@ -16,10 +22,34 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 def make_app(node: Node) -> FastAPI:
     """The application that answers for a node.
 
-    A request must name this machine as its host: a page of another site cannot reach the node under a name of its own.
+    A request must name this machine as its host, by a name that is configured: a page of another site cannot reach the
+    node under a name of its own.
+
+    Raises
+    ------
+    OptionError
+        The token cannot be read.
     """
-    app = FastAPI(title="mammodensity", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(_THIS_MACHINE))
+    web = node.config.web
+    token = read_secret(web.token) if web.token else ""
+
+    def require_token(request: Request) -> None:
+        if token and request.url.path != "/health" and not is_authorized(request.headers.get("authorization"), token):
+            log("refused", address=request.client and request.client.host, reason="token")
+            raise HTTPException(401, "expected the token of the configuration", {"WWW-Authenticate": "Bearer"})
+
+    app = FastAPI(
+        title="mammodensity",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(require_token)],
+    )
+    own = [f"[{web.bind}]" if ":" in web.bind else web.bind] if web.bind else []
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_THIS_MACHINE, *own, *web.names])
+    if web.stow:
+        app.include_router(receiving(node))
     registry = CollectorRegistry()
     registry.register(NodeCollector(node))
 
@@ -36,3 +66,16 @@ def make_app(node: Node) -> FastAPI:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def is_authorized(header: str | None, token: str) -> bool:
+    """True for the token as bearer, or as the password of any user."""
+    kind, _, value = (header or "").partition(" ")
+    if kind.lower() == "basic":
+        try:
+            value = b64decode(value, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return False
+    elif kind.lower() != "bearer":
+        return False
+    return compare_digest(value.strip().encode(), token.encode())

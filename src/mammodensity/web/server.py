@@ -7,6 +7,7 @@ import threading
 
 import uvicorn
 
+from mammodensity.clinic.certificates import server_context
 from mammodensity.clinic.node import Node
 from mammodensity.errors import OutputError
 from mammodensity.web.app import make_app
@@ -24,8 +25,20 @@ class WebServer:
     def __init__(self, node: Node) -> None:
         self._place = (node.config.web.bind, node.config.web.port)
         config = uvicorn.Config(
-            make_app(node), log_config=None, access_log=False, server_header=False, lifespan="off", workers=1
+            make_app(node),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            workers=1,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=30,
         )
+        tls = node.config.tls
+        self.scheme = "https" if tls and tls.web else "http"
+        if tls and tls.web:
+            config.load()
+            config.ssl = server_context(tls)
         self._server = uvicorn.Server(config)
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
