@@ -1,6 +1,7 @@
 # make install   the package and its commands in .venv
 # make demo   the whole system on built-in phantoms: makes, trains, predicts, evaluates, explains, reports
 # make clinic   the loop with a PACS: starts an Orthanc and the node, sends phantom exams, waits for reports and cards
+# make acceptance   the node is tried with real processes: a PACS, senders, kills, a full disk; some two hours
 # make test   all tests
 # make benchmark   measured beside Keras: writes docs/measurements.md and benchmarks/results.json; some 25 minutes
 # make corpus   10,000 mutated files are read, and what becomes of them counted by kind; about an hour on two cores
@@ -16,8 +17,10 @@ BENCHMARK ?=
 # options of benchmarks/corpus.py and kills.py, such as: make corpus CORPUS="--seed 2 --only 'wrong view'"
 CORPUS ?=
 KILLS ?=
+# options of benchmarks/acceptance.py, such as: make acceptance ACCEPTANCE="--only patients"
+ACCEPTANCE ?=
 
-.PHONY: install demo clinic test lint docs benchmark corpus kills clean
+.PHONY: install demo clinic acceptance test lint docs benchmark corpus kills clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -51,6 +54,9 @@ demo: .venv/core
 
 clinic: .venv/clinic
 	@$(BIN)/python benchmarks/clinic_loop.py
+
+acceptance: .venv/dev
+	$(BIN)/python benchmarks/acceptance.py $(ACCEPTANCE)
 
 test: .venv/dev
 	$(BIN)/pytest -n 2

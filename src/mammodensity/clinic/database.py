@@ -446,6 +446,13 @@ class Database:
         with self.transaction() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def unused(self) -> list[dict[str, Any]]:
+        """Every object that makes no exam: study UID, SOP Instance UID, and why, as the gatekeeper's code."""
+        columns = (IMAGES.c.study_uid, IMAGES.c.sop_uid, IMAGES.c.code)
+        query = select(*columns).where(IMAGES.c.projection.is_(None)).order_by(IMAGES.c.received)
+        with self.transaction() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
     def deliveries(self) -> list[dict[str, Any]]:
         """Every delivery: destination, SOP Instance UID, kind, state, tries, reason, and whether it is done."""
         columns = (DELIVERIES.c.destination, DELIVERIES.c.sop_uid, OBJECTS.c.kind, DELIVERIES.c.state)

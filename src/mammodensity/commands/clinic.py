@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -196,6 +197,10 @@ def _show_status(database: Database) -> None:
     exams = database.exams()
     rows = [[name_of(exam["study_uid"]), exam["state"], str(exam["revision"] or 0), exam["reason"]] for exam in exams]
     show_table(["exam", "state", "results", "reason"], rows)
+    unused = Counter((name_of(image["study_uid"]), image["code"]) for image in database.unused())
+    if unused:
+        rows = [[exam, code, str(count)] for (exam, code), count in unused.items()]
+        show_table(["exam", "objects not used: why", "how many"], rows)
     left = [delivery for delivery in database.deliveries() if not delivery["done"]]
     rows = [[d["destination"], d["kind"], d["state"], str(d["tries"]), d["reason"]] for d in left]
     if rows:
