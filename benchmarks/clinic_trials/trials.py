@@ -85,13 +85,19 @@ def study_sent_back(site: Site) -> str:
 def forward_on_stable(site: Site) -> str:
     """Orthanc forwards every study that is stable, our report included: one report."""
     script = site.folder / "forward.lua"
-    script.write_text("function OnStableStudy(study, tags, metadata) SendToModality(study, 'node') end\n")
+    script.write_text(
+        "function OnStableStudy(study, tags, metadata) RestApiPost('/modalities/node/store', study) end\n"
+    )
     site.open(pacs={"LuaScripts": [str(script)], "StableAge": 2})
     _put_into_pacs(site, exam_images(1))
     site.wait_for_reports(1)
-    time.sleep(15)
-    sent = Counter(line.get("outcome") for line in site.node.log() if line["event"] == "received")
-    assert sent["same"] >= 4, f"Orthanc did not send again: {dict(sent)}"
+
+    def outcomes() -> Counter[str | None]:
+        return Counter(line.get("outcome") for line in site.node.log() if line["event"] == "received")
+
+    wait_for(lambda: outcomes()["same"] >= 4, 120, "Orthanc did not send again what came back")
+    time.sleep(5)
+    sent = outcomes()
     assert len(site.reports()) == 1, "more than one report"
     return f"{sum(sent.values())} objects arrived, {sent['same']} of them again; 1 report"
 
@@ -245,7 +251,7 @@ def full_disk(site: Site) -> str:
 
 def kills(site: Site) -> str:
     """SIGKILL of node, worker and sender at random moments: one report an exam."""
-    site.open(pacs={"OverwriteInstances": False}, lease_s=10.0, most_tries=100)
+    site.open(pacs={"OverwriteInstances": False}, lease_s=10.0, most_tries=100, settle_incomplete_s=86400.0)
     exams = max(4, site.scale.kills // 5)
     killed = _send_and_kill(site, exams, site.scale.kills, senders=2)
     return _one_report_each(site, exams) + f", {killed} kills"
@@ -332,7 +338,8 @@ def soak_postgresql(site: Site) -> str:
 
 
 def _soak(site: Site, database: str) -> str:
-    site.open(pacs={"OverwriteInstances": False}, workers=2, lease_s=30.0, most_tries=100, database=database)
+    values = {"workers": 2, "lease_s": 30.0, "most_tries": 100, "settle_incomplete_s": 86400.0, "database": database}
+    site.open(pacs={"OverwriteInstances": False}, **values)
     exams = site.scale.soak
     killed = _send_and_kill(site, exams, max(4, exams // 25), senders=4)
     outcome = _one_report_each(site, exams, 120 + 8.0 * exams)
