@@ -46,8 +46,8 @@ def make_app(node: Node) -> FastAPI:
         openapi_url=None,
         dependencies=[Depends(require_token)],
     )
-    own = [f"[{web.bind}]" if ":" in web.bind else web.bind] if web.bind else []
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_THIS_MACHINE, *own, *web.names])
+    address = [f"[{web.bind}]" if ":" in web.bind else web.bind] if web.bind else []
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_THIS_MACHINE, *address, *web.names])
     if web.stow:
         app.include_router(receiving(node))
     registry = CollectorRegistry()
