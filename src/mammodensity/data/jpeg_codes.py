@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,26 +142,46 @@ def _packed(bits: NDArray[np.int32], ends: NDArray[np.bool_], steps: NDArray[np.
     return (bits | _END_OF_BLOCK * ends | steps << 6).astype(np.uint16)
 
 
+class _Codes(NamedTuple):
+    """For 16 bits: the length of what they begin with, whether it ends the block, coefficients passed, if it is one."""
+
+    bits: NDArray[np.int32]
+    ends: NDArray[np.bool_]
+    steps: NDArray[np.int32]
+    valid: NDArray[np.bool_]
+
+
 @lru_cache(16)
-def _ac_steps(table: Table, most: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """For 16 bits: the length of the first code, and of all that lie within; whether they end the block; and
-    coefficients passed.
-    """
+def _ac_codes(table: Table, most: int) -> _Codes:
     lengths, symbols = _symbols(table)
     size = symbols & 15
     ends = (symbols == 0) & (lengths > 0)
     valid = (lengths > 0) & (size <= most) & ((size > 0) | (symbols == 0) | (symbols == 0xF0))
     bits = np.where(valid, lengths + size, 0)
-    steps = np.where(ends, 0, np.where(valid, (symbols >> 4) + 1, _BEYOND))
-    return _packed(bits, ends, steps), _packed(*_joined(bits, ends, steps, valid))
+    return _Codes(bits, ends, np.where(ends, 0, np.where(valid, (symbols >> 4) + 1, _BEYOND)), valid)
 
 
-def _joined(
-    bits: NDArray[np.int32], ends: NDArray[np.bool_], steps: NDArray[np.int32], valid: NDArray[np.bool_]
-) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int32]]:
-    """The same for all codes that lie whole within 16 bits, up to one that ends the block."""
-    all_bits, all_ends, all_steps = bits.copy(), ends.copy(), steps.copy()
-    going = np.flatnonzero(valid & ~ends & (bits < 16))
+@lru_cache(16)
+def _ac_steps(table: Table, most: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """For 16 bits: the first AC code, and all that lie within."""
+    codes = _ac_codes(table, most)
+    return _packed(*codes[:3]), _packed(*_joined(codes, codes))
+
+
+@lru_cache(16)
+def _block_steps(dc: Table, most: int, ac: Table | None, most_ac: int) -> NDArray[np.uint16]:
+    """For 16 bits: a DC code and the AC codes that lie within."""
+    bits = _dc_lengths(dc, most).astype(np.int32)
+    none, alone = np.zeros(1 << 16, np.int32), np.full(1 << 16, ac is None)
+    start = _Codes(bits, alone, none, bits > 0)
+    return _packed(*(start[:3] if ac is None else _joined(start, _ac_codes(ac, most_ac))))
+
+
+def _joined(start: _Codes, codes: _Codes) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int32]]:
+    """The start with all codes after it that lie whole within 16 bits, up to one that ends the block."""
+    bits, ends, steps, valid = codes
+    all_bits, all_ends, all_steps = start.bits.copy(), start.ends.copy(), start.steps.copy()
+    going = np.flatnonzero(start.valid & ~start.ends & (start.bits < 16))
     while going.size:
         then = (going << all_bits[going]) & 0xFFFF
         fits = valid[then] & (all_bits[going] + bits[then] <= 16)
@@ -180,7 +201,8 @@ def _sample_steps(table: Table) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]
     """For 16 bits: bits of the first difference and the number 1; bits and number of all that lie within."""
     bits = _dc_lengths(table, 16).astype(np.int32)
     valid = bits > 0
-    all_bits, _, number = _joined(bits, np.zeros(1 << 16, np.bool_), valid.astype(np.int32), valid)
+    codes = _Codes(bits, np.zeros(1 << 16, np.bool_), valid.astype(np.int32), valid)
+    all_bits, _, number = _joined(codes, codes)
     return (bits | 32 * valid).astype(np.uint16), (all_bits | number << 5).astype(np.uint16)
 
 
@@ -203,17 +225,22 @@ def _pieces(scan: Scan) -> Iterator[tuple[int, NDArray[np.uint16]]]:
         yield 8 * begin, _windows(scan.data[begin : begin + _PIECE + _MARGIN])
 
 
-def _follow_blocks(scan: Scan) -> None:  # noqa: PLR0912  (a function for each block would take twice the time)
+def _follow_blocks(scan: Scan) -> None:  # noqa: PLR0912, PLR0915  (a function for each block would take twice the time)
     """Follow blocks of a DC and the AC coefficients, or of a DC coefficient alone."""
     deep = scan.precision > 8
     most = 16 if scan.process in LOSSLESS else 15 if deep else 11
+    most_ac = 14 if deep else 10
     dcs = [_dc_lengths(unit.dc, most) for unit in scan.units]
-    acs = [_ac_steps(unit.ac, 14 if deep else 10) if scan.last else _NO_AC for unit in scan.units]
+    acs = {unit.ac: _ac_steps(unit.ac, most_ac) if scan.last else _NO_AC for unit in scan.units}
+    firsts = [_block_steps(unit.dc, most, unit.ac if scan.last else None, most_ac).data for unit in scan.units]
     segment, left, place = 0, scan.counts[0], 0
     for begin, windows in _pieces(scan):
+        several = {table: steps[windows].data for table, (_, steps) in acs.items()}
         looks = [
-            (dc[windows].data, several[windows].data, codes) for dc, (codes, several) in zip(dcs, acs, strict=True)
+            (first, several[unit.ac], dc, acs[unit.ac][0])
+            for first, dc, unit in zip(firsts, dcs, scan.units, strict=True)
         ]
+        bits = windows.data
         place -= begin
         starts: list[int] = []
         add = starts.append
@@ -225,10 +252,17 @@ def _follow_blocks(scan: Scan) -> None:  # noqa: PLR0912  (a function for each b
                     break
                 left, place = scan.counts[segment], scan.spans[segment][0] - begin
                 continue
-            for dc, ac, codes in looks:
+            for first, ac, dc, codes in looks:
                 add(place)
-                place += dc[place]
-                coefficient = 0
+                step = first[bits[place]]
+                coefficient = step >> 6
+                if coefficient < _LAST:
+                    place += step & 31
+                    if step & _END_OF_BLOCK:
+                        continue
+                else:
+                    place += int(dc[bits[place]])
+                    coefficient = 0
                 while True:
                     step = ac[place]
                     coefficient += step >> 6
