@@ -97,3 +97,18 @@ def test_high_throughput_blocks_overwritten(tmp_path):
     assert np.array_equal(decoded(tmp_path, stream, syntax), phantom())
     with pytest.raises(DicomError):
         decoded(tmp_path, stream[:begin] + exchanged(stream[begin:-2], np.random.default_rng(1)) + stream[-2:], syntax)
+
+
+@pytest.mark.parametrize("more", [1, 100])
+def test_a_size_of_more_tiles_than_there_are_is_refused(tmp_path, more):
+    stream = encoded("lossless", phantom())
+    rows, columns = phantom().shape
+    size = struct.pack(">LL", columns, rows)
+    taller = stream.replace(size, struct.pack(">LL", columns, rows + more), 1)
+    assert taller.count(size) == 1  # the tile keeps its size
+    ds = mammogram(stored=np.pad(phantom(), ((0, more), (0, 0))))
+    ds.file_meta.TransferSyntaxUID = LOSSLESS
+    ds.PixelData = encapsulate([taller])
+    ds["PixelData"].VR = "OB"
+    with pytest.raises(DicomError, match="tiles of the JPEG 2000 stream are missing"):
+        read_stored_values(read_header(save(ds, tmp_path / "a")))

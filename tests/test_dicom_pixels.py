@@ -442,6 +442,8 @@ def test_presentation_lut_shape_inverts_once(tmp_path):
     "changes",
     [
         {"WindowWidth": 0},
+        {"WindowCenter": [2048, 1000]},
+        {"WindowWidth": [4096, 100, 50]},
         {"WindowWidth": -5},
         {"VOILUTFunction": "CUBIC"},
         {"RescaleSlope": 0},

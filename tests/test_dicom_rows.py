@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dicom_samples import mammogram, phantom, save
 from mammodensity.data.dicom.decoding import read_stored_values
 from mammodensity.data.dicom.gatekeeper import read_header
-from mammodensity.data.dicom.row_damage import row_damage
-from mammodensity.errors import DicomError
+from mammodensity.data.picture_files import read_picture
+from mammodensity.data.row_damage import folding, row_damage
+from mammodensity.errors import DicomError, ImageError
 from mammodensity.terms import Projection
 
 CASES = [(projection, bits, monochrome) for projection in Projection for bits in (8, 12) for monochrome in (1, 2)]
@@ -117,6 +119,33 @@ def test_sound_images_with_bands_borders_and_markers(projection, monochrome):
             cut = base[: rows * 3 // 4]
             for image in (band, frame, marked, padded, cut):
                 assert not row_damage(image)
+
+
+@pytest.mark.parametrize(("projection", "bits", "monochrome"), CASES)
+@pytest.mark.parametrize("count", [2, 4])
+def test_rows_of_a_false_length(projection, bits, monochrome, count):
+    values = values_of(projection, bits, monochrome)
+    assert not folding(values)
+    rows = len(values) // (8 * count) * 8 * count
+    assert "side by side" in folding(values[:rows].reshape(rows // count, -1))
+    blocks = values[:rows].reshape(rows // 8 // count, count, 8, -1)  # as a decoder of JPEG places blocks
+    assert "side by side" in folding(blocks.transpose(0, 2, 1, 3).reshape(rows // count, -1))
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.pgm"])
+@pytest.mark.parametrize("lost", [80, -80, 81])
+def test_uncompressed_pictures(tmp_path, name, lost):
+    path = tmp_path / name
+    Image.fromarray(phantom(Projection.MLO_L).astype(np.uint16) << 4).save(path)
+    content = path.read_bytes()
+    read_picture(path)
+    place = len(content) // 2
+    if lost > 0:
+        path.write_bytes(content[:place] + content[place + lost :] + bytes(lost))
+    else:
+        path.write_bytes((content[:place] + content[place + lost : place] + content[place:])[: len(content)])
+    with pytest.raises(ImageError, match="damaged: its rows are"):
+        read_picture(path)
 
 
 def test_a_damaged_file_is_refused_in_one_line(tmp_path):

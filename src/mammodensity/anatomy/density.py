@@ -33,7 +33,7 @@ class CategoryMap:
     Raises
     ------
     OptionError
-        The cuts do not rise, or the slope is not positive.
+        The cuts do not rise, or the slope is not positive or above 100.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class CategoryMap:
 
     cuts: Annotated[tuple[_Finite, _Finite, _Finite], Field(strict=False)]  # not strict, as JSON gives a list
     """Percent densities between A and B, B and C, C and D."""
-    slope: Annotated[_Finite, Field(gt=0)]
+    slope: Annotated[_Finite, Field(gt=0, le=100)]  # the steepest fit is far below
     """Change of the logit for one unit of the square root of percent density."""
     source: str
     """Where the numbers come from."""

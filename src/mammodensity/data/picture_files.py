@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mammodensity.data.dicom.row_damage import row_damage
 from mammodensity.data.picture_damage import is_uncompressed, require_whole
+from mammodensity.data.row_damage import folding, row_damage
 from mammodensity.errors import ImageError, one_line
 from mammodensity.exam import Mammogram
 from mammodensity.terms import Projection
@@ -149,7 +149,8 @@ def _grey_pixels(path: Path, picture: Image.Image, stream: BinaryIO) -> NDArray[
         pixels = pixels.astype(np.uint16)  # Pillow reads some 16-bit files as 32-bit integers
     if pixels.dtype == np.dtype(">u2"):
         pixels = pixels.astype(np.uint16)
-    if plain and (damage := row_damage((pixels.T if turned else pixels).astype(np.int32))):
+    stored = pixels.T if turned else pixels
+    if damage := row_damage(stored.astype(np.int32), picture=True) if plain else folding(stored):
         raise ImageError(f"{path} is damaged: its rows {damage}; export it again")
     if pixels.dtype == np.uint16:
         pixels = _scaled(pixels)

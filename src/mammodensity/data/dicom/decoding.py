@@ -27,9 +27,9 @@ from mammodensity.data.dicom.codes import JPEG_BASELINE, JPEG_EXTENDED, JPEG_LOS
 from mammodensity.data.dicom.grey_scale import padding_range
 from mammodensity.data.dicom.header import Codestream, Header, quiet
 from mammodensity.data.dicom.pixel_data import is_complete, pixels_of, read_pixel_bytes
-from mammodensity.data.dicom.row_damage import row_damage
 from mammodensity.data.jpeg_codes import DamagedJpegError
 from mammodensity.data.jpeg_stream import fills_lossless_stream, require_sound_jpeg
+from mammodensity.data.row_damage import folding, row_damage
 from mammodensity.errors import DicomError, one_line
 
 _PROGRAM = Path(__file__).with_name("decoder_process.py")
@@ -166,7 +166,8 @@ def read_stored_values(header: Header) -> NDArray[np.int32]:
     except BaseException as error:  # decoders raise whatever they like; those in Rust panic beside Exception
         raise DicomError(f"{header.path} has damaged pixels ({one_line(error)}); copy it again", "damaged") from error
     values = _stored_bits(header, _one_channel(header, raw), width)
-    if (not pixels.encapsulated or header.syntax in RLE) and (damage := row_damage(values)):
+    damage = row_damage(values) if not pixels.encapsulated or header.syntax in RLE else folding(values)
+    if damage:
         raise DicomError(f"{header.path} has damaged pixels: its rows {damage}; copy it again", "damaged")
     return values
 

@@ -228,6 +228,9 @@ def voi_share(header: Header, values: Values) -> Values:
         there, missing = ("Width", "Center") if centre is None else ("Center", "Width")
         text = f"a Window {there} without a Window {missing}; export it again"
         raise DicomError(f"{header.path} has {text}", "grey-scale")
+    count, other = (len(header.text(keyword).split("\\")) for keyword in ("WindowCenter", "WindowWidth"))
+    if count != other:
+        raise DicomError(f"{header.path} has {count} Window Centers for {other} widths; export it again", "grey-scale")
     if centre is None or width is None:
         lowest, highest = values.min(), values.max()
         return np.asarray((values - lowest) / (highest - lowest))

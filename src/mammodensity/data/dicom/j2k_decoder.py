@@ -58,6 +58,8 @@ class _Layout:
     """Number of code blocks, roughly."""
     bits: int = 0
     """Bits of the image without compression."""
+    tiles: int = 0
+    """Number of tiles that the size of the image needs."""
 
 
 def decode(stream: bytes) -> NDArray[np.uint16]:
@@ -72,8 +74,10 @@ def decode(stream: bytes) -> NDArray[np.uint16]:
     content = stream[start:]
     try:
         layout = _layout(content)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, ZeroDivisionError) as error:
         raise DamagedStreamError("the headers of the JPEG 2000 stream cannot be followed") from error
+    if len({tile for tile, _, _ in layout.parts}) != layout.tiles:
+        raise DamagedStreamError("tiles of the JPEG 2000 stream are missing, or too many")
     values, mismatches = _decoded(_with_predictable_ends(content, layout))
     if values is None:
         raise DamagedStreamError("the JPEG 2000 stream cannot be decoded")
@@ -92,7 +96,8 @@ def _layout(content: bytes) -> _Layout:
     while True:
         marker, length = struct.unpack_from(">HH", content, place)
         if marker == _SIZ:
-            right, bottom, left, top, across, down = struct.unpack_from(">6L", content, place + 6)
+            right, bottom, left, top, across, down, first, above = struct.unpack_from(">8L", content, place + 6)
+            layout.tiles = -(-(right - first) // across) * -(-(bottom - above) // down)
             sides = bottom - top, right - left
             rows, columns = min(sides[0], down), min(sides[1], across)
             layout.bits = sides[0] * sides[1] * ((content[place + 40] & 0x7F) + 1)

@@ -1,10 +1,11 @@
-"""Uncompressed pixels of which bytes were lost, inserted or overwritten: what tells it is how rows follow each other.
+"""Pixels of which bytes were lost, inserted or overwritten: what tells it is how rows follow each other.
 
 Nothing in the file says so, as long as the length is right. But rows of a mammogram resemble their neighbours, so:
 
 - lost or inserted bytes shift all later pixels: a row does not fit the one above until it is moved along; where that
   happens above the breast, the breast is torn in two (each row goes on at the other end of the next one), or its
   chest wall stands free, with more air behind it than before it,
+- rows of a false length hold several rows side by side, which resemble each other,
 - an odd number of bytes exchanges high and low bytes: noise over the whole range of values,
 - overwritten bytes begin within a row: full rows of one value follow a row of which the last part has that value.
 
@@ -40,19 +41,42 @@ _LONG_TAIL = 0.12  # of the rows; less may be a collimated edge
 _TORN_ROWS, _SEAM, _OTHER_SEAM, _TEXTURE = 0.2, 1.6, 0.5, 0.02  # of the rows; of usual differences; of the range
 _AIR, _BEHIND_WALL, _WALL = 0.93, 0.06, 0.4  # of the rows, columns, and rows of the breast
 
+_FOLDED, _FOLDED_ROWS, _LEAST_COLUMNS = 0.7, 8, 16  # of the difference of rows so far apart: blocks of JPEG have 8
+_UNEVEN = 0.3  # of the rows, at least
+_SHIFTED = "are shifted from some place on: bytes are missing or too many"
+
 Cells = NDArray[np.int32]
 
 
-def row_damage(cells: Cells) -> str:
-    """Name the damage in stored values (H, W), in words after "its rows"; empty where there is none to be seen."""
+def row_damage(cells: Cells, *, picture: bool = False) -> str:
+    """Name the damage in stored values (H, W), in words after "its rows"; empty where there is none to be seen.
+
+    Where the breast of a ``picture`` lies says nothing: margins are cut off and put on.
+    """
     low, high = np.percentile(cells[:: 1 + cells.shape[0] // 256, :: 1 + cells.shape[1] // 256], (0.5, 99.5))
     extent = max(float(high - low), 1.0)
     if _is_noise(cells, extent):
         return "are noise from some place on: bytes are missing"
-    if _is_shifted(cells, extent) or _jumps(cells, extent) or _is_torn(cells, extent) or _is_off_the_wall(cells):
-        return "are shifted from some place on: bytes are missing or too many"
-    if _is_overwritten(cells):
-        return "are overwritten by one value from within a row on"
+    if _is_shifted(cells, extent) or _jumps(cells, extent) or _is_torn(cells, extent):
+        return _SHIFTED
+    if not picture and _is_off_the_wall(cells):
+        return _SHIFTED
+    return "are overwritten by one value from within a row on" if _is_overwritten(cells) else folding(cells)
+
+
+def folding(cells: NDArray[Any]) -> str:
+    """Name the damage when rows hold several rows side by side: parts of them resemble each other as rows do."""
+    for count in (2, 3, 4):
+        width = cells.shape[1] // count
+        if len(cells) <= 2 * _FOLDED_ROWS or width < _LEAST_COLUMNS:
+            break
+        parts = cells[:, : count * width].reshape(len(cells), count, width)
+        sample = parts[:, :, :: 1 + width // 128].astype(np.int32)
+        beside = np.abs(np.diff(sample, axis=1)).mean(axis=(1, 2))[_FOLDED_ROWS:]
+        below = np.abs(sample[_FOLDED_ROWS:] - sample[:-_FOLDED_ROWS]).mean(axis=(1, 2))
+        uneven = np.maximum(beside, below) > 0
+        if uneven.mean() > _UNEVEN and np.median(beside[uneven]) < _FOLDED * np.median(below[uneven]):
+            return "hold several rows of the image side by side: its size is not that of the pixels"
     return ""
 
 
