@@ -68,6 +68,7 @@ lint: .venv/dev
 
 docs: .venv/dev
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_conformance.py
 
 benchmark: .venv/dev
 	$(BIN)/python benchmarks/run.py $(BENCHMARK)

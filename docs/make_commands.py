@@ -48,14 +48,18 @@ def _section(title: str, text: str) -> str:
 
 def main(arguments: list[str], page: Path = PAGE) -> int:
     """Write or check the page; returns the exit code."""
-    text = commands_page()
+    return write_or_check(arguments, page, commands_page())
+
+
+def write_or_check(arguments: list[str], page: Path, text: str) -> int:
+    """Write a page, or with ``--check`` say whether it holds this text; returns the exit code."""
     if arguments == ["--check"]:
         if page.is_file() and page.read_text(encoding="utf-8") == text:
             return 0
         print(f"{page} is out of date; run make docs", file=sys.stderr)
         return 1
     if arguments:
-        print("usage: python docs/make_commands.py [--check]", file=sys.stderr)
+        print("the only option is --check", file=sys.stderr)
         return 2
     page.write_text(text, encoding="utf-8")
     return 0

@@ -48,6 +48,13 @@ def test_the_command_reference_does_not_depend_on_the_terminal():
     assert subprocess.run(check, cwd=REPOSITORY, env=environment, check=False).returncode == 0
 
 
+def test_the_conformance_statement_is_current():
+    pytest.importorskip("pynetdicom", reason="the extra clinic is not installed")
+    check = [sys.executable, "docs/make_conformance.py", "--check"]
+    done = subprocess.run(check, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def anchors(page: Path) -> set[str]:
     """Anchors of the headings of a page, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
@@ -72,7 +79,8 @@ def test_pages_named_in_the_code_exist():
 
 def test_the_pages_stay_short():
     pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")]
-    pages.remove(REPOSITORY / "docs" / "commands.md")  # made from the code
+    for name in ("commands.md", "conformance.md"):  # made from the code
+        pages.remove(REPOSITORY / "docs" / name)
     assert sum(len(page.read_text().split()) for page in pages) <= 20_000
 
 

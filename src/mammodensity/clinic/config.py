@@ -167,6 +167,7 @@ class ClinicConfig:
     """How the node receives, reads and delivers exams."""
 
     ae_title: Title = "MAMMODENSITY"
+    """The node's own; who calls must call it so."""
     bind: str = "127.0.0.1"
     """The address to listen on; empty for all."""
     dicom_port: Port = 11112
@@ -174,8 +175,11 @@ class ClinicConfig:
     senders: tuple[Sender, ...] = ()
     """Who may send; empty: any calling AE title, which is allowed on loopback only."""
     destinations: tuple[Destination | StowDestination, ...] = ()
+    """Where results go: tables of their own."""
     web: Web = Web()
+    """The HTTP side: a table of its own."""
     tls: Tls | None = None
+    """Certificates: a table of its own."""
     database: str = ""
     """A URL of SQLAlchemy, such as ``postgresql+psycopg://...``; blank for a SQLite file in the data folder."""
     model: str = ""
@@ -189,6 +193,7 @@ class ClinicConfig:
     incomplete: Literal["read", "wait"] = "read"
     """An exam with fewer than four views: read it, with a flag, or wait for the rest."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that read exams, each with one thread."""
     lease_s: Annotated[float, Field(ge=5, le=86400)] = 300.0
     """Time for which a worker has an exam; after that another may take it."""
     most_tries: Annotated[int, Field(ge=1, le=100)] = 3

@@ -26,9 +26,9 @@ _NOT_RECOGNISED = (0x01, 0x01, 0x03)  # rejected permanently by the user: callin
 _NOT_AUTHORISED = 0x0124
 _REFUSALS = {3: "calling AE title", 7: "called AE title", 2: "too many associations"}
 """Diagnostics of A-ASSOCIATE-RJ (PS3.8 table 9-21)."""
-_MOST_ASSOCIATIONS = 200  # idle connections must not keep an exam out
+MOST_ASSOCIATIONS = 200  # idle connections must not keep an exam out
 _POLL_S = 0.1
-_ACSE_TIMEOUT_S, _NETWORK_TIMEOUT_S = 10, 60
+ACSE_TIMEOUT_S, NETWORK_TIMEOUT_S = 10, 60
 
 
 class _Server(ThreadedAssociationServer):
@@ -40,7 +40,7 @@ class _Connection(RequestHandler):
     """A connection in a thread of its own: neither a slow TLS handshake nor half a PDU keeps others waiting."""
 
     def handle(self) -> None:
-        self.request.settimeout(_ACSE_TIMEOUT_S)
+        self.request.settimeout(ACSE_TIMEOUT_S)
         context = self.server.tls  # type: ignore[attr-defined]
         if context is not None:
             try:
@@ -49,11 +49,11 @@ class _Connection(RequestHandler):
                 log("refused-tls", address=self.client_address[0], reason=tls_reason(error))
                 self.request.close()
                 return
-        if not select([self.request], [], [], _ACSE_TIMEOUT_S)[0]:  # an association costs time, also when it is silent
+        if not select([self.request], [], [], ACSE_TIMEOUT_S)[0]:  # an association costs time, also when it is silent
             log("closed-silent", address=self.client_address[0])
             self.request.close()
             return
-        self.request.settimeout(_NETWORK_TIMEOUT_S)
+        self.request.settimeout(NETWORK_TIMEOUT_S)
         super().handle()
 
 
@@ -80,8 +80,8 @@ class Listener:
         entity = AE(ae_title=self._config.ae_title)
         entity.require_called_aet = True
         entity.require_calling_aet = sorted(self._senders | self._reporters) if self._senders else []
-        entity.maximum_associations = _MOST_ASSOCIATIONS
-        entity.acse_timeout, entity.network_timeout = _ACSE_TIMEOUT_S, _NETWORK_TIMEOUT_S
+        entity.maximum_associations = MOST_ASSOCIATIONS
+        entity.acse_timeout, entity.network_timeout = ACSE_TIMEOUT_S, NETWORK_TIMEOUT_S
         entity.add_supported_context(Verification)
         entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         for context in AllStoragePresentationContexts:
