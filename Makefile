@@ -56,6 +56,7 @@ clinic: .venv/clinic
 	@$(BIN)/python benchmarks/clinic_loop.py
 
 acceptance: .venv/dev
+	$(BIN)/pytest -m slow tests/test_clinic_*.py
 	$(BIN)/python benchmarks/acceptance.py $(ACCEPTANCE)
 
 test: .venv/dev
