@@ -42,6 +42,10 @@ def phantoms(tmp_path_factory) -> Path:
     return folder
 
 
+def exported(*arguments, **options) -> Path:
+    return export_exams(*arguments, **options).manifest
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))
@@ -53,7 +57,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_a_training_set_in_the_origins_folders(phantoms, tmp_path):
     sources = exam_sources(find_images(phantoms))
-    manifest = export_exams(sources, tmp_path / "out", SALTED, workers=1)
+    manifest = exported(sources, tmp_path / "out", SALTED, workers=1)
     rows = rows_of(manifest)
     assert len(rows) == 16
     assert not (tmp_path / "out" / ".prepare").exists()
@@ -74,7 +78,7 @@ def test_names_become_keys_by_the_salt(phantoms, tmp_path):
     sources = exam_sources(find_images(phantoms))
     spec = ExportSpec(salt="another secret")
     one, same, other = (
-        rows_of(export_exams(sources, tmp_path / name, spec, workers=1))
+        rows_of(exported(sources, tmp_path / name, spec, workers=1))
         for name, spec in (("one", SALTED), ("same", SALTED), ("other", spec))
     )
     assert one == same
@@ -82,13 +86,13 @@ def test_names_become_keys_by_the_salt(phantoms, tmp_path):
     content = b"".join(files_of(tmp_path / "one").values())
     assert b"a secret" not in content
     assert b"0001_1" not in content
-    kept = rows_of(export_exams(sources, tmp_path / "kept", ExportSpec(keep_names=True), workers=1))
+    kept = rows_of(exported(sources, tmp_path / "kept", ExportSpec(keep_names=True), workers=1))
     assert {row["exam_id"] for row in kept} == {"0001-1", "0002-1", "0003-1", "0004-1"}
 
 
 def test_dicom_comes_out_without_identity_and_with_facts(tmp_path):
     save_exam(tmp_path / "archive", study="1.2.840.99", patient="DOE^JANE", Manufacturer="ACME", PatientAge="051Y")
-    manifest = export_exams(exam_sources(find_images(tmp_path / "archive")), tmp_path / "out", workers=1)
+    manifest = exported(exam_sources(find_images(tmp_path / "archive")), tmp_path / "out", workers=1)
     rows = rows_of(manifest)
     assert {row["projection"] for row in rows} == set(PROJECTIONS)
     assert {(row["vendor"], row["age"], row["density"]) for row in rows} == {("ACME", "51", "")}
@@ -102,7 +106,7 @@ def test_ages_over_89_are_one_class_unless_names_are_kept(tmp_path):
     save_exam(tmp_path / "archive", PatientAge="097Y")
     sources = exam_sources(find_images(tmp_path / "archive"))
     for spec, age in ((SALTED, "90"), (ExportSpec(keep_names=True), "97")):
-        rows = rows_of(export_exams(sources, tmp_path / age, spec, workers=1))
+        rows = rows_of(exported(sources, tmp_path / age, spec, workers=1))
         assert {row["age"] for row in rows} == {age}
 
 
@@ -111,7 +115,7 @@ def test_what_is_no_age_is_not_copied(phantoms, tmp_path):
     for number, (told, age) in enumerate({"097Y": "90", "1931-05-02": "", "61.0": "61.0"}.items()):
         record = ImageRecord("e", "p", Projection.CC_R, image)
         source = ExamSource("e", "p", {Projection.CC_R: record}, facts={"age": told})
-        [row] = rows_of(export_exams([source], tmp_path / str(number), SALTED, workers=1))
+        [row] = rows_of(exported([source], tmp_path / str(number), SALTED, workers=1))
         assert row["age"] == age
 
 
@@ -128,7 +132,7 @@ def test_what_a_table_says_of_a_breast_is_kept(phantoms, tmp_path):
     ]
     header = "study_id,image_id,laterality,view_position,breast_density,split"
     (place / "breast-level_annotations.csv").write_text("\n".join([header, *rows]))
-    manifest = export_exams(sources_of(find_exams(place)), tmp_path / "out", SALTED, workers=1)
+    manifest = exported(sources_of(find_exams(place)), tmp_path / "out", SALTED, workers=1)
     assert {(row["projection"][-1], row["density"], row["breast_density"]) for row in rows_of(manifest)} == {
         ("R", "C", "C"),
         ("L", "C", "B"),
@@ -137,13 +141,13 @@ def test_what_a_table_says_of_a_breast_is_kept(phantoms, tmp_path):
     assert {record.breast_category for record in data.records} == {"B", "C"}
     again = exam_sources(data)
     assert again[0].records[Projection.CC_L].breast_category == "B"
-    assert "breast_density" in rows_of(export_exams(again, tmp_path / "again", SALTED, workers=1))[0]
+    assert "breast_density" in rows_of(exported(again, tmp_path / "again", SALTED, workers=1))[0]
     mias = tmp_path / "mias"
     mias.mkdir()
     for number, side in ((1, "L"), (2, "R")):
         shutil.copy(names[Projection(f"MLO_{side}")], mias / f"mdb00{number}.png")
     (mias / "Info.txt").write_text("mdb001 G NORM\nmdb002 F NORM\n")
-    found = rows_of(export_exams(sources_of(find_exams(mias)), tmp_path / "levels", SALTED, workers=1))
+    found = rows_of(exported(sources_of(find_exams(mias)), tmp_path / "levels", SALTED, workers=1))
     assert {(row["projection"], row["density"], row["tissue"], row["breast_tissue"]) for row in found} == {
         ("MLO_L", "", "G", "G"),
         ("MLO_R", "", "G", "F"),
@@ -163,10 +167,10 @@ def test_dates_are_shifted_by_patient_unless_names_are_kept(tmp_path):
         ds.add_new("StudyDate", "LO", day)  # a text, as dates had dots before DICOM 3
         save(ds, tmp_path / "archive" / study)
     sources = exam_sources(find_images(tmp_path / "archive"))
-    rows = rows_of(export_exams(sources, tmp_path / "kept", ExportSpec(keep_names=True), workers=1))
+    rows = rows_of(exported(sources, tmp_path / "kept", ExportSpec(keep_names=True), workers=1))
     assert sorted(row["study_date"] for row in rows) == ["", "2024-01-15", "2024-01-15", "2024-02-14"]
     shifted: dict[str, list[date]] = defaultdict(list)
-    rows = rows_of(export_exams(sources, tmp_path / "out", SALTED, workers=1))
+    rows = rows_of(exported(sources, tmp_path / "out", SALTED, workers=1))
     for row in rows:
         if row["shifted_date"]:
             shifted[row["patient_id"]].append(date.fromisoformat(row["shifted_date"]))
@@ -174,8 +178,8 @@ def test_dates_are_shifted_by_patient_unless_names_are_kept(tmp_path):
     assert max(two) - min(two) == timedelta(days=30)
     assert one not in two
     assert all(timedelta(days=31) <= date(2024, 2, 14) - day <= timedelta(days=3680) for day in (one, *two))
-    assert rows == rows_of(export_exams(sources, tmp_path / "again", SALTED, workers=1))
-    other = rows_of(export_exams(sources, tmp_path / "other", ExportSpec(salt="other"), workers=1))
+    assert rows == rows_of(exported(sources, tmp_path / "again", SALTED, workers=1))
+    other = rows_of(exported(sources, tmp_path / "other", ExportSpec(salt="other"), workers=1))
     assert {row["shifted_date"] for row in rows} & {row["shifted_date"] for row in other} == {""}
 
 
@@ -184,7 +188,7 @@ def test_an_image_stored_mirrored_is_turned(phantoms, tmp_path):
     folder.mkdir()
     source = next((phantoms / "CC_R" / "B").iterdir())
     Image.fromarray(np.asarray(Image.open(source))[:, ::-1]).save(folder / "R-CC.png")
-    [row] = rows_of(export_exams(exam_sources(find_images(folder)), tmp_path / "out", SALTED, workers=1))
+    [row] = rows_of(exported(exam_sources(find_images(folder)), tmp_path / "out", SALTED, workers=1))
     assert row["mirrored"] == "yes"
     [record] = find_images(tmp_path / "out").records
     from mammodensity.data.picture_files import read_picture
@@ -230,11 +234,23 @@ def test_an_unusable_image_is_listed_and_the_others_go_on(phantoms, tmp_path):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(record.path.read_bytes())
     place.write_bytes(place.read_bytes()[:300])
-    manifest = export_exams(exam_sources(find_images(broken)), tmp_path / "out", SALTED, workers=1)
+    manifest = exported(exam_sources(find_images(broken)), tmp_path / "out", SALTED, workers=1)
     assert len(rows_of(manifest)) == 7
     [refused] = rows_of(tmp_path / "out" / "refused.csv")
     assert refused["code"] == "unreadable"
     assert "JANE_DOE" not in refused["text"]
+
+
+def test_a_set_of_which_nothing_can_be_used_is_told(phantoms, tmp_path):
+    for record in find_images(phantoms).records[:2]:
+        place = tmp_path / "broken" / record.projection / record.category / record.path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(record.path.read_bytes()[:300])
+    command = [sys.executable, "-m", "mammodensity", "prepare", tmp_path / "broken", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "2 files left out" in done.stderr, done.stderr
+    assert {row["code"] for row in rows_of(tmp_path / "out" / "refused.csv")} == {"unreadable"}
 
 
 def late(folder: Path, name: str, stored: np.ndarray | None = None, **changes: object) -> Path:
@@ -257,7 +273,7 @@ def test_the_next_image_is_taken_where_the_best_cannot_be_used(tmp_path):
     by_check = {Path(file.path).name for file in check_path(root).files if file.used}
     assert by_check == {path.name for path in good}
     data = find_images(root)
-    rows = rows_of(export_exams(exam_sources(data), tmp_path / "out", SALTED, refused=refused_files(data), workers=1))
+    rows = rows_of(exported(exam_sources(data), tmp_path / "out", SALTED, refused=refused_files(data), workers=1))
     assert sorted(row["projection"] for row in rows) == sorted(PROJECTIONS)
     [refused] = rows_of(tmp_path / "out" / "refused.csv")
     assert (refused["code"], refused["projection"], refused["path"]) == ("constant", "CC_R", "")

@@ -145,7 +145,11 @@ def prepare(
         done = mammodensity.prepare(
             exams, out, spec=spec_file, salt=salt, keep_names=keep_names, resume=resume, progress=progress
         )
-    say(f"{how_many(done.exams, 'exam')} in {out}, listed in {done.manifest}; refused.csv names the files left out")
+    left_out = f"{how_many(done.refused, 'file')} left out: refused.csv says why"
+    if not done.images:
+        raise LayoutError(f"{data} holds no image that can be used; {left_out}")
+    images = f"{how_many(done.exams, 'exam')}, {how_many(done.images, 'image')}"
+    say(f"{images} in {out}, listed in {done.manifest}; {left_out}")
 
 
 def segment(

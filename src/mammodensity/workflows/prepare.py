@@ -31,7 +31,7 @@ from mammodensity.errors import LayoutError, OptionError
 from mammodensity.outputs import require_apart
 from mammodensity.terms import CATEGORIES, DENSITY, PROJECTIONS, TISSUE, Category, Projection
 from mammodensity.workers import Progress
-from mammodensity.workflows.training_set import ExportSpec, export_exams, read_preprocess
+from mammodensity.workflows.training_set import ExportSpec, Prepared, export_exams, read_preprocess
 
 DATA_SETS = (*ADAPTERS, "csv")
 NO_CATEGORY = "none"
@@ -120,15 +120,6 @@ class ExamList:
         return [path for record in records for path, _ in record.candidates]
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A training set."""
-
-    folder: Path
-    manifest: Path
-    exams: int
-
-
 def prepare(
     data: ExamList | Path | str,
     out: Path | str,
@@ -197,7 +188,7 @@ def prepare(
         raise LayoutError(
             f"{data.root} holds no image file of the exams in its tables; expected them beside or below it"
         )
-    manifest = export_exams(
+    return export_exams(
         data.sources,
         folder,
         ExportSpec(preprocess, salt, keep_names),
@@ -206,7 +197,6 @@ def prepare(
         workers=workers,
         progress=progress,
     )
-    return Prepared(folder, manifest, len(data.sources))
 
 
 def list_exams(

@@ -92,6 +92,20 @@ def read_preprocess(path: Path | None) -> PreprocessSpec:
         raise OptionError(f"--spec {path}: {error}") from error
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A training set."""
+
+    folder: Path
+    manifest: Path
+    """Appears when all is done."""
+    exams: int
+    """Exams with an image in it."""
+    images: int
+    refused: int
+    """Files that were left out; ``refused.csv`` says why."""
+
+
 def export_exams(
     exams: Iterable[ExamSource],
     out: Path,
@@ -101,7 +115,7 @@ def export_exams(
     resume: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> Prepared:
     """Write a training set: INFN's folders, ``manifest.csv``, ``refused.csv`` and ``receipt.json``.
 
     Where the best file of a projection cannot be used, the next is taken. Every other file goes into ``refused.csv``
@@ -109,10 +123,6 @@ def export_exams(
     patients become keys, hashed with a salt that is forgotten at the end, and dates are shifted by it, all of a
     patient's by as many days. An image stored mirrored is turned, so that right breasts have the chest wall on the
     right.
-
-    Returns
-    -------
-    Path of ``manifest.csv``, which appears when all is done.
 
     Raises
     ------
@@ -149,7 +159,8 @@ def export_exams(
         write_csv(out / MANIFEST_NAME, columns, ({name: row[name] for name in columns} for row in rows))
     (work / _NOTE).unlink()  # first: without it, the records left by a kill are not taken for those of a run
     shutil.rmtree(work)
-    return out / MANIFEST_NAME
+    names = {row["exam_id"] for row in rows}
+    return Prepared(out, out / MANIFEST_NAME, exams=len(names), images=len(rows), refused=len(left_out))
 
 
 def export_exam(exam: ExamSource, out: Path, spec: ExportSpec) -> None:
