@@ -26,7 +26,6 @@ CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 VIEW_CODES = {"CC": "R-10242", "MLO": "R-10226", "ML": "R-10224"}
 
 
-@cache
 def phantom(projection: Projection = Projection.CC_R, rows: int = 96) -> np.ndarray:
     """Stored values (H, W) of 12 bit, bright where dense, chest wall at the side that habit has for the breast."""
     return (_phantom_exam(rows).views[projection].image >> 4).astype(np.uint16)

@@ -353,7 +353,7 @@ def test_the_command(phantoms, tmp_path, run):
     (tmp_path / "spec.json").write_text(json.dumps({"crop": "none", "pectoral": "leave"}))
     code, output, _ = run("prepare", phantoms, tmp_path / "out", "--spec", tmp_path / "spec.json", "--keep-names")
     assert code == 0
-    assert "4 exams in" in output
+    assert "4 exams, 16 images in" in output
     original = next((phantoms / "CC_L" / "D").iterdir())
     prepared = next((tmp_path / "out" / "CC_L" / "D").iterdir())
     assert np.array_equal(np.asarray(Image.open(original)), np.asarray(Image.open(prepared)))
