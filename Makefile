@@ -57,7 +57,7 @@ clinic: .venv/clinic
 
 acceptance: .venv/dev
 	$(BIN)/pytest -m slow tests/test_clinic_*.py
-	$(BIN)/python benchmarks/acceptance.py $(ACCEPTANCE)
+	$(BIN)/python benchmarks/acceptance.py --keep $(ACCEPTANCE)
 
 test: .venv/dev
 	$(BIN)/pytest -n 2

@@ -3,8 +3,8 @@
     python benchmarks/acceptance.py [--only WORDS] [--kills 200] [--soak 1000] [--down-s 1800] [--seed 1] [--keep]
 
 Needs Orthanc, and PostgreSQL for the soak on it (Debian: orthanc, orthanc-dicomweb, postgresql). Everything listens on
-loopback and is stopped at the end. `--keep` writes the table to docs/clinic.md. `make acceptance` is the whole of it:
-some two hours.
+loopback and is stopped at the end. `--keep` writes the table to docs/acceptance.md. `make acceptance` is the
+whole of it: some two hours.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
-from bench.report import renewed  # noqa: E402
 from clinic_trials.site import Scale, Site, SkippedError  # noqa: E402
 from clinic_trials.trials import TRIALS  # noqa: E402
 
-PAGE = ROOT / "docs" / "clinic.md"
+PAGE = ROOT / "docs" / "acceptance.md"
+_HEAD = """\
+# The node, tried with real processes
+
+Written by `make acceptance`: each trial starts an Orthanc, a node and senders of its own. Seconds are of this run.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,9 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print("\n".join(str(line) for line in site.last_log()), file=sys.stderr)
         rows.append(f"| {title} | {outcome} | {time.monotonic() - started:.0f} |")
         print(rows[-1], flush=True)
-    table = "\n".join(["| trial | outcome | s |", "|---|---|---|", *rows])
     if given.keep:
-        PAGE.write_text(renewed(PAGE.read_text(), {"acceptance": table}))
+        PAGE.write_text("\n".join([_HEAD, "| trial | outcome | s |", "|---|---|---|", *rows, ""]))
     return 1 if failed else 0
 
 
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--soak", type=int, default=1000, help="exams of the soak on each database")
     parser.add_argument("--down-s", type=float, default=1800, help="seconds for which the PACS is down")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="write the table to docs/clinic.md")
+    parser.add_argument("--keep", action="store_true", help="write the table to docs/acceptance.md")
     return parser
 
 

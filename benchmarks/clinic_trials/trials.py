@@ -47,7 +47,8 @@ def loop_with_a_pacs(site: Site) -> str:
         return "4 MG, 1 SR, 1 OT in the study (QIDO not asked: no DICOMweb plugin)"
     modalities = sorted(series["00080060"]["Value"][0] for series in found)
     assert {"MG", "OT", "SR"} <= set(modalities), f"QIDO finds {modalities}"
-    return f"{dict(site.pacs.kinds(study))}; QIDO finds the series {', '.join(modalities)}"
+    held = ", ".join(f"{count} {kind}" for kind, count in sorted(site.pacs.kinds(study).items()))
+    return f"{held}; QIDO finds the series {', '.join(modalities)}"
 
 
 def strangers(site: Site) -> str:
