@@ -15,7 +15,16 @@ from typing import Any
 
 from make_commands import write_or_check
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    AllTransferSyntaxes,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+)
 from pynetdicom import (
     PYNETDICOM_IMPLEMENTATION_UID,
     PYNETDICOM_IMPLEMENTATION_VERSION,
@@ -26,7 +35,7 @@ from mammodensity.clinic import config, inbox, listener, sr_codes
 from mammodensity.terms import CATEGORIES
 
 PAGE = Path(__file__).with_name("conformance.md")
-_MADE = ("Comprehensive3DSRStorage", "ComprehensiveSRStorage", "EnhancedSRStorage", "SecondaryCaptureImageStorage")
+_MADE = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, SecondaryCaptureImageStorage)
 _SETTINGS = (
     ("", config.ClinicConfig),
     ("[[senders]]", config.Sender),
@@ -122,7 +131,7 @@ def conformance_page() -> str:
         syntaxes=_uids(AllTransferSyntaxes),
         classes=_uids(UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts),
         sent=f"{ExplicitVRLittleEndian.name}, {ImplicitVRLittleEndian.name}",
-        made=_uids(getattr(sys.modules["pydicom.uid"], name) for name in _MADE),
+        made=_uids(_MADE),
         public=_table(
             ("code", "scheme", "meaning"), ((code.value, code.scheme_designator, code.meaning) for code in public)
         ),

@@ -311,7 +311,7 @@ def test_a_late_view_makes_one_revision_that_names_its_predecessor(clinic):
     first, second = database.results(images[0].StudyInstanceUID)
     assert first["missing"] == ["MLO_L"]
     assert second["missing"] == []
-    reports = [dcmread(BytesIO(due[3])) for due in database.to_send(clock.now)]
+    reports = [dcmread(BytesIO(due.content)) for due in database.to_send(clock.now)]
     reports = [report for report in reports if report.Modality == "SR"]
     (reference,) = reports[1].PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert reference.ReferencedSOPInstanceUID == reports[0].SOPInstanceUID
@@ -332,7 +332,7 @@ def test_images_are_removed_when_their_time_is_over_and_welcome_again(clinic, tm
     clock.now += 31 * 86400
     assert inbox.remove_old() == 0, "the results have not been delivered"
     for delivery in database.to_send(clock.now):
-        database.sent(delivery[0], clock.now)
+        database.sent(delivery.delivery, clock.now)
     assert inbox.remove_old() == 0
     clock.now += 31 * 86400
     assert inbox.remove_old() == 3

@@ -121,7 +121,7 @@ def delivering(tmp_path, url: str, tls: Tls | None = None, **settings):
 def test_an_object_counts_as_sent_only_when_the_answer_says_so(tmp_path, status, kind, state, reason):
     archive = Archive(status, kind)
     with delivering(tmp_path, f"http://127.0.0.1:{archive.port}/dicom-web/") as (delivery, database, clock, uid):
-        (content,) = [due[3] for due in database.to_send(clock.now)]
+        (content,) = [due.content for due in database.to_send(clock.now)]
         assert delivery.send_once() == (state == "sent")
         (row,) = database.deliveries()
         assert (row["state"], row["sop_uid"]) == (state, uid)

@@ -27,9 +27,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from mammodensity.clinic.calling import call, pause_s
 from mammodensity.clinic.config import ClinicConfig, Destination
-from mammodensity.clinic.database import Database
+from mammodensity.clinic.database import Database, Outgoing
 from mammodensity.clinic.log import log
-from mammodensity.clinic.transactions import Request, Sent, Transactions
+from mammodensity.clinic.transactions import Request, Transactions
 from mammodensity.errors import OutputError
 
 _SUCCESS, _FAILED, _NO_SUCH_EVENT, _NO_SUCH_ARGUMENT = 0x0000, 0x0110, 0x0113, 0x0114
@@ -196,7 +196,7 @@ class Commitment:
 
     def ask_once(self) -> int:
         """Ask the destinations to confirm what they were sent; returns how many objects they were asked for."""
-        by_destination: dict[str, list[Sent]] = defaultdict(list)
+        by_destination: dict[str, list[Outgoing]] = defaultdict(list)
         for delivery in self.transactions.to_ask(self._clock()):
             by_destination[delivery.destination].append(delivery)
         asked = 0
@@ -208,7 +208,7 @@ class Commitment:
                 asked += self._ask(destination, deliveries)
         return asked
 
-    def _ask(self, destination: Destination, deliveries: Sequence[Sent]) -> int:
+    def _ask(self, destination: Destination, deliveries: Sequence[Outgoing]) -> int:
         now = self._clock()
         old = [delivery for delivery in deliveries if now - delivery.since > 86400 * self._config.give_up_days]
         if old:
@@ -232,7 +232,7 @@ class Commitment:
             return 0
         return len(deliveries)
 
-    def _send_question(self, destination: Destination, transaction_uid: str, deliveries: Sequence[Sent]) -> str:
+    def _send_question(self, destination: Destination, transaction_uid: str, deliveries: Sequence[Outgoing]) -> str:
         """Ask (N-ACTION), and wait a little for the answer; returns why it was not asked, blank where it was."""
         entity = AE(ae_title=self._config.ae_title)
         entity.add_requested_context(StorageCommitmentPushModel)
@@ -286,7 +286,7 @@ class Commitment:
         return _SUCCESS, None
 
 
-def _reference(delivery: Sent) -> Dataset:
+def _reference(delivery: Outgoing) -> Dataset:
     item = Dataset()
     header = dcmread(BytesIO(delivery.content), specific_tags=["SOPClassUID"], stop_before_pixels=True)
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, delivery.sop_uid

@@ -198,6 +198,30 @@ class Counts:
     """For how long the delivery has waited that waits longest."""
 
 
+@dataclass(frozen=True)
+class Outgoing:
+    """An object that a destination has to store or, once sent, to confirm."""
+
+    delivery: int
+    destination: str
+    sop_uid: str
+    content: bytes
+    tries: int
+    since: float
+    """When it was first to be sent, in seconds since 1970."""
+
+
+OUTGOING = (
+    DELIVERIES.c.id,
+    DELIVERIES.c.destination,
+    DELIVERIES.c.sop_uid,
+    OBJECTS.c.content,
+    DELIVERIES.c.tries,
+    DELIVERIES.c.since,
+)
+"""The columns of an `Outgoing`, in its order."""
+
+
 class _TakenError(OutputError):
     """Another transaction wrote the same row a moment earlier."""
 
@@ -371,7 +395,8 @@ class Database:
         studies = select(EXAMS.c.study_uid).where(and_(ended, EXAMS.c.study_uid.not_in(open_deliveries)))
         no_exam = and_(IMAGES.c.study_uid.not_in(select(EXAMS.c.study_uid)), IMAGES.c.received < before)
         old = and_(IMAGES.c.removed.is_(None), or_(IMAGES.c.study_uid.in_(studies), no_exam))
-        cards = and_(OBJECTS.c.study_uid.in_(studies), OBJECTS.c.kind.not_like("report%"))
+        emptied = or_(OBJECTS.c.kind.like("report%"), OBJECTS.c.content == b"")
+        cards = and_(OBJECTS.c.study_uid.in_(studies), not_(emptied))
         with self.transaction() as connection:
             rows = connection.execute(select(IMAGES.c.sop_uid, IMAGES.c.file).where(old).limit(_MOST_REMOVED)).all()
             connection.execute(update(OBJECTS).where(cards).values(content=b""))
@@ -400,18 +425,12 @@ class Database:
                     statement.values(state="failed", owner=None, due=None, reason=reason[:1000], changed=now)
                 )
 
-    def to_send(self, now: float) -> list[tuple[int, str, str, bytes, int, float]]:
-        """Deliveries that are due: number, destination, SOP Instance UID, content, tries, and waiting since when."""
-        wanted = (DELIVERIES.c.id, DELIVERIES.c.destination, DELIVERIES.c.sop_uid, OBJECTS.c.content)
-        query = (
-            select(*wanted, DELIVERIES.c.tries, DELIVERIES.c.since)
-            .join(OBJECTS)
-            .where(and_(DELIVERIES.c.state == "waiting", DELIVERIES.c.due <= now))
-            .order_by(DELIVERIES.c.id)
-            .limit(50)
-        )
+    def to_send(self, now: float) -> list[Outgoing]:
+        """Deliveries that are due."""
+        due = and_(DELIVERIES.c.state == "waiting", DELIVERIES.c.due <= now)
+        query = select(*OUTGOING).join(OBJECTS).where(due).order_by(DELIVERIES.c.id).limit(50)
         with self.transaction() as connection:
-            return [tuple(row) for row in connection.execute(query)]
+            return [Outgoing(*row) for row in connection.execute(query)]
 
     def sent(self, delivery: int, now: float, *, confirm: bool = False) -> None:
         """Say that a destination has stored an object, which it still has to ``confirm``.
@@ -463,6 +482,11 @@ class Database:
         )
         with self.transaction() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    def require_answer(self) -> None:
+        """Raise OutputError unless the database can be read."""
+        with self.transaction() as connection:
+            connection.scalar(select(EXAMS.c.study_uid).limit(1))
 
     def counts(self, now: float) -> Counts:
         """Count exams, deliveries, images and results."""

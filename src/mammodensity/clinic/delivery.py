@@ -16,13 +16,11 @@ from pynetdicom import AE
 from mammodensity.clinic.calling import call, pause_s
 from mammodensity.clinic.certificates import client_context
 from mammodensity.clinic.config import ClinicConfig, Destination, StowDestination, read_secret
-from mammodensity.clinic.database import Database
+from mammodensity.clinic.database import Database, Outgoing
 from mammodensity.clinic.log import log
 from mammodensity.clinic.stow import NotStoredError, store
 
 _WARNING = 0xB000
-
-Due = tuple[int, str, str, bytes, int, float]
 
 
 class Delivery:
@@ -46,37 +44,37 @@ class Delivery:
 
     def send_once(self) -> int:
         """Send everything that is due; returns how many objects were stored."""
-        by_destination: dict[str, list[Due]] = defaultdict(list)
+        by_destination: dict[str, list[Outgoing]] = defaultdict(list)
         for due in self._database.to_send(self._clock()):
-            by_destination[due[1]].append(due)
+            by_destination[due.destination].append(due)
         stored = 0
         for name, deliveries in by_destination.items():
             destination = self._destinations.get(name)
             if destination is None:
                 for delivery in deliveries:
-                    self._database.not_sent(delivery[0], "the configuration names no such destination", None)
+                    self._database.not_sent(delivery.delivery, "the configuration names no such destination", None)
             elif isinstance(destination, StowDestination):
                 stored += sum(self._post(destination, delivery) for delivery in deliveries)
             else:
                 stored += self._send(destination, deliveries)
         return stored
 
-    def _post(self, destination: StowDestination, delivery: Due) -> bool:
+    def _post(self, destination: StowDestination, delivery: Outgoing) -> bool:
         try:
-            store(destination, self._config.tls, delivery[2], delivery[3])
+            store(destination, self._config.tls, delivery.sop_uid, delivery.content)
         except NotStoredError as error:
             if error.final:
-                log("class-refused", destination=destination.name, object=delivery[2])
-                self._database.not_sent(delivery[0], f"the destination does not take its class: {error}", None)
+                log("class-refused", destination=destination.name, object=delivery.sop_uid)
+                self._database.not_sent(delivery.delivery, f"the destination does not take its class: {error}", None)
             else:
                 self._postpone(destination, delivery, str(error))
             return False
-        self._database.sent(delivery[0], self._clock())
-        log("sent", destination=destination.name, object=delivery[2])
+        self._database.sent(delivery.delivery, self._clock())
+        log("sent", destination=destination.name, object=delivery.sop_uid)
         return True
 
-    def _send(self, destination: Destination, deliveries: Sequence[Due]) -> int:
-        datasets = [dcmread(BytesIO(delivery[3])) for delivery in deliveries]
+    def _send(self, destination: Destination, deliveries: Sequence[Outgoing]) -> int:
+        datasets = [dcmread(BytesIO(delivery.content)) for delivery in deliveries]
         entity = AE(ae_title=self._config.ae_title)
         for sop_class in {dataset.SOPClassUID for dataset in datasets}:
             entity.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
@@ -93,27 +91,26 @@ class Delivery:
             association.release()
         return stored
 
-    def _send_one(self, association: Any, destination: Destination, delivery: Due, dataset: Dataset) -> bool:
+    def _send_one(self, association: Any, destination: Destination, delivery: Outgoing, dataset: Dataset) -> bool:
         accepted = {context.abstract_syntax for context in association.accepted_contexts}
         if dataset.SOPClassUID not in accepted:
-            log("class-refused", destination=destination.name, object=delivery[2])
+            log("class-refused", destination=destination.name, object=delivery.sop_uid)
             reason = f"the destination does not take {dataset.SOPClassUID.name}"
-            self._database.not_sent(delivery[0], reason, None)
+            self._database.not_sent(delivery.delivery, reason, None)
             return False
         try:
             status = association.send_c_store(dataset).get("Status")
         except (RuntimeError, ValueError, AttributeError):  # the association is gone
             status = None
         if status is not None and (status == 0 or status & 0xF000 == _WARNING):
-            self._database.sent(delivery[0], self._clock(), confirm=destination.commitment)
-            log("sent", destination=destination.name, object=delivery[2])
+            self._database.sent(delivery.delivery, self._clock(), confirm=destination.commitment)
+            log("sent", destination=destination.name, object=delivery.sop_uid)
             return True
         self._postpone(destination, delivery, "no answer" if status is None else f"status 0x{status:04X}")
         return False
 
-    def _postpone(self, destination: Destination | StowDestination, delivery: Due, reason: str) -> None:
-        number, _, sop_uid, _, tries, since = delivery
+    def _postpone(self, destination: Destination | StowDestination, delivery: Outgoing, reason: str) -> None:
         now = self._clock()
-        given_up = now - since > 86400 * self._config.give_up_days
-        self._database.not_sent(number, reason, None if given_up else now + pause_s(tries))
-        log("not-sent", destination=destination.name, object=sop_uid, reason=reason, tries=tries + 1)
+        given_up = now - delivery.since > 86400 * self._config.give_up_days
+        self._database.not_sent(delivery.delivery, reason, None if given_up else now + pause_s(delivery.tries))
+        log("not-sent", destination=destination.name, object=delivery.sop_uid, reason=reason, tries=delivery.tries + 1)

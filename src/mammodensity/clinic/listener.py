@@ -99,9 +99,7 @@ class Listener:
                 place, evt_handlers=handlers, server_class=_Server, request_handler=_Connection
             )
         except OSError as error:
-            raise OutputError(
-                f"cannot listen on {place[0]}:{place[1]}: {error.strerror}; choose another port"
-            ) from error
+            raise cannot_listen(*place, error) from error
         self._server.tls = self._tls
         threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), daemon=True).start()
         return int(self._server.socket.getsockname()[1])
@@ -137,6 +135,11 @@ class Listener:
     def _may_send(self, event: Any) -> bool:
         """False for a destination that may call only to confirm what it was sent."""
         return not self._senders or _title(event) in self._senders
+
+
+def cannot_listen(address: str, port: int, error: OSError) -> OutputError:
+    """The error for a port that is taken, or an address that is not this machine's."""
+    return OutputError(f"cannot listen on {address}:{port}: {error.strerror}; choose another port")
 
 
 def _title(event: Any) -> str:

@@ -99,7 +99,7 @@ class Node:
         """Why the node cannot take, read or deliver exams now; empty when all is well."""
         problems = []
         try:
-            self.database.counts(self.clock())
+            self.database.require_answer()
         except OutputError as error:
             problems.append(str(error))
         if self.free_bytes() < self.config.least_free_gb * 1e9:

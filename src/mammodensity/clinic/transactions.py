@@ -16,7 +16,9 @@ from mammodensity.clinic.database import (
     DELIVERIES,
     IMAGES,
     OBJECTS,
+    OUTGOING,
     Database,
+    Outgoing,
     finish_delivery,
 )
 
@@ -31,18 +33,6 @@ class Request:
     address: str
     objects: tuple[tuple[str, str], ...]
     """SOP Class UID and SOP Instance UID of each object."""
-    tries: int
-    since: float
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A delivery that its destination has to confirm."""
-
-    number: int
-    destination: str
-    sop_uid: str
-    content: bytes
     tries: int
     since: float
 
@@ -103,27 +93,26 @@ class Transactions:
                 held |= {row.sop_uid: row.file for row in connection.execute(select(IMAGES).where(came))}
             return held
 
-    def to_ask(self, now: float) -> list[Sent]:
+    def to_ask(self, now: float) -> list[Outgoing]:
         """The deliveries whose destination has to be asked for storage commitment."""
-        wanted = (DELIVERIES.c.id, DELIVERIES.c.destination, DELIVERIES.c.sop_uid, OBJECTS.c.content)
         due = and_(DELIVERIES.c.state == "sent", DELIVERIES.c.confirm, DELIVERIES.c.due <= now)
-        query = select(*wanted, DELIVERIES.c.tries, DELIVERIES.c.since).join(OBJECTS).where(due)
+        query = select(*OUTGOING).join(OBJECTS).where(due)
         with self._database.transaction() as connection:
-            return [Sent(*row) for row in connection.execute(query.order_by(DELIVERIES.c.id).limit(50))]
+            return [Outgoing(*row) for row in connection.execute(query.order_by(DELIVERIES.c.id).limit(50))]
 
-    def asked(self, transaction_uid: str, deliveries: Sequence[Sent], due: float) -> None:
+    def asked(self, transaction_uid: str, deliveries: Sequence[Outgoing], due: float) -> None:
         """Note the question before it is asked: the answer may come first. It is asked again at ``due``."""
-        numbers = [delivery.number for delivery in deliveries]
+        numbers = [delivery.delivery for delivery in deliveries]
         with self._database.transaction() as connection:
             for number in numbers:
                 connection.execute(insert(ASKED).values(transaction_uid=transaction_uid, delivery=number))
             these = update(DELIVERIES).where(and_(DELIVERIES.c.id.in_(numbers), DELIVERIES.c.state == "sent"))
             connection.execute(these.values(due=due, tries=DELIVERIES.c.tries + 1))
 
-    def not_asked(self, deliveries: Sequence[Sent], reason: str, due: float | None) -> None:
+    def not_asked(self, deliveries: Sequence[Outgoing], reason: str, due: float | None) -> None:
         """Say why a destination could not be asked, and when to try again; None gives up."""
         values: dict[str, Any] = {"state": "failed"} if due is None else {"due": due}
-        numbers = [delivery.number for delivery in deliveries]
+        numbers = [delivery.delivery for delivery in deliveries]
         these = update(DELIVERIES).where(and_(DELIVERIES.c.id.in_(numbers), DELIVERIES.c.state == "sent"))
         with self._database.transaction() as connection:
             connection.execute(these.values(reason=reason[:1000], **values))

@@ -1,1 +1,1 @@
-"""The HTTP side of the node: health and metrics."""
+"""The HTTP side of the node: health, metrics, and objects that come by STOW-RS."""

@@ -10,13 +10,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mammodensity import __version__
-from mammodensity.clinic.config import read_secret
+from mammodensity.clinic.config import THIS_MACHINE, read_secret
 from mammodensity.clinic.log import log
 from mammodensity.clinic.node import Node
 from mammodensity.web.metrics import NodeCollector
 from mammodensity.web.receive import receiving
-
-_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 
 def make_app(node: Node) -> FastAPI:
@@ -46,8 +44,9 @@ def make_app(node: Node) -> FastAPI:
         openapi_url=None,
         dependencies=[Depends(require_token)],
     )
-    address = [f"[{web.bind}]" if ":" in web.bind else web.bind] if web.bind else []
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_THIS_MACHINE, *address, *web.names])
+    addresses = [*THIS_MACHINE, web.bind] if web.bind else THIS_MACHINE
+    hosts = [f"[{address}]" if ":" in address else address for address in addresses]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, *web.names])
     if web.stow:
         app.include_router(receiving(node))
     registry = CollectorRegistry()

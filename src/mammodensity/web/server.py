@@ -8,8 +8,8 @@ import threading
 import uvicorn
 
 from mammodensity.clinic.certificates import server_context
+from mammodensity.clinic.listener import cannot_listen
 from mammodensity.clinic.node import Node
-from mammodensity.errors import OutputError
 from mammodensity.web.app import make_app
 
 
@@ -54,8 +54,7 @@ class WebServer:
         try:
             self._socket = socket.create_server(self._place, family=_family(self._place[0]))
         except OSError as error:
-            text = f"cannot listen on {self._place[0]}:{self._place[1]}: {error.strerror}; choose another port"
-            raise OutputError(text) from error
+            raise cannot_listen(*self._place, error) from error
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
         self._thread.start()
         return int(self._socket.getsockname()[1])
