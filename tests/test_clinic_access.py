@@ -225,7 +225,7 @@ def test_a_real_image_enters_while_fifty_associations_are_idle(tmp_path):
 
 
 def test_half_a_pdu_does_not_keep_its_thread(tmp_path, monkeypatch):
-    monkeypatch.setattr("mammodensity.clinic.listener._NETWORK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("mammodensity.clinic.listener.NETWORK_TIMEOUT_S", 0.5)
     with listening(tmp_path) as (port, database):
         association = associate(port)
         association.dul.socket.socket.sendall(b"\x04\x00\x00\x00\xff\xff" + b"\0" * 5000)
