@@ -18,7 +18,8 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
 )
 
-from clinic_parts import MG, Clock, associate, free_port, give_results, listening, stored, view
+from bench.clinic import free_port
+from clinic_parts import MG, Clock, associate, give_results, listening, stored, view
 from mammodensity.clinic.commitment import Commitment
 from mammodensity.clinic.config import ClinicConfig, Destination, Sender
 from mammodensity.clinic.database import Database

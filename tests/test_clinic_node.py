@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -27,6 +26,7 @@ from pynetdicom.sop_class import (
     SecondaryCaptureImageStorage,
 )
 
+from bench.clinic import free_port, postgresql
 from clinic_parts import Clock, associate, listening, stored, view
 from dicom_samples import dcmtk, mammogram
 from mammodensity import predict
@@ -42,29 +42,13 @@ from mammodensity.terms import Projection
 SETTLE = {"settle_s": 20.0, "settle_incomplete_s": 900.0}
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory):
+@pytest.fixture(scope="session", name="postgresql")
+def postgresql_url():
     """The URL of a PostgreSQL server of its own."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").is_dir() else []
-    if not programs or shutil.which("runuser") is None or os.geteuid() != 0:
-        pytest.skip("no PostgreSQL server that this user can start (Debian: postgresql; as root)")
-    folder = Path("/tmp") / f"mammodensity-postgresql-{os.getpid()}"
-    folder.mkdir()
-    shutil.chown(folder, "postgres")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-
-    def run(program: str, *arguments: str) -> None:
-        command = ["runuser", "-u", "postgres", "--", str(programs[-1] / program), *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd="/")
-
-    run("initdb", "-D", f"{folder}/data", "--auth", "trust")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-    run("pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
-    yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-    run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
-    shutil.rmtree(folder)
+    with postgresql() as url:
+        if url is None:
+            pytest.skip("no PostgreSQL server that this user can start (Debian: postgresql; as root)")
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -511,10 +495,7 @@ def test_objects_are_sent_once_and_a_refused_class_fails_at_once(tmp_path, pacs)
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom leaves sockets open
 def test_a_pacs_that_is_down_is_asked_again_with_growing_pauses(tmp_path):
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    delivery, database, clock = delivering(tmp_path, port, give_up_days=1)
+    delivery, database, clock = delivering(tmp_path, free_port(), give_up_days=1)
     tries = 0
     while any(row["state"] == "waiting" for row in database.deliveries()):
         delivery.send_once()

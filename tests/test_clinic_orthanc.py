@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
@@ -13,14 +11,13 @@ import pytest
 pytest.importorskip("pynetdicom", reason="the extra clinic is not installed")
 pytest.importorskip("sqlalchemy", reason="the extra clinic is not installed")
 
-from clinic_loop import Orthanc
-from clinic_parts import MG, Clock, encoded, free_port, give_results, listening, view
+from bench.clinic import DICOMWEB_PLUGINS, Orthanc, free_port, wait_for
+from clinic_parts import MG, Clock, encoded, give_results, listening, view
 from mammodensity.clinic.config import ClinicConfig, Destination, Sender, StowDestination
 from mammodensity.clinic.delivery import Delivery
 from mammodensity.terms import Projection
 
 pytestmark = pytest.mark.slow
-DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @pytest.fixture
@@ -29,7 +26,7 @@ def loop(tmp_path):
     if shutil.which("Orthanc") is None:
         pytest.skip("Orthanc is not installed (Debian: orthanc)")
     node_port, clock = free_port(), Clock()
-    pacs = Orthanc(tmp_path / "pacs", node_port, Plugins=[str(DICOMWEB)] if DICOMWEB.exists() else [])
+    pacs = Orthanc(tmp_path / "pacs", node_port, Plugins=DICOMWEB_PLUGINS)
     destination = Destination("pacs", "PACS", "127.0.0.1", pacs.dicom_port, commitment=True)
     senders = (Sender("PACS", report_port=pacs.dicom_port),)
     try:
@@ -42,11 +39,8 @@ def loop(tmp_path):
         pacs.stop()
 
 
-def until(done, wait_s: float = 30.0) -> None:
-    end = time.monotonic() + wait_s
-    while not done():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
+def until(done) -> None:
+    wait_for(done, 30, "it did not happen in time")
 
 
 def test_orthanc_is_told_what_the_node_holds(loop):
@@ -87,7 +81,7 @@ def test_orthanc_confirms_and_gets_again_what_it_lost(loop):
 
 def test_orthanc_takes_results_by_stow(loop):
     pacs, database, clock, _ = loop
-    if not DICOMWEB.exists():
+    if not DICOMWEB_PLUGINS:
         pytest.skip("Orthanc's DICOMweb plugin is not installed (Debian: orthanc-dicomweb)")
     uids = give_results(database, clock)
     destination = StowDestination("pacs", f"http://127.0.0.1:{pacs._http_port}/dicom-web")

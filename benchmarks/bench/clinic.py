@@ -1,17 +1,19 @@
-"""A PACS and a node on loopback, each a process of its own: Orthanc, and `mammodensity serve`."""
+"""Processes on loopback: a PACS (Orthanc), a node (`mammodensity serve`), and a database (PostgreSQL)."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ from urllib.request import Request, urlopen
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+
+_DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+DICOMWEB_PLUGINS = [str(_DICOMWEB)] if _DICOMWEB.exists() else []
+"""For ``Plugins``: that of DICOMweb where it is installed."""
 
 
 class Orthanc:
@@ -183,6 +189,30 @@ def configuration(node_port: int, pacs_port: int, **settings: object) -> str:
             f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {pacs_port}\n',
         ]
     )
+
+
+@contextmanager
+def postgresql() -> Iterator[str | None]:
+    """The URL of a PostgreSQL server, for as long as the block runs; None where this user cannot start one."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs or shutil.which("runuser") is None or os.geteuid() != 0:
+        yield None
+        return
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="mammodensity-postgresql-", dir="/tmp") as folder:
+        shutil.chown(folder, "postgres")
+
+        def run(program: str, *arguments: str) -> None:
+            command = ["runuser", "-u", "postgres", "--", str(programs[-1] / program), *arguments]
+            subprocess.run(command, check=True, capture_output=True, cwd="/")
+
+        run("initdb", "-D", f"{folder}/data", "--auth", "trust")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+        run("pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
 
 
 def free_port() -> int:

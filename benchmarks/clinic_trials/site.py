@@ -16,13 +16,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 
-from bench.clinic import NodeProcess, Orthanc, configuration, free_port, wait_for
+from bench.clinic import DICOMWEB_PLUGINS, NodeProcess, Orthanc, configuration, free_port, wait_for
 from dicom_samples import mammogram, phantom
 from mammodensity.clinic.database import Database, database_url
 from mammodensity.terms import PROJECTIONS, Projection
 
 _ROWS = 256
-_DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 class SkippedError(Exception):
@@ -64,8 +63,7 @@ class Site:
         """Start PACS and node; ``settings`` are the node's."""
         if which("Orthanc") is None:
             raise SkippedError("Orthanc is not installed")
-        plugins = [str(_DICOMWEB)] if _DICOMWEB.exists() else []
-        self.pacs = Orthanc(self.folder / "pacs", self.port, **{"Plugins": plugins} | (pacs or {}))
+        self.pacs = Orthanc(self.folder / "pacs", self.port, **{"Plugins": DICOMWEB_PLUGINS} | (pacs or {}))
         self.node = NodeProcess(self.folder, configuration(self.port, self.pacs.dicom_port, **settings))
         self._url = str(settings.get("database", ""))
         self.pacs.wait_for_node()

@@ -7,7 +7,6 @@ import random
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import sop_class
 
-from bench.clinic import free_port, wait_for
+from bench.clinic import postgresql, wait_for
 from clinic_trials.site import Site, SkippedError, exam_images, send, send_until_taken, study_uid
 from dicom_samples import modified
 from mammodensity import predict
@@ -317,25 +316,14 @@ def soak_sqlite(site: Site) -> str:
 
 def soak_postgresql(site: Site) -> str:
     """Soak on PostgreSQL: four senders, two workers, random kills."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs or os.geteuid() != 0:
-        raise SkippedError("no PostgreSQL that can be started here")
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="mammodensity-pg-") as name:
-        shutil.chown(name, "postgres")
-
-        def run(program: str, *arguments: str) -> None:
-            command = ["runuser", "-u", "postgres", "--", str(programs[-1] / program), *arguments]
-            subprocess.run(command, check=True, capture_output=True, cwd="/")
-
-        run("initdb", "-D", f"{name}/data", "--auth", "trust")
-        options = f"-p {port} -k {name} -c listen_addresses=127.0.0.1"
-        run("pg_ctl", "-D", f"{name}/data", "-w", "-l", f"{name}/log", "-o", options, "start")
+    with postgresql() as url:
+        if url is None:
+            raise SkippedError("no PostgreSQL that can be started here")
         try:
-            return _soak(site, f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres")
+            return _soak(site, url)
         finally:
-            site.node.stop()
-            run("pg_ctl", "-D", f"{name}/data", "-m", "immediate", "stop")
+            if site.node is not None:
+                site.node.stop()
 
 
 def _soak(site: Site, database: str) -> str:

@@ -72,10 +72,10 @@ def folding(cells: NDArray[Any]) -> str:
             break
         parts = cells[:, : count * width].reshape(len(cells), count, width)
         sample = parts[:, :, :: 1 + width // 128].astype(np.int32)
-        beside = np.abs(np.diff(sample, axis=1)).mean(axis=(1, 2))[_FOLDED_ROWS:]
-        below = np.abs(sample[_FOLDED_ROWS:] - sample[:-_FOLDED_ROWS]).mean(axis=(1, 2))
-        uneven = np.maximum(beside, below) > 0
-        if uneven.mean() > _UNEVEN and np.median(beside[uneven]) < _FOLDED * np.median(below[uneven]):
+        across = np.abs(np.diff(sample, axis=1)).mean(axis=(1, 2))[_FOLDED_ROWS:]
+        down = np.abs(sample[_FOLDED_ROWS:] - sample[:-_FOLDED_ROWS]).mean(axis=(1, 2))
+        uneven = np.maximum(across, down) > 0
+        if uneven.mean() > _UNEVEN and np.median(across[uneven]) < _FOLDED * np.median(down[uneven]):
             return "hold several rows of the image side by side: its size is not that of the pixels"
     return ""
 
